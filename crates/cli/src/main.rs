@@ -1,0 +1,2 @@
+//! The last link in an LLM gateway fallback chain.
+fn main() {}

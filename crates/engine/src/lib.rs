@@ -1,0 +1,1 @@
+//! The engine thread: inbox, scheduler, executor, outbox, life-cycle.

@@ -1,0 +1,1 @@
+//! Runs step plans on a device: batches, KV memory, sampling.

@@ -1,0 +1,1 @@
+//! Host-side accounting of paged KV blocks and the prefix index.

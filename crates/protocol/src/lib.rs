@@ -1,0 +1,1 @@
+//! Wire types of the OpenAI API, validation and the error table.

@@ -1,0 +1,1 @@
+//! HTTP: routes, streams, keys, limits, health and metrics.

@@ -1,0 +1,1 @@
+//! Tokenizer, chat template, incremental decoding and output parsing.

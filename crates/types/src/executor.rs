@@ -1,0 +1,33 @@
+//! The contract between the engine and whatever computes a step.
+
+use crate::{KvSpec, PlanId, StepOutcome, StepPlan};
+
+/// Runs step plans in order.
+///
+/// At most [`pipeline_depth`](Executor::pipeline_depth) plans are in flight. Every submitted plan
+/// is answered by exactly one [`wait`](Executor::wait), oldest first. After a failure the plans
+/// behind it in the pipeline fail too, because their inputs are missing.
+pub trait Executor: Send {
+    /// Shape of the KV cache that this executor allocated.
+    fn kv_spec(&self) -> &KvSpec;
+
+    /// Plans that may be in flight at once; at least 1.
+    fn pipeline_depth(&self) -> usize;
+
+    /// Queues a plan. Must return promptly: the device, not the caller, does the work.
+    fn submit(&mut self, plan: StepPlan);
+
+    /// Waits for the oldest plan in flight.
+    fn wait(&mut self) -> Result<StepOutcome, StepFailure>;
+}
+
+/// A step that did not complete. Its sequences are rolled back and tried again, or failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StepFailure {
+    /// The plan that failed.
+    pub plan: PlanId,
+    /// What happened, for the log.
+    pub message: String,
+    /// The executor can run no further plan.
+    pub fatal: bool,
+}

@@ -1,0 +1,20 @@
+//! The vocabulary that every other crate shares: ids, limits, sampling parameters, step plans
+//! with their outcomes, and the [`Executor`] contract.
+//!
+//! Invariant: nothing here is serialisable, reads a clock or does I/O. Wire formats live in
+//! `backstop-protocol`, devices in `backstop-executor`.
+
+mod executor;
+mod ids;
+mod kv;
+mod plan;
+mod sampling;
+
+pub use executor::{Executor, StepFailure};
+pub use ids::{BlockId, PlanId, SequenceId, SequenceSlot, TokenId};
+pub use kv::{AttentionSpan, KvGroupSpec, KvSpec};
+pub use plan::{
+    BlockAppend, SampledToken, ScheduledSequence, SequenceStart, StepOutcome, StepPlan,
+    TokenLogprobs, TokenSample,
+};
+pub use sampling::{FinishReason, SamplingParams, StopConditions, Usage};

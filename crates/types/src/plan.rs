@@ -1,0 +1,117 @@
+//! What one step computes, and what came of it.
+
+use std::sync::Arc;
+
+use crate::{BlockId, PlanId, SamplingParams, SequenceId, SequenceSlot, StopConditions, TokenId};
+
+/// The work of one step, handed from the scheduler to the executor.
+///
+/// A plan never names the tokens of later positions: the executor keeps each slot's token
+/// history and appends what it samples, so that a plan can be made while the step before it,
+/// which samples this step's inputs, still runs.
+#[derive(Clone, Debug)]
+pub struct StepPlan {
+    /// Number of this plan.
+    pub id: PlanId,
+    /// The sequences of the batch; each stands here once.
+    pub sequences: Vec<ScheduledSequence>,
+}
+
+impl StepPlan {
+    /// Tokens that the step computes over all its sequences.
+    pub fn num_tokens(&self) -> u32 {
+        self.sequences.iter().map(|sequence| sequence.num_tokens).sum()
+    }
+}
+
+/// One sequence's share of a step: compute positions
+/// `first_position .. first_position + num_tokens`.
+#[derive(Clone, Debug)]
+pub struct ScheduledSequence {
+    /// The sequence.
+    pub sequence: SequenceId,
+    /// Its row in the executor's tables.
+    pub slot: SequenceSlot,
+    /// Present when the sequence enters its slot: at first admission, after a preemption, and
+    /// after a failed step. The executor then forgets what the slot held.
+    pub start: Option<SequenceStart>,
+    /// First position to compute.
+    pub first_position: u32,
+    /// Positions to compute; at least 1.
+    pub num_tokens: u32,
+    /// Blocks to append to the slot's block tables, at most one entry for each group. With
+    /// `start` they build the tables anew.
+    pub new_blocks: Vec<BlockAppend>,
+    /// Whether the logits of the last position yield a token. True exactly when the step reaches
+    /// the last token known or in flight.
+    pub samples: bool,
+}
+
+/// Everything the executor must know of a sequence that enters a slot.
+#[derive(Clone, Debug)]
+pub struct SequenceStart {
+    /// Prompt and tokens generated so far.
+    pub tokens: Arc<[TokenId]>,
+    /// How many of `tokens` are the prompt.
+    pub prompt_len: u32,
+    /// How to sample.
+    pub sampling: Arc<SamplingParams>,
+    /// `min_tokens` and `stop_token_ids` are the executor's business as well: it masks stop
+    /// tokens while fewer than `min_tokens` have been generated.
+    pub stop: Arc<StopConditions>,
+}
+
+/// Consecutive entries of one group's block table.
+///
+/// Entry `i` of a table maps positions `i * block_size .. (i + 1) * block_size`. Entries of a
+/// sliding group that lie wholly before the window are never read again, and an append may start
+/// past such a gap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlockAppend {
+    /// Index of the group in `KvSpec::groups`.
+    pub group: usize,
+    /// Table index of the first block.
+    pub first_index: u32,
+    /// The blocks.
+    pub blocks: Vec<BlockId>,
+}
+
+/// What a completed step produced.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepOutcome {
+    /// The plan that completed.
+    pub plan: PlanId,
+    /// One entry for each sequence whose `samples` was true, in plan order.
+    pub samples: Vec<TokenSample>,
+}
+
+/// The sampling result of one sequence. A fault, such as logits that are not numbers, concerns
+/// this sequence alone.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TokenSample {
+    /// The sequence.
+    pub sequence: SequenceId,
+    /// The token, or `None` when the sequence's logits held no usable number.
+    pub token: Option<SampledToken>,
+}
+
+/// A sampled token.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SampledToken {
+    /// The token.
+    pub id: TokenId,
+    /// Present when the sequence asked for log-probabilities.
+    pub logprobs: Option<TokenLogprobs>,
+}
+
+/// Natural-log probabilities under the raw distribution: the softmax of the logits before
+/// temperature, penalties, bias and truncation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TokenLogprobs {
+    /// Of the sampled token.
+    pub logprob: f32,
+    /// 1 for the most likely token.
+    pub rank: u32,
+    /// The most likely tokens, most likely first; ties go to the smaller id.
+    pub top: Vec<(TokenId, f32)>,
+}

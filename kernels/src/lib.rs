@@ -1,0 +1,1 @@
+//! Operations on tensors: references, CPU implementations, later CUDA ones.
