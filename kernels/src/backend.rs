@@ -1,0 +1,181 @@
+//! The operations that model architectures are written in.
+//!
+//! An architecture names its weights once ([`MatrixId`], [`VectorId`], [`ExpertsId`]) and then
+//! computes with them through [`Backend`]; where the weights live and in which number format is
+//! the backend's business. Shapes are written `[rows, columns]`, row-major.
+//!
+//! Rule for every implementation: one row's result never depends on the other rows of the batch,
+//! not even in the last bit. Accumulation order is fixed per output element.
+
+/// A one-dimensional weight, such as a norm's gain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VectorId(pub u32);
+
+/// A weight matrix `[outputs, inputs]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MatrixId(pub u32);
+
+/// The routed experts of one layer: gate and up `[experts, 2 * width, hidden]` (gate rows first,
+/// then up rows) and down `[experts, hidden, width]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExpertsId(pub u32);
+
+/// One layer's part of the KV cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KvLayer {
+    /// Index of the attention group in `KvSpec::groups`.
+    pub group: u32,
+    /// Index of the layer within its group.
+    pub layer_in_group: u32,
+}
+
+/// Which normalisation, over the last dimension, in f32.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Norm {
+    /// `x / sqrt(mean(x^2) + epsilon) * weight` (Zhang & Sennrich 2019).
+    Rms {
+        /// Added to the mean square.
+        epsilon: f32,
+    },
+    /// `(x - mean(x)) / sqrt(var(x) + epsilon) * weight`, without a bias.
+    LayerWithoutBias {
+        /// Added to the variance.
+        epsilon: f32,
+    },
+}
+
+/// Head counts of a layer. Query head `h` reads key-value head `h / (heads / kv_heads)`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AttentionShape {
+    /// Query heads.
+    pub heads: u32,
+    /// Key-value heads; divides `heads`.
+    pub kv_heads: u32,
+    /// Elements of one head.
+    pub head_dim: u32,
+    /// Factor on query-key products, usually `head_dim^-0.5`.
+    pub scale: f32,
+}
+
+/// Rotary position embedding over the whole head (Su et al. 2021).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rope {
+    /// Base of the geometric series of wavelengths.
+    pub theta: f32,
+    /// How elements are paired.
+    pub pairing: RopePairing,
+}
+
+/// Which two elements of a head are rotated together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RopePairing {
+    /// Elements `2i` and `2i + 1` (GPT-J; Cohere).
+    Interleaved,
+    /// Elements `i` and `i + head_dim / 2` (GPT-NeoX; Llama).
+    Halves,
+}
+
+/// How router logits become expert weights.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RouterRule {
+    /// Experts per token.
+    pub top_k: u32,
+    /// Score of an expert.
+    pub scoring: RouterScoring,
+    /// Divide the chosen scores by their sum.
+    pub renormalise: bool,
+}
+
+/// Score of an expert given its router logit. Ties go to the expert with the smaller index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RouterScoring {
+    /// `1 / (1 + exp(-logit))`, each expert by itself.
+    Sigmoid,
+    /// Softmax over all experts.
+    Softmax,
+}
+
+/// The fused operations of a transformer step over one batch.
+///
+/// The batch (token ids, positions, block tables, rows whose logits are wanted) is set on the
+/// backend before a step. Activations have one row for each token of the batch.
+pub trait Backend {
+    /// A `[tokens, width]` matrix of activations.
+    type Activation;
+    /// Chosen experts and their weights for each token.
+    type Routing;
+
+    /// Rows of `table` for the batch's token ids.
+    fn embed(&mut self, table: MatrixId) -> Self::Activation;
+
+    /// `norm(hidden) * weight`.
+    fn norm(&mut self, hidden: &Self::Activation, weight: VectorId, norm: Norm)
+    -> Self::Activation;
+
+    /// `hidden += a` (and `+= b`), then `norm(hidden) * weight`.
+    fn add_norm(
+        &mut self,
+        hidden: &mut Self::Activation,
+        addends: [Option<Self::Activation>; 2],
+        weight: VectorId,
+        norm: Norm,
+    ) -> Self::Activation;
+
+    /// `input * weight^T`.
+    fn linear(&mut self, input: &Self::Activation, weight: MatrixId) -> Self::Activation;
+
+    /// Rotates queries and keys of `qkv` (`[tokens, (heads + 2 * kv_heads) * head_dim]`, queries
+    /// first, then keys, then values) if `rope` is given, and writes keys and values to the cache.
+    fn rope_and_cache(
+        &mut self,
+        qkv: &mut Self::Activation,
+        shape: AttentionShape,
+        rope: Option<Rope>,
+        layer: KvLayer,
+    );
+
+    /// Attention of the queries in `qkv` over the cache; `[tokens, heads * head_dim]`.
+    /// The layer's group says which positions are visible.
+    fn paged_attention(
+        &mut self,
+        qkv: &Self::Activation,
+        shape: AttentionShape,
+        layer: KvLayer,
+    ) -> Self::Activation;
+
+    /// Chooses experts from the logits `input * gate^T`, all in f32.
+    fn router(
+        &mut self,
+        input: &Self::Activation,
+        gate: MatrixId,
+        rule: RouterRule,
+    ) -> Self::Routing;
+
+    /// Weighted sum over each token's experts of `down(silu(gate(x)) * up(x))`.
+    fn experts(
+        &mut self,
+        input: &Self::Activation,
+        routing: Self::Routing,
+        experts: ExpertsId,
+    ) -> Self::Activation;
+
+    /// `down(silu(gate(x)) * up(x))`; `gate_up` holds the gate rows first, then the up rows.
+    fn gated_mlp(
+        &mut self,
+        input: &Self::Activation,
+        gate_up: MatrixId,
+        down: MatrixId,
+    ) -> Self::Activation;
+
+    /// `(a + b) * scale`.
+    fn add_scaled(
+        &mut self,
+        a: Self::Activation,
+        b: Self::Activation,
+        scale: f32,
+    ) -> Self::Activation;
+
+    /// Logits `(input * head^T) * scale` of the rows that the batch samples, kept in f32 on the
+    /// backend for the sampling operation.
+    fn head(&mut self, input: &Self::Activation, head: MatrixId, scale: f32);
+}
