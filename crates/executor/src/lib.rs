@@ -1,1 +1,11 @@
-//! Runs step plans on a device: batches, KV memory, sampling.
+//! Runs step plans on a device: loads weights, sizes and holds the KV cache, builds batches and
+//! samples tokens. This is the implementation behind [`backstop_types::Executor`].
+
+mod cpu;
+mod loader;
+mod memory;
+mod slots;
+
+pub use cpu::{CpuExecutor, CpuExecutorConfig};
+pub use loader::{LoadFailure, load_cpu_weights};
+pub use memory::{KvMemoryError, KvMemoryPlan, KvMemoryRequest, plan_kv_memory};

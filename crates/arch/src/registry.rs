@@ -1,0 +1,58 @@
+//! The one list of architectures.
+
+use backstop_kernels::backend::Backend;
+use serde_json::{Map, Value};
+
+use crate::{ModelSpec, cohere2_moe};
+
+/// A model that computes on backend `B`.
+pub trait Model<B: Backend>: Send {
+    /// Its description.
+    fn spec(&self) -> &ModelSpec;
+
+    /// Computes the batch that `backend` holds, up to the logits of the rows that it samples.
+    fn forward(&self, backend: &mut B);
+}
+
+/// Why a configuration cannot be computed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ArchError {
+    /// No file here knows the model type.
+    #[error("model_type {model_type:?} is not supported; supported are: {}", names().join(", "))]
+    Unsupported {
+        /// What `config.json` says.
+        model_type: String,
+    },
+    /// `config.json` does not say what to compute, or asks for something that is not implemented.
+    #[error("a {architecture} model cannot be computed as configured: {}", problems.join("; "))]
+    Config {
+        /// The architecture that read it.
+        architecture: &'static str,
+        /// Every problem found.
+        problems: Vec<String>,
+    },
+}
+
+macro_rules! architectures {
+    ($($name:literal => $model:ty),+ $(,)?) => {
+        /// The model types that can be loaded.
+        pub fn names() -> &'static [&'static str] {
+            &[$($name),+]
+        }
+
+        /// Builds the model that `config` (the content of `config.json`) describes.
+        pub fn build<B: Backend>(
+            config: &Map<String, Value>,
+        ) -> Result<Box<dyn Model<B>>, ArchError> {
+            let model_type = config.get("model_type").and_then(Value::as_str).unwrap_or_default();
+            match model_type {
+                $($name => Ok(Box::new(<$model>::from_config(config)?)),)+
+                _ => Err(ArchError::Unsupported { model_type: model_type.chars().take(64).collect() }),
+            }
+        }
+    };
+}
+
+architectures! {
+    "cohere2_moe" => cohere2_moe::Cohere2Moe,
+}

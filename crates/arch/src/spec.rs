@@ -1,0 +1,35 @@
+//! What the rest of the server must know of a model, whatever its architecture.
+
+use backstop_types::AttentionSpan;
+
+use crate::WeightMap;
+
+/// A model as its configuration describes it.
+#[derive(Clone, Debug)]
+pub struct ModelSpec {
+    /// Name of the architecture, as in `model_type`.
+    pub architecture: &'static str,
+    /// Rows of the output head.
+    pub vocabulary_size: u32,
+    /// Longest sequence that the model was made for.
+    pub max_position_embeddings: u32,
+    /// Groups of layers that share a block table.
+    pub kv_groups: Vec<KvGroup>,
+    /// Which output parser the model's chat format needs; an id of the text crate's registry.
+    pub chat_format: &'static str,
+    /// Every weight, by the id that `forward` uses.
+    pub weights: WeightMap,
+}
+
+/// Layers that attend to the same positions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KvGroup {
+    /// The positions that they see.
+    pub span: AttentionSpan,
+    /// How many layers.
+    pub num_layers: u32,
+    /// Key-value heads of each.
+    pub kv_heads: u32,
+    /// Elements of a head.
+    pub head_dim: u32,
+}

@@ -1,0 +1,173 @@
+//! A model's weights as data: which tensors of a checkpoint make up which weight.
+
+use backstop_kernels::backend::{ExpertsId, MatrixId, VectorId};
+use backstop_weights::{ElementType, ExpectedTensor};
+
+const FLOAT: &[ElementType] = &[ElementType::BF16, ElementType::F32];
+const EXPERT: &[ElementType] = &[ElementType::BF16, ElementType::F32, ElementType::F8E4M3];
+
+/// All weights of a model. Ids are positions in these lists.
+#[derive(Clone, Debug, Default)]
+pub struct WeightMap {
+    /// One-dimensional weights, by [`VectorId`].
+    pub vectors: Vec<VectorRequest>,
+    /// Matrices, by [`MatrixId`].
+    pub matrices: Vec<MatrixRequest>,
+    /// Routed experts, by [`ExpertsId`].
+    pub experts: Vec<ExpertsRequest>,
+    /// Tensors that some checkpoints carry and the model does not need, with their shapes.
+    pub ignored: Vec<(String, Vec<usize>)>,
+}
+
+/// A one-dimensional weight.
+#[derive(Clone, Debug)]
+pub struct VectorRequest {
+    /// Its tensor.
+    pub name: String,
+    /// Its elements.
+    pub len: usize,
+}
+
+/// A matrix, stacked by rows from one or more tensors `[rows, columns]`.
+#[derive(Clone, Debug)]
+pub struct MatrixRequest {
+    /// The tensors, top first.
+    pub parts: Vec<MatrixPart>,
+    /// Inputs.
+    pub columns: usize,
+}
+
+impl MatrixRequest {
+    /// Rows of all parts.
+    pub fn rows(&self) -> usize {
+        self.parts.iter().map(|part| part.rows).sum()
+    }
+}
+
+/// One tensor of a stacked matrix.
+#[derive(Clone, Debug)]
+pub struct MatrixPart {
+    /// Its name.
+    pub name: String,
+    /// Its rows.
+    pub rows: usize,
+}
+
+/// The routed experts of one layer. Checkpoints store them unfused, as
+/// `{prefix}.{expert}.{gate,up,down}_proj.weight`, or packed, as `{prefix}.gate_up_proj`
+/// `[experts, 2 * width, hidden]` (gate rows first) and `{prefix}.down_proj`
+/// `[experts, hidden, width]`. Unfused FP8 weights carry a `weight_scale` `[rows, 1]`.
+#[derive(Clone, Debug)]
+pub struct ExpertsRequest {
+    /// Up to and without the expert's number.
+    pub prefix: String,
+    /// Number of experts.
+    pub num_experts: usize,
+    /// Width of the model.
+    pub hidden: usize,
+    /// Width of one expert.
+    pub width: usize,
+}
+
+impl ExpertsRequest {
+    /// Name of the packed gate and up tensor.
+    pub fn packed_gate_up(&self) -> String {
+        format!("{}.gate_up_proj", self.prefix)
+    }
+
+    /// Name of the packed down tensor.
+    pub fn packed_down(&self) -> String {
+        format!("{}.down_proj", self.prefix)
+    }
+
+    /// Name of one projection's tensor; `projection` is `gate`, `up` or `down`.
+    pub fn unfused(&self, expert: usize, projection: &str) -> String {
+        format!("{}.{expert}.{projection}_proj.weight", self.prefix)
+    }
+
+    fn expected_packed(&self, tensors: &mut Vec<ExpectedTensor>) {
+        let gate_up = vec![self.num_experts, 2 * self.width, self.hidden];
+        let down = vec![self.num_experts, self.hidden, self.width];
+        tensors.push(required(self.packed_gate_up(), gate_up, FLOAT));
+        tensors.push(required(self.packed_down(), down, FLOAT));
+    }
+
+    fn expected_unfused(&self, quantized: bool, tensors: &mut Vec<ExpectedTensor>) {
+        for expert in 0..self.num_experts {
+            for (projection, rows, columns) in [
+                ("gate", self.width, self.hidden),
+                ("up", self.width, self.hidden),
+                ("down", self.hidden, self.width),
+            ] {
+                let name = self.unfused(expert, projection);
+                if quantized {
+                    tensors.push(required(format!("{name}_scale"), vec![rows, 1], FLOAT));
+                }
+                tensors.push(required(name, vec![rows, columns], EXPERT));
+            }
+        }
+    }
+}
+
+fn required(name: String, shape: Vec<usize>, allowed: &'static [ElementType]) -> ExpectedTensor {
+    ExpectedTensor { name, shape, allowed, required: true }
+}
+
+impl WeightMap {
+    /// Adds a one-dimensional weight.
+    pub fn vector(&mut self, name: impl Into<String>, len: usize) -> VectorId {
+        self.vectors.push(VectorRequest { name: name.into(), len });
+        VectorId(index(self.vectors.len()))
+    }
+
+    /// Adds a matrix stacked from `parts` (name, rows).
+    pub fn matrix(&mut self, parts: &[(String, usize)], columns: usize) -> MatrixId {
+        let parts =
+            parts.iter().map(|(name, rows)| MatrixPart { name: name.clone(), rows: *rows });
+        self.matrices.push(MatrixRequest { parts: parts.collect(), columns });
+        MatrixId(index(self.matrices.len()))
+    }
+
+    /// Adds the routed experts of a layer.
+    pub fn experts(&mut self, request: ExpertsRequest) -> ExpertsId {
+        self.experts.push(request);
+        ExpertsId(index(self.experts.len()))
+    }
+
+    /// Every tensor that a checkpoint must hold. `has` says which names it does hold: the form in
+    /// which it stores its experts is read off them.
+    pub fn expected(&self, has: impl Fn(&str) -> bool) -> Vec<ExpectedTensor> {
+        let mut tensors = Vec::new();
+        for vector in &self.vectors {
+            tensors.push(required(vector.name.clone(), vec![vector.len], FLOAT));
+        }
+        for matrix in &self.matrices {
+            for part in &matrix.parts {
+                let shape = vec![part.rows, matrix.columns];
+                tensors.push(required(part.name.clone(), shape, FLOAT));
+            }
+        }
+        for experts in &self.experts {
+            if has(&experts.packed_gate_up()) {
+                experts.expected_packed(&mut tensors);
+            } else {
+                let scale = format!("{}_scale", experts.unfused(0, "gate"));
+                experts.expected_unfused(has(&scale), &mut tensors);
+            }
+        }
+        for (name, shape) in &self.ignored {
+            tensors.push(ExpectedTensor {
+                name: name.clone(),
+                shape: shape.clone(),
+                allowed: FLOAT,
+                required: false,
+            });
+        }
+        tensors
+    }
+}
+
+/// Id of the element that was just pushed onto a list which now has `len` elements.
+fn index(len: usize) -> u32 {
+    u32::try_from(len - 1).expect("a model has fewer than 2^32 weights")
+}

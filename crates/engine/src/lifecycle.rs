@@ -1,0 +1,126 @@
+//! The states that a server passes through, shared by everything that must know whether to send
+//! traffic.
+
+use std::fmt;
+
+use tokio::sync::watch;
+
+/// Where in its life the server is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LifecycleState {
+    /// Weights are being read.
+    Loading {
+        /// Bytes read so far.
+        bytes_done: u64,
+        /// Bytes to read; 0 while unknown.
+        bytes_total: u64,
+    },
+    /// Real generations run to prove the model before any client may use it.
+    Warming,
+    /// Requests are answered.
+    Ready,
+    /// No new request is admitted; the running ones finish.
+    Draining,
+    /// Everything ended as asked.
+    Stopped,
+    /// The engine cannot run; the text says why.
+    Failed(String),
+}
+
+impl LifecycleState {
+    /// One lower-case word for logs, health answers and metrics.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Loading { .. } => "loading",
+            Self::Warming => "warming",
+            Self::Ready => "ready",
+            Self::Draining => "draining",
+            Self::Stopped => "stopped",
+            Self::Failed(_) => "failed",
+        }
+    }
+}
+
+impl fmt::Display for LifecycleState {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failed(reason) => write!(formatter, "failed: {reason}"),
+            state => formatter.write_str(state.name()),
+        }
+    }
+}
+
+/// Shared, observable [`LifecycleState`].
+#[derive(Clone, Debug)]
+pub struct Lifecycle {
+    sender: watch::Sender<LifecycleState>,
+}
+
+impl Default for Lifecycle {
+    fn default() -> Self {
+        let (sender, _) = watch::channel(LifecycleState::Loading { bytes_done: 0, bytes_total: 0 });
+        Self { sender }
+    }
+}
+
+impl Lifecycle {
+    /// A life that begins with loading.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The present state.
+    pub fn state(&self) -> LifecycleState {
+        self.sender.borrow().clone()
+    }
+
+    /// Whether requests are admitted.
+    pub fn is_ready(&self) -> bool {
+        *self.sender.borrow() == LifecycleState::Ready
+    }
+
+    /// Moves to `next`, unless the life is already over: nothing follows `Stopped` or `Failed`,
+    /// and a draining server never becomes ready again.
+    pub fn advance(&self, next: LifecycleState) {
+        self.sender.send_if_modified(|state| {
+            let allowed = match state {
+                LifecycleState::Stopped | LifecycleState::Failed(_) => false,
+                LifecycleState::Draining => {
+                    matches!(next, LifecycleState::Stopped | LifecycleState::Failed(_))
+                }
+                _ => true,
+            };
+            if allowed && *state != next {
+                *state = next;
+                return true;
+            }
+            false
+        });
+    }
+
+    /// Waits until `condition` holds.
+    pub async fn wait_for(&self, condition: impl FnMut(&LifecycleState) -> bool) -> LifecycleState {
+        let mut receiver = self.sender.subscribe();
+        match receiver.wait_for(condition).await {
+            Ok(state) => state.clone(),
+            Err(_) => unreachable!("self holds the sender"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_draining_server_never_becomes_ready_again() {
+        let lifecycle = Lifecycle::new();
+        lifecycle.advance(LifecycleState::Ready);
+        lifecycle.advance(LifecycleState::Draining);
+        lifecycle.advance(LifecycleState::Ready);
+        assert_eq!(lifecycle.state(), LifecycleState::Draining);
+        lifecycle.advance(LifecycleState::Stopped);
+        lifecycle.advance(LifecycleState::Failed("late".into()));
+        assert_eq!(lifecycle.state(), LifecycleState::Stopped);
+    }
+}

@@ -1,0 +1,192 @@
+//! Executor on the machine's processors.
+//!
+//! A worker thread owns model, weights, KV cache and slots and runs the plans in order, while the
+//! engine prepares the next one. The work of a step is spread over a thread pool of its own, so
+//! that a busy HTTP server and a busy model do not queue behind each other.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use backstop_arch::Model;
+use backstop_kernels::ops::sample::{SampleArgs, sample};
+use backstop_kernels::{Batch, CpuBackend};
+use backstop_types::{
+    Executor, KvSpec, PlanId, ScheduledSequence, StepFailure, StepOutcome, StepPlan, TokenSample,
+};
+
+use crate::slots::Slots;
+
+/// One plan runs while the next is prepared.
+const PIPELINE_DEPTH: usize = 2;
+
+/// What a [`CpuExecutor`] is made of.
+#[expect(missing_debug_implementations, reason = "models and weights have no useful text form")]
+pub struct CpuExecutorConfig {
+    /// The architecture.
+    pub model: Box<dyn Model<CpuBackend>>,
+    /// Weights and KV memory.
+    pub backend: CpuBackend,
+    /// Shape of the KV memory that `backend` holds.
+    pub kv: KvSpec,
+    /// Slots.
+    pub max_num_seqs: u32,
+    /// Threads that share the work of a step.
+    pub num_threads: usize,
+}
+
+/// Runs plans on the CPU.
+#[derive(Debug)]
+pub struct CpuExecutor {
+    kv: KvSpec,
+    plans: Sender<(u64, StepPlan)>,
+    results: Receiver<Result<StepOutcome, StepFailure>>,
+    in_flight: std::collections::VecDeque<PlanId>,
+    /// Counts failures that the engine has seen. A plan carries the count at its submission, so
+    /// that the worker can tell plans made before a failure was known from those made after it.
+    epoch: u64,
+}
+
+impl CpuExecutor {
+    /// Starts the worker thread.
+    pub fn new(config: CpuExecutorConfig) -> std::io::Result<Self> {
+        let (plans, plan_receiver) = channel();
+        let (result_sender, results) = channel();
+        let kv = config.kv.clone();
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(config.num_threads)
+            .thread_name(|index| format!("compute-{index}"))
+            .build()
+            .map_err(std::io::Error::other)?;
+        let worker = Worker {
+            slots: Slots::new(&config.kv, config.max_num_seqs),
+            model: config.model,
+            backend: config.backend,
+            batch: Batch::new(),
+            failed_epoch: None,
+        };
+        std::thread::Builder::new().name("executor".into()).spawn(move || {
+            // The whole loop runs inside the pool: entering it for every operation would cost a
+            // thread switch each.
+            pool.install(|| worker.run(&plan_receiver, &result_sender));
+        })?;
+        Ok(Self { kv, plans, results, in_flight: Default::default(), epoch: 0 })
+    }
+}
+
+impl Executor for CpuExecutor {
+    fn kv_spec(&self) -> &KvSpec {
+        &self.kv
+    }
+
+    fn pipeline_depth(&self) -> usize {
+        PIPELINE_DEPTH
+    }
+
+    fn submit(&mut self, plan: StepPlan) {
+        assert!(self.in_flight.len() < PIPELINE_DEPTH, "the pipeline is full");
+        self.in_flight.push_back(plan.id);
+        // A worker that is gone shows in `wait`.
+        let _ignored = self.plans.send((self.epoch, plan));
+    }
+
+    fn wait(&mut self) -> Result<StepOutcome, StepFailure> {
+        let plan = self.in_flight.pop_front().expect("a plan is in flight");
+        let result = self.results.recv().unwrap_or_else(|_| {
+            Err(StepFailure { plan, message: "the executor's thread ended".into(), fatal: true })
+        });
+        if result.is_err() && self.in_flight.is_empty() {
+            self.epoch += 1;
+        }
+        result
+    }
+}
+
+struct Worker {
+    model: Box<dyn Model<CpuBackend>>,
+    backend: CpuBackend,
+    slots: Slots,
+    batch: Batch,
+    /// Plans of this epoch lack inputs, because one before them failed.
+    failed_epoch: Option<u64>,
+}
+
+impl Worker {
+    fn run(
+        mut self,
+        plans: &Receiver<(u64, StepPlan)>,
+        results: &Sender<Result<StepOutcome, StepFailure>>,
+    ) {
+        while let Ok((epoch, plan)) = plans.recv() {
+            let result = self.step_guarded(epoch, &plan);
+            if results.send(result).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn step_guarded(&mut self, epoch: u64, plan: &StepPlan) -> Result<StepOutcome, StepFailure> {
+        let failure = |message: String| StepFailure { plan: plan.id, message, fatal: false };
+        if self.failed_epoch == Some(epoch) {
+            return Err(failure("a step before it failed".into()));
+        }
+        // A panic in a kernel costs this step, not the server: the sequences are started anew,
+        // and those that fail again and again are given up one by one.
+        catch_unwind(AssertUnwindSafe(|| self.step(plan))).map_err(|panic| {
+            self.failed_epoch = Some(epoch);
+            failure(panic_message(panic.as_ref()))
+        })
+    }
+
+    fn step(&mut self, plan: &StepPlan) -> StepOutcome {
+        self.batch.clear();
+        for scheduled in &plan.sequences {
+            self.slots.update(scheduled);
+            self.batch.push(
+                scheduled.slot.0,
+                scheduled.first_position,
+                self.slots.tokens(scheduled),
+                scheduled.samples,
+            );
+        }
+        self.backend.begin(&self.batch, &self.slots.tables);
+        self.model.forward(&mut self.backend);
+        StepOutcome { plan: plan.id, samples: self.sample(plan) }
+    }
+
+    fn sample(&mut self, plan: &StepPlan) -> Vec<TokenSample> {
+        let vocabulary = self.model.spec().vocabulary_size as usize;
+        let sampling: Vec<&ScheduledSequence> =
+            plan.sequences.iter().filter(|scheduled| scheduled.samples).collect();
+        let slots = &self.slots.slots;
+        let rows = self.backend.logits().chunks_exact(vocabulary);
+        let samples: Vec<TokenSample> = sampling
+            .iter()
+            .zip(rows)
+            .map(|(scheduled, logits)| {
+                let slot = &slots[scheduled.slot.0 as usize];
+                let (prompt, output) = slot.tokens.split_at(slot.prompt_len);
+                let token = sample(&SampleArgs {
+                    logits,
+                    params: &slot.sampling,
+                    prompt,
+                    output,
+                    masked: slot.masked(),
+                    position: slot.tokens.len() as u32,
+                });
+                TokenSample { sequence: scheduled.sequence, token }
+            })
+            .collect();
+        for (scheduled, sample) in sampling.iter().zip(&samples) {
+            // A sequence without a token ends here; whatever stands in its history is not read.
+            let token = sample.token.as_ref().map_or(0, |token| token.id);
+            self.slots.slots[scheduled.slot.0 as usize].tokens.push(token);
+        }
+        samples
+    }
+}
+
+fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "panic without a message".into())
+}

@@ -1,0 +1,183 @@
+//! Divides a memory budget between the KV pools of the attention groups.
+
+use backstop_arch::KvGroup;
+use backstop_types::{AttentionSpan, KvGroupSpec, KvSpec};
+
+/// What the KV cache is wanted for.
+#[derive(Clone, Copy, Debug)]
+pub struct KvMemoryRequest {
+    /// Bytes that all pools together may take.
+    pub budget_bytes: u64,
+    /// Token positions in a block.
+    pub block_size: u32,
+    /// Bytes of one stored element.
+    pub element_bytes: u32,
+    /// Sequences that run at once.
+    pub max_num_seqs: u32,
+    /// Positions of the longest sequence.
+    pub max_model_len: u32,
+    /// Positions that one step may add to a sequence.
+    pub max_num_batched_tokens: u32,
+}
+
+/// The pools, and what they take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KvMemoryPlan {
+    /// Shape for the scheduler and for the allocation.
+    pub spec: KvSpec,
+    /// Bytes of all pools.
+    pub bytes: u64,
+}
+
+/// The budget does not hold a single sequence of the maximum length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the KV cache needs {needed_bytes} bytes for one sequence of {max_model_len} tokens but may \
+     take {budget_bytes}, which is {} too few: raise --kv-cache-memory or lower --max-model-len",
+    needed_bytes - budget_bytes
+)]
+pub struct KvMemoryError {
+    needed_bytes: u64,
+    budget_bytes: u64,
+    max_model_len: u32,
+}
+
+/// Sizes the pools so that all groups run out at about the same time.
+///
+/// The plan is for `max_num_seqs` sequences of one length, the largest that fits; a sliding group
+/// needs no more blocks for a sequence than its window and one step span. Every pool holds at
+/// least one sequence of the maximum length. If the budget exceeds what `max_num_seqs` sequences
+/// of the maximum length need, the rest goes to all pools in proportion, where it serves the
+/// prefix cache.
+pub fn plan_kv_memory(
+    groups: &[KvGroup],
+    request: &KvMemoryRequest,
+) -> Result<KvMemoryPlan, KvMemoryError> {
+    let cost = |blocks: &[u64]| -> u64 {
+        groups.iter().zip(blocks).map(|(group, count)| block_bytes(group, request) * count).sum()
+    };
+    let at_length = |length: u32| -> Vec<u64> {
+        let pool = |group: &KvGroup| {
+            let one = blocks_for(group.span, length, request);
+            let longest = blocks_for(group.span, request.max_model_len, request);
+            longest.max(one * u64::from(request.max_num_seqs))
+        };
+        groups.iter().map(pool).collect()
+    };
+    let needed_bytes = cost(&at_length(1));
+    if needed_bytes > request.budget_bytes {
+        return Err(KvMemoryError {
+            needed_bytes,
+            budget_bytes: request.budget_bytes,
+            max_model_len: request.max_model_len,
+        });
+    }
+    let length = largest(request.max_model_len, |length| {
+        cost(&at_length(length)) <= request.budget_bytes
+    });
+    let mut blocks = at_length(length);
+    if length == request.max_model_len {
+        let factor = request.budget_bytes / cost(&blocks).max(1);
+        for count in &mut blocks {
+            *count = (*count * factor).min(u64::from(u32::MAX / 2));
+        }
+    }
+    let specs = groups.iter().zip(&blocks).map(|(group, &count)| KvGroupSpec {
+        span: group.span,
+        num_blocks: u32::try_from(count).expect("bounded above"),
+    });
+    Ok(KvMemoryPlan {
+        spec: KvSpec { block_size: request.block_size, groups: specs.collect() },
+        bytes: cost(&blocks),
+    })
+}
+
+/// Bytes that `max_num_seqs` sequences of the maximum length need: more serves only the cache.
+pub fn full_demand_bytes(groups: &[KvGroup], request: &KvMemoryRequest) -> u64 {
+    let sequences = u64::from(request.max_num_seqs);
+    let group_bytes = |group: &KvGroup| {
+        blocks_for(group.span, request.max_model_len, request) * block_bytes(group, request)
+    };
+    groups.iter().map(group_bytes).sum::<u64>() * sequences
+}
+
+/// Blocks that a sequence of `length` positions holds at most.
+fn blocks_for(span: AttentionSpan, length: u32, request: &KvMemoryRequest) -> u64 {
+    let length = u64::from(length);
+    let block_size = u64::from(request.block_size);
+    match span {
+        AttentionSpan::Full => length.div_ceil(block_size),
+        AttentionSpan::Sliding { visible_keys } => {
+            // The window and one step's positions, neither aligned to blocks.
+            let held = u64::from(visible_keys) + u64::from(request.max_num_batched_tokens);
+            length.div_ceil(block_size).min(held.div_ceil(block_size) + 1)
+        }
+    }
+}
+
+/// Keys and values of one block in all layers of a group.
+fn block_bytes(group: &KvGroup, request: &KvMemoryRequest) -> u64 {
+    2 * u64::from(request.block_size)
+        * u64::from(group.num_layers)
+        * u64::from(group.kv_heads)
+        * u64::from(group.head_dim)
+        * u64::from(request.element_bytes)
+}
+
+/// The largest value in `1 ..= limit` that fits; 1 is known to fit, and what fits is contiguous.
+fn largest(limit: u32, fits: impl Fn(u32) -> bool) -> u32 {
+    let (mut low, mut high) = (1, limit.max(1));
+    while low < high {
+        let middle = low + (high - low).div_ceil(2);
+        if fits(middle) { low = middle } else { high = middle - 1 }
+    }
+    low
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn north_mini_code() -> [KvGroup; 2] {
+        let group = |span, num_layers| KvGroup { span, num_layers, kv_heads: 4, head_dim: 128 };
+        [
+            group(AttentionSpan::Full, 13),
+            group(AttentionSpan::Sliding { visible_keys: 4097 }, 36),
+        ]
+    }
+
+    fn request(budget_bytes: u64) -> KvMemoryRequest {
+        KvMemoryRequest {
+            budget_bytes,
+            block_size: 16,
+            element_bytes: 2,
+            max_num_seqs: 64,
+            max_model_len: 131_072,
+            max_num_batched_tokens: 2048,
+        }
+    }
+
+    #[test]
+    fn the_budget_is_used_but_never_exceeded() {
+        for budget in [6 << 30, 20 << 30, 40 << 30, 400_u64 << 30, 2000 << 30] {
+            let plan = plan_kv_memory(&north_mini_code(), &request(budget)).unwrap();
+            assert!(plan.bytes <= budget);
+            assert!(plan.bytes * 2 > budget, "{} of {budget}", plan.bytes);
+            assert!(plan.spec.groups[0].num_blocks >= 131_072 / 16);
+        }
+    }
+
+    #[test]
+    fn a_budget_below_one_sequence_says_by_how_much() {
+        let error = plan_kv_memory(&north_mini_code(), &request(1 << 30)).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("--kv-cache-memory") && text.contains("too few"), "{text}");
+    }
+
+    #[test]
+    fn a_sliding_pool_stops_growing_with_the_length() {
+        let plan = plan_kv_memory(&north_mini_code(), &request(60 << 30)).unwrap();
+        let per_sequence = plan.spec.groups[1].num_blocks / 64;
+        assert_eq!(per_sequence, (4097 + 2048_u32).div_ceil(16) + 1);
+    }
+}

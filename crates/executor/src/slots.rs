@@ -1,0 +1,82 @@
+//! Per-sequence state on the executor's side: token history and block tables.
+
+use std::sync::Arc;
+
+use backstop_types::{
+    BlockAppend, KvSpec, SamplingParams, ScheduledSequence, SequenceStart, StopConditions, TokenId,
+};
+
+/// What the executor knows of the sequence in one slot.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Slot {
+    /// Prompt and everything sampled so far.
+    pub(crate) tokens: Vec<TokenId>,
+    pub(crate) prompt_len: usize,
+    pub(crate) sampling: Arc<SamplingParams>,
+    stop: Option<Arc<StopConditions>>,
+}
+
+impl Slot {
+    fn enter(&mut self, start: &SequenceStart) {
+        self.tokens.clear();
+        self.tokens.extend_from_slice(&start.tokens);
+        self.prompt_len = start.prompt_len as usize;
+        self.sampling = Arc::clone(&start.sampling);
+        self.stop = Some(Arc::clone(&start.stop));
+    }
+
+    /// Tokens that must not be sampled now: the stop tokens, before `min_tokens` are generated.
+    pub(crate) fn masked(&self) -> &[TokenId] {
+        let generated = self.tokens.len() - self.prompt_len;
+        match &self.stop {
+            Some(stop) if generated < stop.min_tokens as usize => &stop.stop_token_ids,
+            _ => &[],
+        }
+    }
+}
+
+/// All slots and their block tables.
+#[derive(Debug)]
+pub(crate) struct Slots {
+    pub(crate) slots: Vec<Slot>,
+    /// `[group][slot]`: block numbers by table index.
+    pub(crate) tables: Vec<Vec<Vec<u32>>>,
+}
+
+impl Slots {
+    pub(crate) fn new(spec: &KvSpec, max_num_seqs: u32) -> Self {
+        let count = max_num_seqs as usize;
+        Self {
+            slots: vec![Slot::default(); count],
+            tables: vec![vec![Vec::new(); count]; spec.groups.len()],
+        }
+    }
+
+    /// Takes in what a plan says of one sequence.
+    pub(crate) fn update(&mut self, scheduled: &ScheduledSequence) {
+        let slot = scheduled.slot.0 as usize;
+        if let Some(start) = &scheduled.start {
+            self.slots[slot].enter(start);
+            for group in &mut self.tables {
+                group[slot].clear();
+            }
+        }
+        for append in &scheduled.new_blocks {
+            extend(&mut self.tables[append.group][slot], append);
+        }
+    }
+
+    /// The tokens that the plan computes.
+    pub(crate) fn tokens(&self, scheduled: &ScheduledSequence) -> &[TokenId] {
+        let first = scheduled.first_position as usize;
+        &self.slots[scheduled.slot.0 as usize].tokens[first..first + scheduled.num_tokens as usize]
+    }
+}
+
+fn extend(table: &mut Vec<u32>, append: &BlockAppend) {
+    let first = append.first_index as usize;
+    assert!(first >= table.len(), "a block table entry is never replaced");
+    // Entries before a window that already passed are never read; any number does.
+    table.resize(first, u32::MAX);
+    table.extend(append.blocks.iter().map(|block| block.0));
+}
