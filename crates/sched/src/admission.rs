@@ -1,0 +1,199 @@
+//! The queue: who enters it, who waits too long, and who may leave it to run.
+
+use backstop_kv::fault::{Fault, planted};
+use backstop_types::FinishReason;
+
+use crate::sequence::{Sequence, SequenceIndex, Stage};
+use crate::{Arrival, Notice, Rejection, Scheduler};
+
+impl Scheduler {
+    /// Queues a sequence, or refuses it when it could never finish.
+    pub(crate) fn arrive(&mut self, arrival: Arrival) -> Result<(), Rejection> {
+        let end_len = self.check_arrival(&arrival)?;
+        let sequence = Sequence::new(arrival, self.next_arrival, end_len, self.kv.num_groups());
+        self.next_arrival += 1;
+        let (id, rank, deadline_ms) = (sequence.id, sequence.rank, sequence.deadline_ms);
+        let index = self.free_indices.pop().unwrap_or_else(|| {
+            self.sequences.push(None);
+            SequenceIndex(self.sequences.len() as u32 - 1)
+        });
+        self.sequences[index.0 as usize] = Some(sequence);
+        self.by_id.insert(id, index);
+        self.waiting.insert(rank, index);
+        if let Some(deadline_ms) = deadline_ms {
+            self.deadlines.insert((deadline_ms, index));
+        }
+        Ok(())
+    }
+
+    /// The length with which the sequence ends, if it may come in.
+    fn check_arrival(&self, arrival: &Arrival) -> Result<u32, Rejection> {
+        let max_model_len = self.config.max_model_len;
+        if arrival.prompt.is_empty() {
+            return Err(Rejection::EmptyPrompt);
+        }
+        if arrival.stop.max_tokens == 0 {
+            return Err(Rejection::InvalidLimits);
+        }
+        let prompt_tokens = u32::try_from(arrival.prompt.len()).unwrap_or(u32::MAX);
+        if prompt_tokens >= max_model_len {
+            return Err(Rejection::PromptTooLong {
+                prompt_tokens,
+                max_model_len,
+            });
+        }
+        if self.by_id.contains_key(&arrival.id) {
+            return Err(Rejection::DuplicateSequence {
+                sequence: arrival.id,
+            });
+        }
+        let end_len = prompt_tokens
+            .saturating_add(arrival.stop.max_tokens)
+            .min(max_model_len);
+        for group in 0..self.kv.num_groups() {
+            let needed_blocks = self.kv.blocks_to_finish(group, end_len - 1);
+            let pool_blocks = self.kv.usage(group).total();
+            if needed_blocks > pool_blocks {
+                let max_tokens_total = end_len;
+                return Err(Rejection::NeverFits {
+                    max_tokens_total,
+                    group,
+                    needed_blocks,
+                    pool_blocks,
+                });
+            }
+        }
+        // Last, because it alone may be different a moment later.
+        let waiting = self.waiting.len() as u32;
+        if waiting >= self.config.max_waiting {
+            return Err(Rejection::QueueFull { waiting });
+        }
+        Ok(if planted(Fault::LengthOffByOne) {
+            end_len + 1
+        } else {
+            end_len
+        })
+    }
+
+    /// Ends the sequences that were not admitted in time.
+    pub(crate) fn expire(&mut self, now_ms: u64) {
+        while let Some(&(deadline_ms, index)) = self.deadlines.first() {
+            if deadline_ms >= now_ms {
+                return;
+            }
+            self.finish(index, FinishReason::DeadlineExceeded);
+        }
+    }
+
+    /// Lets waiting sequences run, first in rank first, as long as there are slots and blocks for
+    /// them. Nobody overtakes a head that has to wait for blocks.
+    pub(crate) fn admit(&mut self) {
+        if self.waiting.is_empty() || self.free_slots.is_empty() {
+            return;
+        }
+        let mut reserved = std::mem::take(&mut self.scratch.reserved);
+        reserved.clear();
+        reserved.resize(self.kv.num_groups(), 0);
+        for &index in &self.running {
+            let sequence = self.sequence(index);
+            self.add_reserve(sequence, &mut reserved);
+        }
+        while !self.free_slots.is_empty() {
+            let head = self.waiting.first_key_value();
+            let head = if planted(Fault::YoungestFirst) {
+                self.waiting.last_key_value()
+            } else {
+                head
+            };
+            let Some((_, &index)) = head else { break };
+            if !self.try_admit(index, &mut reserved) {
+                break;
+            }
+        }
+        self.scratch.reserved = reserved;
+    }
+
+    /// Adds the blocks that a sequence is going to need soon.
+    fn add_reserve(&self, sequence: &Sequence, reserved: &mut [u32]) {
+        let end = sequence.reserved_len(self.kv.block_size());
+        for (group, reserved) in reserved.iter_mut().enumerate() {
+            *reserved += self.kv.blocks_missing(&sequence.blocks, group, end);
+        }
+    }
+
+    fn try_admit(&mut self, index: SequenceIndex, reserved: &mut [u32]) -> bool {
+        // Someone must run. Alone, any sequence that was let in can finish.
+        let alone = self.running.is_empty();
+        let refused = &self.sequence(index).refused_blocks;
+        if !alone && !refused.is_empty() && !self.fits(refused, reserved) {
+            return false;
+        }
+        let sequence = self.sequences[index.0 as usize].as_mut();
+        let sequence = sequence.expect("an index in use names a sequence");
+        let cached_tokens = self.kv.adopt_prefix(&mut sequence.blocks, &sequence.tokens);
+        let sequence = self.sequence(index);
+        let mut needed = vec![0; reserved.len()];
+        self.add_reserve(sequence, &mut needed);
+        if !alone && !self.fits(&needed, reserved) {
+            self.release_blocks(index);
+            self.sequence_mut(index).refused_blocks = needed;
+            return false;
+        }
+        reserved
+            .iter_mut()
+            .zip(&needed)
+            .for_each(|(reserved, needed)| *reserved += needed);
+        self.begin(index, cached_tokens);
+        true
+    }
+
+    /// Whether this many blocks are there beyond those in reserve.
+    fn fits(&self, needed: &[u32], reserved: &[u32]) -> bool {
+        let mut groups = needed.iter().zip(reserved).enumerate();
+        groups.all(|(group, (needed, reserved))| needed + reserved <= self.kv.available(group))
+    }
+
+    /// Moves a sequence from the queue to a slot.
+    fn begin(&mut self, index: SequenceIndex, cached_tokens: u32) {
+        let slot = self
+            .free_slots
+            .pop()
+            .expect("admission begins with a free slot");
+        let sequence = self.sequence_mut(index);
+        assert_eq!(
+            sequence.stage,
+            Stage::Waiting,
+            "only waiting sequences are admitted"
+        );
+        sequence.stage = Stage::Running;
+        sequence.slot = Some(slot);
+        sequence.must_start = true;
+        if !planted(Fault::StaleComputedAfterPreemption) || sequence.computed == 0 {
+            sequence.computed = cached_tokens;
+            sequence.planned = cached_tokens;
+        }
+        sequence.refused_blocks = Vec::new();
+        let (rank, id, prompt_len) = (sequence.rank, sequence.id, sequence.prompt_len);
+        let deadline_ms = sequence.deadline_ms.take();
+        let first_time = sequence.cached_tokens.is_none();
+        if first_time {
+            sequence.cached_tokens = Some(cached_tokens);
+        }
+        self.waiting.remove(&rank);
+        let place = self.running_place(rank).expect_err("ranks are distinct");
+        self.running.insert(place, index);
+        if let Some(deadline_ms) = deadline_ms {
+            self.deadlines.remove(&(deadline_ms, index));
+        }
+        if first_time {
+            if self.config.enable_prefix_caching {
+                self.counters.prefix_cache_queries += u64::from(prompt_len);
+                self.counters.prefix_cache_hits += u64::from(cached_tokens);
+            }
+            self.notices.push(Notice::Admitted {
+                sequence: id,
+                cached_tokens,
+            });
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! What the outcome of a step means for its sequences.
+
+use backstop_kv::fault::{Fault, planted};
+use backstop_types::{FinishReason, PlanId, StepOutcome, TokenSample};
+
+use crate::scheduler::{PlanInFlight, PlannedSequence};
+use crate::sequence::{SequenceIndex, Stage};
+use crate::{Notice, Scheduler};
+
+impl Scheduler {
+    pub(crate) fn step_done(&mut self, outcome: StepOutcome) {
+        let plan = self.oldest_plan(outcome.plan);
+        assert!(!plan.doomed, "a plan behind a failed one cannot complete");
+        let mut samples = outcome.samples.into_iter();
+        for planned in &plan.sequences {
+            let sample = planned.samples.then(|| {
+                let sample = samples
+                    .next()
+                    .expect("every sampling sequence has its sample");
+                assert_eq!(
+                    sample.sequence,
+                    self.sequence(planned.index).id,
+                    "samples stand in plan order"
+                );
+                sample
+            });
+            self.sequence_mut(planned.index).plans_in_flight -= 1;
+            if self.sequence(planned.index).stage == Stage::Running {
+                self.advance(*planned, sample);
+            } else {
+                self.discard(planned.index, sample);
+            }
+        }
+        assert!(
+            samples.next().is_none(),
+            "only sampling sequences have samples"
+        );
+        self.scratch.planned.push(plan.sequences);
+    }
+
+    /// Rolls back the sequences of the failed plan and of those behind it, once for all of them.
+    pub(crate) fn step_failed(&mut self, id: PlanId) {
+        let plan = self.oldest_plan(id);
+        self.counters.plans_failed += 1;
+        if !plan.doomed {
+            self.roll_back(id, &plan);
+            let mut in_flight = std::mem::take(&mut self.in_flight);
+            for behind in &mut in_flight {
+                behind.doomed = true;
+                self.roll_back(id, behind);
+            }
+            self.in_flight = in_flight;
+        }
+        for planned in &plan.sequences {
+            self.sequence_mut(planned.index).plans_in_flight -= 1;
+            self.forget_if_over(planned.index);
+        }
+        self.scratch.planned.push(plan.sequences);
+    }
+
+    fn oldest_plan(&mut self, id: PlanId) -> PlanInFlight {
+        let plan = self
+            .in_flight
+            .pop_front()
+            .expect("an outcome belongs to a plan in flight");
+        assert_eq!(plan.id, id, "outcomes come in the order of the plans");
+        plan
+    }
+
+    /// Takes note of what a step computed for a sequence, and of the token that it sampled.
+    fn advance(&mut self, planned: PlannedSequence, sample: Option<TokenSample>) {
+        let sequence = self.sequences[planned.index.0 as usize].as_mut();
+        let sequence = sequence.expect("an index in use names a sequence");
+        sequence.computed += planned.num_tokens;
+        assert!(
+            sequence.computed <= sequence.known(),
+            "only known tokens can be computed"
+        );
+        self.kv
+            .publish(&mut sequence.blocks, &sequence.tokens, sequence.computed);
+        // What is left is visible from here on, and this is where a failure would lead back to.
+        self.kv
+            .release_passed(&mut sequence.blocks, sequence.computed);
+        let Some(sample) = sample else { return };
+        sequence.samples_in_flight -= 1;
+        let Some(token) = sample.token else {
+            self.finish(planned.index, FinishReason::Failed);
+            return;
+        };
+        sequence.tokens.push(token.id);
+        self.counters.tokens_generated += 1;
+        self.notices.push(Notice::Token {
+            sequence: sequence.id,
+            token,
+        });
+        if let Some(reason) = sequence.end_after_token() {
+            self.finish(planned.index, reason);
+        }
+    }
+
+    /// Drops what a step computed for a sequence that had ended meanwhile.
+    fn discard(&mut self, index: SequenceIndex, sample: Option<TokenSample>) {
+        if let Some(TokenSample {
+            sequence,
+            token: Some(token),
+        }) = sample
+            && planted(Fault::TokenAfterEnd)
+        {
+            self.notices.push(Notice::Token { sequence, token });
+        }
+        self.forget_if_over(index);
+    }
+
+    fn forget_if_over(&mut self, index: SequenceIndex) {
+        let sequence = self.sequence(index);
+        if sequence.stage == Stage::Ended && sequence.plans_in_flight == 0 {
+            self.forget(index);
+        }
+    }
+
+    /// Takes the sequences of a plan back to what was computed before the failure, and ends those
+    /// that have failed too often.
+    fn roll_back(&mut self, failure: PlanId, plan: &PlanInFlight) {
+        let max_step_failures = self.config.max_step_failures;
+        for planned in &plan.sequences {
+            let sequence = self.sequence_mut(planned.index);
+            if sequence.stage != Stage::Running {
+                continue;
+            }
+            if sequence.last_failure == Some(failure) && !planted(Fault::FailureCountedPerPlan) {
+                continue;
+            }
+            if planted(Fault::NoRollbackOnFailure) {
+                sequence.computed = sequence.planned.min(sequence.known());
+            }
+            sequence.roll_back();
+            if planted(Fault::NoStartAfterFailure) {
+                sequence.must_start = false;
+            }
+            sequence.last_failure = Some(failure);
+            sequence.failures += 1;
+            if sequence.failures > max_step_failures {
+                self.finish(planned.index, FinishReason::Failed);
+            }
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! Making a plan: shares of the budget, blocks, preemption.
+
+use backstop_kv::fault::{Fault, planted};
+use backstop_types::{BlockAppend, ScheduledSequence, StepPlan};
+
+use crate::budget::{self, Want};
+use crate::scheduler::{PlanInFlight, PlannedSequence};
+use crate::sequence::{SequenceIndex, Stage};
+use crate::{Notice, Scheduler};
+
+impl Scheduler {
+    /// The next step, or `None` when there is nothing to do before another event.
+    ///
+    /// The caller must run the plan and report its outcome.
+    pub fn plan(&mut self) -> Option<StepPlan> {
+        if self.in_flight.len() >= self.config.max_in_flight_plans as usize {
+            return None;
+        }
+        // After a failure the executor gives up what it has been handed. Only then does it start
+        // from a known state again.
+        if self.in_flight.iter().any(|plan| plan.doomed) {
+            return None;
+        }
+        self.admit();
+        self.share_budget();
+        let plan = self.fill_plan();
+        if plan.sequences.is_empty() {
+            return None;
+        }
+        self.next_plan.0 += 1;
+        self.counters.plans_made += 1;
+        self.counters.tokens_planned += u64::from(plan.num_tokens());
+        Some(plan)
+    }
+
+    /// Lists the running sequences and what each may compute in this step.
+    fn share_budget(&mut self) {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        scratch.candidates.clear();
+        scratch.candidates.extend_from_slice(&self.running);
+        scratch.wants.clear();
+        scratch.wants.extend(self.running.iter().map(|&index| {
+            let sequence = self.sequence(index);
+            Want {
+                position: sequence.planned,
+                tokens: sequence.wanted(),
+            }
+        }));
+        let budget = self.config.max_num_batched_tokens;
+        budget::share(
+            &scratch.wants,
+            budget,
+            self.kv.block_size(),
+            &mut scratch.shares,
+        );
+        self.scratch = scratch;
+    }
+
+    /// Gives the running sequences blocks for their shares, in rank order. Who gets no block
+    /// keeps everyone behind it from taking one.
+    fn fill_plan(&mut self) -> StepPlan {
+        let mut planned = self.scratch.planned.pop().unwrap_or_default();
+        planned.clear();
+        let mut plan = StepPlan {
+            id: self.next_plan,
+            sequences: Vec::with_capacity(self.scratch.candidates.len()),
+        };
+        for place in 0..self.scratch.candidates.len() {
+            let index = self.scratch.candidates[place];
+            let share = self.scratch.shares[place];
+            // One before it in rank may have preempted it just now.
+            let preempted = self.sequence(index).stage != Stage::Running;
+            if preempted || share == 0 {
+                continue;
+            }
+            let num_tokens = self.secure_blocks(index, share);
+            if num_tokens == 0 {
+                break;
+            }
+            let scheduled = self.schedule(index, num_tokens);
+            planned.push(PlannedSequence {
+                index,
+                num_tokens,
+                samples: scheduled.samples,
+            });
+            if planted(Fault::SequenceTwiceInPlan) && scheduled.start.is_some() {
+                plan.sequences.push(scheduled.clone());
+            }
+            plan.sequences.push(scheduled);
+        }
+        if planned.is_empty() {
+            self.scratch.planned.push(planned);
+        } else {
+            let in_flight = PlanInFlight {
+                id: plan.id,
+                sequences: planned,
+                doomed: false,
+            };
+            self.in_flight.push_back(in_flight);
+        }
+        plan
+    }
+
+    /// How many of `share` positions the sequence can have blocks for. Preempts others behind it
+    /// rather than getting none.
+    fn secure_blocks(&mut self, index: SequenceIndex, share: u32) -> u32 {
+        loop {
+            let sequence = self.sequence(index);
+            let reachable = self
+                .kv
+                .reachable_end(&sequence.blocks)
+                .max(sequence.planned);
+            if reachable > sequence.planned {
+                let want = Want {
+                    position: sequence.planned,
+                    tokens: share,
+                };
+                return budget::tidy(&want, reachable - sequence.planned, self.kv.block_size());
+            }
+            // In flight it may be about to get blocks back from its own sliding groups. Then it
+            // need not take them from others.
+            if sequence.plans_in_flight > 0 || !self.preempt_behind(index) {
+                return 0;
+            }
+        }
+    }
+
+    /// Preempts the last sequence in rank that no plan uses, if it stands behind `index`.
+    fn preempt_behind(&mut self, index: SequenceIndex) -> bool {
+        let mut from_last = self
+            .running
+            .iter()
+            .rev()
+            .take_while(|&&other| other != index);
+        let victim = from_last.find(|&&other| self.sequence(other).plans_in_flight == 0);
+        let Some(&victim) = victim else { return false };
+        self.preempt(victim);
+        true
+    }
+
+    /// Sends a sequence back to the queue, where its rank puts it. It keeps its tokens.
+    fn preempt(&mut self, index: SequenceIndex) {
+        self.remove_running(index);
+        self.release_blocks(index);
+        self.release_slot(index);
+        let sequence = self.sequence_mut(index);
+        assert_eq!(
+            sequence.samples_in_flight, 0,
+            "only a sequence at rest can be preempted"
+        );
+        sequence.stage = Stage::Waiting;
+        if !planted(Fault::StaleComputedAfterPreemption) {
+            sequence.computed = 0;
+            sequence.planned = 0;
+        }
+        let (rank, id) = (sequence.rank, sequence.id);
+        if !planted(Fault::PreemptedLost) {
+            self.waiting.insert(rank, index);
+        }
+        self.counters.preemptions += 1;
+        self.notices.push(Notice::Preempted { sequence: id });
+    }
+
+    /// Puts `num_tokens` positions of a sequence into the plan being made.
+    fn schedule(&mut self, index: SequenceIndex, num_tokens: u32) -> ScheduledSequence {
+        let sequence = self.sequences[index.0 as usize].as_mut();
+        let sequence = sequence.expect("an index in use names a sequence");
+        let start = sequence.must_start.then(|| sequence.start());
+        sequence.must_start = false;
+        let first_position = sequence.planned;
+        let end = first_position + num_tokens;
+        let end_index = end.div_ceil(self.kv.block_size());
+        // A start tells the executor of all blocks, otherwise only of those it does not know.
+        let mut new_blocks = Vec::new();
+        let needs_blocks = sequence
+            .blocks
+            .tables()
+            .iter()
+            .any(|table| table.end_index() < end_index);
+        if start.is_some() || needs_blocks {
+            let known_end = |table: &backstop_kv::GroupTable| match start {
+                Some(_) => table.first_index(),
+                None => table.end_index(),
+            };
+            let known_ends: Vec<u32> = sequence.blocks.tables().iter().map(known_end).collect();
+            self.kv.extend(&mut sequence.blocks, end);
+            for (group, (table, first_index)) in
+                sequence.blocks.tables().iter().zip(known_ends).enumerate()
+            {
+                let mut blocks = table.blocks_from(first_index);
+                if planted(Fault::TableOneBlockShort) {
+                    blocks.pop();
+                }
+                if !blocks.is_empty() {
+                    new_blocks.push(BlockAppend {
+                        group,
+                        first_index,
+                        blocks,
+                    });
+                }
+            }
+        }
+        let samples = end == sequence.total();
+        sequence.planned = end;
+        sequence.samples_in_flight += u32::from(samples);
+        sequence.plans_in_flight += 1;
+        if planted(Fault::PublishAtPlanTime) {
+            let known = end.min(sequence.known());
+            self.kv
+                .publish(&mut sequence.blocks, &sequence.tokens, known);
+        }
+        ScheduledSequence {
+            sequence: sequence.id,
+            slot: sequence.slot.expect("a running sequence has a slot"),
+            start,
+            first_position,
+            num_tokens,
+            new_blocks,
+            samples,
+        }
+    }
+}

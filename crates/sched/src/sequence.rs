@@ -1,0 +1,167 @@
+//! One sequence and how far it is.
+
+use std::sync::Arc;
+
+use backstop_kv::SequenceBlocks;
+use backstop_types::{
+    FinishReason, PlanId, SamplingParams, SequenceId, SequenceSlot, SequenceStart, StopConditions,
+    TokenId, Usage,
+};
+
+use crate::Arrival;
+
+/// Place in the order in which sequences are served: by priority, then by arrival.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Rank {
+    pub(crate) priority: i32,
+    pub(crate) arrival: u64,
+}
+
+/// Index of a sequence in the scheduler's table. Handed on once the sequence is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct SequenceIndex(pub(crate) u32);
+
+/// Where a sequence is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// In the queue, without slot and blocks.
+    Waiting,
+    /// Holds a slot and gets a share of every step.
+    Running,
+    /// Its end has been reported. It keeps slot and blocks while a plan in flight uses them.
+    Ended,
+}
+
+/// One sequence.
+#[derive(Clone, Debug)]
+pub(crate) struct Sequence {
+    pub(crate) id: SequenceId,
+    pub(crate) rank: Rank,
+    pub(crate) sampling: Arc<SamplingParams>,
+    pub(crate) stop: Arc<StopConditions>,
+    pub(crate) deadline_ms: Option<u64>,
+    pub(crate) stage: Stage,
+    pub(crate) slot: Option<SequenceSlot>,
+    /// Prompt, and the tokens generated so far.
+    pub(crate) tokens: Vec<TokenId>,
+    pub(crate) prompt_len: u32,
+    /// Number of tokens with which it ends, if nothing ends it before.
+    pub(crate) end_len: u32,
+    /// Leading positions whose keys and values are in its blocks.
+    pub(crate) computed: u32,
+    /// `computed`, and what the plans in flight add to it.
+    pub(crate) planned: u32,
+    /// Tokens that plans in flight are going to sample.
+    pub(crate) samples_in_flight: u32,
+    /// Plans in flight in which it stands.
+    pub(crate) plans_in_flight: u32,
+    /// The executor knows nothing of it, or nothing that is right.
+    pub(crate) must_start: bool,
+    /// Failures that it has lived through.
+    pub(crate) failures: u32,
+    /// The latest failure that was counted, known by the plan that failed first.
+    pub(crate) last_failure: Option<PlanId>,
+    /// Set at the first admission.
+    pub(crate) cached_tokens: Option<u32>,
+    pub(crate) blocks: SequenceBlocks,
+    /// Blocks that were too many when it was last refused admission, for each group; empty
+    /// before that. Spares looking up a long prompt again in every step.
+    pub(crate) refused_blocks: Vec<u32>,
+}
+
+impl Sequence {
+    pub(crate) fn new(arrival: Arrival, arrival_number: u64, end_len: u32, groups: usize) -> Self {
+        Self {
+            id: arrival.id,
+            rank: Rank {
+                priority: arrival.priority,
+                arrival: arrival_number,
+            },
+            sampling: arrival.sampling,
+            stop: arrival.stop,
+            deadline_ms: arrival.deadline_ms,
+            stage: Stage::Waiting,
+            slot: None,
+            tokens: arrival.prompt.to_vec(),
+            prompt_len: arrival.prompt.len() as u32,
+            end_len,
+            computed: 0,
+            planned: 0,
+            samples_in_flight: 0,
+            plans_in_flight: 0,
+            must_start: true,
+            failures: 0,
+            last_failure: None,
+            cached_tokens: None,
+            blocks: SequenceBlocks::new(groups, arrival.cache_salt),
+            refused_blocks: Vec::new(),
+        }
+    }
+
+    /// Tokens that are known.
+    pub(crate) fn known(&self) -> u32 {
+        self.tokens.len() as u32
+    }
+
+    /// Tokens that are known or being sampled.
+    pub(crate) fn total(&self) -> u32 {
+        self.known() + self.samples_in_flight
+    }
+
+    /// Tokens generated so far.
+    pub(crate) fn generated(&self) -> u32 {
+        self.known() - self.prompt_len
+    }
+
+    /// Positions that could be computed next. The last token of a full-length sequence is only
+    /// handed out: nothing follows that would attend to it.
+    pub(crate) fn wanted(&self) -> u32 {
+        self.total().min(self.end_len - 1) - self.planned
+    }
+
+    /// Length for which blocks are held in reserve: what is known, and a block more so that a
+    /// newcomer does not take the next block of a sequence that generates.
+    pub(crate) fn reserved_len(&self, block_size: u32) -> u32 {
+        (self.total() + block_size).min(self.end_len - 1)
+    }
+
+    /// What the newest token, already among `tokens`, ends.
+    pub(crate) fn end_after_token(&self) -> Option<FinishReason> {
+        let &token = self.tokens.last()?;
+        let may_stop = self.generated() > self.stop.min_tokens
+            || backstop_kv::fault::planted(backstop_kv::fault::Fault::MinTokensIgnored);
+        if may_stop && self.stop.stop_token_ids.contains(&token) {
+            return Some(FinishReason::Stop(token));
+        }
+        (self.known() == self.end_len).then_some(FinishReason::Length)
+    }
+
+    /// Forgets everything that plans in flight were going to add.
+    pub(crate) fn roll_back(&mut self) {
+        self.planned = self.computed;
+        self.samples_in_flight = 0;
+        self.must_start = true;
+    }
+
+    /// What the executor must know of it.
+    pub(crate) fn start(&self) -> SequenceStart {
+        assert_eq!(
+            self.samples_in_flight, 0,
+            "a sequence starts with all its tokens known"
+        );
+        SequenceStart {
+            tokens: Arc::from(self.tokens.as_slice()),
+            prompt_len: self.prompt_len,
+            sampling: Arc::clone(&self.sampling),
+            stop: Arc::clone(&self.stop),
+        }
+    }
+
+    pub(crate) fn usage(&self) -> Usage {
+        Usage {
+            prompt_tokens: self.prompt_len,
+            cached_tokens: self.cached_tokens.unwrap_or(0),
+            generated_tokens: self.generated(),
+        }
+    }
+}
