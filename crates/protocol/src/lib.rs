@@ -1,1 +1,44 @@
 //! Wire types of the OpenAI API, validation and the error table.
+//!
+//! A request body is parsed once, into a `Valid*` type; every 400 that a body can earn is born
+//! in that parse, and what comes after never looks at the wire form again. Responses are plain
+//! serialisable types that a builder stamps with the request's id, time and model.
+//!
+//! Invariant: no HTTP library, no runtime, no clock. The server passes bytes in and writes the
+//! returned status, headers and text out.
+//!
+//! Invariant: an error message never repeats a value from the request. Gateways search error
+//! texts for phrases, and an echoed prompt can turn a plain 400 into something else.
+
+mod chat;
+mod chat_response;
+mod completion_response;
+mod completions;
+mod error;
+mod fields;
+pub mod limits;
+mod messages;
+mod models;
+mod response;
+mod sampling;
+mod spaced_json;
+mod sse;
+mod tools;
+mod unsupported;
+
+pub use chat::ValidChatRequest;
+pub use chat_response::{
+    AssistantMessage, ChatChoice, ChatChunk, ChatChunkChoice, ChatChunks, ChatCompletion,
+    ChatLogprobs, Delta, FunctionCall, FunctionCallDelta, TokenLogprob, ToolCall, ToolCallDelta,
+    TopLogprob,
+};
+pub use completion_response::{
+    CompletionChoice, CompletionChunks, CompletionLogprobs, TextCompletion,
+};
+pub use completions::{CompletionPrompt, ValidCompletionRequest};
+pub use error::ApiError;
+pub use models::{ModelCard, ModelList};
+pub use response::{FinishReason, ResponseStamp, StopReason, Usage};
+pub use sampling::{SamplingFields, StreamOptions};
+pub use sse::{SSE_DONE, sse_data, sse_error};
+pub use tools::ToolChoice;

@@ -1,0 +1,209 @@
+//! The body of `POST /v1/chat/completions`, parsed once.
+
+use serde_json::{Map, Value};
+
+use crate::error::ApiError;
+use crate::fields::{Fields, element, parse_body};
+use crate::limits::{MAX_DOCUMENTS, MAX_LABEL_BYTES, MAX_TEMPLATE_KWARGS, MAX_TOP_LOGPROBS};
+use crate::messages::{Conversation, parse_messages};
+use crate::sampling::{SamplingFields, StreamOptions, parse_priority, parse_stream};
+use crate::tools::{ToolChoice, parse_tool_choice, parse_tools};
+use crate::unsupported;
+
+const EFFORTS: [&str; 8] = [
+    "none", "minimal", "low", "medium", "high", "xhigh", "max", "auto",
+];
+
+/// Variables of the chat template that the request's own fields set.
+const RESERVED_KWARGS: [&str; 7] = [
+    "messages",
+    "tools",
+    "documents",
+    "add_generation_prompt",
+    "continue_final_message",
+    "chat_template",
+    "tokenize",
+];
+
+/// A chat request that holds nothing the server would have to refuse, apart from what depends
+/// on the model: its name, its vocabulary and its context length.
+///
+/// Accepted and ignored, among unknown fields: `prediction`, `store`, `service_tier`,
+/// `metadata`, `prompt_cache_key`, `safety_identifier`, `verbosity`, `web_search_options`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ValidChatRequest {
+    /// The model that was asked for, if any.
+    pub model: Option<String>,
+    /// At least one message, each in the form that chat templates read: `role` is system, user,
+    /// assistant or tool; `content` is a string; assistant messages may have `reasoning` and
+    /// `reasoning_content` (equal) and `tool_calls`, whose `arguments` are objects unless they
+    /// were not valid JSON; tool messages have `tool_call_id`; any may have `name`.
+    pub messages: Vec<Value>,
+    /// The tools, each `{"type": "function", "function": {"name", "description",
+    /// "parameters"}}`. See [`ValidChatRequest::offered_tools`].
+    pub tools: Vec<Value>,
+    /// Whether the model may call them.
+    pub tool_choice: ToolChoice,
+    /// If false, at most one call may be returned.
+    pub parallel_tool_calls: bool,
+    /// How to sample and when to stop.
+    pub sampling: SamplingFields,
+    /// `Some` if the answer is to be streamed.
+    pub stream: Option<StreamOptions>,
+    /// The prompt ends with the opening of an assistant's turn.
+    pub add_generation_prompt: bool,
+    /// The prompt ends within the final message, which is the assistant's and holds text alone.
+    /// Never true together with `add_generation_prompt`.
+    pub continue_final_message: bool,
+    /// Further variables for the chat template; none that the request's own fields set.
+    pub chat_template_kwargs: Map<String, Value>,
+    /// One of none, minimal, low, medium, high, xhigh, max, auto: a variable for the template.
+    pub reasoning_effort: Option<&'static str>,
+    /// Return the reasoning with the answer.
+    pub include_reasoning: bool,
+    /// Documents for the chat template; each is an object.
+    pub documents: Vec<Value>,
+    /// Lower runs earlier.
+    pub priority: i32,
+    /// Whom the client serves.
+    pub user: Option<String>,
+}
+
+impl ValidChatRequest {
+    /// Parses a body; every error is a 400 that names the field.
+    pub fn from_bytes(body: &[u8]) -> Result<Self, ApiError> {
+        Self::from_value(&parse_body(body)?)
+    }
+
+    /// As [`ValidChatRequest::from_bytes`], from JSON that is parsed already.
+    pub fn from_value(body: &Value) -> Result<Self, ApiError> {
+        let body = &Fields::of_body(body)?;
+        let conversation = parse_messages(body)?;
+        unsupported::check(body)?;
+        check_chat_only(body)?;
+        let ending = parse_ending(body, &conversation)?;
+        Ok(Self {
+            model: body.label("model", MAX_LABEL_BYTES)?.map(str::to_owned),
+            tools: parse_tools(body)?,
+            tool_choice: parse_tool_choice(body)?,
+            parallel_tool_calls: body.flag("parallel_tool_calls", true)?,
+            sampling: SamplingFields::parse(body, parse_logprobs(body)?)?,
+            stream: parse_stream(body)?,
+            add_generation_prompt: ending.add_generation_prompt,
+            continue_final_message: ending.continue_final_message,
+            chat_template_kwargs: parse_template_kwargs(body)?,
+            reasoning_effort: parse_effort(body)?,
+            include_reasoning: body.flag("include_reasoning", true)?,
+            documents: parse_documents(body)?,
+            priority: parse_priority(body)?,
+            user: body.label("user", MAX_LABEL_BYTES)?.map(str::to_owned),
+            messages: conversation.messages,
+        })
+    }
+
+    /// The tools that the model may call, for the template and for the parser of its answer:
+    /// none at all if `tool_choice` forbids calls.
+    pub fn offered_tools(&self) -> &[Value] {
+        match self.tool_choice {
+            ToolChoice::Auto => &self.tools,
+            ToolChoice::None => &[],
+        }
+    }
+}
+
+struct Ending {
+    add_generation_prompt: bool,
+    continue_final_message: bool,
+}
+
+/// How the prompt ends: with a new assistant's turn, within the final message, or neither.
+fn parse_ending(body: &Fields<'_>, conversation: &Conversation) -> Result<Ending, ApiError> {
+    let generation_prompt = body.boolean("add_generation_prompt")?;
+    let asked = body.flag("continue_final_message", false)?;
+    if asked && generation_prompt == Some(true) {
+        let requirement = "must not be set together with add_generation_prompt";
+        return Err(body.invalid("continue_final_message", requirement));
+    }
+    let continue_final_message = asked || conversation.final_is_prefix;
+    if continue_final_message && !conversation.final_is_open {
+        let requirement = "needs a final assistant message without tool calls";
+        let last = conversation.messages.len() - 1;
+        return Err(match asked {
+            true => body.invalid("continue_final_message", requirement),
+            false => ApiError::invalid_field(format!("messages.{last}.prefix"), requirement),
+        });
+    }
+    let add_generation_prompt = !continue_final_message && generation_prompt.unwrap_or(true);
+    Ok(Ending {
+        add_generation_prompt,
+        continue_final_message,
+    })
+}
+
+/// Fields of the chat endpoint that ask for what a text model cannot do.
+fn check_chat_only(body: &Fields<'_>) -> Result<(), ApiError> {
+    if body.get("audio").is_some_and(unsupported::is_set) {
+        return Err(body.unsupported("audio", "this model writes text only"));
+    }
+    let modalities = body.array("modalities", 16)?.unwrap_or_default();
+    if modalities.iter().any(|modality| modality != "text") {
+        return Err(body.unsupported("modalities", "only ['text'] is available"));
+    }
+    if body.flag("echo", false)? {
+        return Err(body.unsupported("echo", "it is available for completions only"));
+    }
+    if body.get("chat_template").is_some_and(unsupported::is_set) {
+        return Err(body.unsupported("chat_template", "the model's own template is used"));
+    }
+    Ok(())
+}
+
+fn parse_logprobs(body: &Fields<'_>) -> Result<Option<u32>, ApiError> {
+    let wanted = body.flag("logprobs", false)?;
+    let alternatives = body
+        .unsigned("top_logprobs", 0..=MAX_TOP_LOGPROBS)?
+        .unwrap_or(0);
+    if alternatives > 0 && !wanted {
+        return Err(body.invalid("top_logprobs", "needs logprobs to be true"));
+    }
+    Ok(wanted.then_some(alternatives))
+}
+
+fn parse_effort(body: &Fields<'_>) -> Result<Option<&'static str>, ApiError> {
+    let Some(asked) = body.string("reasoning_effort")? else {
+        return Ok(None);
+    };
+    match EFFORTS.into_iter().find(|effort| *effort == asked) {
+        Some(effort) => Ok(Some(effort)),
+        None => {
+            let requirement = format!("must be one of {}", EFFORTS.join(", "));
+            Err(body.invalid("reasoning_effort", &requirement))
+        }
+    }
+}
+
+fn parse_template_kwargs(body: &Fields<'_>) -> Result<Map<String, Value>, ApiError> {
+    let Some(kwargs) = body.object("chat_template_kwargs")? else {
+        return Ok(Map::new());
+    };
+    let entries = kwargs.entries();
+    if entries.len() > MAX_TEMPLATE_KWARGS {
+        let requirement = format!("must have at most {MAX_TEMPLATE_KWARGS} entries");
+        return Err(body.invalid("chat_template_kwargs", &requirement));
+    }
+    if let Some(reserved) = RESERVED_KWARGS
+        .iter()
+        .find(|name| entries.contains_key(**name))
+    {
+        return Err(kwargs.invalid(reserved, "is set by the request's own fields"));
+    }
+    Ok(entries.clone())
+}
+
+fn parse_documents(body: &Fields<'_>) -> Result<Vec<Value>, ApiError> {
+    let elements = body.array("documents", MAX_DOCUMENTS)?.unwrap_or_default();
+    for (index, value) in elements.iter().enumerate() {
+        Fields::of_value(value, element("documents", index))?;
+    }
+    Ok(elements.to_vec())
+}

@@ -1,0 +1,135 @@
+//! The body of `POST /v1/completions`, parsed once.
+
+use serde_json::Value;
+
+use crate::error::ApiError;
+use crate::fields::{Fields, element, parse_body};
+use crate::limits::{
+    MAX_LABEL_BYTES, MAX_PROMPT_TOKENS, MAX_PROMPTS, MAX_SEQUENCES, MAX_TOP_LOGPROBS,
+};
+use crate::sampling::{
+    SamplingFields, StreamOptions, parse_priority, parse_stream, parse_token_ids,
+};
+use crate::unsupported;
+
+/// One prompt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CompletionPrompt {
+    /// Text, possibly empty.
+    Text(String),
+    /// At least one token id, unchecked against the vocabulary.
+    Tokens(Vec<u32>),
+}
+
+/// A completion request that holds nothing the server would have to refuse, apart from what
+/// depends on the model: its name, its vocabulary and its context length.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ValidCompletionRequest {
+    /// The model that was asked for, if any.
+    pub model: Option<String>,
+    /// At least one prompt. Choice `c` of prompt `p` has the index `p * n + c`.
+    pub prompts: Vec<CompletionPrompt>,
+    /// How to sample and when to stop.
+    pub sampling: SamplingFields,
+    /// `Some` if the answer is to be streamed.
+    pub stream: Option<StreamOptions>,
+    /// The answer begins with the prompt. Never together with `sampling.logprobs`.
+    pub echo: bool,
+    /// Text prompts get the tokenizer's special tokens, such as the one that begins a sequence.
+    pub add_special_tokens: bool,
+    /// Lower runs earlier.
+    pub priority: i32,
+    /// Whom the client serves.
+    pub user: Option<String>,
+}
+
+impl ValidCompletionRequest {
+    /// Parses a body; every error is a 400 that names the field.
+    pub fn from_bytes(body: &[u8]) -> Result<Self, ApiError> {
+        Self::from_value(&parse_body(body)?)
+    }
+
+    /// As [`ValidCompletionRequest::from_bytes`], from JSON that is parsed already.
+    pub fn from_value(body: &Value) -> Result<Self, ApiError> {
+        let body = &Fields::of_body(body)?;
+        let prompts = parse_prompts(body)?;
+        unsupported::check(body)?;
+        if body
+            .string("suffix")?
+            .is_some_and(|suffix| !suffix.is_empty())
+        {
+            return Err(body.unsupported("suffix", "filling in the middle is not available"));
+        }
+        let logprobs = body.unsigned("logprobs", 0..=MAX_TOP_LOGPROBS)?;
+        let echo = body.flag("echo", false)?;
+        if echo && logprobs.is_some() {
+            let explanation = "log-probabilities of the prompt are not supported yet";
+            return Err(body.unsupported("echo", explanation));
+        }
+        let sampling = SamplingFields::parse(body, logprobs)?;
+        if prompts.len() * sampling.choices as usize > MAX_SEQUENCES {
+            let requirement =
+                format!("times the number of prompts must be at most {MAX_SEQUENCES}");
+            return Err(body.invalid("n", &requirement));
+        }
+        Ok(Self {
+            model: body.label("model", MAX_LABEL_BYTES)?.map(str::to_owned),
+            prompts,
+            sampling,
+            stream: parse_stream(body)?,
+            echo,
+            add_special_tokens: body.flag("add_special_tokens", true)?,
+            priority: parse_priority(body)?,
+            user: body.label("user", MAX_LABEL_BYTES)?.map(str::to_owned),
+        })
+    }
+}
+
+/// A prompt is a string or a list of token ids; a list of either is a batch. The first element
+/// of a list says which of the three it is.
+fn parse_prompts(body: &Fields<'_>) -> Result<Vec<CompletionPrompt>, ApiError> {
+    const REQUIREMENT: &str =
+        "must be a string, an array of strings, an array of token ids, or an array of such arrays";
+    let elements = match body.get("prompt") {
+        None => return Err(body.missing("prompt")),
+        Some(Value::String(text)) => return Ok(vec![CompletionPrompt::Text(text.clone())]),
+        Some(Value::Array(elements)) => elements,
+        Some(_) => return Err(body.invalid("prompt", REQUIREMENT)),
+    };
+    match elements.first() {
+        None => Err(body.invalid("prompt", "must not be empty")),
+        Some(Value::Number(_)) => Ok(vec![parse_tokens(elements, "prompt")?]),
+        Some(Value::String(_) | Value::Array(_)) => {
+            let batch = body.array("prompt", MAX_PROMPTS)?.unwrap_or_default();
+            batch
+                .iter()
+                .enumerate()
+                .map(|(index, value)| parse_batched(value, index))
+                .collect()
+        }
+        Some(_) => Err(body.invalid("prompt", REQUIREMENT)),
+    }
+}
+
+fn parse_batched(value: &Value, index: usize) -> Result<CompletionPrompt, ApiError> {
+    let path = element("prompt", index);
+    match value {
+        Value::String(text) => Ok(CompletionPrompt::Text(text.clone())),
+        Value::Array(elements) => parse_tokens(elements, &path),
+        _ => Err(ApiError::invalid_field(
+            path,
+            "must be a string or an array of token ids",
+        )),
+    }
+}
+
+fn parse_tokens(elements: &[Value], path: &str) -> Result<CompletionPrompt, ApiError> {
+    match elements.len() {
+        0 => Err(ApiError::invalid_field(path, "must not be empty")),
+        1..=MAX_PROMPT_TOKENS => Ok(CompletionPrompt::Tokens(parse_token_ids(elements, path)?)),
+        _ => {
+            let requirement = format!("must have at most {MAX_PROMPT_TOKENS} elements");
+            Err(ApiError::invalid_field(path, &requirement))
+        }
+    }
+}

@@ -1,0 +1,392 @@
+//! The error table: every error that a client can see, with its status, type, code and wording.
+//!
+//! Gateways decide on a fallback by searching these texts, so the wording is part of the
+//! contract. Invariants, each of them tested over the whole table:
+//! - `invalid_request_error` never stands on a 5xx, 401 or on a route's 404;
+//! - "rate limit", in any spelling, stands on a 429 alone, and a bare 429 stands nowhere;
+//! - no 4xx says "overloaded";
+//! - only the context overflow uses the phrases by which gateways know one;
+//! - no value from the request is repeated: the field is named, and what is allowed.
+
+use serde::Serialize;
+
+use crate::limits::MAX_RETRY_AFTER_S;
+use crate::spaced_json;
+
+const INVALID_REQUEST: &str = "invalid_request_error";
+const UNAVAILABLE: &str = "service_unavailable_error";
+const SERVER: &str = "server_error";
+
+/// An error as the client sees it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct ApiError {
+    /// The HTTP status.
+    pub status: u16,
+    /// The `type` field.
+    pub kind: &'static str,
+    /// The `code` field.
+    pub code: Option<&'static str>,
+    /// The field of the request that is at fault, as a dotted path.
+    pub param: Option<String>,
+    /// What is wrong, and what is allowed.
+    pub message: String,
+    /// The `Retry-After` header, in seconds.
+    pub retry_after_s: Option<u32>,
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    error: BodyError<'a>,
+}
+
+#[derive(Serialize)]
+struct BodyError<'a> {
+    message: &'a str,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    param: Option<&'a str>,
+    code: Option<&'static str>,
+}
+
+impl ApiError {
+    fn new(status: u16, kind: &'static str, code: &'static str, message: String) -> Self {
+        Self {
+            status,
+            kind,
+            code: Some(code),
+            param: None,
+            message,
+            retry_after_s: None,
+        }
+    }
+
+    fn with_param(self, param: impl Into<String>) -> Self {
+        Self {
+            param: Some(param.into()),
+            ..self
+        }
+    }
+
+    /// A zero or a long wait would be ignored by the gateways that read it.
+    fn with_retry_after(self, seconds: u32) -> Self {
+        Self {
+            retry_after_s: Some(seconds.clamp(1, MAX_RETRY_AFTER_S)),
+            ..self
+        }
+    }
+
+    /// The response body: `{"error": {"message": …, "type": …, "param": …, "code": …}}` with a
+    /// space after every colon and comma.
+    pub fn to_json_string(&self) -> String {
+        let error = BodyError {
+            message: &self.message,
+            kind: self.kind,
+            param: self.param.as_deref(),
+            code: self.code,
+        };
+        spaced_json::to_string(&Body { error }).unwrap_or_default()
+    }
+
+    /// 400: the body is not JSON.
+    pub fn invalid_json(error: &serde_json::Error) -> Self {
+        let message = format!(
+            "The request body is not valid JSON (near line {}, column {}).",
+            error.line(),
+            error.column()
+        );
+        let message = without_bare_429(message, "The request body is not valid JSON.");
+        Self::new(400, INVALID_REQUEST, "invalid_json", message)
+    }
+
+    /// 400: the body is JSON, but not an object.
+    pub fn not_an_object() -> Self {
+        let message = "The request body must be a JSON object.".to_owned();
+        Self::new(400, INVALID_REQUEST, "invalid_json", message)
+    }
+
+    /// 400: `param` has a bad value. `requirement` completes "`param` …", for example
+    /// "must be a number between 0 and 2".
+    pub fn invalid_field(param: impl Into<String>, requirement: &str) -> Self {
+        let param = without_index_429(param.into());
+        let message = format!("Invalid value for '{param}': {requirement}.");
+        Self::new(400, INVALID_REQUEST, "invalid_value", message).with_param(param)
+    }
+
+    /// 400: `param` asks for something that the server does not do. `explanation` is a sentence
+    /// without its full stop.
+    pub fn unsupported_field(param: impl Into<String>, explanation: &str) -> Self {
+        let param = without_index_429(param.into());
+        let message = format!("Unsupported value for '{param}': {explanation}.");
+        Self::new(400, INVALID_REQUEST, "unsupported_parameter", message).with_param(param)
+    }
+
+    /// 400: `param` is required.
+    pub fn missing_field(param: impl Into<String>) -> Self {
+        let param = without_index_429(param.into());
+        let message = format!("Missing required field '{param}'.");
+        Self::new(400, INVALID_REQUEST, "missing_required_parameter", message).with_param(param)
+    }
+
+    /// 400: the prompt, or the prompt with what `max_tokens` asks for, does not fit the context.
+    /// `param` is `messages` or `prompt`; `completion_tokens` is what the request asked for.
+    pub fn context_length(
+        param: &'static str,
+        max_tokens: u32,
+        prompt_tokens: u32,
+        completion_tokens: Option<u32>,
+    ) -> Self {
+        let head = format!("This model's maximum context length is {max_tokens} tokens. However, ");
+        let fallback = format!("{head}the request does not fit. Please shorten the {param}.");
+        let message = match completion_tokens {
+            Some(completion_tokens) if prompt_tokens < max_tokens => format!(
+                "{head}you requested {} tokens ({prompt_tokens} in the {param}, \
+                 {completion_tokens} in the completion). Please shorten the {param} or the \
+                 completion.",
+                u64::from(prompt_tokens) + u64::from(completion_tokens),
+            ),
+            _ => format!(
+                "{head}your {param} resulted in {prompt_tokens} tokens. Please shorten the {param}.",
+            ),
+        };
+        let message = without_bare_429(message, &fallback);
+        Self::new(400, INVALID_REQUEST, "context_length_exceeded", message).with_param(param)
+    }
+
+    /// 401: the API key is missing or wrong.
+    pub fn unauthorized() -> Self {
+        let message =
+            "Incorrect API key provided. Send it as 'Authorization: Bearer <key>'.".to_owned();
+        Self::new(401, "authentication_error", "invalid_api_key", message)
+    }
+
+    /// 404: the server does not serve the model that was asked for, whose name is not repeated.
+    pub fn model_not_found(served: &str) -> Self {
+        let message =
+            format!("The requested model does not exist here. This server serves '{served}'.");
+        Self::new(404, INVALID_REQUEST, "model_not_found", message).with_param("model")
+    }
+
+    /// 404: no such route.
+    pub fn route_not_found() -> Self {
+        let message = "There is no such endpoint.".to_owned();
+        Self::new(404, "not_found_error", "route_not_found", message)
+    }
+
+    /// 405: the route exists, under another method.
+    pub fn method_not_allowed() -> Self {
+        let message = "This endpoint does not accept this HTTP method.".to_owned();
+        Self::new(405, INVALID_REQUEST, "method_not_allowed", message)
+    }
+
+    /// 408: the client was too slow to send its body.
+    pub fn body_timeout() -> Self {
+        let message = "The request body did not arrive in time.".to_owned();
+        Self::new(408, "timeout_error", "body_timeout", message)
+    }
+
+    /// 413: the body is longer than the server reads.
+    pub fn body_too_large(max_bytes: usize) -> Self {
+        let message = format!("The request body is longer than {max_bytes} bytes.");
+        Self::new(413, INVALID_REQUEST, "body_too_large", message)
+    }
+
+    /// 429: the queue is full.
+    pub fn queue_full(retry_after_s: u32) -> Self {
+        let message = "The server's queue is full. Please retry later.".to_owned();
+        Self::new(429, "rate_limit_error", "queue_full", message).with_retry_after(retry_after_s)
+    }
+
+    /// 503: the model is being loaded or warmed.
+    pub fn loading(retry_after_s: u32) -> Self {
+        let message = "The model is being loaded. Please retry later.".to_owned();
+        Self::new(503, UNAVAILABLE, "model_loading", message).with_retry_after(retry_after_s)
+    }
+
+    /// 503: the server is shutting down.
+    pub fn draining(retry_after_s: u32) -> Self {
+        let message = "The server is shutting down. Please retry elsewhere.".to_owned();
+        Self::new(503, UNAVAILABLE, "server_draining", message).with_retry_after(retry_after_s)
+    }
+
+    /// 503: the model sleeps, or is waking.
+    pub fn sleeping(retry_after_s: u32) -> Self {
+        let message = "The model is asleep. Please retry later.".to_owned();
+        Self::new(503, UNAVAILABLE, "model_sleeping", message).with_retry_after(retry_after_s)
+    }
+
+    /// 503: the request waited in the queue past its deadline.
+    pub fn deadline_exceeded(retry_after_s: u32) -> Self {
+        let message = "The request was not started before its deadline.".to_owned();
+        Self::new(503, UNAVAILABLE, "deadline_exceeded", message).with_retry_after(retry_after_s)
+    }
+
+    /// 503: the engine does not answer, or has stopped for good.
+    pub fn engine_unavailable(retry_after_s: u32) -> Self {
+        let message = "The engine is not available.".to_owned();
+        Self::new(503, UNAVAILABLE, "engine_unavailable", message).with_retry_after(retry_after_s)
+    }
+
+    /// 500: the engine failed on this request.
+    pub fn engine_failure() -> Self {
+        let message = "The engine failed while it ran this request.".to_owned();
+        Self::new(500, SERVER, "engine_failure", message)
+    }
+
+    /// 500: a defect of the server.
+    pub fn internal() -> Self {
+        let message = "The server failed to answer this request.".to_owned();
+        Self::new(500, SERVER, "internal_error", message)
+    }
+}
+
+/// `message`, or `fallback` if a bare 429 stands in it: gateways can take that number, wherever
+/// it stands in the body, for the status.
+fn without_bare_429(message: String, fallback: &str) -> String {
+    let has = message
+        .split(|c: char| !(c.is_alphanumeric() || c == '_'))
+        .any(|word| word == "429");
+    if has { fallback.to_owned() } else { message }
+}
+
+/// `path`, ended before an array index that would be a bare 429 in the body.
+fn without_index_429(path: String) -> String {
+    match path.split_once(".429") {
+        Some((head, tail)) if tail.is_empty() || tail.starts_with('.') => head.to_owned(),
+        _ => path,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table() -> Vec<ApiError> {
+        let json_error = serde_json::from_slice::<serde_json::Value>(b"{").unwrap_err();
+        vec![
+            ApiError::invalid_json(&json_error),
+            ApiError::not_an_object(),
+            ApiError::invalid_field("temperature", "must be a number between 0 and 2"),
+            ApiError::invalid_field("messages.429.content.429", "must be a string"),
+            ApiError::unsupported_field("messages.429", "only text is understood"),
+            ApiError::missing_field("messages"),
+            ApiError::missing_field("messages.429.role"),
+            ApiError::context_length("messages", 4096, 5000, None),
+            ApiError::context_length("messages", 4096, 5000, Some(10)),
+            ApiError::context_length("messages", 4096, 4000, Some(429)),
+            ApiError::context_length("prompt", 4096, 429, Some(u32::MAX)),
+            ApiError::context_length("prompt", u32::MAX, u32::MAX - 1, Some(u32::MAX)),
+            ApiError::unauthorized(),
+            ApiError::model_not_found("north-mini-code"),
+            ApiError::route_not_found(),
+            ApiError::method_not_allowed(),
+            ApiError::body_timeout(),
+            ApiError::body_too_large(1 << 20),
+            ApiError::queue_full(3),
+            ApiError::loading(0),
+            ApiError::draining(5),
+            ApiError::sleeping(600),
+            ApiError::deadline_exceeded(5),
+            ApiError::engine_unavailable(5),
+            ApiError::engine_failure(),
+            ApiError::internal(),
+        ]
+    }
+
+    /// "rate limit" with anything or nothing between the words, as gateways search for it.
+    fn speaks_of_rate_limits(text: &str) -> bool {
+        let squeezed: String = text
+            .to_lowercase()
+            .chars()
+            .filter(|c| !" _-\n\t".contains(*c))
+            .collect();
+        squeezed.contains("ratelimit")
+    }
+
+    const CONTEXT_PHRASES: &[&str] = &[
+        "this model's maximum context length is",
+        "exceed context limit",
+        "string too long",
+        "model's maximum context limit",
+        "is longer than the model's context length",
+        "input tokens exceed the configured limit",
+        "exceeds the available context size",
+        "exceeds the maximum number of tokens allowed",
+        "maximum input length is",
+        "current length is",
+    ];
+
+    #[test]
+    fn every_error_keeps_the_rules_of_the_table() {
+        for error in table() {
+            let body = error.to_json_string();
+            let lower = body.to_lowercase();
+            assert!((400..600).contains(&error.status), "{body}");
+            assert!(
+                !error.message.is_empty() && error.message.ends_with('.'),
+                "{body}"
+            );
+            if error.status >= 500 || error.status == 401 || error.kind == "not_found_error" {
+                assert!(!body.contains(INVALID_REQUEST), "{body}");
+            }
+            assert_eq!(speaks_of_rate_limits(&body), error.status == 429, "{body}");
+            if error.status < 500 {
+                assert!(!lower.contains("overloaded"), "{body}");
+            }
+            assert!(
+                !error
+                    .message
+                    .split(|c: char| !c.is_alphanumeric())
+                    .any(|w| w == "429")
+            );
+            assert!(!speaks_of_rate_limits(&error.message), "{body}");
+            let overflow = error.code == Some("context_length_exceeded");
+            let phrase = CONTEXT_PHRASES.iter().any(|phrase| lower.contains(phrase));
+            assert_eq!(phrase, overflow, "{body}");
+            for phrase in [
+                "Request too large",
+                "A timeout occurred",
+                "could not be verified",
+            ] {
+                assert!(!body.contains(phrase), "{body}");
+            }
+            assert_eq!(
+                error.retry_after_s.is_some(),
+                matches!(error.status, 429 | 503),
+                "a busy server says when to come back: {body}"
+            );
+            assert!(
+                error
+                    .retry_after_s
+                    .is_none_or(|seconds| (1..=60).contains(&seconds))
+            );
+        }
+    }
+
+    #[test]
+    fn bodies_are_spaced_like_python_writes_them() {
+        let error = ApiError::context_length("messages", 4096, 4000, Some(200));
+        assert_eq!(
+            error.to_json_string(),
+            "{\"error\": {\"message\": \"This model's maximum context length is 4096 tokens. \
+             However, you requested 4200 tokens (4000 in the messages, 200 in the completion). \
+             Please shorten the messages or the completion.\", \
+             \"type\": \"invalid_request_error\", \"param\": \"messages\", \
+             \"code\": \"context_length_exceeded\"}}"
+        );
+        assert_eq!(error.status, 400);
+        let parsed: serde_json::Value =
+            serde_json::from_str(&ApiError::internal().to_json_string()).unwrap();
+        assert_eq!(parsed["error"]["param"], serde_json::Value::Null);
+    }
+
+    #[test]
+    fn an_overflow_of_the_prompt_alone_says_so() {
+        let error = ApiError::context_length("messages", 4096, 5000, Some(10));
+        assert!(
+            error
+                .message
+                .contains("your messages resulted in 5000 tokens")
+        );
+    }
+}

@@ -1,0 +1,44 @@
+//! Every bound on what a request may contain, in one place.
+//!
+//! The size of the whole body is bounded by the server before anything here runs, and the JSON
+//! parser bounds the nesting depth at 128. What depends on the model (vocabulary, context
+//! length) is checked by the server.
+
+/// Messages of one conversation.
+pub const MAX_MESSAGES: usize = 10_000;
+/// Parts of one message's content.
+pub const MAX_CONTENT_PARTS: usize = 4_096;
+/// Tools that one request may define.
+pub const MAX_TOOLS: usize = 1_024;
+/// Calls that one assistant message may hold.
+pub const MAX_TOOL_CALLS: usize = 1_024;
+/// Bytes of a tool's name. OpenAI allows 64; names that a gateway prefixes get longer.
+pub const MAX_TOOL_NAME_BYTES: usize = 256;
+/// Bytes of a short label: model, user, call id, participant's name.
+pub const MAX_LABEL_BYTES: usize = 1_024;
+/// Documents that one request may attach.
+pub const MAX_DOCUMENTS: usize = 1_024;
+/// Entries of `chat_template_kwargs`.
+pub const MAX_TEMPLATE_KWARGS: usize = 64;
+/// Stop strings. OpenAI allows 4.
+pub const MAX_STOP_STRINGS: usize = 16;
+/// Bytes of one stop string.
+pub const MAX_STOP_STRING_BYTES: usize = 1_024;
+/// Stop token ids.
+pub const MAX_STOP_TOKEN_IDS: usize = 1_024;
+/// Entries of `logit_bias`.
+pub const MAX_LOGIT_BIAS: usize = 1_024;
+/// Alternatives reported for each position.
+pub const MAX_TOP_LOGPROBS: u32 = 20;
+/// Choices per prompt.
+pub const MAX_CHOICES: u32 = 128;
+/// Prompts of one completion request.
+pub const MAX_PROMPTS: usize = 128;
+/// Prompts times choices of one request: the sequences that it puts into the queue at once.
+pub const MAX_SEQUENCES: usize = 256;
+/// Token ids of one prompt. The model's context is the real bound and is far lower.
+pub const MAX_PROMPT_TOKENS: usize = 1 << 20;
+/// The highest token id, and the highest number of tokens, that the wire format carries.
+pub const MAX_TOKEN_NUMBER: i64 = i32::MAX as i64;
+/// The longest `Retry-After`, in seconds, that gateways honour.
+pub const MAX_RETRY_AFTER_S: u32 = 60;

@@ -1,0 +1,222 @@
+//! The fields that say how to sample and when to stop, shared by all generating endpoints.
+
+use serde_json::Value;
+
+use crate::error::ApiError;
+use crate::fields::{Fields, as_token_id, element};
+use crate::limits::{
+    MAX_CHOICES, MAX_LOGIT_BIAS, MAX_STOP_STRING_BYTES, MAX_STOP_STRINGS, MAX_STOP_TOKEN_IDS,
+    MAX_TOKEN_NUMBER,
+};
+
+/// The smallest repetition penalty: the sampler divides by it.
+const MIN_REPETITION_PENALTY: f64 = 0.01;
+
+/// How to sample and when to stop, as far as the request says. `None` leaves the choice to the
+/// model's own defaults.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SamplingFields {
+    /// 0 to 2; 0 is greedy.
+    pub temperature: Option<f32>,
+    /// Above 0 and up to 1. A request's 0 arrives as the smallest positive number, which keeps
+    /// the single most likely token.
+    pub top_p: Option<f32>,
+    /// 0 is off (the wire form knows -1 as well).
+    pub top_k: Option<u32>,
+    /// 0 to 1.
+    pub min_p: Option<f32>,
+    /// 0.01 to 2.
+    pub repetition_penalty: Option<f32>,
+    /// -2 to 2.
+    pub frequency_penalty: Option<f32>,
+    /// -2 to 2.
+    pub presence_penalty: Option<f32>,
+    /// Token ids in ascending order, each once, with -100 to 100 each. The ids are not checked
+    /// against the vocabulary.
+    pub logit_bias: Vec<(u32, f32)>,
+    /// The seed, if the client wants the same answer again.
+    pub seed: Option<i64>,
+    /// Choices per prompt; at least 1.
+    pub choices: u32,
+    /// Strings that end the answer; none is empty.
+    pub stop: Vec<String>,
+    /// Token ids that end the answer, unchecked against the vocabulary.
+    pub stop_token_ids: Vec<u32>,
+    /// Tokens to generate at most; at least 1. `None`: whatever the context leaves.
+    pub max_tokens: Option<u32>,
+    /// Tokens to generate before anything may end the answer; not above `max_tokens`.
+    pub min_tokens: u32,
+    /// Do not end at the model's end-of-sequence tokens.
+    pub ignore_eos: bool,
+    /// Leave the stop string at the end of the answer.
+    pub include_stop_str_in_output: bool,
+    /// Leave special tokens out of the text.
+    pub skip_special_tokens: bool,
+    /// Report log-probabilities, with this many alternatives for each position.
+    pub logprobs: Option<u32>,
+}
+
+/// What a client that streams wants in its stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StreamOptions {
+    /// A last chunk without choices reports the usage.
+    pub include_usage: bool,
+    /// Every chunk reports the usage so far.
+    pub continuous_usage_stats: bool,
+}
+
+impl SamplingFields {
+    /// All fields but `logprobs`, whose wire form differs between the endpoints.
+    pub(crate) fn parse(body: &Fields<'_>, logprobs: Option<u32>) -> Result<Self, ApiError> {
+        let max_tokens = parse_max_tokens(body)?;
+        let min_tokens = body
+            .unsigned("min_tokens", 0..=i32::MAX as u32)?
+            .unwrap_or(0);
+        if max_tokens.is_some_and(|max_tokens| min_tokens > max_tokens) {
+            return Err(body.invalid("min_tokens", "must not be greater than max_tokens"));
+        }
+        let choices = body.unsigned("n", 1..=MAX_CHOICES)?.unwrap_or(1);
+        check_search(body, choices)?;
+        Ok(Self {
+            temperature: body.number("temperature", 0.0..=2.0)?,
+            top_p: body
+                .number("top_p", 0.0..=1.0)?
+                .map(|top_p| top_p.max(f32::MIN_POSITIVE)),
+            top_k: parse_top_k(body)?,
+            min_p: body.number("min_p", 0.0..=1.0)?,
+            repetition_penalty: body.number("repetition_penalty", MIN_REPETITION_PENALTY..=2.0)?,
+            frequency_penalty: body.number("frequency_penalty", -2.0..=2.0)?,
+            presence_penalty: body.number("presence_penalty", -2.0..=2.0)?,
+            logit_bias: parse_logit_bias(body)?,
+            seed: body.integer("seed", i64::MIN..=i64::MAX)?,
+            choices,
+            stop: parse_stop(body)?,
+            stop_token_ids: parse_stop_token_ids(body)?,
+            max_tokens,
+            min_tokens,
+            ignore_eos: body.flag("ignore_eos", false)?,
+            include_stop_str_in_output: body.flag("include_stop_str_in_output", false)?,
+            skip_special_tokens: body.flag("skip_special_tokens", true)?,
+            logprobs,
+        })
+    }
+}
+
+/// `Some` if the answer is to be streamed. `stream_options` without `stream` is ignored, because
+/// gateways add it to everything.
+pub(crate) fn parse_stream(body: &Fields<'_>) -> Result<Option<StreamOptions>, ApiError> {
+    let stream = body.flag("stream", false)?;
+    let mut options = StreamOptions::default();
+    if let Some(fields) = body.object("stream_options")? {
+        options.include_usage = fields.flag("include_usage", false)?;
+        options.continuous_usage_stats = fields.flag("continuous_usage_stats", false)?;
+    }
+    Ok(stream.then_some(options))
+}
+
+/// Lower runs earlier; 0 where the request does not say.
+pub(crate) fn parse_priority(body: &Fields<'_>) -> Result<i32, ApiError> {
+    let range = i64::from(i32::MIN)..=i64::from(i32::MAX);
+    let priority = body.integer("priority", range)?.unwrap_or(0);
+    Ok(i32::try_from(priority).unwrap_or(0))
+}
+
+/// Clients send either name and gateways sometimes both; the smaller one binds.
+fn parse_max_tokens(body: &Fields<'_>) -> Result<Option<u32>, ApiError> {
+    let range = 1..=i32::MAX as u32;
+    let old = body.unsigned("max_tokens", range.clone())?;
+    let new = body.unsigned("max_completion_tokens", range)?;
+    Ok(old.into_iter().chain(new).min())
+}
+
+/// `best_of` equal to `n` keeps every choice, which is plain sampling.
+fn check_search(body: &Fields<'_>, choices: u32) -> Result<(), ApiError> {
+    if body.flag("use_beam_search", false)? {
+        return Err(body.unsupported("use_beam_search", "beam search is not available"));
+    }
+    let best_of = body.unsigned("best_of", 1..=MAX_CHOICES)?.unwrap_or(1);
+    if best_of > 1 && best_of != choices {
+        return Err(body.unsupported("best_of", "only 1, or the value of n, is available"));
+    }
+    Ok(())
+}
+
+fn parse_top_k(body: &Fields<'_>) -> Result<Option<u32>, ApiError> {
+    let top_k = body.integer("top_k", -1..=MAX_TOKEN_NUMBER)?;
+    Ok(top_k.map(|top_k| u32::try_from(top_k).unwrap_or(0)))
+}
+
+fn parse_logit_bias(body: &Fields<'_>) -> Result<Vec<(u32, f32)>, ApiError> {
+    const REQUIREMENT: &str = "must be an object from token ids to numbers between -100 and 100";
+    let invalid = || body.invalid("logit_bias", REQUIREMENT);
+    let Some(value) = body.get("logit_bias") else {
+        return Ok(Vec::new());
+    };
+    let entries = value.as_object().ok_or_else(invalid)?;
+    if entries.len() > MAX_LOGIT_BIAS {
+        let requirement = format!("must have at most {MAX_LOGIT_BIAS} entries");
+        return Err(body.invalid("logit_bias", &requirement));
+    }
+    let mut biases = Vec::with_capacity(entries.len());
+    for (key, value) in entries {
+        let token = key
+            .parse::<u32>()
+            .ok()
+            .filter(|id| i64::from(*id) <= MAX_TOKEN_NUMBER);
+        let bias = value
+            .as_f64()
+            .filter(|bias| (-100.0..=100.0).contains(bias));
+        let (Some(token), Some(bias)) = (token, bias) else {
+            return Err(invalid());
+        };
+        biases.push((token, bias as f32));
+    }
+    // Distinct keys can spell one id ("7", "07"); the last one stands, as for equal JSON keys.
+    biases.reverse();
+    biases.sort_by_key(|(token, _)| *token);
+    biases.dedup_by_key(|(token, _)| *token);
+    Ok(biases)
+}
+
+fn parse_stop(body: &Fields<'_>) -> Result<Vec<String>, ApiError> {
+    let check = |text: &str, path: String| match text.len() {
+        0 => Err(ApiError::invalid_field(path, "must not be an empty string")),
+        1..=MAX_STOP_STRING_BYTES => Ok(text.to_owned()),
+        _ => {
+            let requirement = format!("must have at most {MAX_STOP_STRING_BYTES} bytes");
+            Err(ApiError::invalid_field(path, &requirement))
+        }
+    };
+    match body.get("stop") {
+        None => Ok(Vec::new()),
+        Some(Value::String(text)) => Ok(vec![check(text, body.path("stop"))?]),
+        Some(Value::Array(_)) => {
+            let elements = body.array("stop", MAX_STOP_STRINGS)?.unwrap_or_default();
+            let texts = elements.iter().enumerate().map(|(index, value)| {
+                let path = element("stop", index);
+                match value.as_str() {
+                    Some(text) => check(text, path),
+                    None => Err(ApiError::invalid_field(path, "must be a string")),
+                }
+            });
+            texts.collect()
+        }
+        Some(_) => Err(body.invalid("stop", "must be a string or an array of strings")),
+    }
+}
+
+fn parse_stop_token_ids(body: &Fields<'_>) -> Result<Vec<u32>, ApiError> {
+    let elements = body
+        .array("stop_token_ids", MAX_STOP_TOKEN_IDS)?
+        .unwrap_or_default();
+    parse_token_ids(elements, "stop_token_ids")
+}
+
+/// The elements of the array at `path` as token ids.
+pub(crate) fn parse_token_ids(elements: &[Value], path: &str) -> Result<Vec<u32>, ApiError> {
+    let ids = elements.iter().enumerate().map(|(index, value)| {
+        as_token_id(value)
+            .ok_or_else(|| ApiError::invalid_field(element(path, index), "must be a token id"))
+    });
+    ids.collect()
+}
