@@ -1,0 +1,296 @@
+//! Bodies that must be accepted, and what becomes of them.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test helper that panics fails its test"
+)]
+
+use backstop_protocol::{
+    CompletionPrompt, StreamOptions, ToolChoice, ValidChatRequest, ValidCompletionRequest,
+};
+use serde_json::{Value, json};
+
+fn chat(body: Value) -> ValidChatRequest {
+    ValidChatRequest::from_bytes(body.to_string().as_bytes()).unwrap()
+}
+
+fn completion(body: Value) -> ValidCompletionRequest {
+    ValidCompletionRequest::from_bytes(body.to_string().as_bytes()).unwrap()
+}
+
+/// A chat request with `messages` alone.
+fn messages(messages: Value) -> Vec<Value> {
+    chat(json!({"messages": messages})).messages
+}
+
+#[test]
+fn the_smallest_request_leaves_everything_to_the_model() {
+    let request = chat(json!({"messages": [{"role": "user", "content": "hello"}]}));
+    assert_eq!(
+        request.messages,
+        [json!({"role": "user", "content": "hello"})]
+    );
+    assert_eq!(request.model, None);
+    assert_eq!(request.stream, None);
+    assert!(request.add_generation_prompt && !request.continue_final_message);
+    assert!(request.parallel_tool_calls && request.include_reasoning);
+    let sampling = &request.sampling;
+    assert_eq!(
+        (sampling.temperature, sampling.top_p, sampling.max_tokens),
+        (None, None, None)
+    );
+    assert_eq!(
+        (sampling.choices, sampling.min_tokens, sampling.logprobs),
+        (1, 0, None)
+    );
+    assert!(sampling.skip_special_tokens && !sampling.ignore_eos);
+}
+
+#[test]
+fn null_is_absence_and_unknown_fields_are_ignored() {
+    let request = chat(json!({
+        "model": null, "temperature": null, "top_p": null, "n": null, "stop": null, "seed": null,
+        "max_tokens": null, "max_completion_tokens": null, "tools": null, "tool_choice": null,
+        "logit_bias": null, "logprobs": null, "top_logprobs": null, "stream": null,
+        "stream_options": null, "response_format": null, "user": null, "audio": null,
+        "modalities": null, "reasoning_effort": null, "functions": null, "function_call": "auto",
+        "prediction": {"type": "content"}, "store": true, "service_tier": 5, "metadata": {},
+        "prompt_cache_key": "a", "safety_identifier": "b", "verbosity": "low",
+        "web_search_options": {}, "made_up": [1, 2, {"x": null}], "best_of": 1,
+        "guided_json": {}, "bad_words": [],
+        "messages": [{"role": "user", "content": "a", "name": null, "made_up": 1}],
+    }));
+    let plain = chat(json!({"messages": [{"role": "user", "content": "a"}]}));
+    assert_eq!(request, plain);
+}
+
+#[test]
+fn sampling_fields_arrive() {
+    let request = chat(json!({
+        "messages": [{"role": "user", "content": "a"}],
+        "temperature": 0.5, "top_p": 0, "top_k": -1, "min_p": 0.1, "repetition_penalty": 1.1,
+        "frequency_penalty": -2, "presence_penalty": 2, "seed": -7, "n": 2.0, "best_of": 2,
+        "logit_bias": {"07": 1, "3": -100, "7": 100.0}, "stop": ["a", "b"],
+        "stop_token_ids": [5, 6.0], "max_tokens": 20, "max_completion_tokens": 10,
+        "min_tokens": 3, "ignore_eos": true, "include_stop_str_in_output": true,
+        "skip_special_tokens": false, "logprobs": true, "top_logprobs": 20, "stream": true,
+        "stream_options": {"include_usage": true}, "priority": -3, "user": "u",
+    }));
+    let sampling = request.sampling;
+    assert_eq!(sampling.temperature, Some(0.5));
+    assert_eq!(sampling.top_p, Some(f32::MIN_POSITIVE));
+    assert_eq!(sampling.top_k, Some(0));
+    assert_eq!(sampling.repetition_penalty, Some(1.1));
+    assert_eq!(sampling.logit_bias, [(3, -100.0), (7, 100.0)]);
+    assert_eq!((sampling.seed, sampling.choices), (Some(-7), 2));
+    assert_eq!(sampling.stop, ["a", "b"]);
+    assert_eq!(sampling.stop_token_ids, [5, 6]);
+    assert_eq!((sampling.max_tokens, sampling.min_tokens), (Some(10), 3));
+    assert_eq!(sampling.logprobs, Some(20));
+    assert_eq!(
+        request.stream,
+        Some(StreamOptions {
+            include_usage: true,
+            continuous_usage_stats: false
+        })
+    );
+    assert_eq!((request.priority, request.user.as_deref()), (-3, Some("u")));
+}
+
+#[test]
+fn stream_options_without_a_stream_are_ignored() {
+    let body = json!({
+        "messages": [{"role": "user", "content": "a"}], "stream": false,
+        "stream_options": {"include_usage": true},
+    });
+    assert_eq!(chat(body).stream, None);
+}
+
+#[test]
+fn parts_become_one_text() {
+    let parts = json!([
+        {"type": "text", "text": "one", "cache_control": {"type": "ephemeral"}},
+        "two",
+        {"type": "input_text", "text": "three"},
+    ]);
+    let found = messages(json!([
+        {"role": "developer", "content": parts, "name": "d"},
+        {"role": "user", "content": []},
+    ]));
+    assert_eq!(
+        found[0],
+        json!({"role": "system", "content": "one\ntwo\nthree", "name": "d"})
+    );
+    assert_eq!(found[1]["content"], "");
+}
+
+#[test]
+fn reasoning_comes_back_under_any_name() {
+    for fields in [
+        json!({"reasoning": "why"}),
+        json!({"reasoning_content": "why", "reasoning": ""}),
+        json!({"thinking": "why"}),
+        json!({"thinking_blocks": [
+            {"type": "thinking", "thinking": "why", "signature": "s"},
+            {"type": "redacted_thinking", "data": "d"},
+        ]}),
+        json!({"content": [
+            {"type": "thinking", "thinking": "why"},
+            {"type": "redacted_thinking", "data": "d"},
+            {"type": "text", "text": "so"},
+        ]}),
+    ] {
+        let mut message = json!({"role": "assistant", "content": "so"});
+        for (name, value) in fields.as_object().unwrap() {
+            message[name] = value.clone();
+        }
+        let expected = json!({
+            "role": "assistant", "content": "so", "reasoning": "why", "reasoning_content": "why",
+        });
+        assert_eq!(messages(json!([message])), [expected]);
+    }
+}
+
+#[test]
+fn tool_calls_arrive_with_parsed_arguments() {
+    let call = |arguments: Value| json!({"id": "a", "type": "function", "function": {"name": "f", "arguments": arguments}});
+    for (sent, kept) in [
+        (json!("{\"z\": 1, \"a\": 2}"), json!({"z": 1, "a": 2})),
+        (json!({"x": 1}), json!({"x": 1})),
+        (json!(""), json!({})),
+        (Value::Null, json!({})),
+        (json!("{broken"), json!("{broken")),
+        (json!("[1]"), json!("[1]")),
+    ] {
+        let found = messages(json!([
+            {"role": "assistant", "content": null, "tool_calls": [call(sent)]},
+            {"role": "tool", "content": null, "tool_call_id": "a"},
+        ]));
+        assert_eq!(
+            found[0],
+            json!({"role": "assistant", "content": "", "tool_calls": [call(kept)]})
+        );
+        assert_eq!(
+            found[1],
+            json!({"role": "tool", "content": "", "tool_call_id": "a"})
+        );
+    }
+}
+
+#[test]
+fn legacy_function_messages_become_tool_messages() {
+    let found = messages(json!([
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": null, "function_call": {"name": "f", "arguments": "{}"}},
+        {"role": "function", "name": "f", "content": "1"},
+    ]));
+    assert_eq!(found[1]["tool_calls"][0]["id"], found[2]["tool_call_id"]);
+    assert_eq!(found[2]["role"], "tool");
+    assert_eq!(found[2]["name"], "f");
+}
+
+#[test]
+fn tools_are_completed() {
+    let body = |choice: Value| {
+        json!({
+            "messages": [{"role": "user", "content": "a"}],
+            "tools": [
+                {"type": "function", "function": {"name": "mcp__a.b-c", "strict": true}},
+                {"function": {"name": "g", "description": "d", "parameters": {"z": 1, "a": 2}}},
+            ],
+            "tool_choice": choice,
+        })
+    };
+    let request = chat(body(json!("auto")));
+    let function = |index: usize| &request.tools[index]["function"];
+    assert_eq!(
+        function(0),
+        &json!({
+            "name": "mcp__a.b-c", "description": "",
+            "parameters": {"type": "object", "properties": {}},
+        })
+    );
+    assert_eq!(function(1)["parameters"].to_string(), "{\"z\":1,\"a\":2}");
+    assert_eq!(request.offered_tools().len(), 2);
+    let request = chat(body(json!("none")));
+    assert_eq!(request.tool_choice, ToolChoice::None);
+    assert!(request.offered_tools().is_empty());
+}
+
+#[test]
+fn a_prefix_continues_the_final_message() {
+    let conversation = |first: Value| {
+        json!({"messages": [
+            {"role": "user", "content": "a"},
+            first,
+            {"role": "assistant", "content": "b", "prefix": true},
+        ]})
+    };
+    for first in [
+        json!({"role": "user", "content": "c"}),
+        json!({"role": "assistant", "content": "c", "prefix": true}),
+    ] {
+        let request = chat(conversation(first));
+        assert!(request.continue_final_message && !request.add_generation_prompt);
+        assert!(request.messages[2].get("prefix").is_none());
+    }
+    let mut body = conversation(json!({"role": "user", "content": "c"}));
+    body["messages"][2]["prefix"] = json!(false);
+    assert!(chat(body.clone()).add_generation_prompt);
+    body["continue_final_message"] = json!(true);
+    assert!(chat(body.clone()).continue_final_message);
+    body["continue_final_message"] = json!(false);
+    body["add_generation_prompt"] = json!(false);
+    let request = chat(body);
+    assert!(!request.continue_final_message && !request.add_generation_prompt);
+}
+
+#[test]
+fn template_variables_arrive() {
+    let request = chat(json!({
+        "messages": [{"role": "user", "content": "a"}],
+        "chat_template_kwargs": {"reasoning": false, "depth": 3},
+        "reasoning_effort": "none", "include_reasoning": false, "documents": [{"text": "d"}],
+        "parallel_tool_calls": false, "modalities": ["text"], "response_format": {"type": "text"},
+    }));
+    assert_eq!(
+        Value::Object(request.chat_template_kwargs),
+        json!({"reasoning": false, "depth": 3})
+    );
+    assert_eq!(request.reasoning_effort, Some("none"));
+    assert_eq!(request.documents, [json!({"text": "d"})]);
+    assert!(!request.include_reasoning && !request.parallel_tool_calls);
+}
+
+#[test]
+fn prompts_come_in_four_forms() {
+    let text = |text: &str| CompletionPrompt::Text(text.to_owned());
+    let prompts = |prompt: Value| completion(json!({"prompt": prompt})).prompts;
+    assert_eq!(prompts(json!("")), [text("")]);
+    assert_eq!(prompts(json!(["a", "b"])), [text("a"), text("b")]);
+    assert_eq!(
+        prompts(json!([1, 2])),
+        [CompletionPrompt::Tokens(vec![1, 2])]
+    );
+    assert_eq!(
+        prompts(json!([[1], [2, 3]])),
+        [
+            CompletionPrompt::Tokens(vec![1]),
+            CompletionPrompt::Tokens(vec![2, 3])
+        ]
+    );
+}
+
+#[test]
+fn completion_fields_arrive() {
+    let request = completion(json!({
+        "model": "m", "prompt": "a", "suffix": "", "logprobs": 0, "echo": false, "max_tokens": 1,
+        "add_special_tokens": false, "stream": true,
+        "stream_options": {"continuous_usage_stats": true},
+    }));
+    assert_eq!(request.sampling.logprobs, Some(0));
+    assert_eq!(request.model.as_deref(), Some("m"));
+    assert!(!request.add_special_tokens && !request.echo);
+    assert!(request.stream.unwrap().continuous_usage_stats);
+    assert!(completion(json!({"prompt": "a", "echo": true})).echo);
+}
