@@ -1,2 +1,50 @@
-//! The last link in an LLM gateway fallback chain.
-fn main() {}
+//! The binary `backstop`: reads settings, loads a model, and serves it.
+
+mod args;
+mod doctor;
+mod generate;
+mod load;
+mod machine;
+mod progress;
+mod quantities;
+mod serve;
+mod settings;
+mod warm_up;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Command, CommandLine};
+
+/// The engine broke an invariant or its executor died; a supervisor should restart the process.
+const EXIT_ENGINE_FAILED: u8 = 70;
+
+fn main() -> ExitCode {
+    let command_line = CommandLine::parse();
+    start_log();
+    let result = match command_line.command {
+        Command::Serve(args) => serve::run(*args),
+        Command::Generate(args) => generate::run(*args),
+        Command::Doctor(args) => doctor::run(&args),
+    };
+    match result {
+        Ok(code) => code,
+        Err(message) => {
+            tracing::error!("{message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Logs go to standard error, so that standard output holds answers alone. `RUST_LOG` filters.
+fn start_log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_target(false)
+        .init();
+}

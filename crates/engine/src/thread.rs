@@ -250,6 +250,8 @@ impl Engine {
                 Notice::Admitted { sequence, cached_tokens } => {
                     self.outbox.push(sequence, GenerationEvent::Admitted { cached_tokens });
                 }
+                // The statistics count preemptions; to the client nothing has changed.
+                Notice::Preempted { .. } => {}
                 Notice::Token { sequence, token } => {
                     self.outbox.push(sequence, GenerationEvent::Token(token));
                 }

@@ -1,0 +1,108 @@
+//! Merges command line, environment and configuration file, and fills in the defaults.
+
+use std::path::Path;
+
+use clap::Args;
+
+use crate::args::{ModelArgs, ServeArgs};
+
+/// Reads the file named by `--config`, if any, and lets everything already set win over it.
+pub(crate) fn with_file(args: ServeArgs) -> Result<ServeArgs, String> {
+    match &args.config {
+        None => Ok(args),
+        Some(path) => {
+            let file = read(path)?;
+            Ok(merge(args, file))
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<ServeArgs, String> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| format!("--config {}: {error}", path.display()))?;
+    parse(&text).map_err(|error| format!("--config {}: {error}", path.display()))
+}
+
+/// Splits the settings between the two structures that refuse unknown ones.
+fn parse(text: &str) -> Result<ServeArgs, toml::de::Error> {
+    let model_command = ModelArgs::augment_args(clap::Command::new("model"));
+    let is_model = |key: &str| {
+        model_command.get_arguments().any(|argument| argument.get_id() == &key.replace('-', "_"))
+    };
+    let (model, serve): (toml::Table, toml::Table) =
+        toml::from_str::<toml::Table>(text)?.into_iter().partition(|(key, _)| is_model(key));
+    let model: ModelArgs = model.try_into()?;
+    Ok(ServeArgs { model, ..serve.try_into()? })
+}
+
+fn merge(args: ServeArgs, file: ServeArgs) -> ServeArgs {
+    ServeArgs {
+        model: merge_model(args.model, file.model),
+        host: args.host.or(file.host),
+        port: args.port.or(file.port),
+        served_model_name: if args.served_model_name.is_empty() {
+            file.served_model_name
+        } else {
+            args.served_model_name
+        },
+        api_key_file: args.api_key_file.or(file.api_key_file),
+        max_num_queued_reqs: args.max_num_queued_reqs.or(file.max_num_queued_reqs),
+        queue_timeout: args.queue_timeout.or(file.queue_timeout),
+        shutdown_timeout: args.shutdown_timeout.or(file.shutdown_timeout),
+        config: args.config,
+    }
+}
+
+fn merge_model(args: ModelArgs, file: ModelArgs) -> ModelArgs {
+    ModelArgs {
+        model: args.model.or(file.model),
+        max_model_len: args.max_model_len.or(file.max_model_len),
+        max_num_seqs: args.max_num_seqs.or(file.max_num_seqs),
+        max_num_batched_tokens: args.max_num_batched_tokens.or(file.max_num_batched_tokens),
+        block_size: args.block_size.or(file.block_size),
+        kv_cache_memory: args.kv_cache_memory.or(file.kv_cache_memory),
+        kv_cache_dtype: args.kv_cache_dtype.or(file.kv_cache_dtype),
+        device: args.device.or(file.device),
+        num_threads: args.num_threads.or(file.num_threads),
+        hf_overrides: args.hf_overrides.or(file.hf_overrides),
+        no_enable_prefix_caching: args.no_enable_prefix_caching || file.no_enable_prefix_caching,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::{Command, CommandLine};
+
+    fn from_command_line(arguments: &[&str]) -> ServeArgs {
+        let arguments = ["backstop", "serve"].iter().chain(arguments);
+        match CommandLine::parse_from(arguments).command {
+            Command::Serve(args) => *args,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_command_line_wins_over_the_file() {
+        let file = parse(
+            "model = 'a'\nport = 1\nqueue-timeout = '5s'\nkv-cache-memory = '1GiB'\n\
+             served-model-name = ['x', '*']\nkv-cache-dtype = 'fp8'\n\
+             hf-overrides = { sliding_window = 8 }\n",
+        )
+        .unwrap();
+        let merged = merge(from_command_line(&["b", "--port", "2"]), file);
+        assert_eq!(merged.model.model.as_deref(), Some("b"));
+        assert_eq!(merged.port, Some(2));
+        assert_eq!(merged.queue_timeout, Some(std::time::Duration::from_secs(5)));
+        assert_eq!(merged.model.kv_cache_memory, Some(1 << 30));
+        assert_eq!(merged.served_model_name, ["x", "*"]);
+        assert_eq!(merged.model.hf_overrides.unwrap()["sliding_window"], 8);
+    }
+
+    #[test]
+    fn an_unknown_setting_in_the_file_is_an_error() {
+        assert!(parse("prot = 8000").is_err());
+    }
+}
