@@ -1,1 +1,44 @@
 //! Operations on tensors: references, CPU implementations, later CUDA ones.
+//!
+//! # For executors
+//!
+//! 1. Weights: [`CpuWeights::new`], then `push_vector(Vec<f32>) -> VectorId`,
+//!    `push_matrix(CpuMatrix) -> MatrixId`, `push_experts(CpuExperts) -> ExpertsId`; bytes arrive
+//!    in [`AlignedBytes`], in the [`Element`] format in which they are stored.
+//! 2. KV memory: [`CpuKvCache::new`]`(&[KvGroupLayout], block_size, element)`;
+//!    [`KvGroupLayout::bytes_per_block`] for sizing.
+//! 3. [`CpuBackend::new`]`(Arc<CpuWeights>, CpuKvCache)`.
+//! 4. For each step: fill a [`Batch`] ([`Batch::push`] for each sequence),
+//!    [`CpuBackend::begin`]`(&batch, &tables)` with `tables[group][slot]: Vec<u32>`, run the
+//!    forward pass over [`Backend`], then for each wanted row [`sample`] from
+//!    [`CpuBackend::logits_of`]`(index)`.
+//!
+//! Kernels run in whichever rayon pool the caller installed. Results depend neither on the number
+//! of threads nor on what else is in the batch, to the last bit.
+
+mod aligned;
+pub mod backend;
+mod batch;
+mod cpu;
+mod element;
+mod features;
+mod gemm;
+pub mod ops;
+mod parallel;
+mod scratch;
+mod simd;
+
+pub use aligned::AlignedBytes;
+pub use backend::{
+    AttentionShape, Backend, ExpertsId, KvLayer, MatrixId, Norm, Rope, RopePairing, RouterRule,
+    RouterScoring, VectorId,
+};
+pub use batch::{Batch, BatchSequence};
+pub use cpu::{
+    CpuActivation, CpuBackend, CpuExperts, CpuKvCache, CpuMatrix, CpuRouting, CpuWeights,
+    KvGroupLayout,
+};
+pub use element::{Element, F8_MAX, decode_f8, encode_f8, narrow_bf16, round_f8, widen_bf16};
+pub use features::{Features, InstructionSet, features};
+pub use gemm::WeightView;
+pub use ops::sample::{SampleArgs, SampleScratch, sample};

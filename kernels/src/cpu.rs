@@ -1,0 +1,362 @@
+//! The CPU backend.
+//!
+//! An executor builds [`CpuWeights`] and a [`CpuKvCache`], makes a [`CpuBackend`] of them, and
+//! for each step calls [`begin`](CpuBackend::begin), runs the architecture's forward pass over
+//! the [`Backend`] operations, and reads [`logits`](CpuBackend::logits), which
+//! [`sample`](crate::sample) turns into tokens. Kernels run in the rayon pool of the calling
+//! thread.
+
+mod activation;
+pub(crate) mod kv_cache;
+pub(crate) mod weights;
+
+use std::sync::Arc;
+
+use backstop_types::AttentionSpan;
+
+pub use activation::CpuActivation;
+pub use kv_cache::{CpuKvCache, KvGroupLayout};
+pub use weights::{CpuExperts, CpuMatrix, CpuWeights};
+
+use crate::backend::{
+    AttentionShape, Backend, ExpertsId, KvLayer, MatrixId, Norm, Rope, RouterRule, VectorId,
+};
+use crate::batch::Batch;
+use crate::features::InstructionSet;
+use crate::ops::add_scaled::AddScaledArgs;
+use crate::ops::attention::AttentionArgs;
+use crate::ops::embed::EmbedArgs;
+use crate::ops::experts::ExpertsArgs;
+use crate::ops::gated_mlp::GatedMlpArgs;
+use crate::ops::head::HeadArgs;
+use crate::ops::kv_write::{KvWriteArgs, SequenceRows};
+use crate::ops::linear::LinearArgs;
+use crate::ops::norm::{AddNormArgs, NormArgs};
+use crate::ops::rope::{RopeArgs, RopeTable};
+use crate::ops::router::{RouterArgs, Routing};
+use activation::BufferPool;
+
+/// Chosen experts and their weights for each token.
+pub type CpuRouting = Routing;
+
+/// Runs a model's operations on the CPU.
+#[derive(Debug)]
+pub struct CpuBackend {
+    instructions: InstructionSet,
+    weights: Arc<CpuWeights>,
+    kv: CpuKvCache,
+    pool: Arc<BufferPool>,
+    batch: Batch,
+    /// For each group, the block tables of the batch's sequences.
+    tables: Vec<Vec<Vec<u32>>>,
+    /// The batch's angles, for each base and head size in use.
+    rope_tables: Vec<(f32, usize, RopeTable)>,
+    logits: Option<CpuActivation>,
+}
+
+impl CpuBackend {
+    /// A backend with the processor's best instructions.
+    pub fn new(weights: Arc<CpuWeights>, kv: CpuKvCache) -> Self {
+        Self::with_instructions(weights, kv, InstructionSet::detect())
+    }
+
+    /// A backend with given instructions, which the processor must have.
+    pub fn with_instructions(
+        weights: Arc<CpuWeights>,
+        kv: CpuKvCache,
+        instructions: InstructionSet,
+    ) -> Self {
+        assert!(
+            instructions <= InstructionSet::detect(),
+            "instructions that the processor lacks"
+        );
+        let tables = vec![Vec::new(); kv.num_groups()];
+        Self {
+            instructions,
+            weights,
+            kv,
+            pool: Arc::default(),
+            batch: Batch::new(),
+            tables,
+            rope_tables: Vec::new(),
+            logits: None,
+        }
+    }
+
+    /// Sets the batch of the next step. `tables[group][slot]` is the block table of a slot:
+    /// entry `i` maps positions `i * block_size ..`. The tables of the batch's slots must cover
+    /// all positions up to the last of the batch; entries wholly before the window of a sliding
+    /// group are never read and may hold anything.
+    pub fn begin(&mut self, batch: &Batch, tables: &[Vec<Vec<u32>>]) {
+        batch.check();
+        assert_eq!(
+            tables.len(),
+            self.kv.num_groups(),
+            "one set of block tables for each group"
+        );
+        self.batch.clone_from(batch);
+        self.rope_tables.clear();
+        self.logits = None;
+        for (group, kept) in self.tables.iter_mut().enumerate() {
+            kept.resize(batch.sequences.len(), Vec::new());
+            for (sequence, kept) in batch.sequences.iter().zip(kept) {
+                let table = &tables[group][sequence.slot as usize];
+                kept.clone_from(table);
+                check_table(table, sequence, &self.kv, group);
+            }
+        }
+    }
+
+    /// Logits `[logit_rows, vocabulary]` of the step's last `head`; empty before it.
+    pub fn logits(&self) -> &[f32] {
+        self.logits.as_ref().map_or(&[], CpuActivation::values)
+    }
+
+    /// Logits of the `index`-th entry of the batch's `logit_rows`.
+    pub fn logits_of(&self, index: usize) -> &[f32] {
+        let columns = self.logits.as_ref().map_or(0, CpuActivation::columns);
+        &self.logits()[index * columns..][..columns]
+    }
+
+    /// The weights.
+    pub fn weights(&self) -> &Arc<CpuWeights> {
+        &self.weights
+    }
+
+    /// The KV cache.
+    pub fn kv(&self) -> &CpuKvCache {
+        &self.kv
+    }
+
+    /// The instructions that kernels run with.
+    pub fn instructions(&self) -> InstructionSet {
+        self.instructions
+    }
+
+    fn rows(&self) -> usize {
+        self.batch.tokens.len()
+    }
+
+    /// Index in `rope_tables` of the batch's angles, computed when first asked for.
+    fn rope_table(&mut self, theta: f32, head_dim: usize) -> usize {
+        let known = |entry: &(f32, usize, RopeTable)| entry.0 == theta && entry.1 == head_dim;
+        self.rope_tables.iter().position(known).unwrap_or_else(|| {
+            let table = RopeTable::new(&self.batch.positions, theta, head_dim);
+            self.rope_tables.push((theta, head_dim, table));
+            self.rope_tables.len() - 1
+        })
+    }
+}
+
+/// Panics unless the table covers the positions that the sequence needs with blocks of the pool.
+fn check_table(table: &[u32], sequence: &crate::BatchSequence, kv: &CpuKvCache, group: usize) {
+    let layout = kv.layout(group);
+    let block_size = kv.block_size();
+    let first = layout.span.first_visible(sequence.first_position) / block_size;
+    let last = (sequence.end_position() - 1) / block_size;
+    let needed = table.get(first as usize..=last as usize);
+    assert!(
+        needed.is_some_and(|blocks| blocks.iter().all(|&block| block < layout.num_blocks)),
+        "block table of slot {} in group {group} does not cover positions up to {}",
+        sequence.slot,
+        sequence.end_position()
+    );
+}
+
+/// The batch's sequences with their tables.
+fn sequence_rows<'a>(batch: &Batch, tables: &'a [Vec<u32>]) -> Vec<SequenceRows<'a>> {
+    let rows = batch
+        .sequences
+        .iter()
+        .zip(tables)
+        .map(|(sequence, table)| SequenceRows {
+            first_row: sequence.rows.start as usize,
+            rows: sequence.rows.len(),
+            first_position: sequence.first_position as usize,
+            table,
+        });
+    rows.collect()
+}
+
+impl Backend for CpuBackend {
+    type Activation = CpuActivation;
+    type Routing = CpuRouting;
+
+    fn embed(&mut self, table: MatrixId) -> CpuActivation {
+        let table = self.weights.matrix(table).view();
+        let mut out = self.pool.take(self.rows(), table.columns());
+        EmbedArgs {
+            table,
+            tokens: &self.batch.tokens,
+        }
+        .run(self.instructions, out.values_mut());
+        out
+    }
+
+    fn norm(&mut self, hidden: &CpuActivation, weight: VectorId, norm: Norm) -> CpuActivation {
+        let weight = self.weights.vector(weight);
+        assert_eq!(weight.len(), hidden.columns(), "columns of a norm");
+        let mut out = self.pool.take(hidden.rows(), hidden.columns());
+        let args = NormArgs {
+            hidden: hidden.values(),
+            weight,
+            norm,
+        };
+        args.run(self.instructions, out.values_mut());
+        out
+    }
+
+    fn add_norm(
+        &mut self,
+        hidden: &mut CpuActivation,
+        addends: [Option<CpuActivation>; 2],
+        weight: VectorId,
+        norm: Norm,
+    ) -> CpuActivation {
+        let weight = self.weights.vector(weight);
+        assert_eq!(weight.len(), hidden.columns(), "columns of a norm");
+        let mut out = self.pool.take(hidden.rows(), hidden.columns());
+        let addends = [&addends[0], &addends[1]].map(|a| a.as_ref().map(CpuActivation::values));
+        let args = AddNormArgs {
+            hidden: hidden.values_mut(),
+            addends,
+            weight,
+            norm,
+        };
+        args.run(self.instructions, out.values_mut());
+        out
+    }
+
+    fn linear(&mut self, input: &CpuActivation, weight: MatrixId) -> CpuActivation {
+        let weight = self.weights.matrix(weight).view();
+        let mut out = self.pool.take(input.rows(), weight.rows());
+        LinearArgs {
+            input: input.values(),
+            weight,
+        }
+        .run(self.instructions, out.values_mut());
+        out
+    }
+
+    fn rope_and_cache(
+        &mut self,
+        qkv: &mut CpuActivation,
+        shape: AttentionShape,
+        rope: Option<Rope>,
+        layer: KvLayer,
+    ) {
+        if let Some(Rope { theta, pairing }) = rope {
+            let index = self.rope_table(theta, shape.head_dim as usize);
+            let table = &self.rope_tables[index].2;
+            RopeArgs {
+                qkv: qkv.values_mut(),
+                shape,
+                table,
+                pairing,
+            }
+            .run(self.instructions);
+        }
+        let sequences = sequence_rows(&self.batch, &self.tables[layer.group as usize]);
+        let (layout, cache) = self.kv.view_mut(layer);
+        KvWriteArgs {
+            qkv: qkv.values(),
+            shape,
+            sequences: &sequences,
+            layout,
+            cache,
+        }
+        .run();
+    }
+
+    fn paged_attention(
+        &mut self,
+        qkv: &CpuActivation,
+        shape: AttentionShape,
+        layer: KvLayer,
+    ) -> CpuActivation {
+        let sequences = sequence_rows(&self.batch, &self.tables[layer.group as usize]);
+        let span: AttentionSpan = self.kv.layout(layer.group as usize).span;
+        let mut out = self
+            .pool
+            .take(qkv.rows(), (shape.heads * shape.head_dim) as usize);
+        let args = AttentionArgs {
+            qkv: qkv.values(),
+            shape,
+            span,
+            sequences: &sequences,
+            cache: self.kv.view(layer),
+        };
+        args.run(self.instructions, out.values_mut());
+        out
+    }
+
+    fn router(&mut self, input: &CpuActivation, gate: MatrixId, rule: RouterRule) -> CpuRouting {
+        let gate = self.weights.matrix(gate).view();
+        RouterArgs {
+            input: input.values(),
+            gate,
+            rule,
+        }
+        .run(self.instructions)
+    }
+
+    fn experts(
+        &mut self,
+        input: &CpuActivation,
+        routing: CpuRouting,
+        experts: ExpertsId,
+    ) -> CpuActivation {
+        let experts = self.weights.layer_experts(experts);
+        let mut out = self.pool.take(input.rows(), experts.hidden);
+        let args = ExpertsArgs {
+            input: input.values(),
+            routing: &routing,
+            experts,
+        };
+        args.run(self.instructions, out.values_mut());
+        out
+    }
+
+    fn gated_mlp(
+        &mut self,
+        input: &CpuActivation,
+        gate_up: MatrixId,
+        down: MatrixId,
+    ) -> CpuActivation {
+        let gate_up = self.weights.matrix(gate_up).view();
+        let down = self.weights.matrix(down).view();
+        let mut out = self.pool.take(input.rows(), down.rows());
+        let args = GatedMlpArgs {
+            input: input.values(),
+            gate_up,
+            down,
+        };
+        args.run(self.instructions, out.values_mut());
+        out
+    }
+
+    fn add_scaled(&mut self, a: CpuActivation, b: CpuActivation, scale: f32) -> CpuActivation {
+        let mut out = self.pool.take(a.rows(), a.columns());
+        let args = AddScaledArgs {
+            a: a.values(),
+            b: b.values(),
+            scale,
+        };
+        args.run(self.instructions, out.values_mut());
+        out
+    }
+
+    fn head(&mut self, input: &CpuActivation, head: MatrixId, scale: f32) {
+        let weight = self.weights.matrix(head).view();
+        let rows = &self.batch.logit_rows;
+        let mut out = self.pool.take(rows.len(), weight.rows());
+        let args = HeadArgs {
+            input: input.values(),
+            rows,
+            weight,
+            scale,
+        };
+        args.run(self.instructions, out.values_mut());
+        self.logits = Some(out);
+    }
+}

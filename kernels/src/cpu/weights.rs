@@ -1,0 +1,198 @@
+//! Weights in memory, in the number format in which they are stored.
+
+use crate::aligned::AlignedBytes;
+use crate::backend::{ExpertsId, MatrixId, VectorId};
+use crate::element::Element;
+use crate::gemm::WeightView;
+
+/// A weight matrix `[rows, columns]` = `[outputs, inputs]`, row-major.
+#[derive(Debug)]
+pub struct CpuMatrix {
+    rows: usize,
+    columns: usize,
+    element: Element,
+    data: AlignedBytes,
+}
+
+impl CpuMatrix {
+    /// Takes over `data`, which must hold exactly `rows * columns` numbers of `element`: F32 or
+    /// BF16.
+    pub fn new(rows: usize, columns: usize, element: Element, data: AlignedBytes) -> Self {
+        assert!(element != Element::F8E4M3, "only experts are stored in FP8");
+        assert_eq!(
+            data.len(),
+            rows * columns * element.bytes(),
+            "bytes of a weight matrix"
+        );
+        Self {
+            rows,
+            columns,
+            element,
+            data,
+        }
+    }
+
+    /// A matrix of f32.
+    pub fn from_f32(rows: usize, columns: usize, values: &[f32]) -> Self {
+        Self::new(rows, columns, Element::F32, AlignedBytes::from_f32(values))
+    }
+
+    /// A matrix of `values` rounded to BF16.
+    pub fn bf16_from_f32(rows: usize, columns: usize, values: &[f32]) -> Self {
+        Self::new(
+            rows,
+            columns,
+            Element::BF16,
+            AlignedBytes::bf16_from_f32(values),
+        )
+    }
+
+    /// Outputs.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Inputs.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    pub(crate) fn view(&self) -> WeightView<'_> {
+        WeightView::new(self.element, self.data.as_slice(), self.rows, self.columns)
+    }
+}
+
+/// The routed experts of one layer.
+#[derive(Debug)]
+pub struct CpuExperts {
+    /// Number of experts.
+    pub num_experts: usize,
+    /// Elements of the layer's input and output.
+    pub hidden: usize,
+    /// Elements of one expert's intermediate activation.
+    pub width: usize,
+    /// Number format of both matrices. With FP8, activations are quantised to E4M3 as well.
+    pub element: Element,
+    /// `[experts, 2 * width, hidden]`, gate rows before up rows.
+    pub gate_up: AlignedBytes,
+    /// `[experts, hidden, width]`.
+    pub down: AlignedBytes,
+    /// FP8 only, else empty: one scale for each row of `gate_up`, `[experts, 2 * width]`.
+    pub gate_up_scales: Vec<f32>,
+    /// FP8 only, else empty: one scale for each row of `down`, `[experts, hidden]`.
+    pub down_scales: Vec<f32>,
+}
+
+impl CpuExperts {
+    /// Panics unless all sizes agree.
+    pub fn check(&self) {
+        let numbers = self.num_experts * self.width * self.hidden;
+        assert_eq!(
+            self.gate_up.len(),
+            2 * numbers * self.element.bytes(),
+            "bytes of gate_up"
+        );
+        assert_eq!(
+            self.down.len(),
+            numbers * self.element.bytes(),
+            "bytes of down"
+        );
+        let scaled = usize::from(self.element == Element::F8E4M3) * self.num_experts;
+        assert_eq!(
+            self.gate_up_scales.len(),
+            scaled * 2 * self.width,
+            "scales of gate_up"
+        );
+        assert_eq!(
+            self.down_scales.len(),
+            scaled * self.hidden,
+            "scales of down"
+        );
+    }
+
+    /// Gate and up of one expert, `[2 * width, hidden]`.
+    pub(crate) fn gate_up_view(&self, expert: usize) -> WeightView<'_> {
+        let len = 2 * self.width * self.hidden * self.element.bytes();
+        let bytes = &self.gate_up.as_slice()[expert * len..][..len];
+        WeightView::new(self.element, bytes, 2 * self.width, self.hidden)
+    }
+
+    /// Down of one expert, `[hidden, width]`.
+    pub(crate) fn down_view(&self, expert: usize) -> WeightView<'_> {
+        let len = self.width * self.hidden * self.element.bytes();
+        let bytes = &self.down.as_slice()[expert * len..][..len];
+        WeightView::new(self.element, bytes, self.hidden, self.width)
+    }
+
+    /// Scales of one expert's gate and up rows.
+    pub(crate) fn gate_up_scales_of(&self, expert: usize) -> Option<&[f32]> {
+        let rows = 2 * self.width;
+        self.gate_up_scales.get(expert * rows..(expert + 1) * rows)
+    }
+
+    /// Scales of one expert's down rows.
+    pub(crate) fn down_scales_of(&self, expert: usize) -> Option<&[f32]> {
+        self.down_scales
+            .get(expert * self.hidden..(expert + 1) * self.hidden)
+    }
+}
+
+/// All weights of a model, indexed by the ids that the architecture uses.
+#[derive(Debug, Default)]
+pub struct CpuWeights {
+    vectors: Vec<Vec<f32>>,
+    matrices: Vec<CpuMatrix>,
+    experts: Vec<CpuExperts>,
+}
+
+impl CpuWeights {
+    /// No weights yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a vector; ids count up from 0.
+    pub fn push_vector(&mut self, vector: Vec<f32>) -> VectorId {
+        self.vectors.push(vector);
+        VectorId(self.vectors.len() as u32 - 1)
+    }
+
+    /// Adds a matrix; ids count up from 0.
+    pub fn push_matrix(&mut self, matrix: CpuMatrix) -> MatrixId {
+        self.matrices.push(matrix);
+        MatrixId(self.matrices.len() as u32 - 1)
+    }
+
+    /// Adds a layer's experts; ids count up from 0.
+    pub fn push_experts(&mut self, experts: CpuExperts) -> ExpertsId {
+        experts.check();
+        self.experts.push(experts);
+        ExpertsId(self.experts.len() as u32 - 1)
+    }
+
+    /// The vector with this id.
+    pub fn vector(&self, id: VectorId) -> &[f32] {
+        &self.vectors[id.0 as usize]
+    }
+
+    /// The matrix with this id.
+    pub fn matrix(&self, id: MatrixId) -> &CpuMatrix {
+        &self.matrices[id.0 as usize]
+    }
+
+    /// The experts with this id.
+    pub fn layer_experts(&self, id: ExpertsId) -> &CpuExperts {
+        &self.experts[id.0 as usize]
+    }
+
+    /// Bytes that all weights take.
+    pub fn bytes(&self) -> usize {
+        let vectors: usize = self.vectors.iter().map(|vector| vector.len() * 4).sum();
+        let matrices: usize = self.matrices.iter().map(|matrix| matrix.data.len()).sum();
+        let experts = self.experts.iter().map(|experts| {
+            let scales = experts.gate_up_scales.len() + experts.down_scales.len();
+            experts.gate_up.len() + experts.down.len() + scales * 4
+        });
+        vectors + matrices + experts.sum::<usize>()
+    }
+}

@@ -1,0 +1,15 @@
+//! The operations, one file each: arguments, a readable reference, the CPU path, cases and the
+//! tolerance between the two.
+
+pub mod add_scaled;
+pub mod attention;
+pub mod embed;
+pub mod experts;
+pub mod gated_mlp;
+pub mod head;
+pub mod kv_write;
+pub mod linear;
+pub mod norm;
+pub mod rope;
+pub mod router;
+pub mod sample;

@@ -1,0 +1,149 @@
+//! Writes a step's keys and values into the paged cache.
+#![expect(
+    unsafe_code,
+    reason = "threads write the interleaved places of different heads"
+)]
+
+use crate::backend::AttentionShape;
+use crate::cpu::kv_cache::KvShape;
+use crate::element::{Element, encode_f8, narrow_bf16};
+use crate::parallel::{self, SharedOutput};
+
+/// Rows of one sequence and where its positions lie in the cache.
+#[derive(Clone, Copy, Debug)]
+pub struct SequenceRows<'a> {
+    /// First row in the batch.
+    pub first_row: usize,
+    /// Number of rows.
+    pub rows: usize,
+    /// Position of the first row.
+    pub first_position: usize,
+    /// Block of positions `i * block_size .. (i + 1) * block_size`. Entries that no visible
+    /// position needs may hold anything.
+    pub table: &'a [u32],
+}
+
+/// Arguments: the last two thirds of `qkv`, `[rows, (heads + 2 * kv_heads) * head_dim]`, go to
+/// the cache.
+#[derive(Debug)]
+pub struct KvWriteArgs<'a> {
+    /// Queries, keys and values.
+    pub qkv: &'a [f32],
+    /// Head counts.
+    pub shape: AttentionShape,
+    /// The sequences of the batch.
+    pub sequences: &'a [SequenceRows<'a>],
+    /// Where things lie in `cache`.
+    pub layout: KvShape,
+    /// The memory of one layer.
+    pub cache: &'a mut [u8],
+}
+
+impl KvWriteArgs<'_> {
+    fn columns(&self) -> usize {
+        (self.shape.heads + 2 * self.shape.kv_heads) as usize * self.shape.head_dim as usize
+    }
+
+    fn check(&self) {
+        assert_eq!(
+            self.layout.kv_heads, self.shape.kv_heads as usize,
+            "kv_heads of the cache"
+        );
+        assert_eq!(
+            self.layout.head_dim, self.shape.head_dim as usize,
+            "head_dim of the cache"
+        );
+        let rows: usize = self.sequences.iter().map(|sequence| sequence.rows).sum();
+        assert_eq!(self.qkv.len(), rows * self.columns(), "inputs of kv_write");
+    }
+
+    /// Naive writes.
+    pub fn reference(self) {
+        self.check();
+        let (layout, head_dim, columns) = (self.layout, self.layout.head_dim, self.columns());
+        for sequence in self.sequences {
+            for row in 0..sequence.rows {
+                let position = sequence.first_position + row;
+                let block = sequence.table[position / layout.block_size];
+                let offset = position % layout.block_size;
+                let values = &self.qkv[(sequence.first_row + row) * columns..][..columns];
+                let keys = &values[self.shape.heads as usize * head_dim..];
+                for kv_head in 0..layout.kv_heads {
+                    let start = layout.keys_start(block, kv_head);
+                    let memory = &mut self.cache[start..][..2 * layout.half_bytes()];
+                    for dimension in 0..head_dim {
+                        let key = keys[kv_head * head_dim + dimension];
+                        let value = keys[(layout.kv_heads + kv_head) * head_dim + dimension];
+                        layout
+                            .element
+                            .write(memory, layout.key_index(offset, dimension), key);
+                        layout
+                            .element
+                            .write(memory, layout.value_index(offset, dimension), value);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The writes, one task for each sequence and head.
+    pub fn run(self) {
+        self.check();
+        let (layout, columns) = (self.layout, self.columns());
+        let cache = SharedOutput::new(self.cache);
+        let tasks = self.sequences.len() * layout.kv_heads;
+        parallel::for_each(tasks, self.qkv.len(), |task| {
+            let sequence = &self.sequences[task / layout.kv_heads];
+            let kv_head = task % layout.kv_heads;
+            for row in 0..sequence.rows {
+                let position = sequence.first_position + row;
+                let block = sequence.table[position / layout.block_size];
+                let values = &self.qkv[(sequence.first_row + row) * columns..][..columns];
+                let start = layout.keys_start(block, kv_head);
+                // SAFETY: a block that is written belongs to one sequence alone, and each of its
+                // heads to one task.
+                let memory = unsafe { cache.range(start..start + 2 * layout.half_bytes()) };
+                let first = (self.shape.heads as usize + kv_head) * layout.head_dim;
+                let key = &values[first..][..layout.head_dim];
+                let value = &values[first + layout.kv_heads * layout.head_dim..];
+                let value = &value[..layout.head_dim];
+                write_position(layout, position % layout.block_size, [key, value], memory);
+            }
+        });
+    }
+}
+
+/// One position's key and value.
+fn write_position(layout: KvShape, offset: usize, [key, value]: [&[f32]; 2], memory: &mut [u8]) {
+    let (keys, values) = memory.split_at_mut(layout.half_bytes());
+    let bytes = layout.element.bytes();
+    let places = keys
+        .chunks_exact_mut(bytes)
+        .skip(offset)
+        .step_by(layout.block_size);
+    let row = &mut values[offset * layout.head_dim * bytes..][..layout.head_dim * bytes];
+    match layout.element {
+        Element::F32 => {
+            places
+                .zip(key)
+                .for_each(|(out, value)| out.copy_from_slice(&value.to_le_bytes()));
+            let out = row.chunks_exact_mut(4).zip(value);
+            out.for_each(|(out, value)| out.copy_from_slice(&value.to_le_bytes()));
+        }
+        Element::BF16 => {
+            let convert = |(out, &value): (&mut [u8], &f32)| {
+                out.copy_from_slice(&narrow_bf16(value).to_le_bytes());
+            };
+            places.zip(key).for_each(convert);
+            row.chunks_exact_mut(2).zip(value).for_each(convert);
+        }
+        Element::F8E4M3 => {
+            places
+                .zip(key)
+                .for_each(|(out, &value)| out[0] = encode_f8(value));
+            row.iter_mut()
+                .zip(value)
+                .for_each(|(out, &value)| *out = encode_f8(value));
+        }
+    }
+}

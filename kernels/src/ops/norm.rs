@@ -1,0 +1,172 @@
+//! Normalisation over the last dimension, alone or fused with the residual additions before it.
+
+use crate::backend::Norm;
+use crate::features::InstructionSet;
+use crate::ops::add_scaled::add_assign;
+use crate::parallel;
+use crate::simd::{self, Program, Simd, load_slice};
+
+/// Arguments: `out = norm(hidden) * weight`, rows of `weight.len()` elements.
+#[derive(Clone, Copy, Debug)]
+pub struct NormArgs<'a> {
+    /// `[rows, columns]`.
+    pub hidden: &'a [f32],
+    /// `[columns]`.
+    pub weight: &'a [f32],
+    /// Which normalisation.
+    pub norm: Norm,
+}
+
+impl NormArgs<'_> {
+    fn check(&self, out: &[f32]) {
+        assert!(!self.weight.is_empty(), "a norm has at least one column");
+        assert_eq!(self.hidden.len() % self.weight.len(), 0, "inputs of norm");
+        assert_eq!(out.len(), self.hidden.len(), "outputs of norm");
+    }
+
+    /// Naive norm, statistics in f64; `out` is `[rows, columns]`.
+    pub fn reference(&self, out: &mut [f32]) {
+        self.check(out);
+        let columns = self.weight.len();
+        for (row, out) in self
+            .hidden
+            .chunks_exact(columns)
+            .zip(out.chunks_exact_mut(columns))
+        {
+            let mean_of =
+                |values: &mut dyn Iterator<Item = f64>| values.sum::<f64>() / columns as f64;
+            let (mean, epsilon) = match self.norm {
+                Norm::Rms { epsilon } => (0.0, epsilon),
+                Norm::LayerWithoutBias { epsilon } => (
+                    mean_of(&mut row.iter().map(|&value| f64::from(value))),
+                    epsilon,
+                ),
+            };
+            let variance = mean_of(&mut row.iter().map(|&value| (f64::from(value) - mean).powi(2)));
+            let factor = 1.0 / (variance + f64::from(epsilon)).sqrt();
+            for ((out, &value), &weight) in out.iter_mut().zip(row).zip(self.weight) {
+                *out = ((f64::from(value) - mean) * factor * f64::from(weight)) as f32;
+            }
+        }
+    }
+
+    /// The norm; `out` is `[rows, columns]`.
+    pub fn run(&self, instructions: InstructionSet, out: &mut [f32]) {
+        self.check(out);
+        let columns = self.weight.len();
+        parallel::for_each_rows(out, columns, self.hidden.len() * 4, |first, out| {
+            let hidden = &self.hidden[first * columns..][..out.len()];
+            let (weight, norm) = (self.weight, self.norm);
+            simd::dispatch(
+                instructions,
+                Rows {
+                    hidden,
+                    weight,
+                    norm,
+                    out,
+                },
+            );
+        });
+    }
+}
+
+/// Arguments of the fused form: `hidden += addends`, one after the other, then
+/// `out = norm(hidden) * weight`.
+#[derive(Debug)]
+pub struct AddNormArgs<'a> {
+    /// `[rows, columns]`, updated in place.
+    pub hidden: &'a mut [f32],
+    /// Each `[rows, columns]`, if present.
+    pub addends: [Option<&'a [f32]>; 2],
+    /// `[columns]`.
+    pub weight: &'a [f32],
+    /// Which normalisation.
+    pub norm: Norm,
+}
+
+impl AddNormArgs<'_> {
+    /// Naive sum and norm; `out` is `[rows, columns]`.
+    pub fn reference(self, out: &mut [f32]) {
+        for addend in self.addends.into_iter().flatten() {
+            assert_eq!(self.hidden.len(), addend.len(), "addends of add_norm");
+            for (hidden, &addend) in self.hidden.iter_mut().zip(addend) {
+                *hidden += addend;
+            }
+        }
+        NormArgs {
+            hidden: self.hidden,
+            weight: self.weight,
+            norm: self.norm,
+        }
+        .reference(out);
+    }
+
+    /// The sum and its norm; `out` is `[rows, columns]`.
+    pub fn run(self, instructions: InstructionSet, out: &mut [f32]) {
+        for addend in self.addends.into_iter().flatten() {
+            add_assign(instructions, self.hidden, addend);
+        }
+        NormArgs {
+            hidden: self.hidden,
+            weight: self.weight,
+            norm: self.norm,
+        }
+        .run(instructions, out);
+    }
+}
+
+struct Rows<'a> {
+    hidden: &'a [f32],
+    weight: &'a [f32],
+    norm: Norm,
+    out: &'a mut [f32],
+}
+
+impl Program for Rows<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let columns = self.weight.len();
+        let rows = self.hidden.chunks_exact(columns);
+        for (row, out) in rows.zip(self.out.chunks_exact_mut(columns)) {
+            let (mean, epsilon) = match self.norm {
+                Norm::Rms { epsilon } => (0.0, epsilon),
+                Norm::LayerWithoutBias { epsilon } => {
+                    (sum_of_row(simd, row) / columns as f32, epsilon)
+                }
+            };
+            let square = centred_square_sum(simd, row, mean);
+            let factor = 1.0 / (square / columns as f32 + epsilon).sqrt();
+            for ((out, &value), &weight) in out.iter_mut().zip(row).zip(self.weight) {
+                *out = (value - mean) * factor * weight;
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn sum_of_row<S: Simd>(simd: S, row: &[f32]) -> f32 {
+    let mut sum = simd.splat(0.0);
+    for part in row.chunks(S::LANES) {
+        sum = simd.add(sum, load_slice(simd, part));
+    }
+    simd.sum(sum)
+}
+
+/// `sum((x - mean)^2)`.
+#[inline(always)]
+fn centred_square_sum<S: Simd>(simd: S, row: &[f32], mean: f32) -> f32 {
+    let mut sum = simd.splat(0.0);
+    let centre = simd.splat(mean);
+    let (whole, rest) = row.split_at(row.len() - row.len() % S::LANES);
+    for part in whole.chunks_exact(S::LANES) {
+        let value = simd.subtract(load_slice(simd, part), centre);
+        sum = simd.multiply_add(value, value, sum);
+    }
+    let mut total = simd.sum(sum);
+    for &value in rest {
+        total += (value - mean) * (value - mean);
+    }
+    total
+}

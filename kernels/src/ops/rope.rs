@@ -1,0 +1,162 @@
+//! Rotary position embedding, in place, over queries and keys.
+
+use crate::backend::{AttentionShape, RopePairing};
+use crate::features::InstructionSet;
+use crate::parallel;
+use crate::simd::{self, Program, Simd};
+
+/// Cosine and sine of every angle of a batch, `[rows, head_dim / 2]` each.
+///
+/// Angles are computed as Hugging Face's transformers do: the inverse frequencies
+/// `1 / theta^(2i / head_dim)`, their products with the position, and both functions in f32.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RopeTable {
+    half_dim: usize,
+    cosines: Vec<f32>,
+    sines: Vec<f32>,
+}
+
+impl RopeTable {
+    /// The table for rows at `positions`.
+    pub fn new(positions: &[u32], theta: f32, head_dim: usize) -> Self {
+        assert!(
+            head_dim > 0 && head_dim.is_multiple_of(2),
+            "head_dim of rope must be even"
+        );
+        let half_dim = head_dim / 2;
+        let inverse_frequency =
+            |index: usize| 1.0 / theta.powf((2 * index) as f32 / head_dim as f32);
+        let frequencies: Vec<f32> = (0..half_dim).map(inverse_frequency).collect();
+        let angles: Vec<f32> = positions
+            .iter()
+            .flat_map(|&position| frequencies.iter().map(move |f| position as f32 * f))
+            .collect();
+        Self {
+            half_dim,
+            cosines: angles.iter().map(|angle| angle.cos()).collect(),
+            sines: angles.iter().map(|angle| angle.sin()).collect(),
+        }
+    }
+
+    fn row(&self, row: usize) -> (&[f32], &[f32]) {
+        let range = row * self.half_dim..(row + 1) * self.half_dim;
+        (&self.cosines[range.clone()], &self.sines[range])
+    }
+}
+
+/// Arguments: `qkv` is `[rows, (heads + 2 * kv_heads) * head_dim]`; queries and keys, its first
+/// `heads + kv_heads` heads, are rotated.
+#[derive(Debug)]
+pub struct RopeArgs<'a> {
+    /// Rotated in place.
+    pub qkv: &'a mut [f32],
+    /// Head counts.
+    pub shape: AttentionShape,
+    /// Angles of the rows.
+    pub table: &'a RopeTable,
+    /// How elements are paired.
+    pub pairing: RopePairing,
+}
+
+impl RopeArgs<'_> {
+    fn columns(&self) -> usize {
+        (self.shape.heads + 2 * self.shape.kv_heads) as usize * self.shape.head_dim as usize
+    }
+
+    fn check(&self) {
+        let rows = self.table.cosines.len() / self.table.half_dim;
+        assert_eq!(
+            self.table.half_dim * 2,
+            self.shape.head_dim as usize,
+            "head_dim of rope"
+        );
+        assert_eq!(self.qkv.len(), rows * self.columns(), "inputs of rope");
+    }
+
+    /// Naive rotation in f64.
+    pub fn reference(self) {
+        self.check();
+        let (head_dim, columns) = (self.shape.head_dim as usize, self.columns());
+        let rotated = (self.shape.heads + self.shape.kv_heads) as usize;
+        for (row, values) in self.qkv.chunks_exact_mut(columns).enumerate() {
+            let (cosines, sines) = self.table.row(row);
+            for head in values.chunks_exact_mut(head_dim).take(rotated) {
+                for index in 0..head_dim / 2 {
+                    let (first, second) = match self.pairing {
+                        RopePairing::Interleaved => (2 * index, 2 * index + 1),
+                        RopePairing::Halves => (index, index + head_dim / 2),
+                    };
+                    let (x, y) = (f64::from(head[first]), f64::from(head[second]));
+                    let (cosine, sine) = (f64::from(cosines[index]), f64::from(sines[index]));
+                    head[first] = (x * cosine - y * sine) as f32;
+                    head[second] = (y * cosine + x * sine) as f32;
+                }
+            }
+        }
+    }
+
+    /// The rotation.
+    pub fn run(self, instructions: InstructionSet) {
+        self.check();
+        let (table, shape, pairing, columns) =
+            (self.table, self.shape, self.pairing, self.columns());
+        let work = self.qkv.len() * 2;
+        parallel::for_each_rows(self.qkv, columns, work, |first, rows| {
+            simd::dispatch(
+                instructions,
+                Rows {
+                    rows,
+                    first,
+                    table,
+                    shape,
+                    pairing,
+                },
+            );
+        });
+    }
+}
+
+struct Rows<'a> {
+    rows: &'a mut [f32],
+    first: usize,
+    table: &'a RopeTable,
+    shape: AttentionShape,
+    pairing: RopePairing,
+}
+
+impl Program for Rows<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let head_dim = self.shape.head_dim as usize;
+        let columns = (self.shape.heads + 2 * self.shape.kv_heads) as usize * head_dim;
+        let rotated = (self.shape.heads + self.shape.kv_heads) as usize;
+        for (row, values) in self.rows.chunks_exact_mut(columns).enumerate() {
+            let (cosines, sines) = self.table.row(self.first + row);
+            for head in values.chunks_exact_mut(head_dim).take(rotated) {
+                match self.pairing {
+                    RopePairing::Interleaved => rotate_pairs(head, cosines, sines),
+                    RopePairing::Halves => rotate_halves(head, cosines, sines),
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn rotate_pairs(head: &mut [f32], cosines: &[f32], sines: &[f32]) {
+    for ((pair, &cosine), &sine) in head.chunks_exact_mut(2).zip(cosines).zip(sines) {
+        let (x, y) = (pair[0], pair[1]);
+        pair[0] = x * cosine - y * sine;
+        pair[1] = y * cosine + x * sine;
+    }
+}
+
+#[inline(always)]
+fn rotate_halves(head: &mut [f32], cosines: &[f32], sines: &[f32]) {
+    let (front, back) = head.split_at_mut(cosines.len());
+    for (((x, y), &cosine), &sine) in front.iter_mut().zip(back).zip(cosines).zip(sines) {
+        (*x, *y) = (*x * cosine - *y * sine, *y * cosine + *x * sine);
+    }
+}

@@ -1,0 +1,40 @@
+//! Scratch memory that each thread keeps between kernels.
+
+use std::cell::RefCell;
+
+use crate::aligned::AlignedBytes;
+
+thread_local! {
+    static FREE: RefCell<Vec<AlignedBytes>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Runs `body` with `len` aligned f32 numbers of unspecified content. Calls may nest.
+pub(crate) fn with_scratch<R>(len: usize, body: impl FnOnce(&mut [f32]) -> R) -> R {
+    if len == 0 {
+        return body(&mut []);
+    }
+    let kept = FREE.with_borrow_mut(Vec::pop);
+    let mut bytes = match kept {
+        Some(bytes) if bytes.len() >= len * 4 => bytes,
+        _ => AlignedBytes::zeroed((len * 4).next_power_of_two()),
+    };
+    let result = body(&mut bytes.as_f32_mut()[..len]);
+    FREE.with_borrow_mut(|free| free.push(bytes));
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scratch_nests_and_grows() {
+        with_scratch(10, |outer| {
+            outer.fill(1.0);
+            with_scratch(1000, |inner| inner.fill(2.0));
+            assert_eq!(outer, [1.0; 10]);
+        });
+        with_scratch(5000, |all| assert_eq!(all.len(), 5000));
+        with_scratch(0, |none| assert!(none.is_empty()));
+    }
+}

@@ -1,0 +1,206 @@
+//! Vector arithmetic, written once for every instruction set.
+//!
+//! A kernel implements [`Program`] with code generic over [`Simd`]; [`dispatch`] compiles it for
+//! each instruction set and runs the one asked for. Everything on the way must be
+//! `#[inline(always)]`, since a vector instruction is only inlined into a function that was
+//! compiled for its instruction set. Closures are avoided in hot loops for the same reason.
+#![expect(unsafe_code, reason = "vector loads and stores take raw pointers")]
+
+mod portable;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+use crate::features::InstructionSet;
+
+/// `load_f8` yields the value divided by this, which saves a multiplication for each vector.
+pub(crate) const F8_FOLD: f32 = 256.0;
+
+/// Most lanes of any instruction set.
+pub(crate) const LANES_MAX: usize = 16;
+
+/// A vector of f32 and what can be done with it. A value of an implementing type is proof that
+/// the processor has the instructions.
+pub(crate) trait Simd: Copy {
+    /// f32 numbers in one vector.
+    const LANES: usize;
+    /// Whether there are 32 vector registers rather than 16.
+    const MANY_REGISTERS: bool;
+    /// The vector.
+    type Vector: Copy;
+
+    fn splat(self, value: f32) -> Self::Vector;
+    fn add(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    fn subtract(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    fn multiply(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    fn divide(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// The larger of both in each lane; `b` where either is NaN.
+    fn maximum(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// `a * b + c`, rounded once where the hardware can.
+    fn multiply_add(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
+    /// `exp` in each lane, within 2 units in the last place; 0 for very negative arguments.
+    fn exp(self, value: Self::Vector) -> Self::Vector;
+    /// The sum of all lanes, in a fixed order.
+    fn sum(self, value: Self::Vector) -> f32;
+
+    /// # Safety
+    /// `pointer` addresses `LANES` readable numbers. The same goes for the other loads.
+    unsafe fn load(self, pointer: *const f32) -> Self::Vector;
+    /// BF16 numbers.
+    ///
+    /// # Safety
+    /// As `load`.
+    unsafe fn load_bf16(self, pointer: *const u16) -> Self::Vector;
+    /// E4M3 numbers divided by `F8_FOLD`. NaN is not recognised.
+    ///
+    /// # Safety
+    /// As `load`.
+    unsafe fn load_f8(self, pointer: *const u8) -> Self::Vector;
+    /// # Safety
+    /// `pointer` addresses `LANES` writable numbers.
+    unsafe fn store(self, pointer: *mut f32, value: Self::Vector);
+}
+
+/// One storage format, for code generic over it.
+pub(crate) trait Format {
+    type Raw: Copy + Default;
+    /// What loaded values must be multiplied with.
+    const FOLD: f32;
+
+    /// # Safety
+    /// `pointer` addresses `S::LANES` readable numbers.
+    unsafe fn load<S: Simd>(simd: S, pointer: *const Self::Raw) -> S::Vector;
+
+    /// The first `count` numbers, zeros in the other lanes.
+    ///
+    /// # Safety
+    /// `pointer` addresses `count` readable numbers.
+    #[inline(always)]
+    unsafe fn load_first<S: Simd>(simd: S, pointer: *const Self::Raw, count: usize) -> S::Vector {
+        let mut padded = [Self::Raw::default(); LANES_MAX];
+        debug_assert!(count <= S::LANES);
+        // SAFETY: `count` numbers are readable by contract and fit, and the array has all lanes.
+        unsafe {
+            std::ptr::copy_nonoverlapping(pointer, padded.as_mut_ptr(), count);
+            Self::load(simd, padded.as_ptr())
+        }
+    }
+}
+
+/// [`Element::F32`](crate::Element::F32).
+pub(crate) struct AsF32;
+/// [`Element::BF16`](crate::Element::BF16).
+pub(crate) struct AsBf16;
+/// [`Element::F8E4M3`](crate::Element::F8E4M3).
+pub(crate) struct AsF8;
+
+impl Format for AsF32 {
+    type Raw = f32;
+    const FOLD: f32 = 1.0;
+
+    #[inline(always)]
+    unsafe fn load<S: Simd>(simd: S, pointer: *const f32) -> S::Vector {
+        // SAFETY: the caller's promise.
+        unsafe { simd.load(pointer) }
+    }
+}
+
+impl Format for AsBf16 {
+    type Raw = u16;
+    const FOLD: f32 = 1.0;
+
+    #[inline(always)]
+    unsafe fn load<S: Simd>(simd: S, pointer: *const u16) -> S::Vector {
+        // SAFETY: the caller's promise.
+        unsafe { simd.load_bf16(pointer) }
+    }
+}
+
+impl Format for AsF8 {
+    type Raw = u8;
+    const FOLD: f32 = F8_FOLD;
+
+    #[inline(always)]
+    unsafe fn load<S: Simd>(simd: S, pointer: *const u8) -> S::Vector {
+        // SAFETY: the caller's promise.
+        unsafe { simd.load_f8(pointer) }
+    }
+}
+
+/// The first `values.len()` lanes of a vector, which must be at most `S::LANES`; others are 0.
+#[inline(always)]
+pub(crate) fn load_slice<S: Simd>(simd: S, values: &[f32]) -> S::Vector {
+    if values.len() >= S::LANES {
+        // SAFETY: the slice has all lanes.
+        unsafe { simd.load(values.as_ptr()) }
+    } else {
+        // SAFETY: the slice has as many numbers as are loaded.
+        unsafe { AsF32::load_first(simd, values.as_ptr(), values.len()) }
+    }
+}
+
+/// Stores the first `out.len()` lanes, at most `S::LANES`.
+#[inline(always)]
+pub(crate) fn store_slice<S: Simd>(simd: S, out: &mut [f32], value: S::Vector) {
+    if out.len() >= S::LANES {
+        // SAFETY: the slice has room for all lanes.
+        unsafe { simd.store(out.as_mut_ptr(), value) }
+    } else {
+        let mut all = [0.0; LANES_MAX];
+        // SAFETY: the array has room for all lanes.
+        unsafe { simd.store(all.as_mut_ptr(), value) }
+        out.copy_from_slice(&all[..out.len()]);
+    }
+}
+
+/// Code that can be compiled for every instruction set.
+pub(crate) trait Program {
+    type Output;
+
+    /// Implementations are `#[inline(always)]`.
+    fn run<S: Simd>(self, simd: S) -> Self::Output;
+}
+
+/// Runs `program` with `instructions`, which the processor must have.
+pub(crate) fn dispatch<P: Program>(instructions: InstructionSet, program: P) -> P::Output {
+    assert!(
+        instructions <= InstructionSet::detect(),
+        "the processor lacks {}",
+        instructions.name()
+    );
+    match instructions {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the processor has the instructions.
+        InstructionSet::Avx512 => unsafe { x86::run_avx512(program) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the processor has the instructions.
+        InstructionSet::Avx2 => unsafe { x86::run_avx2(program) },
+        _ => program.run(portable::Portable),
+    }
+}
+
+/// All E4M3 values divided by `F8_FOLD`, for instruction sets without a conversion.
+static F8_TABLE: [f32; 256] = {
+    let mut table = [0.0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = fold_f8(byte as u8);
+        byte += 1;
+    }
+    table
+};
+
+/// As the vector code does it: a half-precision number with the same bits, 2^8 times smaller.
+const fn fold_f8(byte: u8) -> f32 {
+    let exponent = ((byte >> 3) & 0xf) as u32;
+    let mantissa = (byte & 7) as u32;
+    let sign = ((byte & 0x80) as u32) << 24;
+    if exponent == 0 {
+        // mantissa * 2^-17
+        let magnitude = mantissa as f32 / 131_072.0;
+        return f32::from_bits(sign | magnitude.to_bits());
+    }
+    f32::from_bits(sign | ((exponent + 127 - 15) << 23) | (mantissa << 20))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,108 @@
+//! Vectors as arrays, which the compiler turns into the baseline's instructions.
+
+use super::{F8_TABLE, Simd};
+use crate::element::widen_bf16;
+
+const LANES: usize = 8;
+
+/// Works on every processor.
+#[derive(Clone, Copy)]
+pub(super) struct Portable;
+
+macro_rules! lanewise {
+    ($a:ident, $b:ident, $operation:expr) => {{
+        let mut result = [0.0; LANES];
+        for lane in 0..LANES {
+            let ($a, $b) = ($a[lane], $b[lane]);
+            result[lane] = $operation;
+        }
+        result
+    }};
+}
+
+impl Simd for Portable {
+    const LANES: usize = LANES;
+    const MANY_REGISTERS: bool = false;
+    type Vector = [f32; LANES];
+
+    #[inline(always)]
+    fn splat(self, value: f32) -> Self::Vector {
+        [value; LANES]
+    }
+
+    #[inline(always)]
+    fn add(self, a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        lanewise!(a, b, a + b)
+    }
+
+    #[inline(always)]
+    fn subtract(self, a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        lanewise!(a, b, a - b)
+    }
+
+    #[inline(always)]
+    fn multiply(self, a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        lanewise!(a, b, a * b)
+    }
+
+    #[inline(always)]
+    fn divide(self, a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        lanewise!(a, b, a / b)
+    }
+
+    #[inline(always)]
+    fn maximum(self, a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        lanewise!(a, b, if a > b { a } else { b })
+    }
+
+    #[inline(always)]
+    fn multiply_add(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector {
+        // Not f32::mul_add, which is a library call where the baseline has no such instruction.
+        self.add(self.multiply(a, b), c)
+    }
+
+    #[inline(always)]
+    fn exp(self, value: Self::Vector) -> Self::Vector {
+        value.map(f32::exp)
+    }
+
+    #[inline(always)]
+    fn sum(self, value: Self::Vector) -> f32 {
+        let [a, b, c, d, e, f, g, h] = value;
+        ((a + e) + (c + g)) + ((b + f) + (d + h))
+    }
+
+    #[inline(always)]
+    unsafe fn load(self, pointer: *const f32) -> Self::Vector {
+        // SAFETY: LANES numbers are readable by contract.
+        unsafe { pointer.cast::<[f32; LANES]>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16(self, pointer: *const u16) -> Self::Vector {
+        // SAFETY: LANES numbers are readable by contract.
+        let bits = unsafe { pointer.cast::<[u16; LANES]>().read_unaligned() };
+        let mut result = [0.0; LANES];
+        for lane in 0..LANES {
+            result[lane] = widen_bf16(bits[lane]);
+        }
+        result
+    }
+
+    #[inline(always)]
+    unsafe fn load_f8(self, pointer: *const u8) -> Self::Vector {
+        // SAFETY: LANES numbers are readable by contract.
+        let bytes = unsafe { pointer.cast::<[u8; LANES]>().read_unaligned() };
+        let mut result = [0.0; LANES];
+        for lane in 0..LANES {
+            result[lane] = F8_TABLE[usize::from(bytes[lane])];
+        }
+        result
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, pointer: *mut f32, value: Self::Vector) {
+        // SAFETY: LANES numbers are writable by contract.
+        unsafe { pointer.cast::<[f32; LANES]>().write_unaligned(value) }
+    }
+}
