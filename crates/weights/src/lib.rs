@@ -1,1 +1,39 @@
 //! Checkpoints on disk: safetensors, compressed-tensors, configuration, manifests.
+
+mod aligned;
+mod census;
+mod checkpoint;
+mod copy;
+mod digests;
+mod element;
+mod error;
+mod finite;
+mod generation;
+mod header;
+mod locator;
+mod manifest;
+mod quantization;
+mod shard;
+mod shards;
+mod strict_fields;
+mod text_files;
+
+#[cfg(test)]
+mod tests;
+
+pub use aligned::{ALIGNMENT_BYTES, AlignedBytes};
+pub use census::{CensusError, CheckpointSummary, ExpectedTensor, Mismatch, census};
+pub use checkpoint::{Checkpoint, TensorInfo};
+pub use copy::{CopyJob, TensorData};
+pub use digests::{DigestError, verify_digests};
+pub use element::ElementType;
+pub use error::{LoadError, LoadProblem, WeightsError};
+pub use finite::check_finite;
+pub use generation::{GenerationConfig, SpecialTokens};
+pub use header::{HEADER_BYTES_MAX, HeaderError, NAME_BYTES_MAX};
+pub use locator::{LocateError, LocatedModel, ModelLocator};
+pub use manifest::{
+    Canary, Claim, ClaimValue, HardwareFloor, Manifest, ManifestError, ServingDefaults,
+};
+pub use quantization::{ModulePatterns, QuantizationError, QuantizationScheme};
+pub use strict_fields::StrictFields;

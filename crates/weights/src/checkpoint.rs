@@ -1,0 +1,209 @@
+//! A checkpoint directory: its configuration, its text files and the list of its tensors.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use crate::generation::{GenerationConfig, SpecialTokens};
+use crate::header::HeaderEntry;
+use crate::shards::Shards;
+use crate::text_files::{TEXT_BYTES_MAX, read_object, read_text};
+use crate::{ElementType, QuantizationScheme, WeightsError};
+
+/// One tensor of a checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorInfo {
+    /// Its name.
+    pub name: String,
+    /// The type of its elements.
+    pub element_type: ElementType,
+    /// Its extents, slowest first.
+    pub shape: Vec<usize>,
+    /// Its size.
+    pub bytes: u64,
+    pub(crate) shard_index: usize,
+    pub(crate) offset_bytes: u64,
+}
+
+impl TensorInfo {
+    pub(crate) fn new(entry: HeaderEntry, shard_index: usize) -> Self {
+        Self {
+            name: entry.name,
+            element_type: entry.element_type,
+            shape: entry.shape,
+            bytes: entry.length_bytes,
+            shard_index,
+            offset_bytes: entry.offset_bytes,
+        }
+    }
+}
+
+/// An open checkpoint directory.
+///
+/// Opening it reads the text files and the headers of the weight files, and checks that they fit
+/// together; the weights themselves are read when they are copied.
+pub struct Checkpoint {
+    directory: PathBuf,
+    config: Map<String, Value>,
+    generation_file: Option<Map<String, Value>>,
+    generation: GenerationConfig,
+    special_tokens: SpecialTokens,
+    chat_template: Option<String>,
+    pub(crate) shards: Shards,
+}
+
+impl Checkpoint {
+    /// Opens the checkpoint in `directory`.
+    pub fn open(directory: &Path) -> Result<Self, WeightsError> {
+        let status =
+            std::fs::metadata(directory).map_err(|source| WeightsError::io(directory, source))?;
+        if !status.is_dir() {
+            return Err(WeightsError::malformed(directory, "not a directory"));
+        }
+        let object = |name: &str| read_object(&directory.join(name), TEXT_BYTES_MAX);
+
+        let config = object("config.json")?
+            .ok_or_else(|| WeightsError::malformed(directory, "there is no config.json"))?;
+        let generation_file = object("generation_config.json")?;
+        let generation = GenerationConfig::parse(generation_file.as_ref(), &config)
+            .map_err(|reason| WeightsError::malformed(directory, reason))?;
+        let tokenizer_config_path = directory.join("tokenizer_config.json");
+        let tokenizer_config =
+            read_object(&tokenizer_config_path, TEXT_BYTES_MAX)?.unwrap_or_default();
+        let special_tokens = SpecialTokens::parse(&tokenizer_config)
+            .map_err(|reason| WeightsError::malformed(&tokenizer_config_path, reason))?;
+        // The file wins: where both exist, the one in tokenizer_config.json is often out of date.
+        let chat_template = match read_text(&directory.join("chat_template.jinja"), TEXT_BYTES_MAX)?
+        {
+            Some(template) => Some(template),
+            None => template_in(&tokenizer_config)
+                .map_err(|reason| WeightsError::malformed(&tokenizer_config_path, reason))?,
+        };
+
+        Ok(Self {
+            directory: directory.to_owned(),
+            config,
+            generation_file,
+            generation,
+            special_tokens,
+            chat_template,
+            shards: Shards::open(directory)?,
+        })
+    }
+
+    /// The directory that was opened.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// `config.json`, with any overrides applied.
+    pub fn config(&self) -> &Map<String, Value> {
+        &self.config
+    }
+
+    /// Merges `overrides` into the configuration: objects merge key by key, all else replaces.
+    ///
+    /// The checkpoint is unchanged if this fails.
+    pub fn apply_overrides(&mut self, overrides: &Value) -> Result<(), WeightsError> {
+        let Value::Object(overrides) = overrides else {
+            return Err(WeightsError::Overrides(
+                "they must be a JSON object".to_owned(),
+            ));
+        };
+        let mut config = self.config.clone();
+        merge(&mut config, overrides);
+        self.generation = GenerationConfig::parse(self.generation_file.as_ref(), &config)
+            .map_err(WeightsError::Overrides)?;
+        self.config = config;
+        Ok(())
+    }
+
+    /// The first of `architectures` in the configuration.
+    pub fn architecture(&self) -> Option<&str> {
+        self.config.get("architectures")?.get(0)?.as_str()
+    }
+
+    /// How the weights are quantised, by the configuration.
+    pub fn quantization(&self) -> Result<QuantizationScheme, WeightsError> {
+        Ok(QuantizationScheme::parse(&self.config)?)
+    }
+
+    /// Generation defaults: `generation_config.json`, and `config.json` for the token ids it lacks.
+    pub fn generation_config(&self) -> GenerationConfig {
+        self.generation.clone()
+    }
+
+    /// The texts of the special tokens that chat templates use.
+    pub fn special_tokens(&self) -> &SpecialTokens {
+        &self.special_tokens
+    }
+
+    /// The chat template: `chat_template.jinja`, or else the one in `tokenizer_config.json`.
+    pub fn chat_template(&self) -> Option<&str> {
+        self.chat_template.as_deref()
+    }
+
+    /// Where the tokenizer is. It may be absent; nothing here reads it.
+    pub fn tokenizer_path(&self) -> PathBuf {
+        self.directory.join("tokenizer.json")
+    }
+
+    /// The tensors, by name in ascending order.
+    pub fn tensors(&self) -> impl ExactSizeIterator<Item = &TensorInfo> {
+        self.shards.tensors.values()
+    }
+
+    /// The tensor of this name.
+    pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
+        self.shards.tensors.get(name)
+    }
+
+    /// The sum of the tensors' sizes.
+    pub fn bytes_total(&self) -> u64 {
+        self.tensors().map(|tensor| tensor.bytes).sum()
+    }
+
+    /// Number of weight files.
+    pub fn file_count(&self) -> usize {
+        self.shards.files.len()
+    }
+}
+
+impl fmt::Debug for Checkpoint {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Checkpoint")
+            .field("directory", &self.directory)
+            .field("tensors", &self.shards.tensors.len())
+            .finish_non_exhaustive()
+    }
+}
+
+fn merge(target: &mut Map<String, Value>, overrides: &Map<String, Value>) {
+    for (key, value) in overrides {
+        match (target.get_mut(key), value) {
+            (Some(Value::Object(inner)), Value::Object(changes)) => merge(inner, changes),
+            _ => {
+                target.insert(key.clone(), value.clone());
+            }
+        }
+    }
+}
+
+/// The chat template of a tokenizer configuration: one text, or the default of several named ones.
+fn template_in(tokenizer_config: &Map<String, Value>) -> Result<Option<String>, String> {
+    let named = match tokenizer_config.get("chat_template") {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::String(template)) => return Ok(Some(template.clone())),
+        Some(Value::Array(named)) => named,
+        Some(_) => return Err("chat_template is neither a text nor a list".to_owned()),
+    };
+    let text = |entry: &Value, key: &str| entry.get(key)?.as_str().map(str::to_owned);
+    named
+        .iter()
+        .find(|entry| text(entry, "name").as_deref() == Some("default"))
+        .and_then(|entry| text(entry, "template"))
+        .map(Some)
+        .ok_or_else(|| "chat_template lists no template named default".to_owned())
+}

@@ -1,0 +1,171 @@
+//! Copies tensors into memory of the caller's, in parallel, checking every value on the way.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rayon::prelude::*;
+
+use crate::{AlignedBytes, Checkpoint, LoadError, LoadProblem, TensorInfo, check_finite};
+
+/// Bytes copied as one piece of work: large enough for a storage device to stream, small enough to
+/// share one tensor between cores, and a multiple of every element size.
+const CHUNK_BYTES: usize = 4 << 20;
+
+/// One tensor to copy and where to.
+#[derive(Debug)]
+pub struct CopyJob<'a> {
+    /// The tensor.
+    pub name: String,
+    /// Exactly as many bytes as the tensor has.
+    pub destination: &'a mut [u8],
+}
+
+/// A tensor read into its own memory.
+#[derive(Clone, Debug)]
+pub struct TensorData {
+    /// What it is.
+    pub info: TensorInfo,
+    /// Its elements, row-major and little-endian.
+    pub bytes: AlignedBytes,
+}
+
+/// A part of one job.
+struct Chunk<'a> {
+    job_index: usize,
+    tensor: &'a TensorInfo,
+    /// From the start of the tensor.
+    offset: u64,
+    destination: &'a mut [u8],
+}
+
+impl Checkpoint {
+    /// Copies every job's tensor, using all cores of the current rayon pool.
+    ///
+    /// `progress` is told the bytes done so far, from several threads, and may see them out of
+    /// order. If a job cannot be done at all (no such tensor, wrong length) nothing is copied. After
+    /// any error the destinations hold an undefined mixture.
+    pub fn copy_all(
+        &self,
+        jobs: Vec<CopyJob<'_>>,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<(), LoadError> {
+        let mut chunks = self.plan(jobs)?;
+        // Storage likes to be read in order; jobs come in the order of the model.
+        chunks.sort_by_key(|chunk| {
+            (
+                chunk.tensor.shard_index,
+                chunk.tensor.offset_bytes + chunk.offset,
+            )
+        });
+        let bytes_done = AtomicU64::new(0);
+        let mut problems: Vec<(usize, LoadProblem)> = chunks
+            .into_par_iter()
+            .filter_map(|chunk| {
+                let chunk_bytes = chunk.destination.len() as u64;
+                let job_index = chunk.job_index;
+                let outcome = self.copy_chunk(chunk);
+                progress(bytes_done.fetch_add(chunk_bytes, Ordering::Relaxed) + chunk_bytes);
+                outcome.err().map(|problem| (job_index, problem))
+            })
+            .collect();
+        // The chunks of a tensor are in ascending order, and the sort keeps it: of several problems
+        // of a tensor the first remains.
+        problems.sort_by_key(|(job_index, _)| *job_index);
+        problems.dedup_by_key(|(job_index, _)| *job_index);
+        fail_if_any(problems.into_iter().map(|(_, problem)| problem).collect())
+    }
+
+    /// Copies one tensor into `destination`, which must have exactly its size.
+    pub fn read_into(&self, name: &str, destination: &mut [u8]) -> Result<(), LoadError> {
+        self.copy_all(
+            vec![CopyJob {
+                name: name.to_owned(),
+                destination,
+            }],
+            &|_| {},
+        )
+    }
+
+    /// Copies one tensor into memory of its own.
+    pub fn read(&self, name: &str) -> Result<TensorData, LoadError> {
+        let info = self.tensor(name).cloned().ok_or_else(|| LoadError {
+            problems: vec![LoadProblem::Unknown {
+                name: name.to_owned(),
+            }],
+        })?;
+        // The file has that many bytes, so a damaged header cannot ask for more than is there.
+        let mut bytes = AlignedBytes::zeroed(info.bytes as usize);
+        self.read_into(name, bytes.as_mut_slice())?;
+        Ok(TensorData { info, bytes })
+    }
+
+    fn plan<'a>(&'a self, jobs: Vec<CopyJob<'a>>) -> Result<Vec<Chunk<'a>>, LoadError> {
+        let mut chunks = Vec::with_capacity(jobs.len());
+        let mut problems = Vec::new();
+        for (job_index, CopyJob { name, destination }) in jobs.into_iter().enumerate() {
+            let destination_bytes = destination.len() as u64;
+            match self.tensor(&name) {
+                None => problems.push(LoadProblem::Unknown { name }),
+                Some(tensor) if tensor.bytes != destination_bytes => {
+                    let tensor_bytes = tensor.bytes;
+                    problems.push(LoadProblem::Length {
+                        name,
+                        tensor_bytes,
+                        destination_bytes,
+                    });
+                }
+                Some(tensor) => {
+                    let mut offset = 0;
+                    for destination in destination.chunks_mut(CHUNK_BYTES) {
+                        let length = destination.len() as u64;
+                        chunks.push(Chunk {
+                            job_index,
+                            tensor,
+                            offset,
+                            destination,
+                        });
+                        offset += length;
+                    }
+                }
+            }
+        }
+        fail_if_any(problems)?;
+        Ok(chunks)
+    }
+
+    fn copy_chunk(&self, chunk: Chunk<'_>) -> Result<(), LoadProblem> {
+        let Chunk {
+            tensor,
+            offset,
+            destination,
+            ..
+        } = chunk;
+        let shard = &self.shards.files[tensor.shard_index];
+        shard
+            .read_at(destination, tensor.offset_bytes + offset)
+            .map_err(|source| LoadProblem::Read {
+                name: tensor.name.clone(),
+                path: shard.path.clone(),
+                source,
+            })?;
+        match check_finite(tensor.element_type, destination) {
+            None => Ok(()),
+            Some(within) => {
+                // Only types with a whole number of bytes have values that are not finite.
+                let element_bytes = tensor.element_type.bytes().unwrap_or(1) as u64;
+                let index = offset / element_bytes + within as u64;
+                Err(LoadProblem::NotFinite {
+                    name: tensor.name.clone(),
+                    index,
+                })
+            }
+        }
+    }
+}
+
+fn fail_if_any(problems: Vec<LoadProblem>) -> Result<(), LoadError> {
+    if problems.is_empty() {
+        Ok(())
+    } else {
+        Err(LoadError { problems })
+    }
+}

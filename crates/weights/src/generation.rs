@@ -1,0 +1,113 @@
+//! Generation defaults and special tokens that a checkpoint brings along.
+
+use serde_json::{Map, Value};
+
+use crate::StrictFields;
+
+/// What `generation_config.json` says, as far as it concerns a server.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct GenerationConfig {
+    /// Tokens that end an answer.
+    pub eos_token_ids: Vec<u32>,
+    /// The token that begins a text.
+    pub bos_token_id: Option<u32>,
+    /// The padding token.
+    pub pad_token_id: Option<u32>,
+    /// Whether to sample rather than to take the likeliest token.
+    pub do_sample: Option<bool>,
+    /// Sampling temperature.
+    pub temperature: Option<f64>,
+    /// Nucleus size.
+    pub top_p: Option<f64>,
+    /// Number of candidates kept.
+    pub top_k: Option<u32>,
+    /// Smallest probability kept, relative to the largest.
+    pub min_p: Option<f64>,
+    /// Divisor of the logits of tokens already seen.
+    pub repetition_penalty: Option<f64>,
+    /// Longest answer.
+    pub max_new_tokens: Option<u32>,
+    /// Keys of the file that have a value and that nothing here reads, for a log line.
+    pub unread_keys: Vec<String>,
+}
+
+/// Keys that say nothing about how to generate.
+const BOOKKEEPING_KEYS: &[&str] = &["_from_model_config", "transformers_version", "use_cache"];
+
+impl GenerationConfig {
+    /// Reads the generation file, and takes token ids that it lacks from the model configuration.
+    pub(crate) fn parse(
+        file: Option<&Map<String, Value>>,
+        config: &Map<String, Value>,
+    ) -> Result<Self, String> {
+        let empty = Map::new();
+        let mut fields = StrictFields::new("generation_config.json", file.unwrap_or(&empty));
+        let mut fallback = StrictFields::new("config.json", config);
+        let mut parsed = Self {
+            eos_token_ids: fields.optional_u32_list("eos_token_id").unwrap_or_default(),
+            bos_token_id: fields.optional_u32("bos_token_id"),
+            pad_token_id: fields.optional_u32("pad_token_id"),
+            do_sample: fields.optional_bool("do_sample"),
+            temperature: fields.optional_f64("temperature"),
+            top_p: fields.optional_f64("top_p"),
+            top_k: fields.optional_u32("top_k"),
+            min_p: fields.optional_f64("min_p"),
+            repetition_penalty: fields.optional_f64("repetition_penalty"),
+            max_new_tokens: fields.optional_u32("max_new_tokens"),
+            unread_keys: Vec::new(),
+        };
+        if parsed.eos_token_ids.is_empty() {
+            parsed.eos_token_ids = fallback
+                .optional_u32_list("eos_token_id")
+                .unwrap_or_default();
+        }
+        if parsed.bos_token_id.is_none() {
+            parsed.bos_token_id = fallback.optional_u32("bos_token_id");
+        }
+        if parsed.pad_token_id.is_none() {
+            parsed.pad_token_id = fallback.optional_u32("pad_token_id");
+        }
+        parsed.unread_keys = fields.unread_keys(BOOKKEEPING_KEYS);
+        let problems = [fields.problems(), fallback.problems()].concat();
+        if problems.is_empty() {
+            Ok(parsed)
+        } else {
+            Err(problems.join("; "))
+        }
+    }
+}
+
+/// The texts of special tokens, from `tokenizer_config.json`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SpecialTokens {
+    /// Begins a text.
+    pub bos: Option<String>,
+    /// Ends a text.
+    pub eos: Option<String>,
+    /// Fills unused positions.
+    pub pad: Option<String>,
+    /// Stands for what the vocabulary lacks.
+    pub unknown: Option<String>,
+}
+
+impl SpecialTokens {
+    pub(crate) fn parse(tokenizer_config: &Map<String, Value>) -> Result<Self, String> {
+        let token = |key: &str| match tokenizer_config.get(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text.clone())),
+            // The long form: an object that also says how to strip the white space around it.
+            Some(other) => match other.get("content").and_then(Value::as_str) {
+                Some(text) => Ok(Some(text.to_owned())),
+                None => Err(format!(
+                    "{key} is neither a text nor an object with a content"
+                )),
+            },
+        };
+        Ok(Self {
+            bos: token("bos_token")?,
+            eos: token("eos_token")?,
+            pad: token("pad_token")?,
+            unknown: token("unk_token")?,
+        })
+    }
+}

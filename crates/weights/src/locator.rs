@@ -1,0 +1,226 @@
+//! Finds the directory and the manifest of the model a user asks for.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use crate::manifest::{Manifest, ManifestError, is_model_name};
+
+/// The environment variable that names a directory of manifests.
+const DIRECTORY_VARIABLE: &str = "BACKSTOP_MODELS_DIR";
+
+/// The directories in which manifests are looked for.
+#[derive(Clone, Debug)]
+pub struct ModelLocator {
+    directories: Vec<PathBuf>,
+}
+
+/// A model that was found.
+#[derive(Clone, Debug)]
+pub struct LocatedModel {
+    /// Its checkpoint directory.
+    pub directory: PathBuf,
+    /// Its manifest and where that is, if it has one.
+    pub manifest: Option<(PathBuf, Manifest)>,
+}
+
+impl LocatedModel {
+    /// The name to serve it under: the manifest's, or else the directory's.
+    pub fn name(&self) -> String {
+        match &self.manifest {
+            Some((_, manifest)) => manifest.name.clone(),
+            None => {
+                // So that `.` has the name of the directory it stands for.
+                let full = self
+                    .directory
+                    .canonicalize()
+                    .unwrap_or(self.directory.clone());
+                full.file_name()
+                    .unwrap_or_default()
+                    .to_string_lossy()
+                    .into_owned()
+            }
+        }
+    }
+}
+
+/// Why no model was found.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LocateError {
+    /// There is neither such a directory nor such a manifest.
+    #[error(
+        "there is no model {model:?}: it is not a directory with a config.json, and no manifest \
+         has that name. Known names: {}. Looked in: {}",
+        list_or(known, "none"),
+        list_or(&paths(looked_in), "nowhere")
+    )]
+    Unknown {
+        /// What was asked for.
+        model: String,
+        /// The names of the manifests found.
+        known: Vec<String>,
+        /// The directories searched.
+        looked_in: Vec<PathBuf>,
+    },
+    /// The manifest is there but its weights are not.
+    #[error(
+        "{manifest} expects weights in {directory}, which has no config.json{}",
+        advice(origin)
+    )]
+    NoWeights {
+        /// The manifest.
+        manifest: PathBuf,
+        /// Where the weights should be.
+        directory: PathBuf,
+        /// Where they are published.
+        origin: Option<String>,
+    },
+    /// The manifest cannot be used.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+}
+
+impl ModelLocator {
+    /// Searches the given directories, the first one first.
+    pub fn new(directories: Vec<PathBuf>) -> Self {
+        Self { directories }
+    }
+
+    /// Searches `BACKSTOP_MODELS_DIR`, `./models`, and where an installation keeps its models.
+    pub fn from_environment() -> Self {
+        let mut directories: Vec<PathBuf> = Vec::new();
+        if let Some(named) = std::env::var_os(DIRECTORY_VARIABLE).filter(|value| !value.is_empty())
+        {
+            directories.push(named.into());
+        }
+        directories.push("models".into());
+        let executable = std::env::current_exe().ok();
+        if let Some(beside) = executable.as_deref().and_then(Path::parent) {
+            directories.push(beside.join("models"));
+            directories.push(beside.join("../share/backstop/models"));
+        }
+        Self { directories }
+    }
+
+    /// The directories searched.
+    pub fn directories(&self) -> &[PathBuf] {
+        &self.directories
+    }
+
+    /// The manifests found, by name. Of two with one name, the one in the earlier directory counts.
+    pub fn manifests(&self) -> BTreeMap<String, PathBuf> {
+        let mut found = BTreeMap::new();
+        for directory in &self.directories {
+            // A directory that is not there holds no manifests.
+            let entries = directory.read_dir().into_iter().flatten().flatten();
+            for path in entries.map(|entry| entry.path()) {
+                let stem = path.file_stem().and_then(OsStr::to_str).map(str::to_owned);
+                if let (Some("toml"), Some(name)) = (path.extension().and_then(OsStr::to_str), stem)
+                {
+                    found.entry(name).or_insert(path);
+                }
+            }
+        }
+        found
+    }
+
+    /// Finds `model`: a checkpoint directory, a manifest's name, or the path of a manifest.
+    pub fn locate(&self, model: &str) -> Result<LocatedModel, LocateError> {
+        let path = Path::new(model);
+        if is_checkpoint(path) {
+            return Ok(LocatedModel {
+                directory: path.to_owned(),
+                manifest: manifest_of(path)?,
+            });
+        }
+        if path.extension() == Some(OsStr::new("toml")) && path.is_file() {
+            return locate_manifest(path);
+        }
+        if is_model_name(model) {
+            let file_name = format!("{model}.toml");
+            let manifests = self
+                .directories
+                .iter()
+                .map(|directory| directory.join(&file_name));
+            if let Some(path) = manifests.into_iter().find(|path| path.is_file()) {
+                return locate_manifest(&path);
+            }
+        }
+        Err(LocateError::Unknown {
+            model: model.to_owned(),
+            known: self.manifests().into_keys().collect(),
+            looked_in: self.directories.clone(),
+        })
+    }
+}
+
+fn is_checkpoint(directory: &Path) -> bool {
+    directory.join("config.json").is_file()
+}
+
+/// The manifest beside a checkpoint directory, if it is that directory's: whoever names the
+/// directory should get the same defaults and the same checks as whoever names the model.
+fn manifest_of(directory: &Path) -> Result<Option<(PathBuf, Manifest)>, ManifestError> {
+    let Ok(full) = directory.canonicalize() else {
+        return Ok(None);
+    };
+    let (Some(parent), Some(name)) = (full.parent(), full.file_name().and_then(OsStr::to_str))
+    else {
+        return Ok(None);
+    };
+    let path = parent.join(format!("{name}.toml"));
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let manifest = Manifest::read(&path)?;
+    let is_own = manifest
+        .directory(&path)
+        .canonicalize()
+        .is_ok_and(|own| own == full);
+    Ok(is_own.then_some((path, manifest)))
+}
+
+fn locate_manifest(path: &Path) -> Result<LocatedModel, LocateError> {
+    let manifest = Manifest::read(path)?;
+    let directory = manifest.directory(path);
+    if is_checkpoint(&directory) {
+        return Ok(LocatedModel {
+            directory,
+            manifest: Some((path.to_owned(), manifest)),
+        });
+    }
+    let origin = manifest
+        .repository
+        .map(|repository| match manifest.revision {
+            Some(revision) => format!("{repository} at revision {revision}"),
+            None => repository,
+        });
+    Err(LocateError::NoWeights {
+        manifest: path.to_owned(),
+        directory,
+        origin,
+    })
+}
+
+fn paths(paths: &[PathBuf]) -> Vec<String> {
+    paths
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect()
+}
+
+fn list_or(items: &[String], empty: &str) -> String {
+    if items.is_empty() {
+        empty.to_owned()
+    } else {
+        items.join(", ")
+    }
+}
+
+fn advice(origin: &Option<String>) -> String {
+    match origin {
+        Some(origin) => format!("; they are published as {origin}"),
+        None => String::new(),
+    }
+}

@@ -1,0 +1,225 @@
+//! Manifests: what is known about a supported model before its weights are read.
+
+use std::collections::BTreeMap;
+use std::path::{Component, Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::text_files::read_text;
+
+/// Longest manifest; a canary of a few thousand tokens takes a tenth of it.
+const MANIFEST_BYTES_MAX: u64 = 1 << 20;
+
+/// One supported model.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// The name users ask for; also the manifest's file name without `.toml`.
+    pub name: String,
+    /// The architecture, as `config.json` names it.
+    pub architecture: String,
+    /// Where the weights are published.
+    pub repository: Option<String>,
+    /// The pinned revision there.
+    pub revision: Option<String>,
+    /// The licence of the weights.
+    pub licence: Option<String>,
+    /// What the model is, in a sentence.
+    pub description: String,
+    /// The directory of the weights, absolute or relative to the manifest; the name if absent.
+    pub path: Option<PathBuf>,
+    /// Longest sequence, prompt and answer together, that the vendor recommends.
+    pub context_length: Option<u32>,
+    /// How to serve it unless told otherwise.
+    #[serde(default)]
+    pub serving: ServingDefaults,
+    /// The least hardware it runs on.
+    pub hardware: Option<HardwareFloor>,
+    /// What the vendor says of it.
+    #[serde(default)]
+    pub claims: Vec<Claim>,
+    /// SHA-256 of each file, in hexadecimal.
+    pub files: Option<BTreeMap<String, String>>,
+    /// A short answer that a correct server must reproduce.
+    pub canary: Option<Canary>,
+}
+
+/// Defaults of a server for one model.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServingDefaults {
+    /// Sampling temperature.
+    pub temperature: Option<f64>,
+    /// Nucleus size.
+    pub top_p: Option<f64>,
+    /// Longest sequence served.
+    pub max_model_len: Option<u32>,
+}
+
+/// The least hardware a model runs on.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HardwareFloor {
+    /// Memory of the device.
+    pub device_memory_bytes: u64,
+    /// What the number is made of.
+    pub notes: Option<String>,
+}
+
+/// Something the vendor says of a model.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Claim {
+    /// What was measured.
+    pub name: String,
+    /// The result.
+    pub value: ClaimValue,
+    /// Where it is stated.
+    pub source: String,
+    /// How it was measured, if that is stated.
+    pub method: Option<String>,
+}
+
+/// A claimed result.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(untagged)]
+pub enum ClaimValue {
+    /// A number.
+    Number(f64),
+    /// Anything else.
+    Text(String),
+}
+
+/// A prompt and the greedy answer to it.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Canary {
+    /// The prompt.
+    pub prompt_tokens: Vec<u32>,
+    /// The answer.
+    pub tokens: Vec<u32>,
+    /// The log-probability of each token of the answer.
+    pub logprobs: Vec<f32>,
+    /// How far a log-probability may be off.
+    pub tolerance: f32,
+}
+
+/// Why a manifest cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{path}: {reason}")]
+pub struct ManifestError {
+    /// The manifest.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+impl Manifest {
+    /// Reads and checks the manifest at `path`.
+    pub fn read(path: &Path) -> Result<Self, ManifestError> {
+        let error = |reason: String| ManifestError {
+            path: path.to_owned(),
+            reason,
+        };
+        let text = read_text(path, MANIFEST_BYTES_MAX)
+            .map_err(|source| error(source.to_string()))?
+            .ok_or_else(|| error("there is no such file".to_owned()))?;
+        let manifest = Self::parse(&text).map_err(error)?;
+        if path.file_stem().and_then(|stem| stem.to_str()) != Some(manifest.name.as_str()) {
+            return Err(error(format!("it must be called {}.toml", manifest.name)));
+        }
+        Ok(manifest)
+    }
+
+    /// Parses and checks the text of a manifest.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let manifest: Self = toml::from_str(text).map_err(|error| error.to_string())?;
+        manifest.check()?;
+        Ok(manifest)
+    }
+
+    /// Where the weights are, for a manifest read from `manifest_path`.
+    pub fn directory(&self, manifest_path: &Path) -> PathBuf {
+        let beside = manifest_path.parent().unwrap_or_else(|| Path::new(""));
+        // To join an absolute path gives that path.
+        beside.join(
+            self.path
+                .as_deref()
+                .unwrap_or_else(|| Path::new(&self.name)),
+        )
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if !is_model_name(&self.name) {
+            let name = &self.name;
+            return Err(format!(
+                "the name {name:?} may have letters, digits, '.', '_' and '-'"
+            ));
+        }
+        for (file, digest) in self.files.iter().flatten() {
+            let mut components = Path::new(file).components();
+            let is_plain = !file.is_empty()
+                && components.all(|component| matches!(component, Component::Normal(_)));
+            if !is_plain {
+                return Err(format!(
+                    "files: {file:?} is not a path inside the model's directory"
+                ));
+            }
+            if digest.len() != 64 || !digest.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+                return Err(format!(
+                    "files: {file:?} needs a SHA-256 digest in hexadecimal"
+                ));
+            }
+        }
+        check_serving(&self.serving)?;
+        match &self.canary {
+            Some(canary) => check_canary(canary),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Whether a text can be a model's name: it becomes a file name and a part of addresses.
+pub(crate) fn is_model_name(name: &str) -> bool {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    !name.is_empty() && !name.starts_with('.') && name.bytes().all(is_allowed)
+}
+
+fn check_serving(serving: &ServingDefaults) -> Result<(), String> {
+    if serving
+        .temperature
+        .is_some_and(|temperature| !(0.0..=10.0).contains(&temperature))
+    {
+        return Err("serving: temperature must be from 0 to 10".to_owned());
+    }
+    if serving
+        .top_p
+        .is_some_and(|top_p| !(top_p > 0.0 && top_p <= 1.0))
+    {
+        return Err("serving: top_p must be above 0 and at most 1".to_owned());
+    }
+    if serving.max_model_len == Some(0) {
+        return Err("serving: max_model_len must be at least 1".to_owned());
+    }
+    Ok(())
+}
+
+fn check_canary(canary: &Canary) -> Result<(), String> {
+    if canary.prompt_tokens.is_empty() || canary.tokens.is_empty() {
+        return Err("canary: it needs a prompt and an answer".to_owned());
+    }
+    if canary.tokens.len() != canary.logprobs.len() {
+        return Err("canary: each token needs its log-probability".to_owned());
+    }
+    if !canary
+        .logprobs
+        .iter()
+        .all(|logprob| logprob.is_finite() && *logprob <= 0.0)
+    {
+        return Err("canary: a log-probability must be finite and not positive".to_owned());
+    }
+    if !(canary.tolerance.is_finite() && canary.tolerance > 0.0) {
+        return Err("canary: the tolerance must be positive".to_owned());
+    }
+    Ok(())
+}

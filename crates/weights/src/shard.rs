@@ -1,0 +1,64 @@
+//! One weight file: opened, its header checked, its bytes read by position.
+//!
+//! Files are read, not mapped: a mapped file that another process truncates kills the reader with
+//! a signal, while a read of it returns an error that can name the tensor.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use crate::WeightsError;
+use crate::header::{HeaderEntry, HeaderError, LENGTH_FIELD_BYTES, header_length, parse_header};
+
+/// An open weight file.
+#[derive(Debug)]
+pub(crate) struct Shard {
+    pub(crate) path: PathBuf,
+    file: File,
+}
+
+impl Shard {
+    /// Opens the file and reads its header.
+    pub(crate) fn open(path: &Path) -> Result<(Self, Vec<HeaderEntry>), WeightsError> {
+        // Asked before opening: to open a pipe would wait for its writer for ever.
+        let status = std::fs::metadata(path).map_err(|source| WeightsError::io(path, source))?;
+        if !status.is_file() {
+            return Err(WeightsError::malformed(path, "not a regular file"));
+        }
+        let file = File::open(path).map_err(|source| WeightsError::io(path, source))?;
+        let file_bytes = file
+            .metadata()
+            .map_err(|source| WeightsError::io(path, source))?
+            .len();
+        let shard = Self {
+            path: path.to_owned(),
+            file,
+        };
+        let entries = shard.read_header(file_bytes)?;
+        Ok((shard, entries))
+    }
+
+    fn read_header(&self, file_bytes: u64) -> Result<Vec<HeaderEntry>, WeightsError> {
+        let header_error = |source| WeightsError::Header {
+            path: self.path.clone(),
+            source,
+        };
+        let io_error = |source| WeightsError::io(&self.path, source);
+        if file_bytes < LENGTH_FIELD_BYTES {
+            return Err(header_error(HeaderError::TooShort { file_bytes }));
+        }
+        let mut field = [0_u8; 8];
+        self.read_at(&mut field, 0).map_err(io_error)?;
+        let length = header_length(field, file_bytes).map_err(header_error)?;
+        // Bounded by HEADER_BYTES_MAX, so this is at most a few megabytes.
+        let mut header = vec![0_u8; length as usize];
+        self.read_at(&mut header, LENGTH_FIELD_BYTES)
+            .map_err(io_error)?;
+        parse_header(&header, file_bytes).map_err(header_error)
+    }
+
+    /// Fills `destination` from the given offset of the file.
+    pub(crate) fn read_at(&self, destination: &mut [u8], offset: u64) -> std::io::Result<()> {
+        self.file.read_exact_at(destination, offset)
+    }
+}

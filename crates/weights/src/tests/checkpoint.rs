@@ -1,0 +1,275 @@
+use safetensors::Dtype;
+use serde_json::json;
+
+use super::support::{Directory, assert_mentions, floats, zeros};
+use crate::{Checkpoint, ElementType};
+
+fn index(directory: &Directory, weight_map: serde_json::Value) {
+    let index = json!({"metadata": {"total_size": 1}, "weight_map": weight_map});
+    directory.write("model.safetensors.index.json", index.to_string());
+}
+
+#[test]
+fn a_single_file_is_opened() {
+    let directory = Directory::new();
+    directory.write(
+        "config.json",
+        r#"{"architectures": ["Tiny"], "hidden_size": 4}"#,
+    );
+    let tensors = [
+        zeros("b", Dtype::BF16, &[2, 4]),
+        zeros("a", Dtype::F8_E4M3, &[3]),
+    ];
+    directory.write_tensors("model.safetensors", &tensors);
+    let checkpoint = directory.open().unwrap();
+
+    let names: Vec<&str> = checkpoint
+        .tensors()
+        .map(|tensor| tensor.name.as_str())
+        .collect();
+    assert_eq!(names, ["a", "b"]);
+    assert_eq!(checkpoint.tensor("b").unwrap().shape, [2, 4]);
+    assert_eq!(
+        checkpoint.tensor("a").unwrap().element_type,
+        ElementType::F8E4M3
+    );
+    assert_eq!(checkpoint.bytes_total(), 19);
+    assert_eq!(checkpoint.architecture(), Some("Tiny"));
+    assert_eq!(checkpoint.config()["hidden_size"], 4);
+    assert_eq!(
+        checkpoint.tokenizer_path(),
+        directory.join("tokenizer.json")
+    );
+    assert_eq!(checkpoint.chat_template(), None);
+}
+
+#[test]
+fn shards_are_joined_by_the_index() {
+    let directory = Directory::with_config();
+    directory.write_tensors("one.safetensors", &[floats("a", &[1.0])]);
+    directory.write_tensors(
+        "two.safetensors",
+        &[floats("b", &[2.0]), floats("c", &[3.0])],
+    );
+    index(
+        &directory,
+        json!({"a": "one.safetensors", "b": "two.safetensors", "c": "two.safetensors"}),
+    );
+    let checkpoint = directory.open().unwrap();
+    assert_eq!(checkpoint.file_count(), 2);
+    assert_eq!(checkpoint.read("a").unwrap().bytes.as_f32(), [1.0]);
+    assert_eq!(checkpoint.read("c").unwrap().bytes.as_f32(), [3.0]);
+}
+
+#[test]
+fn missing_parts_of_a_directory_are_named() {
+    let directory = Directory::new();
+    assert_mentions(&directory.open_error(), &["there is no config.json"]);
+    directory.write("config.json", "[]");
+    assert_mentions(
+        &directory.open_error(),
+        &["config.json", "not a JSON object"],
+    );
+    directory.write("config.json", "{");
+    assert_mentions(&directory.open_error(), &["config.json", "not valid JSON"]);
+    directory.write("config.json", b"\xff");
+    assert_mentions(&directory.open_error(), &["config.json", "not UTF-8"]);
+    directory.write("config.json", "{}");
+    assert_mentions(&directory.open_error(), &["no weights"]);
+    directory.write_tensors("x.safetensors", &[floats("a", &[1.0])]);
+    assert_eq!(directory.open().unwrap().file_count(), 1);
+    directory.write_tensors("y.safetensors", &[floats("b", &[1.0])]);
+    assert_mentions(&directory.open_error(), &["2 safetensors files but no"]);
+
+    let absent = Checkpoint::open(&directory.join("absent"))
+        .unwrap_err()
+        .to_string();
+    assert_mentions(&absent, &["absent"]);
+    let file = Checkpoint::open(&directory.join("config.json"))
+        .unwrap_err()
+        .to_string();
+    assert_mentions(&file, &["not a directory"]);
+}
+
+#[test]
+fn shards_that_do_not_fit_together_are_all_named() {
+    let directory = Directory::with_config();
+    index(
+        &directory,
+        json!({"a": "one.safetensors", "b": "two.safetensors"}),
+    );
+    let message = directory.open_error();
+    assert_mentions(
+        &message,
+        &[
+            "one.safetensors, which",
+            "two.safetensors, which",
+            "missing",
+        ],
+    );
+
+    directory.write_tensors("one.safetensors", &[floats("x", &[1.0])]);
+    directory.write_tensors(
+        "two.safetensors",
+        &[floats("y", &[1.0]), floats("a", &[1.0])],
+    );
+    assert_mentions(
+        &directory.open_error(),
+        &[
+            "a is in two.safetensors, not in one.safetensors",
+            "two.safetensors lacks b",
+            "x in one.safetensors is not in the index",
+            "y in two.safetensors is not in the index",
+        ],
+    );
+
+    directory.write_tensors(
+        "one.safetensors",
+        &[floats("a", &[1.0]), floats("b", &[1.0])],
+    );
+    directory.write_tensors(
+        "two.safetensors",
+        &[floats("b", &[1.0]), floats("a", &[1.0])],
+    );
+    assert_mentions(
+        &directory.open_error(),
+        &[
+            "a is both in one.safetensors and in two.safetensors",
+            "b is both",
+        ],
+    );
+}
+
+#[test]
+fn a_bad_index_is_refused() {
+    let directory = Directory::with_config();
+    directory.write("model.safetensors.index.json", "{}");
+    assert_mentions(&directory.open_error(), &["no weight_map"]);
+    index(&directory, json!({}));
+    assert_mentions(&directory.open_error(), &["weight_map is empty"]);
+    index(&directory, json!({"a": 3}));
+    assert_mentions(&directory.open_error(), &["\"a\" has no file name"]);
+    for name in ["../secret", "/etc/passwd", "x/y", "..", ""] {
+        index(&directory, json!({ "a": name }));
+        assert_mentions(
+            &directory.open_error(),
+            &["is not the name of a file beside the index"],
+        );
+    }
+    directory.write_tensors("one.safetensors", &[floats("a", &[1.0])]);
+    directory.write_tensors("model.safetensors", &[floats("a", &[1.0])]);
+    index(&directory, json!({"a": "one.safetensors"}));
+    assert_mentions(
+        &directory.open_error(),
+        &["model.safetensors is present but the index"],
+    );
+}
+
+#[test]
+fn a_directory_in_place_of_a_weight_file_is_refused() {
+    let directory = Directory::with_config();
+    std::fs::create_dir(directory.join("x.safetensors")).unwrap();
+    assert_mentions(
+        &directory.open_error(),
+        &["x.safetensors", "not a regular file"],
+    );
+}
+
+fn with_weights() -> Directory {
+    let directory = Directory::with_config();
+    directory.write_tensors("model.safetensors", &[floats("a", &[1.0])]);
+    directory
+}
+
+#[test]
+fn overrides_merge_deeply_and_fail_whole() {
+    let directory = with_weights();
+    directory.write(
+        "config.json",
+        r#"{"a": {"b": 1, "c": 2}, "d": [1, 2], "eos_token_id": 5}"#,
+    );
+    let mut checkpoint = directory.open().unwrap();
+    checkpoint
+        .apply_overrides(&json!({"a": {"b": 9}, "d": [3], "eos_token_id": [6]}))
+        .unwrap();
+    let expected = json!({"a": {"b": 9, "c": 2}, "d": [3], "eos_token_id": [6]});
+    assert_eq!(
+        serde_json::Value::from(checkpoint.config().clone()),
+        expected
+    );
+    assert_eq!(checkpoint.generation_config().eos_token_ids, [6]);
+
+    assert!(checkpoint.apply_overrides(&json!([])).is_err());
+    let message = checkpoint
+        .apply_overrides(&json!({"x": 1, "eos_token_id": "s"}))
+        .unwrap_err()
+        .to_string();
+    assert_mentions(&message, &["overrides", "eos_token_id"]);
+    assert_eq!(
+        serde_json::Value::from(checkpoint.config().clone()),
+        expected
+    );
+}
+
+#[test]
+fn generation_defaults_fall_back_to_the_configuration() {
+    let directory = with_weights();
+    directory.write(
+        "config.json",
+        r#"{"eos_token_id": 1, "bos_token_id": 2, "pad_token_id": 3}"#,
+    );
+    let generation = directory.open().unwrap().generation_config();
+    assert_eq!(generation.eos_token_ids, [1]);
+    assert_eq!(generation.pad_token_id, Some(3));
+
+    directory.write(
+        "generation_config.json",
+        r#"{"eos_token_id": [7, 8], "bos_token_id": null, "temperature": 1, "top_p": 0.95,
+            "top_k": 40, "repetition_penalty": 1.05, "do_sample": true, "num_beams": 4,
+            "transformers_version": "5", "suppress_tokens": null}"#,
+    );
+    let generation = directory.open().unwrap().generation_config();
+    assert_eq!(generation.eos_token_ids, [7, 8]);
+    assert_eq!(generation.bos_token_id, Some(2));
+    assert_eq!(generation.temperature, Some(1.0));
+    assert_eq!(generation.top_p, Some(0.95));
+    assert_eq!(generation.top_k, Some(40));
+    assert_eq!(generation.repetition_penalty, Some(1.05));
+    assert_eq!(generation.unread_keys, ["num_beams"]);
+
+    directory.write(
+        "generation_config.json",
+        r#"{"eos_token_id": -1, "top_p": "x"}"#,
+    );
+    assert_mentions(
+        &directory.open_error(),
+        &["eos_token_id", "-1", "top_p", "\"x\""],
+    );
+}
+
+#[test]
+fn the_template_file_wins_over_the_tokenizer_configuration() {
+    let directory = with_weights();
+    directory.write(
+        "tokenizer_config.json",
+        r#"{"bos_token": "<s>", "eos_token": {"content": "</s>", "lstrip": false},
+            "chat_template": [{"name": "rag", "template": "r"},
+                              {"name": "default", "template": "old"}]}"#,
+    );
+    let checkpoint = directory.open().unwrap();
+    assert_eq!(checkpoint.chat_template(), Some("old"));
+    assert_eq!(checkpoint.special_tokens().bos.as_deref(), Some("<s>"));
+    assert_eq!(checkpoint.special_tokens().eos.as_deref(), Some("</s>"));
+    assert_eq!(checkpoint.special_tokens().pad, None);
+
+    directory.write("chat_template.jinja", "new");
+    assert_eq!(directory.open().unwrap().chat_template(), Some("new"));
+    std::fs::remove_file(directory.join("chat_template.jinja")).unwrap();
+
+    directory.write("tokenizer_config.json", r#"{"chat_template": "text"}"#);
+    assert_eq!(directory.open().unwrap().chat_template(), Some("text"));
+    directory.write("tokenizer_config.json", r#"{"chat_template": []}"#);
+    assert_mentions(&directory.open_error(), &["no template named default"]);
+    directory.write("tokenizer_config.json", r#"{"bos_token": 4}"#);
+    assert_mentions(&directory.open_error(), &["bos_token"]);
+}

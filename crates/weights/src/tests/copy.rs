@@ -1,0 +1,144 @@
+use std::fs::OpenOptions;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use safetensors::Dtype;
+
+use super::support::{Directory, Tensor, assert_mentions, floats, zeros};
+use crate::{CopyJob, LoadProblem};
+
+/// A BF16 tensor long enough to be copied in several chunks, counting up without a NaN.
+fn long_tensor(name: &str) -> Tensor {
+    let count = 6 << 20;
+    let bytes = (0..count)
+        .flat_map(|i: u32| ((i % 0x7f00) as u16).to_le_bytes())
+        .collect();
+    Tensor {
+        name: name.to_owned(),
+        dtype: Dtype::BF16,
+        shape: vec![count as usize],
+        bytes,
+    }
+}
+
+fn job<'a>(name: &str, destination: &'a mut [u8]) -> CopyJob<'a> {
+    CopyJob {
+        name: name.to_owned(),
+        destination,
+    }
+}
+
+#[test]
+fn tensors_are_fused_into_one_buffer_with_progress() {
+    let directory = Directory::with_config();
+    let long = long_tensor("long");
+    let tensors = [
+        long,
+        floats("one", &[1.0, 2.0]),
+        zeros("empty", Dtype::F32, &[0, 4]),
+    ];
+    directory.write_tensors("model.safetensors", &tensors);
+    let checkpoint = directory.open().unwrap();
+
+    let [long, one, _] = tensors;
+    let mut fused = vec![0xaa; long.bytes.len() + one.bytes.len()];
+    let (first, second) = fused.split_at_mut(one.bytes.len());
+    let seen = AtomicU64::new(0);
+    checkpoint
+        .copy_all(
+            vec![
+                job("one", first),
+                job("long", second),
+                job("empty", &mut []),
+            ],
+            &|bytes| {
+                seen.fetch_max(bytes, Ordering::Relaxed);
+            },
+        )
+        .unwrap();
+    assert_eq!(seen.into_inner(), fused.len() as u64);
+    assert!(fused == [one.bytes, long.bytes].concat());
+    assert!(checkpoint.read("empty").unwrap().bytes.is_empty());
+}
+
+#[test]
+fn jobs_that_cannot_be_done_are_all_named_and_nothing_is_copied() {
+    let directory = Directory::with_config();
+    directory.write_tensors(
+        "model.safetensors",
+        &[floats("a", &[1.0]), floats("b", &[2.0])],
+    );
+    let checkpoint = directory.open().unwrap();
+    let (mut right, mut short) = ([9; 4], [9; 3]);
+    let jobs = vec![
+        job("a", &mut right),
+        job("b", &mut short),
+        job("c", &mut []),
+    ];
+    let error = checkpoint.copy_all(jobs, &|_| {}).unwrap_err();
+    assert_eq!(error.problems.len(), 2);
+    let message = error.to_string();
+    assert_mentions(
+        &message,
+        &["b has 4 bytes but its destination has 3", "c is not in the"],
+    );
+    assert_eq!(right, [9; 4]);
+    assert!(checkpoint.read("c").is_err());
+}
+
+#[test]
+fn every_tensor_that_is_not_finite_is_named_with_its_first_bad_element() {
+    let directory = Directory::with_config();
+    let mut long = long_tensor("long");
+    // Two bad values in different chunks: the earlier counts.
+    for index in [5_000_000, 3_000_001] {
+        long.bytes[2 * index..2 * index + 2].copy_from_slice(&0x7f80_u16.to_le_bytes());
+    }
+    let mut eight = zeros("eight", Dtype::F8_E4M3, &[3]);
+    eight.bytes[2] = 0xff;
+    let tensors = [
+        long,
+        eight,
+        floats("good", &[1.0]),
+        floats("nan", &[0.0, f32::NAN]),
+    ];
+    directory.write_tensors("model.safetensors", &tensors);
+    let checkpoint = directory.open().unwrap();
+
+    let mut buffers: Vec<Vec<u8>> = tensors.iter().map(|t| vec![0; t.bytes.len()]).collect();
+    let jobs = tensors
+        .iter()
+        .zip(&mut buffers)
+        .map(|(tensor, to)| job(&tensor.name, to))
+        .collect();
+    let error = checkpoint.copy_all(jobs, &|_| {}).unwrap_err();
+    let found: Vec<(&str, u64)> = error
+        .problems
+        .iter()
+        .map(|problem| match problem {
+            LoadProblem::NotFinite { name, index } => (name.as_str(), *index),
+            other => panic!("{other}"),
+        })
+        .collect();
+    assert_eq!(found, [("long", 3_000_001), ("eight", 2), ("nan", 1)]);
+}
+
+#[test]
+fn a_file_truncated_after_opening_is_an_error() {
+    let directory = Directory::with_config();
+    directory.write_tensors(
+        "model.safetensors",
+        &[floats("a", &[1.0]), floats("b", &[2.0])],
+    );
+    let checkpoint = directory.open().unwrap();
+    let path = directory.join("model.safetensors");
+    let length = path.metadata().unwrap().len();
+    OpenOptions::new()
+        .write(true)
+        .open(&path)
+        .unwrap()
+        .set_len(length - 1)
+        .unwrap();
+    assert!(checkpoint.read("a").is_ok());
+    let message = checkpoint.read("b").unwrap_err().to_string();
+    assert_mentions(&message, &["b cannot be read from", "model.safetensors"]);
+}

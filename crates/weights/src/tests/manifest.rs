@@ -1,0 +1,211 @@
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::support::{Directory, assert_mentions};
+use crate::{ClaimValue, Manifest, ModelLocator, verify_digests};
+
+const SMALL: &str = "name = \"tiny\"\narchitecture = \"Tiny\"\ndescription = \"A model.\"\n";
+
+#[test]
+fn the_manifests_of_the_repository_are_valid() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models");
+    let manifests = ModelLocator::new(vec![directory]).manifests();
+    for name in ["demo", "north-mini-code"] {
+        assert!(manifests.contains_key(name), "{name}");
+    }
+    for path in manifests.values() {
+        Manifest::read(path).unwrap();
+    }
+}
+
+#[test]
+fn a_full_manifest_is_read() {
+    let digest = "0".repeat(64);
+    let text = format!(
+        r#"{SMALL}
+        repository = "someone/tiny"
+        revision = "abc"
+        licence = "Apache-2.0"
+        path = "weights"
+        context_length = 4096
+        serving = {{ temperature = 1.0, top_p = 0.95, max_model_len = 2048 }}
+        hardware = {{ device_memory_bytes = 1000, notes = "weights alone" }}
+        claims = [
+            {{ name = "A", value = 67.6, source = "card", method = "once" }},
+            {{ name = "B", value = 3, source = "card" }},
+            {{ name = "C", value = "good", source = "card" }},
+        ]
+        [files]
+        "config.json" = "{digest}"
+        [canary]
+        prompt_tokens = [1, 2]
+        tokens = [3]
+        logprobs = [-0.5]
+        tolerance = 0.01
+        "#
+    );
+    let manifest = Manifest::parse(&text).unwrap();
+    assert_eq!(manifest.serving.top_p, Some(0.95));
+    assert_eq!(manifest.claims[1].value, ClaimValue::Number(3.0));
+    assert_eq!(
+        manifest.claims[2].value,
+        ClaimValue::Text("good".to_owned())
+    );
+    assert_eq!(
+        manifest.directory(Path::new("/m/tiny.toml")),
+        PathBuf::from("/m/weights")
+    );
+    let small = Manifest::parse(SMALL).unwrap();
+    assert_eq!(
+        small.directory(Path::new("/m/tiny.toml")),
+        PathBuf::from("/m/tiny")
+    );
+}
+
+#[test]
+fn bad_manifests_are_refused() {
+    for (addition, part) in [
+        ("colour = 1", "colour"),
+        ("serving = { beams = 1 }", "beams"),
+        ("serving = { top_p = 1.5 }", "top_p"),
+        ("serving = { temperature = nan }", "temperature"),
+        ("serving = { max_model_len = 0 }", "max_model_len"),
+        ("hardware = { notes = \"x\" }", "device_memory_bytes"),
+        ("[files]\n\"../x\" = \"00\"", "../x"),
+        ("[files]\n\"/x\" = \"00\"", "/x"),
+        ("[files]\n\"x\" = \"00\"", "SHA-256"),
+        (
+            "canary = { prompt_tokens = [1], tokens = [1], logprobs = [], tolerance = 1 }",
+            "canary",
+        ),
+        (
+            "canary = { prompt_tokens = [1], tokens = [1], logprobs = [0.5], tolerance = 1 }",
+            "posit",
+        ),
+        (
+            "canary = { prompt_tokens = [1], tokens = [1], logprobs = [-1], tolerance = 0 }",
+            "toler",
+        ),
+        (
+            "canary = { prompt_tokens = [], tokens = [1], logprobs = [-1], tolerance = 1 }",
+            "prompt",
+        ),
+    ] {
+        let error = Manifest::parse(&format!("{SMALL}{addition}")).unwrap_err();
+        assert_mentions(&error, &[part]);
+    }
+    for name in ["", "a/b", "..", ".hidden", "a b"] {
+        assert!(
+            Manifest::parse(&SMALL.replace("tiny", name)).is_err(),
+            "{name}"
+        );
+    }
+    assert!(Manifest::parse("name = \"x\"").is_err());
+}
+
+#[test]
+fn models_are_located_by_directory_by_name_and_by_manifest() {
+    let (first, second) = (Directory::new(), Directory::new());
+    second.write("tiny.toml", SMALL);
+    second.write("tiny/config.json", "{}");
+    second.write("bare/config.json", "{}");
+    let directories = vec![
+        first.join("absent"),
+        first.to_path_buf(),
+        second.to_path_buf(),
+    ];
+    let locator = ModelLocator::new(directories);
+
+    let by_name = locator.locate("tiny").unwrap();
+    assert_eq!(by_name.directory, second.join("tiny"));
+    assert_eq!(by_name.name(), "tiny");
+    let by_manifest = locator
+        .locate(second.join("tiny.toml").to_str().unwrap())
+        .unwrap();
+    assert_eq!(by_manifest.directory, by_name.directory);
+    let by_directory = locator
+        .locate(second.join("tiny").to_str().unwrap())
+        .unwrap();
+    assert_eq!(by_directory.manifest.unwrap().1.name, "tiny");
+    let bare = locator
+        .locate(second.join("bare").to_str().unwrap())
+        .unwrap();
+    assert!(bare.manifest.is_none());
+    assert_eq!(bare.name(), "bare");
+
+    // The earlier directory wins.
+    first.write("tiny.toml", SMALL);
+    first.write("tiny/config.json", "{}");
+    assert_eq!(
+        locator.locate("tiny").unwrap().directory,
+        first.join("tiny")
+    );
+}
+
+#[test]
+fn a_failed_search_says_what_there_is_and_where_it_looked() {
+    let directory = Directory::new();
+    directory.write(
+        "tiny.toml",
+        format!("{SMALL}repository = \"someone/tiny\"\nrevision = \"r1\""),
+    );
+    directory.write("other.toml", SMALL);
+    let locator = ModelLocator::new(vec![directory.to_path_buf()]);
+    let shown = directory.display().to_string();
+    for unknown in ["huge", "../tiny", "", "a/b"] {
+        let message = locator.locate(unknown).unwrap_err().to_string();
+        assert_mentions(&message, &["Known names: other, tiny", &shown]);
+    }
+    let message = locator.locate("tiny").unwrap_err().to_string();
+    assert_mentions(
+        &message,
+        &["tiny.toml", "no config.json", "someone/tiny at revision r1"],
+    );
+    let message = locator.locate("other").unwrap_err().to_string();
+    assert_mentions(&message, &["it must be called tiny.toml"]);
+}
+
+#[test]
+fn the_usual_places_are_searched() {
+    let locator = ModelLocator::from_environment();
+    assert!(locator.directories().contains(&PathBuf::from("models")));
+    assert!(
+        locator
+            .directories()
+            .iter()
+            .any(|path| path.ends_with("share/backstop/models"))
+    );
+}
+
+#[test]
+fn digests_are_verified() {
+    let directory = Directory::new();
+    directory.write("config.json", "abc");
+    directory.write("deep/x", "");
+    let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    let empty = "E3B0C44298FC1C149AFBF4C8996FB92427AE41E4649B934CA495991B7852B855";
+    let mut digests: BTreeMap<String, String> = [("config.json", abc), ("deep/x", empty)]
+        .map(|(n, d)| (n.into(), d.into()))
+        .into();
+    let done = AtomicU64::new(0);
+    verify_digests(&directory, &digests, &|bytes| {
+        done.fetch_max(bytes, Ordering::Relaxed);
+    })
+    .unwrap();
+    assert_eq!(done.into_inner(), 3);
+
+    directory.write("deep/x", "changed");
+    directory.write("surplus.safetensors", "x");
+    digests.insert("absent".to_owned(), abc.to_owned());
+    let error = verify_digests(&directory, &digests, &|_| {}).unwrap_err();
+    assert_eq!(error.problems.len(), 3);
+    assert_mentions(
+        &error.to_string(),
+        &[
+            "absent cannot be read",
+            "deep/x has digest",
+            "surplus.safetensors has no digest",
+        ],
+    );
+}

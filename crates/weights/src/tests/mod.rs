@@ -1,0 +1,12 @@
+//! Tests of the crate, over checkpoints that they write.
+
+mod support;
+
+mod aligned;
+mod census;
+mod checkpoint;
+mod copy;
+mod header;
+mod manifest;
+mod quantization;
+mod strict_fields;
