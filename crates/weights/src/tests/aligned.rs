@@ -1,3 +1,5 @@
+//! Aligned buffers, their typed views, and the search for values that are not finite.
+
 use half::bf16;
 
 use crate::{ALIGNMENT_BYTES, AlignedBytes, ElementType, check_finite};

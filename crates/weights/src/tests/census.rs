@@ -1,3 +1,5 @@
+//! The comparison of expected tensors with those there are.
+
 use safetensors::Dtype;
 
 use super::support::{Directory, assert_mentions, zeros};

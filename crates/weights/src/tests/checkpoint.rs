@@ -1,3 +1,5 @@
+//! Opening directories: weight files, text files, overrides.
+
 use safetensors::Dtype;
 use serde_json::json;
 

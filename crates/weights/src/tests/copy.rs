@@ -1,3 +1,5 @@
+//! Copying tensors, and every way in which that fails.
+
 use std::fs::OpenOptions;
 use std::sync::atomic::{AtomicU64, Ordering};
 

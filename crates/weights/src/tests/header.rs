@@ -1,3 +1,5 @@
+//! Headers of weight files: each defect by name, and arbitrary bytes against the reference.
+
 use proptest::prelude::*;
 use safetensors::{Dtype, SafeTensors};
 

@@ -1,3 +1,5 @@
+//! Manifests, the search for models, and digests.
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};

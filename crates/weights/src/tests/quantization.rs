@@ -1,3 +1,5 @@
+//! The one quantisation scheme that is accepted, and all that are refused.
+
 use safetensors::Dtype;
 use serde_json::{Value, json};
 
@@ -77,10 +79,11 @@ fn modules_are_matched_as_python_matches_them() {
 type Deviation = (&'static str, &'static str, &'static str);
 
 #[track_caller]
-fn assert_refused(deviations: &[Deviation]) {
+fn assert_refused(prefix: &str, deviations: &[Deviation]) {
     for (pointer, value, part) in deviations {
         let mut section = fp8();
-        *section.pointer_mut(pointer).unwrap() = serde_json::from_str(value).unwrap();
+        *section.pointer_mut(&format!("{prefix}{pointer}")).unwrap() =
+            serde_json::from_str(value).unwrap();
         let message = parse(&section).unwrap_err();
         assert_mentions(&message, &["compressed-tensors", part, "supported are"]);
     }
@@ -88,37 +91,40 @@ fn assert_refused(deviations: &[Deviation]) {
 
 #[test]
 fn each_deviation_of_the_section_is_refused_by_name() {
-    assert_refused(&[
-        (
-            "/format",
-            r#""nvfp4-pack-quantized""#,
-            "format is \"nvfp4-pack-quantized\"",
-        ),
-        ("/format", "null", "format is missing"),
-        (
-            "/kv_cache_scheme",
-            r#"{"num_bits": 8}"#,
-            "quantised KV cache",
-        ),
-        (
-            "/sparsity_config",
-            r#"{"format": "sparse"}"#,
-            "sparsity_config is",
-        ),
-        (
-            "/transform_config",
-            r#"{"config_groups": {}}"#,
-            "transform_config is",
-        ),
-        (
-            "/ignore",
-            r#"["re:(?!x)"]"#,
-            "\"re:(?!x)\" cannot be understood",
-        ),
-        ("/ignore", r#""lm_head""#, "ignore must be a list of texts"),
-        ("/config_groups", "{}", "config_groups is missing"),
-        ("/config_groups/group_0", "3", "group_0 is not an object"),
-    ]);
+    assert_refused(
+        "",
+        &[
+            (
+                "/format",
+                r#""nvfp4-pack-quantized""#,
+                "format is \"nvfp4-pack-quantized\"",
+            ),
+            ("/format", "null", "format is missing"),
+            (
+                "/kv_cache_scheme",
+                r#"{"num_bits": 8}"#,
+                "quantised KV cache",
+            ),
+            (
+                "/sparsity_config",
+                r#"{"format": "sparse"}"#,
+                "sparsity_config is",
+            ),
+            (
+                "/transform_config",
+                r#"{"config_groups": {}}"#,
+                "transform_config is",
+            ),
+            (
+                "/ignore",
+                r#"["re:(?!x)"]"#,
+                "\"re:(?!x)\" cannot be understood",
+            ),
+            ("/ignore", r#""lm_head""#, "ignore must be a list of texts"),
+            ("/config_groups", "{}", "config_groups is missing"),
+            ("/config_groups/group_0", "3", "group_0 is not an object"),
+        ],
+    );
     let mut section = fp8();
     section["rotation"] = json!("hadamard");
     assert_mentions(
@@ -129,83 +135,27 @@ fn each_deviation_of_the_section_is_refused_by_name() {
 
 #[test]
 fn each_deviation_of_a_group_is_refused_by_name() {
-    assert_refused(&[
-        (
-            "/config_groups/group_0/targets",
-            "[]",
-            "targets names no modules",
-        ),
-        (
-            "/config_groups/group_0/weights",
-            "null",
-            "weights is missing",
-        ),
-        (
-            "/config_groups/group_0/weights/num_bits",
-            "4",
-            "num_bits is 4",
-        ),
-        (
-            "/config_groups/group_0/weights/type",
-            r#""int""#,
-            "type is \"int\"",
-        ),
-        (
-            "/config_groups/group_0/weights/strategy",
-            r#""block""#,
-            "strategy is \"block\"",
-        ),
-        (
-            "/config_groups/group_0/weights/strategy",
-            "null",
-            "strategy is missing",
-        ),
-        (
-            "/config_groups/group_0/weights/symmetric",
-            "false",
-            "symmetric is false",
-        ),
-        (
-            "/config_groups/group_0/weights/dynamic",
-            "true",
-            "dynamic is true",
-        ),
-        (
-            "/config_groups/group_0/weights/group_size",
-            "128",
-            "group_size is 128",
-        ),
-        (
-            "/config_groups/group_0/weights/block_structure",
-            "[128]",
-            "block_structure is",
-        ),
-        (
-            "/config_groups/group_0/weights/actorder",
-            r#""group""#,
-            "actorder is",
-        ),
-        (
-            "/config_groups/group_0/output_activations",
-            "{}",
-            "output_activations is",
-        ),
-        (
-            "/config_groups/group_0/input_activations",
-            "null",
-            "input_activations is missing",
-        ),
-        (
-            "/config_groups/group_0/input_activations/dynamic",
-            "false",
-            "dynamic is false",
-        ),
-        (
-            "/config_groups/group_0/input_activations/strategy",
-            r#""tensor""#,
-            "strategy is",
-        ),
-    ]);
+    const GROUP: &str = "/config_groups/group_0";
+    assert_refused(
+        GROUP,
+        &[
+            ("/targets", "[]", "targets names no modules"),
+            ("/weights", "null", "weights is missing"),
+            ("/weights/num_bits", "4", "num_bits is 4"),
+            ("/weights/type", r#""int""#, "type is \"int\""),
+            ("/weights/strategy", r#""block""#, "strategy is \"block\""),
+            ("/weights/strategy", "null", "strategy is missing"),
+            ("/weights/symmetric", "false", "symmetric is false"),
+            ("/weights/dynamic", "true", "dynamic is true"),
+            ("/weights/group_size", "128", "group_size is 128"),
+            ("/weights/block_structure", "[128]", "block_structure is"),
+            ("/weights/actorder", r#""group""#, "actorder is"),
+            ("/output_activations", "{}", "output_activations is"),
+            ("/input_activations", "null", "input_activations is missing"),
+            ("/input_activations/dynamic", "false", "dynamic is false"),
+            ("/input_activations/strategy", r#""tensor""#, "strategy is"),
+        ],
+    );
 }
 
 #[test]

@@ -1,3 +1,5 @@
+//! Reading configurations strictly.
+
 use serde_json::{Map, Value, json};
 
 use super::support::assert_mentions;
