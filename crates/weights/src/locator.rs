@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
+use crate::digests::{DigestError, verify_digests};
 use crate::manifest::{Manifest, ManifestError, is_model_name};
 
 /// The environment variable that names a directory of manifests.
@@ -25,6 +26,18 @@ pub struct LocatedModel {
 }
 
 impl LocatedModel {
+    /// Verifies the files against the manifest; false if there are no digests to verify them by.
+    pub fn verify_digests(&self, progress: &(dyn Fn(u64) + Sync)) -> Result<bool, DigestError> {
+        match self
+            .manifest
+            .as_ref()
+            .and_then(|(_, manifest)| manifest.files.as_ref())
+        {
+            Some(digests) => verify_digests(&self.directory, digests, progress).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
     /// The name to serve it under: the manifest's, or else the directory's.
     pub fn name(&self) -> String {
         match &self.manifest {

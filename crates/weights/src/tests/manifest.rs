@@ -122,6 +122,7 @@ fn models_are_located_by_directory_by_name_and_by_manifest() {
     let by_name = locator.locate("tiny").unwrap();
     assert_eq!(by_name.directory, second.join("tiny"));
     assert_eq!(by_name.name(), "tiny");
+    assert!(!by_name.verify_digests(&|_| {}).unwrap());
     let by_manifest = locator
         .locate(second.join("tiny.toml").to_str().unwrap())
         .unwrap();
@@ -143,6 +144,24 @@ fn models_are_located_by_directory_by_name_and_by_manifest() {
         locator.locate("tiny").unwrap().directory,
         first.join("tiny")
     );
+}
+
+#[test]
+fn a_located_model_is_verified_by_its_manifest() {
+    let directory = Directory::new();
+    directory.write("tiny/config.json", "abc");
+    for (digit, is_right) in [("5ad", true), ("5ae", false)] {
+        let start = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f2001";
+        let files = format!("[files]\n\"config.json\" = \"{start}{digit}\"");
+        directory.write("tiny.toml", format!("{SMALL}{files}"));
+        let model = ModelLocator::new(vec![directory.to_path_buf()])
+            .locate("tiny")
+            .unwrap();
+        assert_eq!(
+            model.verify_digests(&|_| {}).is_ok_and(|verified| verified),
+            is_right
+        );
+    }
 }
 
 #[test]
