@@ -1,0 +1,6 @@
+//! The scheduler's promises, one test each.
+
+mod batching;
+mod common;
+mod memory;
+mod pipeline;
