@@ -1,1 +1,26 @@
-//! Tokenizer, chat template, incremental decoding and output parsing.
+//! Text in, text out: the tokenizer and the chat template turn a request into token ids; the
+//! incremental detokenizer, the stop matcher and the output parsers turn sampled tokens back into
+//! what the client sees.
+//!
+//! [`TextStream`] ties the way back together and is what a server uses per answer; the parts are
+//! public because they are useful and testable on their own.
+//!
+//! Invariant: nothing here reads a clock, makes a random number or panics, whatever the input.
+//! The current time and the seed of tool call ids come in as values.
+
+mod detokenize;
+pub mod format;
+mod stop;
+mod stream;
+mod template;
+mod tokenizer;
+
+pub use detokenize::IncrementalDetokenizer;
+pub use format::{
+    ChatFormat, OutputParser, ParsedEvent, ParsedMessage, ParsedToolCall, ParserOptions,
+    ToolCallIds, chat_format,
+};
+pub use stop::{StopMatch, StopMatcher};
+pub use stream::{StreamDelta, StreamOptions, TextStream};
+pub use template::{ChatTemplate, ChatTemplateInput, ContentFormat, TemplateError};
+pub use tokenizer::{Tokenizer, TokenizerError};

@@ -1,0 +1,106 @@
+//! Chat formats: how a model family marks reasoning, answer text and tool calls in its output.
+//!
+//! Each format is one file and one line in [`FORMATS`].
+//!
+//! The crates `tool-parser` and `reasoning-parser` (1.10.0) were read and not taken. Their Cohere
+//! parsers are two independent passes: the first has no way to start inside a thinking block as
+//! the command-4 prompt does, except a switch of the generic base class, and the second drops an
+//! action whose JSON is malformed, emits nothing of a call before `<|END_ACTION|>`, re-serialises
+//! unstreamed arguments (so they differ from the streamed ones) and lets a tag through that is
+//! split across two pieces of text. Together they bring about two hundred crates, among them a
+//! Python parser, an async runtime and a second set of protocol types.
+
+mod action;
+mod cohere_cmd4;
+mod event;
+mod plain;
+mod tags;
+
+pub(crate) use event::push_merged;
+pub use event::{ParsedEvent, ParsedMessage, ParsedToolCall, ToolCallIds};
+
+/// The formats that are known. Architectures and model manifests name them by id.
+pub static FORMATS: &[ChatFormat] = &[cohere_cmd4::FORMAT, plain::FORMAT];
+
+/// Finds a format by its id.
+pub fn chat_format(id: &str) -> Option<&'static ChatFormat> {
+    FORMATS.iter().find(|format| format.id == id)
+}
+
+/// One chat format.
+#[derive(Debug)]
+pub struct ChatFormat {
+    /// Stable name, such as `cohere_cmd4`.
+    pub id: &'static str,
+    reasoning_opener: Option<&'static str>,
+    build: fn(ParserOptions) -> Box<dyn OutputParser>,
+}
+
+impl ChatFormat {
+    /// Whether an answer to this rendered prompt begins inside a reasoning section, because the
+    /// prompt ends by opening one.
+    pub fn starts_in_reasoning(&self, prompt: &str) -> bool {
+        self.reasoning_opener
+            .is_some_and(|opener| prompt.trim_end().ends_with(opener))
+    }
+
+    /// Makes the parser for one answer.
+    pub fn parser(&self, options: ParserOptions) -> Box<dyn OutputParser> {
+        (self.build)(options)
+    }
+}
+
+/// What a parser needs to know about the request.
+#[derive(Clone, Debug, Default)]
+pub struct ParserOptions {
+    /// The answer begins inside a reasoning section; see [`ChatFormat::starts_in_reasoning`].
+    pub starts_in_reasoning: bool,
+    /// Report tool calls. Without it the text of a tool call is content, without its tags.
+    pub parse_tools: bool,
+    /// Where ids of tool calls come from.
+    pub tool_call_ids: ToolCallIds,
+}
+
+/// Splits one answer into reasoning, content and tool calls.
+///
+/// What the events of an answer add up to depends on the text alone, never on how it was cut into
+/// pieces; a server that doesn't stream pushes the whole text and gets the same.
+pub trait OutputParser: Send {
+    /// Adds text and returns what is now certain.
+    fn push(&mut self, text: &str) -> Vec<ParsedEvent>;
+
+    /// Ends the answer, complete or cut off, and returns what was held back.
+    fn finish(&mut self) -> Vec<ParsedEvent>;
+
+    /// Marks that this parser acts on. They must reach it even where the vocabulary counts them
+    /// as special tokens, which are otherwise left out of the text.
+    fn tags(&self) -> &'static [&'static str];
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{FORMATS, chat_format};
+
+    #[test]
+    fn ids_are_unique_and_found() {
+        for (index, format) in FORMATS.iter().enumerate() {
+            assert!(FORMATS[..index].iter().all(|other| other.id != format.id));
+            assert_eq!(chat_format(format.id).unwrap().id, format.id);
+        }
+        assert!(chat_format("nonsense").is_none());
+    }
+
+    #[test]
+    fn the_end_of_the_prompt_tells_where_the_answer_begins() {
+        let cmd4 = chat_format("cohere_cmd4").unwrap();
+        assert!(cmd4.starts_in_reasoning("<|CHATBOT_TOKEN|><|START_THINKING|>"));
+        assert!(cmd4.starts_in_reasoning("<|START_THINKING|>\n"));
+        assert!(!cmd4.starts_in_reasoning("<|START_THINKING|><|END_THINKING|>"));
+        assert!(!cmd4.starts_in_reasoning(""));
+        assert!(
+            !chat_format("plain")
+                .unwrap()
+                .starts_in_reasoning("<|START_THINKING|>")
+        );
+    }
+}

@@ -1,0 +1,113 @@
+//! One answer on its way back: tokens to text, stop strings, reasoning, content and tool calls.
+
+use std::sync::Arc;
+
+use backstop_types::TokenId;
+
+use crate::format::{OutputParser, ParsedEvent, push_merged};
+use crate::{IncrementalDetokenizer, StopMatcher, Tokenizer};
+
+/// How one answer is turned into events.
+pub struct StreamOptions {
+    /// Strings that end the answer. They are looked for in the raw text, reasoning, tool calls
+    /// and tags included, before it is parsed, as vLLM does.
+    pub stop: Vec<String>,
+    /// Keep the stop string that ended the answer in the text.
+    pub include_stop: bool,
+    /// Leave special tokens out, except those that the parser needs.
+    pub skip_special_tokens: bool,
+    /// Tokens that are never shown: those that end a turn, and the request's own stop tokens.
+    pub hidden_tokens: Vec<TokenId>,
+    /// Splits the text; see [`ChatFormat::parser`](crate::ChatFormat::parser).
+    pub parser: Box<dyn OutputParser>,
+}
+
+/// Turns one answer's tokens into events.
+pub struct TextStream {
+    tokenizer: Arc<Tokenizer>,
+    detokenizer: IncrementalDetokenizer,
+    stop: StopMatcher,
+    stopped: bool,
+    skip_special_tokens: bool,
+    hidden_tokens: Vec<TokenId>,
+    /// Special tokens that are shown to the parser all the same.
+    parser_tokens: Vec<TokenId>,
+    parser: Box<dyn OutputParser>,
+}
+
+/// What one token brought.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StreamDelta {
+    /// What is new, in order; deltas of the same kind are merged.
+    pub events: Vec<ParsedEvent>,
+    /// The stop string that the answer ran into. Tokens after it are ignored.
+    pub stopped: Option<String>,
+}
+
+impl TextStream {
+    /// Begins an answer.
+    pub fn new(tokenizer: Arc<Tokenizer>, options: StreamOptions) -> Self {
+        let tags = options.parser.tags().iter();
+        Self {
+            detokenizer: IncrementalDetokenizer::new(false),
+            stop: StopMatcher::new(options.stop, options.include_stop),
+            stopped: false,
+            skip_special_tokens: options.skip_special_tokens,
+            hidden_tokens: options.hidden_tokens,
+            parser_tokens: tags.filter_map(|tag| tokenizer.token_to_id(tag)).collect(),
+            parser: options.parser,
+            tokenizer,
+        }
+    }
+
+    /// Adds a token.
+    pub fn push(&mut self, token: TokenId) -> StreamDelta {
+        if self.stopped || !self.is_shown(token) {
+            return StreamDelta::default();
+        }
+        let text = self.detokenizer.push(&self.tokenizer, token);
+        if text.is_empty() {
+            return StreamDelta::default();
+        }
+        self.push_text(&text)
+    }
+
+    /// Ends the answer and returns what was held back. A second call returns nothing.
+    pub fn finish(&mut self) -> Vec<ParsedEvent> {
+        let mut events = Vec::new();
+        if !self.stopped {
+            let rest = self.detokenizer.finish();
+            events = self.push_text(&rest).events;
+            // A stop string that matched here has emptied the matcher.
+            let held = self.stop.finish();
+            self.stopped = true;
+            for event in self.parser.push(&held) {
+                push_merged(&mut events, event);
+            }
+        }
+        for event in self.parser.finish() {
+            push_merged(&mut events, event);
+        }
+        events
+    }
+
+    fn is_shown(&self, token: TokenId) -> bool {
+        let skipped = self.skip_special_tokens
+            && self.tokenizer.is_special(token)
+            && !self.parser_tokens.contains(&token);
+        !skipped && !self.hidden_tokens.contains(&token)
+    }
+
+    fn push_text(&mut self, text: &str) -> StreamDelta {
+        let found = self.stop.push(text);
+        self.stopped |= found.stopped.is_some();
+        let mut events = Vec::new();
+        for event in self.parser.push(&found.text) {
+            push_merged(&mut events, event);
+        }
+        StreamDelta {
+            events,
+            stopped: found.stopped,
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! Renders a chat as the model's prompt, with the semantics of Hugging Face's chat templates.
+//!
+//! Those are Jinja2 templates with `trim_blocks`, `lstrip_blocks`, loop controls, Python's methods
+//! on strings and maps, a `tojson` like `json.dumps`, `raise_exception` and `strftime_now`.
+//! `{% generation %}` blocks, which matter in training alone, are read as if they weren't there.
+
+mod clock;
+mod json;
+mod messages;
+
+use std::collections::BTreeMap;
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Value as JinjaValue, ValueKind};
+use minijinja::{Environment, Error, ErrorKind};
+use serde_json::{Map, Value};
+
+pub use self::messages::ContentFormat;
+
+/// Instructions that one rendering may take; a long chat needs some hundred thousand.
+const FUEL: u64 = 50_000_000;
+const RECURSION_LIMIT: usize = 200;
+const NAME: &str = "chat_template";
+/// Where `strftime_now` finds the time.
+const NOW: &str = "__now_unix_seconds";
+
+/// Why a chat could not be rendered.
+#[derive(Debug, thiserror::Error)]
+pub enum TemplateError {
+    /// The template itself is broken; found when it is loaded.
+    #[error("chat template cannot be parsed: {0}")]
+    Syntax(String),
+    /// The template refuses this chat, in its author's words: the request is at fault.
+    #[error("{0}")]
+    Raised(String),
+    /// A message has a content part of a kind that can't be given to the model.
+    #[error("content part of type `{0}` is not supported by this model's chat template")]
+    UnsupportedContent(String),
+    /// Rendering took more than it may.
+    #[error("chat template did not finish within its limits")]
+    Limit,
+    /// The template failed in another way.
+    #[error("chat template failed: {0}")]
+    Failed(String),
+}
+
+/// Everything that a template may look at.
+#[derive(Clone, Debug, Default)]
+pub struct ChatTemplateInput {
+    /// The messages, as the OpenAI API writes them.
+    pub messages: Vec<Value>,
+    /// The tools on offer, as the OpenAI API writes them.
+    pub tools: Option<Vec<Value>>,
+    /// Documents to ground the answer in.
+    pub documents: Option<Vec<Value>>,
+    /// End with the opening of the assistant's turn.
+    pub add_generation_prompt: bool,
+    /// Text of the beginning-of-sequence token.
+    pub bos_token: Option<String>,
+    /// Text of the end-of-sequence token.
+    pub eos_token: Option<String>,
+    /// Further variables (`reasoning_effort`, `chat_template_kwargs` …). They cannot replace the
+    /// ones above, except the special tokens.
+    pub extra: Map<String, Value>,
+    /// The time that `strftime_now` shows, in UTC. Given, not read, so that a prompt can be
+    /// reproduced.
+    pub now_unix_seconds: i64,
+}
+
+/// A model's chat template.
+#[derive(Debug)]
+pub struct ChatTemplate {
+    environment: Environment<'static>,
+    content_format: ContentFormat,
+}
+
+impl ChatTemplate {
+    /// Compiles a template.
+    pub fn from_source(source: &str) -> Result<Self, TemplateError> {
+        let syntax_error = |error: Error| TemplateError::Syntax(error.to_string());
+        let mut environment = environment().map_err(syntax_error)?;
+        environment
+            .add_template_owned(NAME, without_generation_blocks(source))
+            .map_err(syntax_error)?;
+        let mut template = Self {
+            environment,
+            content_format: ContentFormat::Parts,
+        };
+        template.content_format = template.probe_content_format();
+        Ok(template)
+    }
+
+    /// How the template wants the content of messages.
+    pub fn content_format(&self) -> ContentFormat {
+        self.content_format
+    }
+
+    /// Renders the prompt.
+    ///
+    /// Messages are first brought into the shape that templates expect: the arguments of tool
+    /// calls become objects where they are JSON text, and content is given in the
+    /// [`content_format`](Self::content_format) of the template.
+    pub fn render(&self, input: &ChatTemplateInput) -> Result<String, TemplateError> {
+        let mut messages = input.messages.clone();
+        for message in &mut messages {
+            messages::normalize(message, self.content_format)?;
+        }
+        self.render_messages(input, &messages)
+    }
+
+    fn render_messages(
+        &self,
+        input: &ChatTemplateInput,
+        messages: &[Value],
+    ) -> Result<String, TemplateError> {
+        let mut context: BTreeMap<&str, JinjaValue> = BTreeMap::new();
+        for (name, token) in [
+            ("bos_token", &input.bos_token),
+            ("eos_token", &input.eos_token),
+        ] {
+            if let Some(token) = token {
+                context.insert(name, token.as_str().into());
+            }
+        }
+        context.extend(
+            input
+                .extra
+                .iter()
+                .map(|(name, value)| (name.as_str(), to_jinja(value))),
+        );
+        let list = |items: &[Value]| items.iter().map(to_jinja).collect::<JinjaValue>();
+        let optional_list = |items: &Option<Vec<Value>>| match items {
+            Some(items) => list(items),
+            None => JinjaValue::from(()),
+        };
+        context.insert("messages", list(messages));
+        context.insert("tools", optional_list(&input.tools));
+        context.insert("documents", optional_list(&input.documents));
+        context.insert("add_generation_prompt", input.add_generation_prompt.into());
+        context.insert(NOW, input.now_unix_seconds.into());
+        let template = self.environment.get_template(NAME).map_err(classify)?;
+        template
+            .render(JinjaValue::from_pairs(context))
+            .map_err(classify)
+    }
+
+    /// Renders one message both ways and looks at what the template makes of it.
+    ///
+    /// vLLM looks for a loop over `message.content` in the template's syntax tree instead; that
+    /// misses loops in macros and over variables, and needs the engine's unstable interfaces.
+    fn probe_content_format(&self) -> ContentFormat {
+        const NEEDLE: &str = "needle-4f1c";
+        let probe = |content: Value| {
+            let message = serde_json::json!({"role": "user", "content": content});
+            let input = ChatTemplateInput::default();
+            self.render_messages(&input, &[message]).unwrap_or_default()
+        };
+        let string = probe(Value::from(NEEDLE));
+        let parts = probe(serde_json::json!([{"type": "text", "text": NEEDLE}]));
+        let parts_understood = parts.contains(NEEDLE) && !parts.contains("'type'");
+        match (
+            string.contains(NEEDLE),
+            parts_understood && !parts.contains("\"type\""),
+        ) {
+            (false, true) => ContentFormat::PartsOnly,
+            (true, true) => ContentFormat::Parts,
+            (_, false) => ContentFormat::String,
+        }
+    }
+}
+
+/// Marks an error as made by the template's author.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct RaisedException(String);
+
+fn environment() -> Result<Environment<'static>, Error> {
+    let syntax = SyntaxConfig::builder()
+        .trim_blocks(true)
+        .lstrip_blocks(true)
+        .build()?;
+    let mut environment = Environment::new();
+    environment.set_syntax(syntax);
+    environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    environment.set_fuel(Some(FUEL));
+    environment.set_recursion_limit(RECURSION_LIMIT);
+    environment.add_filter("tojson", json::tojson);
+    environment.add_function("raise_exception", raise_exception);
+    environment.add_function("strftime_now", strftime_now);
+    // In Jinja2 strings and maps count as sequences.
+    environment.add_test("sequence", |value: &JinjaValue| {
+        matches!(
+            value.kind(),
+            ValueKind::Seq | ValueKind::String | ValueKind::Map
+        )
+    });
+    environment.add_test("iterable", |value: &JinjaValue| {
+        value.kind() == ValueKind::String || value.try_iter().is_ok()
+    });
+    Ok(environment)
+}
+
+fn raise_exception(message: String) -> Result<String, Error> {
+    Err(Error::new(ErrorKind::InvalidOperation, message.clone())
+        .with_source(RaisedException(message)))
+}
+
+fn strftime_now(state: &minijinja::State<'_, '_>, format: &str) -> Result<String, Error> {
+    let now = state
+        .lookup(NOW)
+        .and_then(|now| now.as_i64())
+        .unwrap_or_default();
+    clock::strftime(now, format)
+        .map_err(|unknown| Error::new(ErrorKind::InvalidOperation, unknown.to_string()))
+}
+
+fn classify(error: Error) -> TemplateError {
+    if error.kind() == ErrorKind::OutOfFuel {
+        return TemplateError::Limit;
+    }
+    let mut cause: Option<&dyn std::error::Error> = Some(&error);
+    while let Some(error) = cause {
+        if let Some(RaisedException(message)) = error.downcast_ref() {
+            return TemplateError::Raised(message.clone());
+        }
+        cause = error.source();
+    }
+    TemplateError::Failed(describe(&error))
+}
+
+/// What went wrong and where, without the template's variables, which hold the request.
+fn describe(error: &Error) -> String {
+    let line = error
+        .line()
+        .map(|line| format!(" (line {line})"))
+        .unwrap_or_default();
+    format!("{}{line}", error.kind())
+}
+
+/// Converts a JSON value, keeping the order of keys.
+fn to_jinja(value: &Value) -> JinjaValue {
+    match value {
+        Value::Null => JinjaValue::from(()),
+        Value::Bool(value) => JinjaValue::from(*value),
+        Value::Number(number) => match (number.as_i64(), number.as_u64()) {
+            (Some(integer), _) => JinjaValue::from(integer),
+            (None, Some(integer)) => JinjaValue::from(integer),
+            (None, None) => JinjaValue::from(number.as_f64().unwrap_or(f64::NAN)),
+        },
+        Value::String(text) => JinjaValue::from(text.as_str()),
+        Value::Array(items) => items.iter().map(to_jinja).collect(),
+        Value::Object(map) => JinjaValue::from_pairs(
+            map.iter()
+                .map(|(key, value)| (key.as_str(), to_jinja(value))),
+        ),
+    }
+}
+
+/// Turns `{% generation %}` into `{% if true %}`, which keeps every rule about white space.
+fn without_generation_blocks(source: &str) -> String {
+    let mut result = String::with_capacity(source.len());
+    let mut rest = source;
+    while let Some(start) = rest.find("{%") {
+        let (before, tag) = rest.split_at(start);
+        result.push_str(before);
+        let Some(end) = tag.find("%}") else {
+            rest = tag;
+            break;
+        };
+        let (tag, after) = tag.split_at(end + 2);
+        let word = tag[2..end].trim_matches(|c: char| c.is_whitespace() || c == '-' || c == '+');
+        match word {
+            "generation" => result.push_str(&tag.replacen("generation", "if true", 1)),
+            "endgeneration" => result.push_str(&tag.replacen("endgeneration", "endif", 1)),
+            _ => result.push_str(tag),
+        }
+        rest = after;
+    }
+    result.push_str(rest);
+    result
+}
+
+#[cfg(test)]
+mod tests;

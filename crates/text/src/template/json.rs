@@ -1,0 +1,229 @@
+//! The `tojson` filter: what Python's `json.dumps` writes, byte for byte.
+
+use std::fmt::Write as _;
+
+use minijinja::value::{Kwargs, Value, ValueKind};
+use minijinja::{Error, ErrorKind};
+
+/// Nesting that is still written. Parsed JSON is never as deep; a template's own values can be.
+const DEPTH_MAX: usize = 256;
+
+/// Options of `json.dumps` that templates use.
+struct Style {
+    item_separator: String,
+    key_separator: String,
+    indent: Option<String>,
+    ensure_ascii: bool,
+    sort_keys: bool,
+}
+
+/// Writes a value as JSON. Unlike Jinja2's own filter, and like Hugging Face's, it escapes
+/// nothing for HTML.
+pub(super) fn tojson(
+    value: &Value,
+    indent: Option<Value>,
+    kwargs: Kwargs,
+) -> Result<String, Error> {
+    let indent = match indent {
+        Some(indent) => Some(indent),
+        None => kwargs.get::<Option<Value>>("indent")?,
+    };
+    let indent = indent.filter(|indent| !indent.is_none() && !indent.is_undefined());
+    let indent = indent.map(|indent| match indent.as_str() {
+        Some(text) => text.to_owned(),
+        None => " ".repeat(indent.as_i64().unwrap_or(0).clamp(0, 64) as usize),
+    });
+    let separators = kwargs.get::<Option<Vec<String>>>("separators")?;
+    let [item_separator, key_separator] = match separators {
+        Some(separators) => <[String; 2]>::try_from(separators)
+            .map_err(|_| Error::new(ErrorKind::InvalidOperation, "separators must be a pair"))?,
+        None => [
+            if indent.is_some() { "," } else { ", " }.to_owned(),
+            ": ".to_owned(),
+        ],
+    };
+    let style = Style {
+        item_separator,
+        key_separator,
+        indent,
+        ensure_ascii: kwargs.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false),
+        sort_keys: kwargs.get::<Option<bool>>("sort_keys")?.unwrap_or(false),
+    };
+    kwargs.assert_all_used()?;
+    let mut out = String::new();
+    style.write(value, 0, &mut out)?;
+    Ok(out)
+}
+
+impl Style {
+    fn write(&self, value: &Value, depth: usize, out: &mut String) -> Result<(), Error> {
+        if depth > DEPTH_MAX {
+            return Err(Error::new(
+                ErrorKind::BadSerialization,
+                "value is nested too deeply",
+            ));
+        }
+        match value.kind() {
+            ValueKind::None => out.push_str("null"),
+            ValueKind::Bool => out.push_str(if value.is_true() { "true" } else { "false" }),
+            ValueKind::Number => self.write_number(value, out),
+            ValueKind::String => self.write_string(value.as_str().unwrap_or_default(), out),
+            ValueKind::Seq | ValueKind::Iterable => {
+                let items: Vec<Value> = value.try_iter()?.collect();
+                self.write_items(['[', ']'], depth, items.len(), out, |index, out| {
+                    self.write(&items[index], depth + 1, out)
+                })?;
+            }
+            ValueKind::Map => self.write_map(value, depth, out)?,
+            kind => {
+                let message = format!("a value of type {kind} is not JSON serializable");
+                return Err(Error::new(ErrorKind::BadSerialization, message));
+            }
+        }
+        Ok(())
+    }
+
+    fn write_map(&self, map: &Value, depth: usize, out: &mut String) -> Result<(), Error> {
+        let mut items = Vec::new();
+        for key in map.try_iter()? {
+            let value = map.get_item(&key)?;
+            let key = match (key.as_str(), key.kind()) {
+                (Some(text), _) => text.to_owned(),
+                (None, ValueKind::None | ValueKind::Bool | ValueKind::Number) => {
+                    let mut text = String::new();
+                    self.write(&key, depth, &mut text)?;
+                    text
+                }
+                (None, kind) => {
+                    let message = format!("keys must be strings or numbers, not {kind}");
+                    return Err(Error::new(ErrorKind::BadSerialization, message));
+                }
+            };
+            items.push((key, value));
+        }
+        if self.sort_keys {
+            items.sort_by(|(left, _), (right, _)| left.cmp(right));
+        }
+        self.write_items(['{', '}'], depth, items.len(), out, |index, out| {
+            let (key, value) = &items[index];
+            self.write_string(key, out);
+            out.push_str(&self.key_separator);
+            self.write(value, depth + 1, out)
+        })
+    }
+
+    fn write_items(
+        &self,
+        [open, close]: [char; 2],
+        depth: usize,
+        count: usize,
+        out: &mut String,
+        mut write_item: impl FnMut(usize, &mut String) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        out.push(open);
+        for index in 0..count {
+            if index > 0 {
+                out.push_str(&self.item_separator);
+            }
+            self.break_line(depth + 1, out);
+            write_item(index, out)?;
+        }
+        if count > 0 {
+            self.break_line(depth, out);
+        }
+        out.push(close);
+        Ok(())
+    }
+
+    fn break_line(&self, depth: usize, out: &mut String) {
+        if let Some(indent) = &self.indent {
+            out.push('\n');
+            (0..depth).for_each(|_| out.push_str(indent));
+        }
+    }
+
+    fn write_number(&self, value: &Value, out: &mut String) {
+        if value.is_integer() {
+            // Writing to a string cannot fail.
+            let _ = write!(out, "{value}");
+        } else {
+            write_float(f64::try_from(value.clone()).unwrap_or(f64::NAN), out);
+        }
+    }
+
+    fn write_string(&self, text: &str, out: &mut String) {
+        out.push('"');
+        for character in text.chars() {
+            match character {
+                '"' => out.push_str("\\\""),
+                '\\' => out.push_str("\\\\"),
+                '\n' => out.push_str("\\n"),
+                '\r' => out.push_str("\\r"),
+                '\t' => out.push_str("\\t"),
+                '\u{8}' => out.push_str("\\b"),
+                '\u{c}' => out.push_str("\\f"),
+                _ if character < ' ' || (self.ensure_ascii && !character.is_ascii()) => {
+                    for unit in character.encode_utf16(&mut [0; 2]) {
+                        let _ = write!(out, "\\u{unit:04x}");
+                    }
+                }
+                _ => out.push(character),
+            }
+        }
+        out.push('"');
+    }
+}
+
+/// Writes a float as Python's `repr` does: the shortest digits that read back as the same number,
+/// with an exponent of at least two digits below 1e-4 and from 1e16 on.
+fn write_float(value: f64, out: &mut String) {
+    if value.is_nan() {
+        out.push_str("NaN");
+        return;
+    }
+    if value.is_infinite() {
+        out.push_str(if value > 0.0 { "Infinity" } else { "-Infinity" });
+        return;
+    }
+    let magnitude = value.abs();
+    if magnitude != 0.0 && !(1e-4..1e16).contains(&magnitude) {
+        let text = format!("{value:e}");
+        let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+        let (sign, exponent) = match exponent.strip_prefix('-') {
+            Some(exponent) => ('-', exponent),
+            None => ('+', exponent),
+        };
+        let _ = write!(out, "{digits}e{sign}{exponent:0>2}");
+    } else {
+        // `Debug` of a float in this range writes the shortest digits and always a point.
+        let _ = write!(out, "{value:?}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::write_float;
+
+    #[test]
+    fn floats_are_written_as_python_does() {
+        let cases = [
+            (1.0, "1.0"),
+            (-0.0, "-0.0"),
+            (0.1, "0.1"),
+            (1e-4, "0.0001"),
+            (1e-5, "1e-05"),
+            (1.5e-7, "1.5e-07"),
+            (123_456_789_012_345.6, "123456789012345.6"),
+            (1e15, "1000000000000000.0"),
+            (1e16, "1e+16"),
+            (-2.5e300, "-2.5e+300"),
+            (f64::INFINITY, "Infinity"),
+            (f64::NAN, "NaN"),
+        ];
+        for (value, expected) in cases {
+            let mut out = String::new();
+            write_float(value, &mut out);
+            assert_eq!(out, expected);
+        }
+    }
+}

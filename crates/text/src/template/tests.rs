@@ -1,0 +1,203 @@
+//! Tests of template semantics, each against what Jinja2 under Hugging Face's settings gives.
+
+use serde_json::{Value, json};
+
+use super::{ChatTemplate, ChatTemplateInput, ContentFormat, TemplateError};
+
+fn input(messages: Value) -> ChatTemplateInput {
+    let Value::Array(messages) = messages else {
+        panic!("messages are a list")
+    };
+    ChatTemplateInput {
+        messages,
+        add_generation_prompt: true,
+        bos_token: Some("<s>".to_owned()),
+        now_unix_seconds: 1_762_000_000,
+        ..ChatTemplateInput::default()
+    }
+}
+
+fn render(source: &str) -> Result<String, TemplateError> {
+    let mut input = input(json!([{"role": "user", "content": "Hi <b> & 'é'"}]));
+    input.extra.insert(
+        "x".to_owned(),
+        json!({"b": [1, 2.0, true, null], "a": {}, "ü": "\"\\\u{1}\n</x>"}),
+    );
+    ChatTemplate::from_source(source)?.render(&input)
+}
+
+#[test]
+fn agrees_with_jinja2() {
+    let cases = [
+        ("{% if true %}\n  a\n  {% endif %}\nb\n", "  a\nb"),
+        (
+            "{% for m in messages %}\n{{ m['role'] }}: {{ m.content }}\n{% endfor %}\n",
+            "user: Hi <b> & 'é'\n",
+        ),
+        (
+            "{{ none }} {{ true }} {{ missing }} {{ [1, none, 'a', false] }}",
+            "None True  [1, None, 'a', False]",
+        ),
+        (
+            "{{ x | tojson }}",
+            r#"{"b": [1, 2.0, true, null], "a": {}, "ü": "\"\\\u0001\n</x>"}"#,
+        ),
+        (
+            "{{ x.b | tojson(indent=2) }}",
+            "[\n  1,\n  2.0,\n  true,\n  null\n]",
+        ),
+        (
+            "{{ {'a': [], 'c': {'d': 1}} | tojson(4) }}",
+            "{\n    \"a\": [],\n    \"c\": {\n        \"d\": 1\n    }\n}",
+        ),
+        (
+            "{{ {'b': 'é🦀', 'a': 1} | tojson(ensure_ascii=true, sort_keys=true, separators=(',', ':')) }}",
+            r#"{"a":1,"b":"\u00e9\ud83e\udd80"}"#,
+        ),
+        (
+            "{{ {2: 2, none: 3, true: 1.5e-7} | tojson }}",
+            r#"{"2": 2, "null": 3, "true": 1.5e-07}"#,
+        ),
+        (
+            "{{ tools is none }}{{ tools is defined }}{{ documents or 'no' }}{{ eos_token is defined }}",
+            "TrueTruenoFalse",
+        ),
+        ("{{ bos_token }}{{ add_generation_prompt }}", "<s>True"),
+        (
+            "{% for i in range(9) %}{% if i == 1 %}{% continue %}{% elif i == 4 %}{% break %}{% endif %}{{ i }}{% endfor %}",
+            "023",
+        ),
+        (
+            "{{ 'a b'.split()[-1].upper().strip() ~ x.get('z', 'd') ~ 'xay'.replace('a', '-') }}",
+            "Bdx-y",
+        ),
+        (
+            "{% for k, v in x.items() %}{{ k }}{{ loop.last }} {% endfor %}",
+            "bFalse aFalse üTrue ",
+        ),
+        (
+            "{{ 'ab' is sequence }}{{ x is sequence }}{{ 'ab' is iterable }}{{ 3 is iterable }}{{ x is mapping }}",
+            "TrueTrueTrueFalseTrue",
+        ),
+        (
+            "{%- set ns = namespace(n=0) -%}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% endfor %}{{ ns.n }}",
+            "1",
+        ),
+        (
+            "{{ strftime_now('%d %b %Y') }}|{{ strftime_now('%Y-%m-%d') }}",
+            "01 Nov 2025|2025-11-01",
+        ),
+        ("a {% generation %}\nb{%- endgeneration -%} c", "a bc"),
+        (
+            "{{ messages[0]['content'][:2] }}{{ messages[-1].role }}{{ messages | length }}",
+            "Hiuser1",
+        ),
+        (
+            "{{ x['b'] | join(',') if x.b is iterable and x.b is not string }}",
+            "1,2.0,True,None",
+        ),
+    ];
+    for (source, expected) in cases {
+        assert_eq!(render(source).unwrap(), expected, "{source}");
+    }
+}
+
+#[test]
+fn errors_are_told_apart() {
+    let raised = render(
+        "{% macro m() %}{{ raise_exception('roles must alternate') }}{% endmacro %}{{ m() }}",
+    );
+    assert!(
+        matches!(raised, Err(TemplateError::Raised(message)) if message == "roles must alternate")
+    );
+    assert!(matches!(render("{% if %}"), Err(TemplateError::Syntax(_))));
+    assert!(matches!(
+        render("{{ missing.field.deeper }}"),
+        Err(TemplateError::Failed(_))
+    ));
+    assert!(matches!(
+        render("{{ missing | tojson }}"),
+        Err(TemplateError::Failed(_))
+    ));
+    assert!(matches!(
+        render("{{ strftime_now('%Q') }}"),
+        Err(TemplateError::Failed(_))
+    ));
+    let secret = render("{{ messages[0].content + 1 }}")
+        .unwrap_err()
+        .to_string();
+    assert!(!secret.contains("Hi <b>"), "{secret}");
+}
+
+#[test]
+fn endless_templates_are_stopped() {
+    let nested = "{% for a in range(99999) %}{% for b in range(99999) %}{% for c in range(99999) %}{% endfor %}{% endfor %}{% endfor %}";
+    assert!(matches!(render(nested), Err(TemplateError::Limit)));
+    let recursive = "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}";
+    assert!(matches!(render(recursive), Err(TemplateError::Failed(_))));
+    let cyclic = "{% set ns = namespace() %}{% set ns.ns = ns %}{{ ns | tojson }}";
+    assert!(matches!(render(cyclic), Err(TemplateError::Failed(_))));
+}
+
+#[test]
+fn extra_variables_cannot_replace_the_chat() {
+    let mut input = input(json!([{"role": "user", "content": "x"}]));
+    input.extra.insert("messages".to_owned(), json!([]));
+    input.extra.insert("bos_token".to_owned(), json!("B"));
+    let template = ChatTemplate::from_source("{{ messages | length }}{{ bos_token }}").unwrap();
+    assert_eq!(template.render(&input).unwrap(), "1B");
+}
+
+#[test]
+fn arguments_of_tool_calls_become_objects() {
+    let call = |arguments: Value| {
+        let source =
+            "{% for c in messages[0].tool_calls %}{{ c.function.arguments | tojson }}{% endfor %}";
+        let message = json!({"role": "assistant", "content": null, "tool_calls": [
+            {"type": "function", "id": "a", "function": {"name": "f", "arguments": arguments}}]});
+        ChatTemplate::from_source(source)
+            .unwrap()
+            .render(&input(json!([message])))
+            .unwrap()
+    };
+    assert_eq!(
+        call(json!("{\"z\":1,\"a\":[1.0]}")),
+        r#"{"z": 1, "a": [1.0]}"#
+    );
+    assert_eq!(call(json!({"z": 1})), r#"{"z": 1}"#);
+    assert_eq!(call(json!("")), "{}");
+    assert_eq!(call(Value::Null), "{}");
+    assert_eq!(call(json!("{\"cut")), r#""{\"cut""#);
+}
+
+#[test]
+fn content_is_given_as_the_template_wants_it() {
+    let string = "{% for m in messages %}{{ m.content }}{% endfor %}";
+    let both = "{% macro t(c) %}{% if c is string %}{{ c }}{% else %}{% for p in c %}[{{ p.text }}]{% endfor %}{% endif %}{% endmacro %}{{ t(messages[0].content) }}";
+    let parts_only =
+        "{% for m in messages %}{% for p in m.content %}{{ p.text }}{% endfor %}{% endfor %}";
+    let dumped = "{{ messages[0].content | tojson }}";
+    let text_parts = json!([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]);
+    for (source, format, from_parts, from_string) in [
+        (string, ContentFormat::String, "a\nb", "a"),
+        (both, ContentFormat::Parts, "[a][b]", "a"),
+        (parts_only, ContentFormat::PartsOnly, "ab", "a"),
+        (dumped, ContentFormat::String, "\"a\\nb\"", "\"a\""),
+    ] {
+        let template = ChatTemplate::from_source(source).unwrap();
+        assert_eq!(template.content_format(), format, "{source}");
+        let render = |content: &Value| {
+            template
+                .render(&input(json!([{"role": "user", "content": content}])))
+                .unwrap()
+        };
+        assert_eq!(render(&text_parts), from_parts);
+        assert_eq!(render(&json!("a")), from_string);
+    }
+    let image = json!([{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]);
+    let error = ChatTemplate::from_source(string)
+        .unwrap()
+        .render(&input(image))
+        .unwrap_err();
+    assert!(matches!(error, TemplateError::UnsupportedContent(kind) if kind == "image_url"));
+}
