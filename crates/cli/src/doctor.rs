@@ -14,9 +14,10 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<ExitCode, String> {
     println!("backstop {}", env!("CARGO_PKG_VERSION"));
     println!("\nProcessor");
     println!("  cores            {}", machine::cores());
-    for feature in backstop_kernels::features() {
-        println!("  {feature}");
-    }
+    let features = backstop_kernels::features();
+    println!("  architecture     {}", features.architecture);
+    println!("  instructions     {}", features.detected.join(" "));
+    println!("  kernels run with {:?}", features.chosen);
     println!("\nMemory");
     println!("  total            {}", memory(machine::total_memory_bytes()));
     println!("  available        {}", memory(machine::available_memory_bytes()));

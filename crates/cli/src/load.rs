@@ -11,8 +11,10 @@ use backstop_executor::{
     load_cpu_weights, plan_kv_memory,
 };
 use backstop_kernels::{CpuBackend, CpuKvCache, Element, KvGroupLayout};
+use backstop_server::GenerationDefaults;
 use backstop_text::{ChatTemplate, Tokenizer};
-use backstop_weights::{Checkpoint, ElementType, GenerationConfig, Manifest, ModelLocator};
+use backstop_types::TokenId;
+use backstop_weights::{Checkpoint, ElementType, Manifest, ModelLocator};
 
 use crate::args::{KvCacheDtype, ModelArgs};
 use crate::machine;
@@ -35,15 +37,60 @@ pub(crate) struct OpenModel {
     pub(crate) directory: PathBuf,
     pub(crate) manifest: Option<Manifest>,
     pub(crate) checkpoint: Checkpoint,
-    pub(crate) generation: GenerationConfig,
+    pub(crate) text: ModelText,
+    model: Box<dyn Model<CpuBackend>>,
+}
+
+/// How to turn requests into tokens and back, and how to sample by default.
+#[derive(Clone)]
+pub(crate) struct ModelText {
     pub(crate) tokenizer: Arc<Tokenizer>,
     pub(crate) template: Option<Arc<ChatTemplate>>,
-    model: Box<dyn Model<CpuBackend>>,
+    pub(crate) eos_token_ids: Vec<TokenId>,
+    pub(crate) bos_token: String,
+    pub(crate) eos_token: String,
+    pub(crate) defaults: GenerationDefaults,
 }
 
 impl OpenModel {
     pub(crate) fn spec(&self) -> &ModelSpec {
         self.model.spec()
+    }
+
+    /// Any valid prompt, for a model without a recorded answer.
+    pub(crate) fn warm_up_prompt(&self) -> Result<Vec<TokenId>, String> {
+        let tokens = self
+            .text
+            .tokenizer
+            .encode("def main():", true)
+            .map_err(|error| format!("tokenizer of {}: {error}", self.name))?;
+        if tokens.is_empty() { Ok(vec![0]) } else { Ok(tokens) }
+    }
+}
+
+impl ModelText {
+    fn read(checkpoint: &Checkpoint, manifest: Option<&Manifest>) -> Result<Self, String> {
+        let tokenizer =
+            Tokenizer::from_file(checkpoint.tokenizer_path()).map_err(|error| error.to_string())?;
+        let template = checkpoint.chat_template().map(ChatTemplate::from_source).transpose();
+        let tokens = checkpoint.special_tokens();
+        let generation = checkpoint.generation_config();
+        let serving = manifest.map(|manifest| manifest.serving.clone()).unwrap_or_default();
+        let number = |ours: Option<f64>, theirs: Option<f64>| ours.or(theirs).map(|x| x as f32);
+        Ok(Self {
+            tokenizer: Arc::new(tokenizer),
+            template: template.map_err(|error| error.to_string())?.map(Arc::new),
+            bos_token: tokens.bos.clone().unwrap_or_default(),
+            eos_token: tokens.eos.clone().unwrap_or_default(),
+            defaults: GenerationDefaults {
+                temperature: number(serving.temperature, generation.temperature),
+                top_p: number(serving.top_p, generation.top_p),
+                top_k: generation.top_k,
+                min_p: generation.min_p.map(|x| x as f32),
+                repetition_penalty: generation.repetition_penalty.map(|x| x as f32),
+            },
+            eos_token_ids: generation.eos_token_ids,
+        })
     }
 }
 
@@ -68,23 +115,8 @@ pub(crate) fn open(args: &ModelArgs) -> Result<OpenModel, String> {
     }
     let model = backstop_arch::build::<CpuBackend>(checkpoint.config())
         .map_err(|error| format!("{}: {error}", located.directory.display()))?;
-    let tokenizer =
-        Tokenizer::from_file(checkpoint.tokenizer_path()).map_err(|error| error.to_string())?;
-    let template = checkpoint
-        .chat_template()
-        .map(ChatTemplate::from_source)
-        .transpose()
-        .map_err(|error| format!("chat template of {name}: {error}"))?;
-    Ok(OpenModel {
-        name,
-        directory: located.directory,
-        manifest,
-        generation: checkpoint.generation_config(),
-        tokenizer: Arc::new(tokenizer),
-        template: template.map(Arc::new),
-        checkpoint,
-        model,
-    })
+    let text = ModelText::read(&checkpoint, manifest.as_ref())?;
+    Ok(OpenModel { name, directory: located.directory, manifest, text, checkpoint, model })
 }
 
 /// Limits of the engine, from settings, manifest and model.
@@ -255,7 +287,7 @@ fn spawn(
     let cache = CpuKvCache::new(&groups, limits.block_size, limits.kv_element);
     let executor = CpuExecutor::new(CpuExecutorConfig {
         model: open.model,
-        backend: CpuBackend::new(weights, cache),
+        backend: CpuBackend::new(Arc::new(weights), cache),
         kv: kv.spec,
         max_num_seqs: limits.max_num_seqs,
         num_threads: limits.num_threads,

@@ -2,14 +2,15 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use backstop_engine::{EngineThread, Lifecycle, LifecycleState};
-use backstop_server::{GenerationDefaults, KeySet, ServedModel, Server, ServerConfig};
+use backstop_engine::{EngineHandle, EngineThread, Lifecycle, LifecycleState};
+use backstop_server::{KeySet, ServedModel, Server, ServerConfig};
+use backstop_text::chat_format;
 use tokio::net::TcpListener;
 
-use crate::args::ServeArgs;
-use crate::load::{self, OpenModel, RunningModel};
+use crate::args::{ModelArgs, ServeArgs};
+use crate::load::{self, ModelText, OpenModel};
 use crate::warm_up::warm_up;
 use crate::{EXIT_ENGINE_FAILED, settings};
 
@@ -32,26 +33,24 @@ pub(crate) fn run(args: ServeArgs) -> Result<ExitCode, String> {
 
 async fn serve(args: ServeArgs, started: Instant) -> Result<ExitCode, String> {
     // The text files are read before the port is bound: a mistyped model name should be an error
-    // message, not a server that is loading.
+    // message, not a server that is loading for ever.
     let open = load::open(&args.model)?;
-    let config = server_config(&args, &open)?;
     let max_waiting = max_waiting(&args)?;
+    let names = served_names(&args, &open);
+    let config = server_config(&args, names.clone())?;
     let listener = listen(&args).await?;
     let address = listener.local_addr().map_err(|error| error.to_string())?;
     tracing::info!("listening on http://{address}, loading {}", open.name);
 
     let lifecycle = Lifecycle::new();
     let server = Server::new(config, lifecycle.clone());
-    let name = served_name(&args, &open);
-    let loading = {
-        let (server, lifecycle) = (server.clone(), lifecycle.clone());
-        let model_args = args.model.clone();
-        tokio::spawn(async move {
-            let result = bring_up(model_args, open, max_waiting, &server, &lifecycle).await;
-            match result {
+    let loading = tokio::spawn({
+        let (server, lifecycle, args) = (server.clone(), lifecycle.clone(), args.model.clone());
+        async move {
+            match bring_up(args, open, max_waiting, &server).await {
                 Ok(thread) => {
                     lifecycle.advance(LifecycleState::Ready);
-                    announce(address, &name, started.elapsed());
+                    announce(address, &names, started.elapsed());
                     Some(thread)
                 }
                 Err(message) => {
@@ -59,11 +58,12 @@ async fn serve(args: ServeArgs, started: Instant) -> Result<ExitCode, String> {
                     None
                 }
             }
-        })
-    };
-    let end = end_of_service(lifecycle.clone());
-    let served = backstop_server::serve(server, listener, end).await;
-    finish(loading, &lifecycle).await?;
+        }
+    });
+    let served = backstop_server::serve(server, listener, end_of_service(lifecycle.clone())).await;
+    if let Ok(Some(thread)) = loading.await {
+        thread.stop();
+    }
     served.map_err(|error| format!("the server ended: {error}"))?;
     match lifecycle.state() {
         LifecycleState::Failed(reason) => {
@@ -71,6 +71,7 @@ async fn serve(args: ServeArgs, started: Instant) -> Result<ExitCode, String> {
             Ok(ExitCode::from(EXIT_ENGINE_FAILED))
         }
         _ => {
+            lifecycle.advance(LifecycleState::Stopped);
             tracing::info!("stopped");
             Ok(ExitCode::SUCCESS)
         }
@@ -79,29 +80,145 @@ async fn serve(args: ServeArgs, started: Instant) -> Result<ExitCode, String> {
 
 /// Loads, warms up and installs the model.
 async fn bring_up(
-    args: crate::args::ModelArgs,
+    args: ModelArgs,
     open: OpenModel,
     max_waiting: u32,
     server: &Server,
-    lifecycle: &Lifecycle,
 ) -> Result<EngineThread, String> {
     let canary = open.manifest.as_ref().and_then(|manifest| manifest.canary.clone());
     let prompt = open.warm_up_prompt()?;
-    let served = ServedParts::of(&open);
-    let loading_lifecycle = lifecycle.clone();
+    let identity = ModelIdentity::of(&open);
+    let lifecycle = server.lifecycle().clone();
     let running = tokio::task::spawn_blocking(move || {
-        load::start(&args, open, max_waiting, &loading_lifecycle)
+        load::start(&args, open, max_waiting, &lifecycle)
     })
     .await
     .map_err(|error| format!("loading panicked: {error}"))??;
-    lifecycle.advance(LifecycleState::Warming);
+    server.lifecycle().advance(LifecycleState::Warming);
     warm_up(&running.engine, canary.as_ref(), &prompt).await?;
-    let RunningModel { engine, thread, max_model_len } = running;
-    server.install(served.into_model(engine, max_model_len));
-    Ok(thread)
+    server.install(identity.served(running.engine, running.max_model_len)?);
+    Ok(running.thread)
 }
 
-/// What the server needs of a model besides its engine.
-struct ServedParts {
-    model: Box<dyn FnOnce(backstop_engine::EngineHandle, u32) -> ServedModel + Send>,
+/// What the server tells of a model and needs for its texts.
+struct ModelIdentity {
+    text: ModelText,
+    chat_format: &'static str,
+    vocab_size: u32,
+    root: String,
+}
+
+impl ModelIdentity {
+    fn of(open: &OpenModel) -> Self {
+        let repository = open.manifest.as_ref().and_then(|manifest| manifest.repository.clone());
+        Self {
+            text: open.text.clone(),
+            chat_format: open.spec().chat_format,
+            vocab_size: open.spec().vocabulary_size,
+            root: repository.unwrap_or_else(|| open.name.clone()),
+        }
+    }
+
+    fn served(self, engine: EngineHandle, max_model_len: u32) -> Result<ServedModel, String> {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        Ok(ServedModel {
+            chat_format: chat_format(self.chat_format)
+                .ok_or_else(|| format!("chat format {} is unknown", self.chat_format))?,
+            tokenizer: self.text.tokenizer,
+            template: self.text.template,
+            eos_token_ids: self.text.eos_token_ids,
+            bos_token: self.text.bos_token,
+            eos_token: self.text.eos_token,
+            defaults: self.text.defaults,
+            max_model_len,
+            vocab_size: self.vocab_size,
+            engine,
+            root: self.root,
+            created_s: now.map_or(0, |since| since.as_secs()),
+        })
+    }
+}
+
+fn max_waiting(args: &ServeArgs) -> Result<u32, String> {
+    match args.max_num_queued_reqs.unwrap_or(DEFAULT_MAX_QUEUED) {
+        count @ 1..=MAX_QUEUED => Ok(count),
+        _ => Err(format!("--max-num-queued-reqs must lie between 1 and {MAX_QUEUED}")),
+    }
+}
+
+fn served_names(args: &ServeArgs, open: &OpenModel) -> Vec<String> {
+    if args.served_model_name.is_empty() {
+        vec![open.name.clone()]
+    } else {
+        args.served_model_name.clone()
+    }
+}
+
+fn server_config(args: &ServeArgs, served_model_names: Vec<String>) -> Result<ServerConfig, String> {
+    let keys = args.api_key_file.as_deref().map(KeySet::from_file).transpose();
+    Ok(ServerConfig {
+        served_model_names,
+        api_keys: keys.map_err(|error| error.to_string())?,
+        queue_timeout: args.queue_timeout.unwrap_or(DEFAULT_QUEUE_TIMEOUT),
+        drain_timeout: args.shutdown_timeout.unwrap_or(DEFAULT_SHUTDOWN_TIMEOUT),
+        ..ServerConfig::default()
+    })
+}
+
+async fn listen(args: &ServeArgs) -> Result<TcpListener, String> {
+    let host = args.host.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    let address = SocketAddr::new(host, args.port.unwrap_or(DEFAULT_PORT));
+    if !host.is_loopback() && args.api_key_file.is_none() {
+        tracing::warn!("listening on {host} without --api-key-file: anybody who reaches it is served");
+    }
+    TcpListener::bind(address).await.map_err(|error| {
+        format!("cannot listen on {address}: {error}; choose another with --host or --port")
+    })
+}
+
+/// The one line that says that everything works, and how to try it.
+fn announce(address: SocketAddr, names: &[String], elapsed: Duration) {
+    let name = names.iter().find(|name| *name != "*").map_or("any", String::as_str);
+    tracing::info!(
+        "ready after {:.1} s: curl http://{address}/v1/chat/completions -H 'content-type: \
+         application/json' -d '{{\"model\": \"{name}\", \"messages\": [{{\"role\": \"user\", \
+         \"content\": \"Hello\"}}]}}'",
+        elapsed.as_secs_f32()
+    );
+}
+
+/// Resolves when the server should drain: on SIGTERM or Ctrl-C, or when the engine has failed.
+async fn end_of_service(lifecycle: Lifecycle) {
+    let failed = lifecycle.wait_for(|state| matches!(state, LifecycleState::Failed(_)));
+    tokio::select! {
+        () = signalled() => {}
+        _ = failed => {}
+    }
+}
+
+#[cfg(unix)]
+async fn signalled() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => tokio::select! {
+            _ = terminate.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        },
+        Err(error) => {
+            tracing::warn!(%error, "cannot listen for SIGTERM");
+            interrupted().await;
+        }
+    }
+}
+
+#[cfg(not(unix))]
+async fn signalled() {
+    interrupted().await;
+}
+
+async fn interrupted() {
+    if let Err(error) = tokio::signal::ctrl_c().await {
+        tracing::warn!(%error, "cannot listen for Ctrl-C");
+        std::future::pending::<()>().await;
+    }
 }

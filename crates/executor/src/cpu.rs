@@ -8,8 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use backstop_arch::Model;
-use backstop_kernels::ops::sample::{SampleArgs, sample};
-use backstop_kernels::{Batch, CpuBackend};
+use backstop_kernels::{Batch, CpuBackend, SampleArgs, SampleScratch, sample};
 use backstop_types::{
     Executor, KvSpec, PlanId, ScheduledSequence, StepFailure, StepOutcome, StepPlan, TokenSample,
 };
@@ -62,12 +61,13 @@ impl CpuExecutor {
             model: config.model,
             backend: config.backend,
             batch: Batch::new(),
+            scratch: SampleScratch::default(),
             failed_epoch: None,
         };
         std::thread::Builder::new().name("executor".into()).spawn(move || {
             // The whole loop runs inside the pool: entering it for every operation would cost a
             // thread switch each.
-            pool.install(|| worker.run(&plan_receiver, &result_sender));
+            pool.install(move || worker.run(plan_receiver, result_sender));
         })?;
         Ok(Self { kv, plans, results, in_flight: Default::default(), epoch: 0 })
     }
@@ -106,6 +106,7 @@ struct Worker {
     backend: CpuBackend,
     slots: Slots,
     batch: Batch,
+    scratch: SampleScratch,
     /// Plans of this epoch lack inputs, because one before them failed.
     failed_epoch: Option<u64>,
 }
@@ -113,8 +114,8 @@ struct Worker {
 impl Worker {
     fn run(
         mut self,
-        plans: &Receiver<(u64, StepPlan)>,
-        results: &Sender<Result<StepOutcome, StepFailure>>,
+        plans: Receiver<(u64, StepPlan)>,
+        results: Sender<Result<StepOutcome, StepFailure>>,
     ) {
         while let Ok((epoch, plan)) = plans.recv() {
             let result = self.step_guarded(epoch, &plan);
@@ -158,6 +159,7 @@ impl Worker {
         let sampling: Vec<&ScheduledSequence> =
             plan.sequences.iter().filter(|scheduled| scheduled.samples).collect();
         let slots = &self.slots.slots;
+        let scratch = &mut self.scratch;
         let rows = self.backend.logits().chunks_exact(vocabulary);
         let samples: Vec<TokenSample> = sampling
             .iter()
@@ -165,14 +167,15 @@ impl Worker {
             .map(|(scheduled, logits)| {
                 let slot = &slots[scheduled.slot.0 as usize];
                 let (prompt, output) = slot.tokens.split_at(slot.prompt_len);
-                let token = sample(&SampleArgs {
+                let args = SampleArgs {
                     logits,
                     params: &slot.sampling,
                     prompt,
                     output,
                     masked: slot.masked(),
                     position: slot.tokens.len() as u32,
-                });
+                };
+                let token = sample(&args, scratch);
                 TokenSample { sequence: scheduled.sequence, token }
             })
             .collect();

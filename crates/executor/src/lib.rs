@@ -8,4 +8,4 @@ mod slots;
 
 pub use cpu::{CpuExecutor, CpuExecutorConfig};
 pub use loader::{LoadFailure, load_cpu_weights};
-pub use memory::{KvMemoryError, KvMemoryPlan, KvMemoryRequest, plan_kv_memory};
+pub use memory::{KvMemoryError, KvMemoryPlan, KvMemoryRequest, full_demand_bytes, plan_kv_memory};

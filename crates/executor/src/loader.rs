@@ -126,11 +126,17 @@ impl Buffers {
             CpuMatrix::new(request.rows(), request.columns, kernel_element(buffer.element), buffer.bytes)
         });
         let experts = self.experts.into_iter().zip(&map.experts);
-        CpuWeights {
-            vectors: self.vectors.into_iter().map(Buffer::into_f32).collect(),
-            matrices: matrices.collect(),
-            experts: experts.map(|(buffers, request)| buffers.finish(request)).collect(),
+        let mut weights = CpuWeights::new();
+        for vector in self.vectors {
+            weights.push_vector(vector.into_f32());
         }
+        for matrix in matrices {
+            weights.push_matrix(matrix);
+        }
+        for (buffers, request) in experts {
+            weights.push_experts(buffers.finish(request));
+        }
+        weights
     }
 }
 
@@ -257,7 +263,7 @@ fn unfused_jobs<'a>(
 fn kernel_element(element: ElementType) -> Element {
     match element {
         ElementType::F32 => Element::F32,
-        ElementType::BF16 => Element::Bf16,
+        ElementType::BF16 => Element::BF16,
         ElementType::F8E4M3 => Element::F8E4M3,
         _ => unreachable!("the census allows no other number format"),
     }

@@ -1,0 +1,183 @@
+//! The engine with an executor that counts instead of computing.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use backstop_engine::{
+    EngineConfig, EngineHandle, EngineThread, Generation, GenerationEvent, GenerationRequest,
+    Lifecycle, LifecycleState, SubmitError,
+};
+use backstop_types::{
+    AttentionSpan, Executor, FinishReason, KvGroupSpec, KvSpec, SampledToken, SamplingParams,
+    StepFailure, StepOutcome, StepPlan, StopConditions, TokenSample,
+};
+
+/// Samples the position of the token; fails a step when told to.
+struct CountingExecutor {
+    kv: KvSpec,
+    in_flight: VecDeque<StepPlan>,
+    fail_next: Arc<AtomicBool>,
+    step_time: Duration,
+}
+
+impl Executor for CountingExecutor {
+    fn kv_spec(&self) -> &KvSpec {
+        &self.kv
+    }
+
+    fn pipeline_depth(&self) -> usize {
+        2
+    }
+
+    fn submit(&mut self, plan: StepPlan) {
+        self.in_flight.push_back(plan);
+    }
+
+    fn wait(&mut self) -> Result<StepOutcome, StepFailure> {
+        std::thread::sleep(self.step_time);
+        let plan = self.in_flight.pop_front().expect("a plan is in flight");
+        if self.fail_next.swap(false, Ordering::SeqCst) {
+            // Whatever is behind the failed plan fails too.
+            self.fail_next.store(!self.in_flight.is_empty(), Ordering::SeqCst);
+            return Err(StepFailure { plan: plan.id, message: "asked to".into(), fatal: false });
+        }
+        let samples = plan.sequences.iter().filter(|scheduled| scheduled.samples);
+        let samples = samples.map(|scheduled| TokenSample {
+            sequence: scheduled.sequence,
+            token: Some(SampledToken {
+                id: scheduled.first_position + scheduled.num_tokens,
+                logprobs: None,
+            }),
+        });
+        Ok(StepOutcome { plan: plan.id, samples: samples.collect() })
+    }
+}
+
+fn start(step_time: Duration) -> (EngineHandle, EngineThread, Arc<AtomicBool>) {
+    let fail_next = Arc::new(AtomicBool::new(false));
+    let group = KvGroupSpec { span: AttentionSpan::Full, num_blocks: 256 };
+    let executor = CountingExecutor {
+        kv: KvSpec { block_size: 4, groups: vec![group] },
+        in_flight: VecDeque::new(),
+        fail_next: Arc::clone(&fail_next),
+        step_time,
+    };
+    let config = EngineConfig {
+        max_num_seqs: 8,
+        max_num_batched_tokens: 64,
+        max_waiting: 32,
+        max_model_len: 512,
+        enable_prefix_caching: true,
+        max_step_failures: 2,
+    };
+    let lifecycle = Lifecycle::new();
+    lifecycle.advance(LifecycleState::Ready);
+    let (handle, thread) =
+        EngineThread::spawn(&config, Box::new(executor), lifecycle).expect("a valid config");
+    (handle, thread, fail_next)
+}
+
+fn request(prompt_len: u32, max_tokens: u32) -> GenerationRequest {
+    GenerationRequest {
+        prompt: (0..prompt_len).collect(),
+        sampling: Arc::new(SamplingParams::default()),
+        stop: Arc::new(StopConditions { max_tokens, min_tokens: 0, stop_token_ids: Vec::new() }),
+        priority: 0,
+        cache_salt: 0,
+        queue_timeout: None,
+    }
+}
+
+async fn collect(mut generation: Generation) -> (Vec<u32>, FinishReason) {
+    let mut tokens = Vec::new();
+    loop {
+        match generation.next().await.expect("the engine lives") {
+            GenerationEvent::Admitted { .. } => {}
+            GenerationEvent::Token(token) => tokens.push(token.id),
+            GenerationEvent::Finished { reason, .. } => return (tokens, reason),
+        }
+    }
+}
+
+async fn wait_until_idle(handle: &EngineHandle) {
+    for _ in 0..500 {
+        let stats = handle.stats().scheduler;
+        if stats.running == 0 && stats.waiting == 0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("the engine is still busy: {:?}", handle.stats());
+}
+
+#[tokio::test]
+async fn every_generation_gets_its_own_tokens_in_order() {
+    let (handle, thread, _) = start(Duration::ZERO);
+    let mut tasks = Vec::new();
+    for index in 0..40_u32 {
+        let generation = loop {
+            match handle.submit(request(5 + index, 20)).await {
+                Ok(generation) => break generation,
+                Err(SubmitError::Rejected(_)) => tokio::task::yield_now().await,
+                Err(error) => panic!("{error}"),
+            }
+        };
+        tasks.push((index, tokio::spawn(collect(generation))));
+    }
+    for (index, task) in tasks {
+        let (tokens, reason) = task.await.expect("no panic");
+        assert_eq!(tokens, (5 + index..25 + index).collect::<Vec<_>>());
+        assert_eq!(reason, FinishReason::Length);
+    }
+    thread.stop();
+}
+
+#[tokio::test]
+async fn a_dropped_generation_frees_its_sequence() {
+    let (handle, thread, _) = start(Duration::from_millis(1));
+    let mut generation = handle.submit(request(5, 500)).await.expect("accepted");
+    while !matches!(generation.next().await, Some(GenerationEvent::Token(_))) {}
+    drop(generation);
+    wait_until_idle(&handle).await;
+    thread.stop();
+}
+
+#[tokio::test]
+async fn a_failed_step_costs_no_request_its_answer() {
+    let (handle, thread, fail_next) = start(Duration::from_millis(1));
+    let generations = [
+        handle.submit(request(5, 40)).await.expect("accepted"),
+        handle.submit(request(9, 40)).await.expect("accepted"),
+    ];
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    fail_next.store(true, Ordering::SeqCst);
+    for (generation, prompt_len) in generations.into_iter().zip([5, 9]) {
+        let (tokens, reason) = collect(generation).await;
+        assert_eq!(tokens, (prompt_len..prompt_len + 40).collect::<Vec<_>>());
+        assert_eq!(reason, FinishReason::Length);
+    }
+    assert!(handle.stats().steps_failed > 0);
+    thread.stop();
+}
+
+#[tokio::test]
+async fn nothing_is_admitted_while_draining() {
+    let (handle, thread, _) = start(Duration::ZERO);
+    handle.lifecycle().advance(LifecycleState::Draining);
+    let refused = handle.submit(request(5, 5)).await;
+    assert_eq!(refused.err(), Some(SubmitError::NotReady(LifecycleState::Draining)));
+    thread.stop();
+}
+
+#[tokio::test]
+async fn stopping_ends_every_generation() {
+    let (handle, thread, _) = start(Duration::from_millis(2));
+    let mut generation = handle.submit(request(5, 500)).await.expect("accepted");
+    tokio::task::spawn_blocking(move || thread.stop()).await.expect("no panic");
+    while let Some(event) = generation.next().await {
+        assert!(!matches!(event, GenerationEvent::Finished { reason: FinishReason::Length, .. }));
+    }
+    assert!(!handle.liveness().thread_alive);
+}

@@ -1,0 +1,129 @@
+//! Logits against an independent implementation, teacher-forced; `tests/goldens/README.md` says
+//! how the expected ones were made.
+
+mod common;
+
+use std::path::Path;
+
+use backstop_kernels::{Batch, CpuBackend, Element};
+use backstop_weights::Checkpoint;
+use common::{backend, load, model, repository};
+
+/// Root of the mean squared difference of the logits, and the largest difference, both relative
+/// to the standard deviation of the expected logits. F32 and BF16 weights are computed in f32 on
+/// both sides, so that only the order of additions differs. With FP8 both sides round activations
+/// to 3 bits of mantissa, and a last-bit difference before the rounding can become one step of it.
+struct Tolerance {
+    root_mean_square: f64,
+    largest: f64,
+}
+
+const FLOAT: Tolerance = Tolerance { root_mean_square: 2e-5, largest: 2e-4 };
+const FP8: Tolerance = Tolerance { root_mean_square: 2e-2, largest: 2e-1 };
+
+struct Expected {
+    tokens: Vec<u32>,
+    /// Position of each row of logits.
+    positions: Vec<u32>,
+    logits: Vec<f32>,
+}
+
+fn expected(directory: &Path) -> Expected {
+    let bytes = std::fs::read(directory.join("expected.safetensors")).expect("a golden");
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).expect("a safetensors file");
+    let integers = |name: &str| -> Option<Vec<u32>> {
+        let tensor = tensors.tensor(name).ok()?;
+        let words = tensor.data().chunks_exact(8);
+        Some(words.map(|word| i64::from_le_bytes(word.try_into().expect("8 bytes")) as u32).collect())
+    };
+    let tokens = integers("tokens").expect("tokens");
+    let positions = integers("positions").unwrap_or_else(|| (0..tokens.len() as u32).collect());
+    let logits = tensors.tensor("logits").expect("logits");
+    let logits = logits.data().chunks_exact(4);
+    let logits = logits.map(|word| f32::from_le_bytes(word.try_into().expect("4 bytes")));
+    Expected { tokens, positions, logits: logits.collect() }
+}
+
+/// All wanted logits of one sequence, computed in chunks of `chunk` tokens.
+fn compute(backend: &mut CpuBackend, checkpoint: &Checkpoint, expected: &Expected, chunk: usize) -> Vec<f32> {
+    let model = model(checkpoint);
+    let groups = model.spec().kv_groups.len();
+    // Blocks in descending order, so that a block's number never equals its index by chance.
+    let tables = vec![vec![(0..64_u32).rev().collect::<Vec<_>>()]; groups];
+    let mut logits = Vec::new();
+    for (index, tokens) in expected.tokens.chunks(chunk).enumerate() {
+        let first = (index * chunk) as u32;
+        let mut batch = Batch::new();
+        batch.push(0, first, tokens, false);
+        let range = first..first + tokens.len() as u32;
+        let wanted = expected.positions.iter().filter(|position| range.contains(position));
+        batch.logit_rows = wanted.map(|position| position - first).collect();
+        backend.begin(&batch, &tables);
+        model.forward(backend);
+        logits.extend_from_slice(backend.logits());
+    }
+    logits
+}
+
+fn check(checkpoint: &Path, golden: &Path) {
+    let name = golden.file_name().expect("a name").to_string_lossy().into_owned();
+    let expected = expected(golden);
+    let loaded = load(checkpoint);
+    let quantized = loaded.checkpoint.config().contains_key("quantization_config");
+    let tolerance = if quantized { FP8 } else { FLOAT };
+    let groups = model(&loaded.checkpoint).spec().kv_groups.len();
+    let blocks = vec![64; groups];
+    let mut whole = Vec::new();
+    for chunk in [usize::MAX, 17, 1] {
+        let mut backend = backend(&loaded, 16, &blocks, Element::F32);
+        let found = compute(&mut backend, &loaded.checkpoint, &expected, chunk.min(expected.tokens.len()));
+        assert_eq!(found.len(), expected.logits.len(), "{name}");
+        compare(&name, &found, &expected.logits, &tolerance);
+        if whole.is_empty() {
+            whole = found;
+        } else {
+            assert!(whole == found, "{name}: chunks of {chunk} change the logits");
+        }
+    }
+}
+
+fn compare(name: &str, found: &[f32], expected: &[f32], tolerance: &Tolerance) {
+    let count = expected.len() as f64;
+    let mean = expected.iter().map(|x| f64::from(*x)).sum::<f64>() / count;
+    let variance = expected.iter().map(|x| (f64::from(*x) - mean).powi(2)).sum::<f64>() / count;
+    let differences =
+        found.iter().zip(expected).map(|(a, b)| (f64::from(*a) - f64::from(*b)) / variance.sqrt());
+    let (mut squares, mut largest) = (0.0_f64, 0.0_f64);
+    for difference in differences {
+        assert!(difference.is_finite(), "{name}: a logit is not a number");
+        squares += difference * difference;
+        largest = largest.max(difference.abs());
+    }
+    let root_mean_square = (squares / count).sqrt();
+    assert!(
+        root_mean_square <= tolerance.root_mean_square && largest <= tolerance.largest,
+        "{name}: root mean square difference {root_mean_square:e} (allowed {:e}), largest \
+         {largest:e} (allowed {:e})",
+        tolerance.root_mean_square,
+        tolerance.largest,
+    );
+}
+
+#[test]
+fn random_checkpoints_agree_with_the_reference_implementation() {
+    let root = repository("tests/goldens/cohere2_moe");
+    let mut count = 0;
+    for entry in std::fs::read_dir(&root).expect("goldens are part of the repository") {
+        let directory = entry.expect("readable").path();
+        if directory.is_dir() {
+            check(&directory, &directory);
+            count += 1;
+        }
+    }
+    assert!(count >= 12, "only {count} goldens in {}", root.display());
+}
+
+#[test]
+fn the_demo_model_agrees_with_the_reference_implementation() {
+    check(&repository("models/demo"), &repository("tests/goldens/demo"));
+}
