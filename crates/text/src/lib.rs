@@ -13,6 +13,8 @@ pub mod format;
 mod stop;
 mod stream;
 mod template;
+#[cfg(test)]
+mod test_vocabulary;
 mod tokenizer;
 
 pub use detokenize::IncrementalDetokenizer;

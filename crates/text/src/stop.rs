@@ -126,8 +126,10 @@ impl StopMatcher {
         }
     }
 
-    /// Ends the text and returns what was held back.
+    /// Ends the text and returns what was held back. Text that comes after it is a new text, in
+    /// which stop strings that began in the old one are not found.
     pub fn finish(&mut self) -> String {
+        self.stops.iter_mut().for_each(|stop| stop.matched = 0);
         std::mem::take(&mut self.held)
     }
 
@@ -199,6 +201,14 @@ mod tests {
             run(&["\n\nUser:"], false, &["hi\n", "\nUser"]),
             ("hi\n\nUser".into(), None)
         );
+    }
+
+    #[test]
+    fn does_not_match_across_an_end() {
+        let mut matcher = StopMatcher::new(vec!["ab".to_owned()], false);
+        assert_eq!(matcher.push("a").text, "");
+        assert_eq!(matcher.finish(), "a");
+        assert_eq!(matcher.push("b").text, "b");
     }
 
     #[test]

@@ -9,8 +9,9 @@ use crate::{IncrementalDetokenizer, StopMatcher, Tokenizer};
 
 /// How one answer is turned into events.
 pub struct StreamOptions {
-    /// Strings that end the answer. They are looked for in the raw text, reasoning, tool calls
-    /// and tags included, before it is parsed, as vLLM does.
+    /// Strings that end the answer. They are looked for before the text is parsed, in reasoning
+    /// and tool calls too, as vLLM does. Unlike there, the parser's tags are no part of that text:
+    /// a stop string such as `END` must not cut an answer off at `<|END_THINKING|>`.
     pub stop: Vec<String>,
     /// Keep the stop string that ended the answer in the text.
     pub include_stop: bool,
@@ -30,8 +31,8 @@ pub struct TextStream {
     stopped: bool,
     skip_special_tokens: bool,
     hidden_tokens: Vec<TokenId>,
-    /// Special tokens that are shown to the parser all the same.
-    parser_tokens: Vec<TokenId>,
+    /// The parser's tags, which reach it even if they are special tokens.
+    tag_tokens: Vec<TokenId>,
     parser: Box<dyn OutputParser>,
 }
 
@@ -54,7 +55,7 @@ impl TextStream {
             stopped: false,
             skip_special_tokens: options.skip_special_tokens,
             hidden_tokens: options.hidden_tokens,
-            parser_tokens: tags.filter_map(|tag| tokenizer.token_to_id(tag)).collect(),
+            tag_tokens: tags.filter_map(|tag| tokenizer.token_to_id(tag)).collect(),
             parser: options.parser,
             tokenizer,
         }
@@ -65,6 +66,9 @@ impl TextStream {
         if self.stopped || !self.is_shown(token) {
             return StreamDelta::default();
         }
+        if self.tag_tokens.contains(&token) {
+            return self.push_tag(token);
+        }
         let text = self.detokenizer.push(&self.tokenizer, token);
         if text.is_empty() {
             return StreamDelta::default();
@@ -74,17 +78,12 @@ impl TextStream {
 
     /// Ends the answer and returns what was held back. A second call returns nothing.
     pub fn finish(&mut self) -> Vec<ParsedEvent> {
-        let mut events = Vec::new();
-        if !self.stopped {
-            let rest = self.detokenizer.finish();
-            events = self.push_text(&rest).events;
-            // A stop string that matched here has emptied the matcher.
-            let held = self.stop.finish();
-            self.stopped = true;
-            for event in self.parser.push(&held) {
-                push_merged(&mut events, event);
-            }
-        }
+        let mut events = if self.stopped {
+            Vec::new()
+        } else {
+            self.end_text().events
+        };
+        self.stopped = true;
         for event in self.parser.finish() {
             push_merged(&mut events, event);
         }
@@ -94,8 +93,30 @@ impl TextStream {
     fn is_shown(&self, token: TokenId) -> bool {
         let skipped = self.skip_special_tokens
             && self.tokenizer.is_special(token)
-            && !self.parser_tokens.contains(&token);
+            && !self.tag_tokens.contains(&token);
         !skipped && !self.hidden_tokens.contains(&token)
+    }
+
+    fn push_tag(&mut self, token: TokenId) -> StreamDelta {
+        let mut delta = self.end_text();
+        if !self.stopped {
+            let tag = self.tokenizer.token_text(token);
+            for event in self.parser.push(&tag) {
+                push_merged(&mut delta.events, event);
+            }
+        }
+        delta
+    }
+
+    /// Hands on what the detokenizer and the stop matcher hold back.
+    fn end_text(&mut self) -> StreamDelta {
+        let incomplete = self.detokenizer.finish();
+        let mut delta = self.push_text(&incomplete);
+        // If a stop string ended just there, the matcher holds nothing.
+        for event in self.parser.push(&self.stop.finish()) {
+            push_merged(&mut delta.events, event);
+        }
+        delta
     }
 
     fn push_text(&mut self, text: &str) -> StreamDelta {
@@ -111,3 +132,6 @@ impl TextStream {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

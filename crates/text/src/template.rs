@@ -77,8 +77,12 @@ pub struct ChatTemplate {
 impl ChatTemplate {
     /// Compiles a template.
     pub fn from_source(source: &str) -> Result<Self, TemplateError> {
+        Self::with_fuel(source, FUEL)
+    }
+
+    fn with_fuel(source: &str, fuel: u64) -> Result<Self, TemplateError> {
         let syntax_error = |error: Error| TemplateError::Syntax(error.to_string());
-        let mut environment = environment().map_err(syntax_error)?;
+        let mut environment = environment(fuel).map_err(syntax_error)?;
         environment
             .add_template_owned(NAME, without_generation_blocks(source))
             .map_err(syntax_error)?;
@@ -174,7 +178,7 @@ impl ChatTemplate {
 #[error("{0}")]
 struct RaisedException(String);
 
-fn environment() -> Result<Environment<'static>, Error> {
+fn environment(fuel: u64) -> Result<Environment<'static>, Error> {
     let syntax = SyntaxConfig::builder()
         .trim_blocks(true)
         .lstrip_blocks(true)
@@ -183,7 +187,7 @@ fn environment() -> Result<Environment<'static>, Error> {
     environment.set_syntax(syntax);
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
     environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-    environment.set_fuel(Some(FUEL));
+    environment.set_fuel(Some(fuel));
     environment.set_recursion_limit(RECURSION_LIMIT);
     environment.add_filter("tojson", json::tojson);
     environment.add_function("raise_exception", raise_exception);

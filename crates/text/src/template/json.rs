@@ -18,16 +18,19 @@ struct Style {
 }
 
 /// Writes a value as JSON. Unlike Jinja2's own filter, and like Hugging Face's, it escapes
-/// nothing for HTML.
+/// nothing for HTML, and its arguments are `ensure_ascii`, `indent`, `separators`, `sort_keys`.
 pub(super) fn tojson(
     value: &Value,
+    ensure_ascii: Option<Value>,
     indent: Option<Value>,
     kwargs: Kwargs,
 ) -> Result<String, Error> {
-    let indent = match indent {
-        Some(indent) => Some(indent),
-        None => kwargs.get::<Option<Value>>("indent")?,
+    let or_named = |argument: Option<Value>, name| match argument {
+        Some(argument) => Ok(Some(argument)),
+        None => kwargs.get::<Option<Value>>(name),
     };
+    let ensure_ascii = or_named(ensure_ascii, "ensure_ascii")?;
+    let indent = or_named(indent, "indent")?;
     let indent = indent.filter(|indent| !indent.is_none() && !indent.is_undefined());
     let indent = indent.map(|indent| match indent.as_str() {
         Some(text) => text.to_owned(),
@@ -46,7 +49,7 @@ pub(super) fn tojson(
         item_separator,
         key_separator,
         indent,
-        ensure_ascii: kwargs.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false),
+        ensure_ascii: ensure_ascii.is_some_and(|value| value.is_true()),
         sort_keys: kwargs.get::<Option<bool>>("sort_keys")?.unwrap_or(false),
     };
     kwargs.assert_all_used()?;

@@ -47,7 +47,7 @@ fn agrees_with_jinja2() {
             "[\n  1,\n  2.0,\n  true,\n  null\n]",
         ),
         (
-            "{{ {'a': [], 'c': {'d': 1}} | tojson(4) }}",
+            "{{ {'a': [], 'c': {'d': 1}} | tojson(false, 4) }}",
             "{\n    \"a\": [],\n    \"c\": {\n        \"d\": 1\n    }\n}",
         ),
         (
@@ -132,7 +132,11 @@ fn errors_are_told_apart() {
 #[test]
 fn endless_templates_are_stopped() {
     let nested = "{% for a in range(99999) %}{% for b in range(99999) %}{% for c in range(99999) %}{% endfor %}{% endfor %}{% endfor %}";
-    assert!(matches!(render(nested), Err(TemplateError::Limit)));
+    let template = ChatTemplate::with_fuel(nested, 100_000).unwrap();
+    assert!(matches!(
+        template.render(&ChatTemplateInput::default()),
+        Err(TemplateError::Limit)
+    ));
     let recursive = "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}";
     assert!(matches!(render(recursive), Err(TemplateError::Failed(_))));
     let cyclic = "{% set ns = namespace() %}{% set ns.ns = ns %}{{ ns | tojson }}";
