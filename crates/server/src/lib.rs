@@ -1,1 +1,39 @@
-//! HTTP: routes, streams, keys, limits, health and metrics.
+//! The HTTP side: routes, streams, keys, limits, health and metrics.
+//!
+//! One request passes through here in this order: [`routes`] checks who may call, [`body`] reads
+//! within limits, [`prepare`] makes token ids of it, [`answer`] hands them to the engine and waits
+//! until it begins, and [`chat`] or [`completions`] writes what comes back. A client that goes
+//! away drops the answer, and with it the sequences.
+//!
+//! Invariant: no tensor and no device. Invariant: nothing here blocks the engine; it is asked
+//! through its queue and read through its statistics.
+//!
+//! Invariant: no prompt, answer or key is ever logged.
+
+mod answer;
+mod body;
+mod chat;
+mod choice;
+mod completions;
+mod config;
+mod entropy;
+mod keys;
+mod logprobs;
+mod metrics;
+mod model;
+mod prepare;
+mod probes;
+mod reply;
+mod routes;
+mod sampling;
+mod serve;
+mod server;
+mod sse;
+mod stamp;
+mod timer;
+
+pub use config::ServerConfig;
+pub use keys::{KeyFileError, KeySet};
+pub use model::{GenerationDefaults, ServedModel};
+pub use serve::serve;
+pub use server::Server;

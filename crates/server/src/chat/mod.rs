@@ -1,0 +1,108 @@
+//! `POST /v1/chat/completions`.
+
+mod prompt;
+mod stream;
+mod whole;
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+use backstop_protocol::{ApiError, ChatChunks, StreamOptions, ValidChatRequest};
+use backstop_text::{ParsedEvent, Tokenizer};
+
+use crate::answer::Admission;
+use crate::model::ServedModel;
+use crate::prepare::{self, Job};
+use crate::reply::ErrorReply;
+use crate::sampling;
+use crate::server::Server;
+use crate::stamp;
+use crate::{body, sse};
+
+/// The field that holds the prompt.
+const PARAM: &str = "messages";
+
+/// A chat request, ready for the engine.
+struct Chat {
+    job: Job,
+    model_name: String,
+    stream: Option<StreamOptions>,
+    include_reasoning: bool,
+    parallel_tool_calls: bool,
+}
+
+/// How the answer to a chat is written.
+struct Shape {
+    chunks: ChatChunks,
+    tokenizer: Arc<Tokenizer>,
+    choices: usize,
+    /// Alternatives to report for each token.
+    alternatives: usize,
+    include_reasoning: bool,
+    parallel_tool_calls: bool,
+}
+
+pub(crate) async fn handle(
+    State(server): State<Server>,
+    request: Request,
+) -> Result<Response, ErrorReply> {
+    let admission = Admission::new(&server)?;
+    let body = body::read(&server, request).await?;
+    let chat = prepare::run(&server, &admission.model, body, prepare_chat).await?;
+    let shape = Shape {
+        chunks: ChatChunks::new(stamp::stamp("chatcmpl", chat.model_name)),
+        tokenizer: Arc::clone(&admission.model.served.tokenizer),
+        choices: chat.job.sequences(),
+        alternatives: chat.job.sampling.logprobs.unwrap_or(0) as usize,
+        include_reasoning: chat.include_reasoning,
+        parallel_tool_calls: chat.parallel_tool_calls,
+    };
+    let answer = admission.start(&chat.job).await?;
+    match chat.stream {
+        Some(options) => {
+            let events = stream::events(answer, shape, options);
+            Ok(sse::response(events, server.config().keep_alive_interval))
+        }
+        None => Ok(whole::respond(answer, &shape).await?),
+    }
+}
+
+/// Everything up to the token ids.
+fn prepare_chat(server: &Server, model: &ServedModel, body: &[u8]) -> Result<Chat, ApiError> {
+    let mut request = ValidChatRequest::from_bytes(body)?;
+    let model_name = prepare::resolve_model_name(server, model, request.model.take())?;
+    sampling::check_token_ids(model, &request.sampling)?;
+    let rendered = prompt::render(model, &mut request)?;
+    let tokens = prepare::encode(model, &rendered, false, PARAM)?;
+    let prompt = prepare::fit(model, &request.sampling, tokens, PARAM)?;
+    Ok(Chat {
+        job: Job {
+            prompts: vec![prompt],
+            priority: request.priority,
+            param: PARAM,
+            format: model.chat_format,
+            starts_in_reasoning: model.chat_format.starts_in_reasoning(&rendered),
+            parse_tools: !request.offered_tools().is_empty(),
+            sampling: request.sampling,
+        },
+        model_name,
+        stream: request.stream,
+        include_reasoning: request.include_reasoning,
+        parallel_tool_calls: request.parallel_tool_calls,
+    })
+}
+
+impl Shape {
+    /// Whether the client wants to see this.
+    fn shows(&self, event: &ParsedEvent) -> bool {
+        match event {
+            ParsedEvent::ReasoningDelta(_) => self.include_reasoning,
+            ParsedEvent::ContentDelta(_) => true,
+            ParsedEvent::ToolCallStart { index, .. }
+            | ParsedEvent::ToolCallArgumentsDelta { index, .. } => {
+                self.parallel_tool_calls || *index == 0
+            }
+        }
+    }
+}

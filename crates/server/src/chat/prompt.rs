@@ -1,0 +1,118 @@
+//! From a conversation to the text of its prompt.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use backstop_protocol::{ApiError, ValidChatRequest};
+use backstop_text::{ChatTemplate, ChatTemplateInput, TemplateError};
+use serde_json::{Map, Value};
+
+use super::PARAM;
+use crate::entropy::random_u128;
+use crate::model::ServedModel;
+
+/// Renders the prompt; takes the conversation out of the request.
+pub(super) fn render(
+    model: &ServedModel,
+    request: &mut ValidChatRequest,
+) -> Result<String, ApiError> {
+    let Some(template) = &model.template else {
+        let explanation = "this model has no chat template; use the completions endpoint";
+        return Err(ApiError::unsupported_field(PARAM, explanation));
+    };
+    let mark = request
+        .continue_final_message
+        .then(|| mark_end(&mut request.messages));
+    let input = input(model, request);
+    let rendered = run(template, &input)?;
+    match mark {
+        None => Ok(rendered),
+        Some(mark) => cut_at(rendered, &mark),
+    }
+}
+
+fn input(model: &ServedModel, request: &mut ValidChatRequest) -> ChatTemplateInput {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs();
+    let non_empty = |items: Vec<Value>| Some(items).filter(|items| !items.is_empty());
+    ChatTemplateInput {
+        messages: std::mem::take(&mut request.messages),
+        tools: non_empty(request.offered_tools().to_vec()),
+        documents: non_empty(std::mem::take(&mut request.documents)),
+        add_generation_prompt: request.add_generation_prompt,
+        bos_token: Some(model.bos_token.clone()),
+        eos_token: Some(model.eos_token.clone()),
+        extra: variables(request),
+        now_unix_seconds: i64::try_from(now).unwrap_or(i64::MAX),
+    }
+}
+
+/// The template's further variables. What the request says in `chat_template_kwargs` counts more
+/// than what follows from `reasoning_effort`.
+fn variables(request: &mut ValidChatRequest) -> Map<String, Value> {
+    let mut variables = Map::new();
+    match request.reasoning_effort {
+        None | Some("auto") => {}
+        Some("none") => {
+            // Templates disagree on the name; one that doesn't know a variable ignores it.
+            variables.insert("reasoning_effort".to_owned(), Value::from("none"));
+            variables.insert("reasoning".to_owned(), Value::from(false));
+            variables.insert("enable_thinking".to_owned(), Value::from(false));
+        }
+        Some(effort) => {
+            variables.insert("reasoning_effort".to_owned(), Value::from(effort));
+        }
+    }
+    variables.extend(std::mem::take(&mut request.chat_template_kwargs));
+    variables
+}
+
+fn run(template: &ChatTemplate, input: &ChatTemplateInput) -> Result<String, ApiError> {
+    // The template's own words may repeat the conversation, so the client gets none of them.
+    template.render(input).map_err(|error| match error {
+        TemplateError::Raised(_) | TemplateError::UnsupportedContent(_) => ApiError::invalid_field(
+            PARAM,
+            "is not a conversation that the chat template accepts",
+        ),
+        TemplateError::Limit => {
+            ApiError::invalid_field(PARAM, "takes the chat template too long to render")
+        }
+        TemplateError::Failed(reason) | TemplateError::Syntax(reason) => {
+            tracing::warn!(%reason, "the chat template failed on a request");
+            ApiError::invalid_field(PARAM, "cannot be rendered by the chat template")
+        }
+    })
+}
+
+/// Puts a mark behind the final message's text. A template may trim or rearrange the text, but
+/// where the mark comes out is where the model has to go on.
+fn mark_end(messages: &mut [Value]) -> String {
+    let mark = format!("{:032x}", random_u128());
+    if let Some(Value::String(content)) = messages
+        .last_mut()
+        .and_then(|message| message.get_mut("content"))
+    {
+        content.push_str(&mark);
+    }
+    mark
+}
+
+fn cut_at(mut rendered: String, mark: &str) -> Result<String, ApiError> {
+    let Some(end) = rendered.rfind(mark) else {
+        let explanation = "the chat template does not let this message be continued";
+        return Err(ApiError::unsupported_field(
+            "continue_final_message",
+            explanation,
+        ));
+    };
+    rendered.truncate(end);
+    // A template that writes the text twice has no one place to go on from.
+    match rendered.contains(mark) {
+        true => Err(ApiError::unsupported_field(
+            "continue_final_message",
+            "the chat template writes this message more than once",
+        )),
+        false => Ok(rendered),
+    }
+}

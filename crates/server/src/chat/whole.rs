@@ -1,0 +1,79 @@
+//! The answer to a chat in one piece.
+
+use axum::http::StatusCode;
+use axum::response::Response;
+use backstop_protocol::{ApiError, AssistantMessage, ChatChoice, ToolCall};
+use backstop_text::{ParsedMessage, ParsedToolCall};
+use backstop_types::SampledToken;
+
+use super::Shape;
+use crate::answer::Answer;
+use crate::choice::{End, Update};
+use crate::logprobs;
+use crate::reply;
+
+/// One choice as far as it is known.
+#[derive(Default)]
+struct Collected {
+    message: ParsedMessage,
+    tokens: Vec<SampledToken>,
+    end: Option<End>,
+}
+
+/// Waits for all choices.
+pub(super) async fn respond(mut answer: Answer, shape: &Shape) -> Result<Response, ApiError> {
+    let mut collected: Vec<Collected> = Vec::new();
+    collected.resize_with(shape.choices, Collected::default);
+    while let Some(update) = answer.next().await {
+        let update = update?;
+        collected[update.index].add(update, shape);
+    }
+    let choices: Option<Vec<ChatChoice>> = collected
+        .into_iter()
+        .enumerate()
+        .map(|(index, choice)| choice.into_choice(index, shape))
+        .collect();
+    let choices = choices.ok_or_else(ApiError::internal)?;
+    Ok(reply::json(
+        StatusCode::OK,
+        &shape.chunks.complete(choices, answer.usage()),
+    ))
+}
+
+impl Collected {
+    fn add(&mut self, update: Update, shape: &Shape) {
+        for event in update.events.into_iter().filter(|event| shape.shows(event)) {
+            self.message.apply(event);
+        }
+        self.tokens.extend(update.tokens);
+        self.end = update.end.or(self.end.take());
+    }
+
+    /// `None` if the choice has no end, which does not happen.
+    fn into_choice(self, index: usize, shape: &Shape) -> Option<ChatChoice> {
+        let end = self.end?;
+        let ParsedMessage {
+            reasoning,
+            content,
+            tool_calls,
+        } = self.message;
+        let tool_calls = tool_calls.into_iter().map(tool_call).collect();
+        Some(ChatChoice {
+            index: u32::try_from(index).ok()?,
+            message: AssistantMessage::new(content, Some(reasoning), tool_calls),
+            logprobs: logprobs::chat(&shape.tokenizer, &self.tokens, shape.alternatives),
+            finish_reason: end.reason,
+            stop_reason: end.stop_reason,
+        })
+    }
+}
+
+/// Clients parse the arguments, and a call without any is a call with none.
+fn tool_call(call: ParsedToolCall) -> ToolCall {
+    let arguments = if call.arguments.is_empty() {
+        "{}".to_owned()
+    } else {
+        call.arguments
+    };
+    ToolCall::new(call.id, call.name, arguments)
+}

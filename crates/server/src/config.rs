@@ -1,0 +1,122 @@
+//! What an operator can set about the HTTP side, with its defaults.
+
+use std::time::Duration;
+
+use crate::keys::KeySet;
+
+/// Limits and identity of the HTTP server. Every wait and every size has a bound here.
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    /// Names that requests may use for the model. The first one is the default and names the
+    /// metrics; `"*"` among them answers to any name.
+    pub served_model_names: Vec<String>,
+    /// Keys that clients must present; `None` serves everybody.
+    pub api_keys: Option<KeySet>,
+    /// Leave `/metrics` open although keys are set, for scrapers that cannot send one.
+    pub public_metrics: bool,
+    /// Largest request body.
+    pub max_body_bytes: usize,
+    /// Bytes of bodies that are read and not yet turned into tokens, over all requests.
+    pub max_buffered_body_bytes: usize,
+    /// Longest wait in the engine's queue before a request is answered 503.
+    pub queue_timeout: Duration,
+    /// Longest life of a request, from its first byte to its last.
+    pub request_timeout: Duration,
+    /// Longest time that a client may take to send a request's body.
+    pub body_read_timeout: Duration,
+    /// Longest time that a client may take over a request's head, and longest idle time of a
+    /// kept-alive connection.
+    pub head_read_timeout: Duration,
+    /// Longest time that a client may refuse to read what it asked for.
+    pub write_stall_timeout: Duration,
+    /// Open connections; more wait in the operating system's queue.
+    pub max_connections: usize,
+    /// Prompts that are rendered and tokenised at once.
+    pub max_concurrent_encodes: usize,
+    /// Let requests choose their priority. Without it they are served in order of arrival, and no
+    /// client can push itself before the others.
+    pub allow_priority: bool,
+    /// Pause in a stream after which a comment line keeps it alive.
+    pub keep_alive_interval: Duration,
+    /// Work without progress for this long means that the engine is dead.
+    pub liveness_stall: Duration,
+    /// Longest wait for running requests at shutdown.
+    pub drain_timeout: Duration,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            served_model_names: vec!["*".to_owned()],
+            api_keys: None,
+            public_metrics: false,
+            max_body_bytes: 32 << 20,
+            max_buffered_body_bytes: 512 << 20,
+            queue_timeout: Duration::from_secs(120),
+            request_timeout: Duration::from_secs(3600),
+            body_read_timeout: Duration::from_secs(60),
+            head_read_timeout: Duration::from_secs(75),
+            write_stall_timeout: Duration::from_secs(120),
+            max_connections: 4096,
+            max_concurrent_encodes: 8,
+            allow_priority: false,
+            keep_alive_interval: Duration::from_secs(15),
+            liveness_stall: Duration::from_secs(60),
+            drain_timeout: Duration::from_secs(600),
+        }
+    }
+}
+
+/// Served name that stands for any name.
+const ANY_NAME: &str = "*";
+
+impl ServerConfig {
+    /// The name under which metrics are kept and which requests without a name get.
+    pub fn default_model_name<'a>(&'a self, label: &'a str) -> &'a str {
+        self.listed_names().next().unwrap_or(label)
+    }
+
+    /// The served names that are names.
+    pub fn listed_names(&self) -> impl Iterator<Item = &str> {
+        self.served_model_names
+            .iter()
+            .map(String::as_str)
+            .filter(|name| *name != ANY_NAME)
+    }
+
+    /// Whether requests may call the model `name`.
+    pub fn serves(&self, name: &str) -> bool {
+        self.served_model_names
+            .iter()
+            .any(|served| served == ANY_NAME || served == name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_serves_any_name_and_is_never_shown() {
+        let config = ServerConfig {
+            served_model_names: vec!["*".into(), "north".into()],
+            ..ServerConfig::default()
+        };
+        assert!(config.serves("gpt-5"));
+        assert_eq!(config.default_model_name("weights"), "north");
+        assert_eq!(
+            ServerConfig::default().default_model_name("weights"),
+            "weights"
+        );
+    }
+
+    #[test]
+    fn without_a_star_only_listed_names_are_served() {
+        let config = ServerConfig {
+            served_model_names: vec!["north".into()],
+            ..ServerConfig::default()
+        };
+        assert!(config.serves("north"));
+        assert!(!config.serves("gpt-5"));
+    }
+}

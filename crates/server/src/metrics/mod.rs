@@ -1,0 +1,128 @@
+//! What Prometheus sees. Names that vLLM has for the same thing are vLLM's, so that existing
+//! dashboards and routers work; what only this server knows is called `backstop:…`.
+//!
+//! Engine gauges are copied from its statistics at scrape time, without asking its thread: a
+//! router that scrapes many times a second costs the engine nothing.
+
+mod engine;
+mod exposition;
+mod request;
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::OnceLock;
+
+use backstop_engine::{EngineHandle, Lifecycle};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+
+use self::engine::EngineCollector;
+pub(crate) use self::exposition::Exposition;
+pub(crate) use self::request::{FinishLabel, RequestMetrics};
+
+/// Labels of the response counter. Both sets are closed: a client cannot make new ones up.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResponseLabels {
+    route: &'static str,
+    status: u16,
+}
+
+/// All metrics of the process.
+pub(crate) struct Metrics {
+    process: Registry,
+    responses: Family<ResponseLabels, Counter>,
+    /// Present once a model is.
+    model: OnceLock<Registry>,
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Metrics")
+    }
+}
+
+impl Metrics {
+    /// Metrics of a process that has no model yet.
+    pub(crate) fn new(lifecycle: Lifecycle) -> Self {
+        let mut process = Registry::default();
+        let responses = Family::<ResponseLabels, Counter>::default();
+        process.register(
+            "backstop:http_responses",
+            "HTTP responses by route and status",
+            responses.clone(),
+        );
+        process.register_collector(Box::new(LifecycleCollector { lifecycle }));
+        Self {
+            process,
+            responses,
+            model: OnceLock::new(),
+        }
+    }
+
+    /// Adds the metrics of `engine` under the name of its model. Only the first call counts.
+    pub(crate) fn install(&self, model_name: &str, engine: EngineHandle) -> RequestMetrics {
+        let label = (
+            Cow::Borrowed("model_name"),
+            Cow::Owned(model_name.to_owned()),
+        );
+        let mut registry = Registry::with_labels(std::iter::once(label));
+        let requests = RequestMetrics::new(&mut registry);
+        registry.register_collector(Box::new(EngineCollector::new(engine)));
+        if self.model.set(registry).is_err() {
+            tracing::warn!("metrics of a second model are not shown");
+        }
+        requests
+    }
+
+    /// Counts an answer.
+    pub(crate) fn responded(&self, route: &'static str, status: u16) {
+        self.responses
+            .get_or_create(&ResponseLabels { route, status })
+            .inc();
+    }
+
+    /// Everything as text.
+    pub(crate) fn encode(&self, exposition: Exposition) -> Result<String, fmt::Error> {
+        let mut text = String::with_capacity(16 << 10);
+        encode_registry(&mut text, &self.process)?;
+        if let Some(model) = self.model.get() {
+            encode_registry(&mut text, model)?;
+        }
+        encode_eof(&mut text)?;
+        Ok(exposition.render(text))
+    }
+}
+
+/// Shows the life-cycle as one gauge for each state, of which one is 1.
+#[derive(Debug)]
+struct LifecycleCollector {
+    lifecycle: Lifecycle,
+}
+
+const LIFECYCLE_STATES: [&str; 6] = [
+    "loading", "warming", "ready", "draining", "stopped", "failed",
+];
+
+impl Collector for LifecycleCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let present = self.lifecycle.state().name();
+        let mut family = encoder.encode_descriptor(
+            "backstop:lifecycle_state",
+            "1 for the state that the server is in",
+            None,
+            MetricType::Gauge,
+        )?;
+        for state in LIFECYCLE_STATES {
+            let labels = [("state", state)];
+            let value = ConstGauge::new(i64::from(state == present));
+            value.encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,70 @@
+//! The model as the server sees it: how to speak to it and what it defaults to.
+
+use std::fmt;
+use std::sync::Arc;
+
+use backstop_engine::EngineHandle;
+use backstop_text::{ChatFormat, ChatTemplate, Tokenizer};
+use backstop_types::TokenId;
+
+/// A loaded model with everything that turns requests into its tokens and back.
+#[derive(Clone)]
+pub struct ServedModel {
+    /// Its tokenizer.
+    pub tokenizer: Arc<Tokenizer>,
+    /// Its chat template; without one it serves completions only.
+    pub template: Option<Arc<ChatTemplate>>,
+    /// How it marks reasoning, text and tool calls.
+    pub chat_format: &'static ChatFormat,
+    /// Tokens that end an answer, unless a request asks to ignore them.
+    pub eos_token_ids: Vec<TokenId>,
+    /// The token that begins a sequence, as templates write it.
+    pub bos_token: String,
+    /// The token that ends a sequence, as templates write it.
+    pub eos_token: String,
+    /// What requests that do not say get.
+    pub defaults: GenerationDefaults,
+    /// Prompt and answer together, in tokens.
+    pub max_model_len: u32,
+    /// Token ids that the model has an embedding for are below this.
+    pub vocab_size: u32,
+    /// The engine that runs it.
+    pub engine: EngineHandle,
+    /// What it is called where no served name is: its repository or path.
+    pub root: String,
+    /// When it was loaded, in seconds since 1970.
+    pub created_s: u64,
+}
+
+impl fmt::Debug for ServedModel {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("ServedModel")
+            .field("root", &self.root)
+            .field("chat_format", &self.chat_format.id)
+            .field("max_model_len", &self.max_model_len)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ServedModel {
+    /// Whether the model can read this token.
+    pub(crate) fn knows_token(&self, token: TokenId) -> bool {
+        token < self.vocab_size && (token as usize) < self.tokenizer.vocab_size()
+    }
+}
+
+/// Sampling settings from a model's generation config. `None` leaves a setting off.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct GenerationDefaults {
+    /// 1 if `None`, as the API has it.
+    pub temperature: Option<f32>,
+    /// Smallest set of tokens whose probability reaches this.
+    pub top_p: Option<f32>,
+    /// Most likely tokens kept.
+    pub top_k: Option<u32>,
+    /// Tokens at least this likely, relative to the most likely one.
+    pub min_p: Option<f32>,
+    /// Penalty on tokens that stand in prompt or output.
+    pub repetition_penalty: Option<f32>,
+}

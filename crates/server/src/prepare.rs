@@ -1,0 +1,183 @@
+//! From a body to prompts of token ids that fit the model: everything that costs time before the
+//! engine is asked, kept away from the threads that serve streams when it costs much.
+
+use std::sync::Arc;
+
+use backstop_protocol::{ApiError, SamplingFields};
+use backstop_text::{ChatFormat, Tokenizer};
+use backstop_types::{StopConditions, TokenId};
+
+use crate::body::BudgetedBody;
+use crate::model::ServedModel;
+use crate::reply;
+use crate::sampling;
+use crate::server::{InstalledModel, Server};
+
+/// Bodies up to this size are prepared in place; larger ones on a thread of their own.
+const IN_PLACE_BYTES_MAX: usize = 64 << 10;
+/// Bytes that make up a token on average, at least in text that is no trickery.
+const BYTES_PER_TOKEN: usize = 8;
+/// Tokens by which cutting a text can change its number of tokens, generously.
+const CUT_TOLERANCE_TOKENS: usize = 1024;
+
+/// One prompt, ready for the engine.
+#[derive(Debug)]
+pub(crate) struct Prompt {
+    pub(crate) tokens: Arc<[TokenId]>,
+    pub(crate) stop: Arc<StopConditions>,
+}
+
+/// What a request wants generated, whatever endpoint it came through.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) prompts: Vec<Prompt>,
+    pub(crate) sampling: SamplingFields,
+    pub(crate) priority: i32,
+    /// The field of the request that held the prompt, for errors.
+    pub(crate) param: &'static str,
+    /// How to read the answers.
+    pub(crate) format: &'static ChatFormat,
+    pub(crate) starts_in_reasoning: bool,
+    pub(crate) parse_tools: bool,
+}
+
+impl Job {
+    /// Tokens of the prompt that choice `index` answers.
+    pub(crate) fn prompt_of(&self, index: usize) -> &Prompt {
+        &self.prompts[index / self.sampling.choices as usize]
+    }
+
+    /// Sequences to generate.
+    pub(crate) fn sequences(&self) -> usize {
+        self.prompts.len() * self.sampling.choices as usize
+    }
+}
+
+/// Runs `prepare` on a body.
+pub(crate) async fn run<T: Send + 'static>(
+    server: &Server,
+    model: &Arc<InstalledModel>,
+    body: BudgetedBody,
+    prepare: fn(&Server, &ServedModel, &[u8]) -> Result<T, ApiError>,
+) -> Result<T, ApiError> {
+    if body.bytes.len() <= IN_PLACE_BYTES_MAX {
+        return prepare(server, &model.served, &body.bytes);
+    }
+    let permit = Arc::clone(server.encodes()).acquire_owned();
+    let Ok(Ok(permit)) = tokio::time::timeout(server.config().queue_timeout, permit).await else {
+        return Err(reply::deadline_exceeded());
+    };
+    let (server, model) = (server.clone(), Arc::clone(model));
+    let work = move || {
+        let result = prepare(&server, &model.served, &body.bytes);
+        // Held by the work itself: it goes on even if its client goes away.
+        drop(permit);
+        result
+    };
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => {
+            tracing::error!(%error, "preparing a prompt failed");
+            Err(ApiError::internal())
+        }
+    }
+}
+
+/// The name that answers carry, if the model that was asked for is served.
+pub(crate) fn resolve_model_name(
+    server: &Server,
+    model: &ServedModel,
+    asked: Option<String>,
+) -> Result<String, ApiError> {
+    let config = server.config();
+    match asked.filter(|name| !name.is_empty()) {
+        None => Ok(config.default_model_name(&model.root).to_owned()),
+        Some(name) if config.serves(&name) => Ok(name),
+        Some(_) => Err(ApiError::model_not_found(
+            config.default_model_name(&model.root),
+        )),
+    }
+}
+
+/// Encodes a text, unless it is so long that it cannot fit.
+pub(crate) fn encode(
+    model: &ServedModel,
+    text: &str,
+    add_special_tokens: bool,
+    param: &'static str,
+) -> Result<Vec<TokenId>, ApiError> {
+    check_cut(model, text, param)?;
+    encode_all(&model.tokenizer, text, add_special_tokens, param)
+}
+
+/// Encodes the beginning of a very long text: if that alone is too much, so is the whole, whose
+/// encoding might take gigabytes.
+fn check_cut(model: &ServedModel, text: &str, param: &'static str) -> Result<(), ApiError> {
+    let tokens_max = model.max_model_len as usize;
+    let cut_bytes = (tokens_max + CUT_TOLERANCE_TOKENS) * BYTES_PER_TOKEN;
+    if text.len() <= 2 * cut_bytes {
+        return Ok(());
+    }
+    let cut = &text[..text.floor_char_boundary(cut_bytes)];
+    let tokens = encode_all(&model.tokenizer, cut, false, param)?.len();
+    if tokens > tokens_max + CUT_TOLERANCE_TOKENS {
+        return Err(too_long(model, tokens, None, param));
+    }
+    Ok(())
+}
+
+fn encode_all(
+    tokenizer: &Tokenizer,
+    text: &str,
+    add_special_tokens: bool,
+    param: &'static str,
+) -> Result<Vec<TokenId>, ApiError> {
+    tokenizer.encode(text, add_special_tokens).map_err(|_| {
+        // The tokenizer's own words may repeat the text.
+        tracing::warn!(param, bytes = text.len(), "a text could not be tokenised");
+        ApiError::invalid_field(param, "cannot be tokenised")
+    })
+}
+
+/// Checks a prompt against vocabulary and context, and says when its answers end.
+pub(crate) fn fit(
+    model: &ServedModel,
+    fields: &SamplingFields,
+    tokens: Vec<TokenId>,
+    param: &'static str,
+) -> Result<Prompt, ApiError> {
+    if tokens.is_empty() {
+        return Err(ApiError::invalid_field(param, "must not be empty"));
+    }
+    if tokens.iter().any(|token| !model.knows_token(*token)) {
+        return Err(ApiError::invalid_field(
+            param,
+            "must name tokens of the model's vocabulary",
+        ));
+    }
+    let room = (model.max_model_len as usize).saturating_sub(tokens.len());
+    let room = u32::try_from(room).unwrap_or(u32::MAX);
+    let max_tokens = match fields.max_tokens {
+        _ if room == 0 => return Err(too_long(model, tokens.len(), None, param)),
+        Some(asked) if asked > room => {
+            return Err(too_long(model, tokens.len(), Some(asked), param));
+        }
+        Some(asked) => asked,
+        None => room,
+    };
+    let stop = sampling::stop_conditions(model, fields, max_tokens);
+    Ok(Prompt {
+        tokens: tokens.into(),
+        stop,
+    })
+}
+
+fn too_long(
+    model: &ServedModel,
+    prompt_tokens: usize,
+    completion_tokens: Option<u32>,
+    param: &'static str,
+) -> ApiError {
+    let prompt_tokens = u32::try_from(prompt_tokens).unwrap_or(u32::MAX);
+    ApiError::context_length(param, model.max_model_len, prompt_tokens, completion_tokens)
+}

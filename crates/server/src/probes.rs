@@ -1,0 +1,184 @@
+//! Everything that is asked about the server rather than of it: health, readiness, version,
+//! metrics and the list of models. Nothing here waits for the engine.
+
+use axum::extract::{Path, State};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use backstop_engine::{LifecycleState, Liveness};
+use backstop_protocol::{ApiError, ModelCard, ModelList};
+use serde::Serialize;
+
+use crate::metrics::Exposition;
+use crate::reply::{self, ErrorReply};
+use crate::server::{InstalledModel, Server};
+
+/// Version of this build.
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// What probes read; every field but the status is for people.
+#[derive(Debug, Serialize)]
+struct Health {
+    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    progress: Option<Progress>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    engine: Option<EngineHealth>,
+}
+
+#[derive(Debug, Serialize)]
+struct Progress {
+    bytes_done: u64,
+    bytes_total: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct EngineHealth {
+    running: u32,
+    waiting: u32,
+    seconds_since_progress: f64,
+}
+
+/// `GET /health` and `/ping`: whether to restart the process. 200 once the model is loaded, for
+/// as long as the engine makes progress, draining included.
+pub(crate) async fn health(State(server): State<Server>) -> Response {
+    let state = server.lifecycle().state();
+    let liveness = server
+        .installed()
+        .map(|model| model.served.engine.liveness());
+    let stalled = liveness.is_some_and(|live| !live.is_alive(server.config().liveness_stall));
+    let serving = matches!(state, LifecycleState::Ready | LifecycleState::Draining);
+    let mut body = describe(&server, &state, liveness);
+    if serving && stalled {
+        body.status = "stalled";
+        body.reason = Some("the engine has work and makes no progress".to_owned());
+    }
+    respond(
+        &server,
+        &state,
+        serving && !stalled && liveness.is_some(),
+        &body,
+    )
+}
+
+/// `GET /ready`: whether to send traffic.
+pub(crate) async fn ready(State(server): State<Server>) -> Response {
+    let state = server.lifecycle().state();
+    let liveness = server
+        .installed()
+        .map(|model| model.served.engine.liveness());
+    let body = describe(&server, &state, liveness);
+    respond(&server, &state, server.ready_model().is_ok(), &body)
+}
+
+fn describe(server: &Server, state: &LifecycleState, liveness: Option<Liveness>) -> Health {
+    let engine = server.installed().zip(liveness).map(|(model, liveness)| {
+        let stats = model.served.engine.stats();
+        let since = if liveness.busy {
+            liveness.since_progress.as_secs_f64()
+        } else {
+            0.0
+        };
+        EngineHealth {
+            running: stats.scheduler.running,
+            waiting: stats.scheduler.waiting,
+            seconds_since_progress: since,
+        }
+    });
+    let progress = match *state {
+        LifecycleState::Loading {
+            bytes_done,
+            bytes_total,
+        } => Some(Progress {
+            bytes_done,
+            bytes_total,
+        }),
+        _ => None,
+    };
+    // Why it failed may name paths of the host; that is for the log.
+    Health {
+        status: state.name(),
+        reason: None,
+        progress,
+        engine,
+    }
+}
+
+fn respond(server: &Server, state: &LifecycleState, good: bool, body: &Health) -> Response {
+    let status = if good {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    let mut response = reply::json(status, body);
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if !good {
+        let error = reply::unavailable(state, server.loading_retry_s(state));
+        let seconds = error.retry_after_s.unwrap_or(1);
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
+/// `GET /version`.
+pub(crate) async fn version() -> Response {
+    reply::json(StatusCode::OK, &serde_json::json!({"version": VERSION}))
+}
+
+/// `GET /` and `HEAD /`, with which some clients begin.
+pub(crate) async fn root(State(server): State<Server>) -> Response {
+    let status = server.lifecycle().state().name();
+    let body = serde_json::json!({"name": "backstop", "version": VERSION, "status": status});
+    reply::json(StatusCode::OK, &body)
+}
+
+/// `GET /metrics`.
+pub(crate) async fn metrics(State(server): State<Server>, headers: HeaderMap) -> Response {
+    let exposition = Exposition::accepted(&headers);
+    match server.metrics().encode(exposition) {
+        Ok(text) => ([(CONTENT_TYPE, exposition.content_type())], text).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "cannot write the metrics");
+            ErrorReply(ApiError::internal()).into_response()
+        }
+    }
+}
+
+/// `GET /v1/models`.
+pub(crate) async fn models(State(server): State<Server>) -> Result<Response, ErrorReply> {
+    let model = server.ready_model()?;
+    let mut names: Vec<&str> = server.config().listed_names().collect();
+    if names.is_empty() {
+        names.push(&model.served.root);
+    }
+    let cards = names.into_iter().map(|name| card(name, model)).collect();
+    Ok(reply::json(StatusCode::OK, &ModelList::new(cards)))
+}
+
+/// `GET /v1/models/{id}`.
+pub(crate) async fn model(
+    State(server): State<Server>,
+    Path(id): Path<String>,
+) -> Result<Response, ErrorReply> {
+    let model = server.ready_model()?;
+    let config = server.config();
+    if !config.serves(&id) {
+        let served = config.default_model_name(&model.served.root);
+        return Err(ErrorReply(ApiError::model_not_found(served)));
+    }
+    Ok(reply::json(StatusCode::OK, &card(&id, model)))
+}
+
+fn card(name: &str, model: &InstalledModel) -> ModelCard {
+    let served = &model.served;
+    ModelCard::new(
+        name.to_owned(),
+        served.root.clone(),
+        served.created_s,
+        served.max_model_len,
+        served.max_model_len,
+    )
+}

@@ -1,0 +1,163 @@
+//! Errors and JSON as HTTP responses, and which error each failure of the engine is.
+
+use axum::body::Body;
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use backstop_engine::{LifecycleState, Rejection, SubmitError};
+use backstop_protocol::ApiError;
+use serde::Serialize;
+
+/// Advice to a client that found the queue full.
+const QUEUE_RETRY_S: u32 = 2;
+/// Advice to a client whose request waited too long.
+const DEADLINE_RETRY_S: u32 = 5;
+/// Advice while the server goes away: its successor needs a moment.
+const DRAINING_RETRY_S: u32 = 15;
+/// Advice when only a restart can help.
+const FAILED_RETRY_S: u32 = 60;
+/// Advice while the model proves itself.
+const WARMING_RETRY_S: u32 = 5;
+/// Advice while nothing is known about the progress of loading.
+const LOADING_RETRY_S: u32 = 10;
+
+/// An error on its way to the client.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ErrorReply(pub(crate) ApiError);
+
+impl From<ApiError> for ErrorReply {
+    fn from(error: ApiError) -> Self {
+        Self(error)
+    }
+}
+
+impl IntoResponse for ErrorReply {
+    fn into_response(self) -> Response {
+        let Self(error) = self;
+        let status =
+            StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = json_text(status, error.to_json_string());
+        let headers = response.headers_mut();
+        if let Some(seconds) = error.retry_after_s {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+/// A value as a JSON response.
+pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Response {
+    match serde_json::to_string(value) {
+        Ok(text) => json_text(status, text),
+        Err(error) => {
+            tracing::error!(%error, "cannot serialise a response");
+            ErrorReply(ApiError::internal()).into_response()
+        }
+    }
+}
+
+fn json_text(status: StatusCode, text: String) -> Response {
+    let mut response = Response::new(Body::from(text));
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// The answer to a request that cannot be served in `state`. `loading_retry_s` is the estimate of
+/// how long loading will go on.
+pub(crate) fn unavailable(state: &LifecycleState, loading_retry_s: Option<u32>) -> ApiError {
+    match state {
+        LifecycleState::Loading { .. } => {
+            ApiError::loading(loading_retry_s.unwrap_or(LOADING_RETRY_S))
+        }
+        LifecycleState::Warming => ApiError::loading(WARMING_RETRY_S),
+        // Ready, and yet there is no model: it is installed at any moment.
+        LifecycleState::Ready => ApiError::loading(1),
+        LifecycleState::Draining | LifecycleState::Stopped => ApiError::draining(DRAINING_RETRY_S),
+        LifecycleState::Failed(_) => ApiError::engine_unavailable(FAILED_RETRY_S),
+    }
+}
+
+/// The answer to a request that finds everything taken.
+pub(crate) fn queue_full() -> ApiError {
+    ApiError::queue_full(QUEUE_RETRY_S)
+}
+
+/// The answer to a request whose time ran out.
+pub(crate) fn deadline_exceeded() -> ApiError {
+    ApiError::deadline_exceeded(DEADLINE_RETRY_S)
+}
+
+/// The answer to a request whose engine stopped under it.
+pub(crate) fn engine_gone() -> ApiError {
+    ApiError::engine_unavailable(DEADLINE_RETRY_S)
+}
+
+/// The answer to a request that the engine did not accept. `param` is the field that held the
+/// prompt.
+pub(crate) fn not_accepted(error: &SubmitError, param: &'static str) -> ApiError {
+    let rejection = match error {
+        SubmitError::NotReady(state) => return unavailable(state, None),
+        SubmitError::InboxFull => return queue_full(),
+        SubmitError::Rejected(rejection) => rejection,
+    };
+    match *rejection {
+        Rejection::QueueFull { .. } => queue_full(),
+        Rejection::PromptTooLong {
+            prompt_tokens,
+            max_model_len,
+        } => ApiError::context_length(param, max_model_len, prompt_tokens, None),
+        Rejection::EmptyPrompt => ApiError::invalid_field(param, "must not be empty"),
+        Rejection::NeverFits { .. } => {
+            ApiError::invalid_field("max_tokens", "asks for more than the KV cache can hold")
+        }
+        Rejection::DuplicateSequence { .. } | Rejection::InvalidLimits => {
+            tracing::error!(%error, "the engine refused a valid request");
+            ApiError::internal()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_state_but_ready_is_a_503_with_advice() {
+        let states = [
+            LifecycleState::Loading {
+                bytes_done: 0,
+                bytes_total: 0,
+            },
+            LifecycleState::Warming,
+            LifecycleState::Draining,
+            LifecycleState::Stopped,
+            LifecycleState::Failed("broken".into()),
+        ];
+        for state in states {
+            let response = ErrorReply(unavailable(&state, Some(600))).into_response();
+            assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+            let advice = response.headers()[RETRY_AFTER]
+                .to_str()
+                .unwrap()
+                .parse::<u32>()
+                .unwrap();
+            assert!((1..=60).contains(&advice));
+        }
+    }
+
+    #[test]
+    fn a_full_queue_is_a_429() {
+        let error = SubmitError::Rejected(Rejection::QueueFull { waiting: 3 });
+        assert_eq!(not_accepted(&error, "messages").status, 429);
+        assert_eq!(
+            not_accepted(&SubmitError::InboxFull, "messages").status,
+            429
+        );
+    }
+}

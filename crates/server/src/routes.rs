@@ -1,0 +1,177 @@
+//! The table of routes, and what stands before them: keys, request ids, counting, and the net
+//! that catches panics.
+
+use std::panic::AssertUnwindSafe;
+use std::time::Instant;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::header::CONNECTION;
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use backstop_engine::LifecycleState;
+use backstop_protocol::ApiError;
+use futures::FutureExt;
+
+use crate::entropy::random_u128;
+use crate::reply::ErrorReply;
+use crate::server::Server;
+use crate::{chat, completions, probes};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Characters of a client's request id that are kept.
+const REQUEST_ID_CHARS_MAX: usize = 128;
+
+/// Who may call a route, and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Access {
+    /// Anybody, at any time: probes.
+    Open,
+    /// Holders of a key, at any time.
+    Key,
+    /// Holders of a key, once the model is ready. Not being ready comes first: a gateway takes a
+    /// 401 or a 404 for a reason to stay away, a 503 for a reason to come back.
+    Ready,
+}
+
+/// Paths and who may call them. Everything else is `("other", Access::Ready)`.
+const ACCESS: [(&str, Access); 9] = [
+    ("/health", Access::Open),
+    ("/ready", Access::Open),
+    ("/ping", Access::Open),
+    ("/", Access::Key),
+    ("/version", Access::Key),
+    ("/metrics", Access::Key),
+    ("/v1/models", Access::Ready),
+    ("/v1/chat/completions", Access::Ready),
+    ("/v1/completions", Access::Ready),
+];
+
+/// A path's name for metrics, of which there are finitely many, and its access.
+fn route(path: &str) -> (&'static str, Access) {
+    let known = ACCESS.into_iter().find(|(known, _)| *known == path);
+    known.unwrap_or(if path.starts_with("/v1/models/") {
+        ("/v1/models/{id}", Access::Ready)
+    } else {
+        ("other", Access::Ready)
+    })
+}
+
+impl Server {
+    /// All routes, for [`serve`](crate::serve) or for a server of one's own.
+    pub fn router(&self) -> Router {
+        Router::new()
+            .route("/v1/chat/completions", post(chat::handle))
+            .route("/v1/completions", post(completions::handle))
+            .route("/v1/models", get(probes::models))
+            .route("/v1/models/{*id}", get(probes::model))
+            .route("/health", get(probes::health))
+            .route("/ping", get(probes::health).post(probes::health))
+            .route("/ready", get(probes::ready))
+            .route("/version", get(probes::version))
+            .route("/metrics", get(probes::metrics))
+            .route("/", get(probes::root))
+            .fallback(async || ErrorReply(ApiError::route_not_found()))
+            .method_not_allowed_fallback(async || ErrorReply(ApiError::method_not_allowed()))
+            .layer(middleware::from_fn_with_state(self.clone(), envelope))
+            .with_state(self.clone())
+    }
+}
+
+/// Wraps every request: checks its access, catches its panics, stamps and counts its answer.
+async fn envelope(State(server): State<Server>, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let id = request_id(request.headers());
+    let (label, access) = route(request.uri().path());
+    let mut response = match check_access(&server, access, label, request.headers()) {
+        Err(error) => ErrorReply(error).into_response(),
+        Ok(()) => match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+            Ok(response) => response,
+            Err(_) => {
+                tracing::error!(route = label, request_id = ?id, "a request handler panicked");
+                ErrorReply(ApiError::internal()).into_response()
+            }
+        },
+    };
+    let status = response.status().as_u16();
+    server.metrics().responded(label, status);
+    tracing::debug!(route = label, status, request_id = ?id, elapsed = ?started.elapsed(), "answered");
+    response.headers_mut().insert(REQUEST_ID, id);
+    if server.lifecycle().state() == LifecycleState::Draining {
+        // Lets go of kept-alive connections without cutting them off.
+        response
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+fn check_access(
+    server: &Server,
+    access: Access,
+    label: &str,
+    headers: &HeaderMap,
+) -> Result<(), ApiError> {
+    let config = server.config();
+    let open = access == Access::Open || (label == "/metrics" && config.public_metrics);
+    if open {
+        return Ok(());
+    }
+    if access == Access::Ready {
+        server.ready_model()?;
+    }
+    match &config.api_keys {
+        Some(keys) if !keys.admits(headers) => Err(ApiError::unauthorized()),
+        _ => Ok(()),
+    }
+}
+
+/// The client's own id as far as it is harmless in a log, or a new one.
+fn request_id(headers: &HeaderMap) -> HeaderValue {
+    let given = headers
+        .get(REQUEST_ID)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    let kept: String = given
+        .chars()
+        .filter(|character| character.is_ascii_alphanumeric() || "-_.:/".contains(*character))
+        .take(REQUEST_ID_CHARS_MAX)
+        .collect();
+    let id = if kept.is_empty() {
+        format!("{:032x}", random_u128())
+    } else {
+        kept
+    };
+    // Cannot fail, for only visible ASCII characters are left.
+    HeaderValue::from_str(&id).unwrap_or(HeaderValue::from_static("unknown"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id_for(given: &'static [u8]) -> String {
+        let mut headers = HeaderMap::new();
+        headers.insert(REQUEST_ID, HeaderValue::from_bytes(given).unwrap());
+        request_id(&headers).to_str().unwrap().to_owned()
+    }
+
+    #[test]
+    fn request_ids_are_kept_bounded_and_clean() {
+        assert_eq!(id_for(b"abc-1.2_3"), "abc-1.2_3");
+        assert_eq!(id_for(b"a b\"c\tforged=1"), "abcforged1");
+        assert_eq!(id_for(&[b'x'; 500]).len(), REQUEST_ID_CHARS_MAX);
+        assert_eq!(id_for(b"").len(), 32);
+        assert_eq!(id_for(b"\xff\xfe").len(), 32);
+        assert_eq!(request_id(&HeaderMap::new()).len(), 32);
+    }
+
+    #[test]
+    fn unknown_paths_share_one_label() {
+        assert_eq!(route("/health"), ("/health", Access::Open));
+        assert_eq!(route("/v1/models/a/b").0, "/v1/models/{id}");
+        assert_eq!(route("/whatever"), ("other", Access::Ready));
+    }
+}

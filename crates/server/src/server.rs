@@ -1,0 +1,214 @@
+//! The server: what all requests share, from before a model is loaded until after it is gone.
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use backstop_engine::{Lifecycle, LifecycleState};
+use backstop_protocol::ApiError;
+use tokio::sync::{Semaphore, watch};
+
+use crate::body::BUDGET_UNIT_BYTES;
+use crate::config::ServerConfig;
+use crate::metrics::{Metrics, RequestMetrics};
+use crate::model::ServedModel;
+use crate::reply;
+
+/// An HTTP server for one model; cheap to clone. It answers probes from the start and requests
+/// once [`install`](Server::install) has given it a model and its life-cycle is ready.
+#[derive(Clone)]
+pub struct Server {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    config: ServerConfig,
+    lifecycle: Lifecycle,
+    started: Instant,
+    model: OnceLock<Arc<InstalledModel>>,
+    metrics: Metrics,
+    in_flight: watch::Sender<usize>,
+    body_budget: Arc<Semaphore>,
+    encodes: Arc<Semaphore>,
+}
+
+/// A model and what the server keeps about it.
+#[derive(Debug)]
+pub(crate) struct InstalledModel {
+    pub(crate) served: ServedModel,
+    pub(crate) metrics: RequestMetrics,
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Server")
+            .field("config", &self.shared.config)
+            .field("state", &self.shared.lifecycle.state())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Server {
+    /// A server without a model.
+    pub fn new(config: ServerConfig, lifecycle: Lifecycle) -> Self {
+        let (in_flight, _) = watch::channel(0);
+        let budget_units =
+            config.max_buffered_body_bytes.max(config.max_body_bytes) / BUDGET_UNIT_BYTES + 1;
+        let shared = Shared {
+            metrics: Metrics::new(lifecycle.clone()),
+            lifecycle,
+            started: Instant::now(),
+            model: OnceLock::new(),
+            in_flight,
+            body_budget: Arc::new(Semaphore::new(budget_units.min(Semaphore::MAX_PERMITS))),
+            encodes: Arc::new(Semaphore::new(config.max_concurrent_encodes.max(1))),
+            config,
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// Gives the server its model. Only the first one counts.
+    pub fn install(&self, model: ServedModel) {
+        self.shared.model.get_or_init(|| {
+            let name = self
+                .shared
+                .config
+                .default_model_name(&model.root)
+                .to_owned();
+            let metrics = self.shared.metrics.install(&name, model.engine.clone());
+            Arc::new(InstalledModel {
+                served: model,
+                metrics,
+            })
+        });
+    }
+
+    /// What the operator set.
+    pub fn config(&self) -> &ServerConfig {
+        &self.shared.config
+    }
+
+    /// The life-cycle that this server answers by.
+    pub fn lifecycle(&self) -> &Lifecycle {
+        &self.shared.lifecycle
+    }
+
+    /// Requests for generations that have not ended.
+    pub fn requests_in_flight(&self) -> usize {
+        *self.shared.in_flight.borrow()
+    }
+
+    /// Waits until no request is in flight.
+    pub async fn idle(&self) {
+        let mut count = self.shared.in_flight.subscribe();
+        // An error means that the sender is gone, and `self` holds it.
+        let _ignored = count.wait_for(|count| *count == 0).await;
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.shared.metrics
+    }
+
+    pub(crate) fn body_budget(&self) -> &Arc<Semaphore> {
+        &self.shared.body_budget
+    }
+
+    pub(crate) fn encodes(&self) -> &Arc<Semaphore> {
+        &self.shared.encodes
+    }
+
+    /// The model, whatever the life-cycle says.
+    pub(crate) fn installed(&self) -> Option<&Arc<InstalledModel>> {
+        self.shared.model.get()
+    }
+
+    /// The model, if requests may use it now.
+    pub(crate) fn ready_model(&self) -> Result<&Arc<InstalledModel>, ApiError> {
+        let state = self.lifecycle().state();
+        match (&state, self.installed()) {
+            (LifecycleState::Ready, Some(model)) => Ok(model),
+            _ => Err(reply::unavailable(&state, self.loading_retry_s(&state))),
+        }
+    }
+
+    /// Counts a request in, if it may use the model now.
+    pub(crate) fn admit(&self) -> Result<(Arc<InstalledModel>, RequestGuard), ApiError> {
+        // Counted before the state is looked at, so that a drain that begins in between waits.
+        let guard = RequestGuard::new(self.clone());
+        let model = Arc::clone(self.ready_model()?);
+        Ok((model, guard))
+    }
+
+    /// How long loading will go on at the pace so far.
+    pub(crate) fn loading_retry_s(&self, state: &LifecycleState) -> Option<u32> {
+        let LifecycleState::Loading {
+            bytes_done,
+            bytes_total,
+        } = *state
+        else {
+            return None;
+        };
+        remaining(self.shared.started.elapsed(), bytes_done, bytes_total)
+    }
+}
+
+fn remaining(elapsed: Duration, done: u64, total: u64) -> Option<u32> {
+    if done == 0 || total < done {
+        return None;
+    }
+    let seconds = elapsed.as_secs_f64() * (total - done) as f64 / done as f64;
+    // The conversion saturates, and the error table has the last word on the bounds.
+    Some(seconds.ceil() as u32)
+}
+
+/// Counts one request in and, when dropped, out.
+pub(crate) struct RequestGuard {
+    server: Server,
+}
+
+impl RequestGuard {
+    fn new(server: Server) -> Self {
+        server.shared.in_flight.send_modify(|count| *count += 1);
+        Self { server }
+    }
+}
+
+impl Drop for RequestGuard {
+    fn drop(&mut self) {
+        self.server
+            .shared
+            .in_flight
+            .send_modify(|count| *count -= 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pace_so_far_tells_the_rest() {
+        let elapsed = Duration::from_secs(10);
+        assert_eq!(remaining(elapsed, 0, 100), None);
+        assert_eq!(remaining(elapsed, 25, 100), Some(30));
+        assert_eq!(remaining(elapsed, 100, 100), Some(0));
+    }
+
+    #[tokio::test]
+    async fn idle_waits_for_every_guard() {
+        let server = Server::new(ServerConfig::default(), Lifecycle::new());
+        let guard = RequestGuard::new(server.clone());
+        assert_eq!(server.requests_in_flight(), 1);
+        let idle = tokio::spawn({
+            let server = server.clone();
+            async move { server.idle().await }
+        });
+        drop(guard);
+        idle.await.unwrap();
+        assert!(server.admit().is_err());
+        assert_eq!(server.requests_in_flight(), 0);
+    }
+}

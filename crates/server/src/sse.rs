@@ -1,0 +1,114 @@
+//! A stream of server-sent events as a response body that keeps itself alive and survives panics.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::HeaderValue;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::response::Response;
+use backstop_protocol::{ApiError, sse_error};
+use futures::stream::{BoxStream, Stream, StreamExt};
+use tokio::time::{Instant, Sleep};
+
+/// A comment, which every client of event streams skips.
+const KEEP_ALIVE: &str = ": keep-alive\n\n";
+
+/// A response that sends `events`, each of which is one or more complete events. It ends with
+/// them, or at once if the client goes away: then `events` is dropped.
+pub(crate) fn response(
+    events: impl Stream<Item = String> + Send + 'static,
+    keep_alive_interval: Duration,
+) -> Response {
+    let caught = AssertUnwindSafe(events).catch_unwind().map(|event| {
+        event.unwrap_or_else(|_| {
+            tracing::error!("a stream panicked");
+            sse_error(&ApiError::internal())
+        })
+    });
+    let body = KeepAlive::new(caught.boxed(), keep_alive_interval).map(Ok::<_, Infallible>);
+    let mut response = Response::new(Body::from_stream(body));
+    let headers = response.headers_mut();
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/event-stream; charset=utf-8"),
+    );
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    // Proxies that collect a response before they pass it on would undo the streaming.
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    response
+}
+
+/// Puts comments into the pauses of a stream.
+struct KeepAlive {
+    events: BoxStream<'static, String>,
+    interval: Duration,
+    pause: Pin<Box<Sleep>>,
+}
+
+impl KeepAlive {
+    fn new(events: BoxStream<'static, String>, interval: Duration) -> Self {
+        Self {
+            events,
+            interval,
+            pause: Box::pin(tokio::time::sleep(interval)),
+        }
+    }
+
+    fn restart_pause(&mut self) {
+        let end = Instant::now() + self.interval;
+        self.pause.as_mut().reset(end);
+    }
+}
+
+impl Stream for KeepAlive {
+    type Item = String;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<String>> {
+        let this = self.get_mut();
+        if let Poll::Ready(event) = this.events.poll_next_unpin(context) {
+            this.restart_pause();
+            return Poll::Ready(event);
+        }
+        if this.pause.as_mut().poll(context).is_ready() {
+            this.restart_pause();
+            return Poll::Ready(Some(KEEP_ALIVE.to_owned()));
+        }
+        Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::stream;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn pauses_are_filled_and_events_come_through() {
+        let events = stream::unfold(0, async |count| {
+            tokio::time::sleep(Duration::from_secs(25)).await;
+            (count < 2).then(|| (format!("event {count}"), count + 1))
+        });
+        let all: Vec<String> = KeepAlive::new(events.boxed(), Duration::from_secs(10))
+            .collect()
+            .await;
+        let pause = [KEEP_ALIVE, KEEP_ALIVE];
+        let expected = [&pause[..], &["event 0"], &pause, &["event 1"], &pause].concat();
+        assert_eq!(all, expected);
+    }
+
+    #[tokio::test]
+    async fn a_panic_becomes_an_error_event() {
+        let events = stream::once(async { panic!("a defect") });
+        let response = response(events, Duration::from_secs(10));
+        let body = axum::body::to_bytes(response.into_body(), 1000)
+            .await
+            .unwrap();
+        assert!(String::from_utf8_lossy(&body).starts_with("data: {\"error\": "));
+    }
+}
