@@ -192,7 +192,7 @@ fn environment(fuel: u64) -> Result<Environment<'static>, Error> {
     environment.add_filter("tojson", json::tojson);
     environment.add_function("raise_exception", raise_exception);
     environment.add_function("strftime_now", strftime_now);
-    // In Jinja2 strings and maps count as sequences.
+    // In Jinja2 strings and maps count as sequences, and none is not iterable.
     environment.add_test("sequence", |value: &JinjaValue| {
         matches!(
             value.kind(),
@@ -200,7 +200,11 @@ fn environment(fuel: u64) -> Result<Environment<'static>, Error> {
         )
     });
     environment.add_test("iterable", |value: &JinjaValue| {
-        value.kind() == ValueKind::String || value.try_iter().is_ok()
+        let kind = value.kind();
+        matches!(
+            kind,
+            ValueKind::Seq | ValueKind::Iterable | ValueKind::Map | ValueKind::String
+        )
     });
     Ok(environment)
 }

@@ -76,8 +76,8 @@ fn agrees_with_jinja2() {
             "bFalse aFalse üTrue ",
         ),
         (
-            "{{ 'ab' is sequence }}{{ x is sequence }}{{ 'ab' is iterable }}{{ 3 is iterable }}{{ x is mapping }}",
-            "TrueTrueTrueFalseTrue",
+            "{{ 'ab' is sequence }}{{ x is sequence }}{{ 'ab' is iterable }}{{ 3 is iterable }}{{ tools is iterable }}{{ x is mapping }}",
+            "TrueTrueTrueFalseFalseTrue",
         ),
         (
             "{%- set ns = namespace(n=0) -%}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% endfor %}{{ ns.n }}",
