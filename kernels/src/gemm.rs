@@ -345,7 +345,7 @@ impl Block<'_> {
             .enumerate()
         {
             // SAFETY: a row of the weights has `columns` numbers.
-            unsafe { widen::<S, F>(simd, weights[r], &mut out[..columns]) };
+            unsafe { simd::widen::<S, F>(simd, weights[r], &mut out[..columns]) };
             wide[r] = out.as_ptr();
         }
         self.token_tiles::<S, AsF32, R>(simd, wide, row, tokens);
@@ -385,6 +385,10 @@ impl Block<'_> {
     }
 
     /// `R` rows of weights times `T` rows of activations.
+    #[expect(
+        clippy::needless_range_loop,
+        reason = "indices say which row of activations"
+    )]
     #[inline(always)]
     fn tile<S: Simd, F: Format, const R: usize, const T: usize>(
         &self,
@@ -431,7 +435,6 @@ impl Block<'_> {
 ///
 /// # Safety
 /// All pointers address `columns` readable numbers.
-#[expect(clippy::needless_range_loop, reason = "indices say which weights and which inputs")]
 #[inline(always)]
 unsafe fn dots<S: Simd, F: Format, const R: usize, const T: usize>(
     simd: S,
@@ -475,27 +478,4 @@ unsafe fn dots<S: Simd, F: Format, const R: usize, const T: usize>(
         }
     }
     result
-}
-
-/// Widens a row of weights, without the fold.
-///
-/// # Safety
-/// `weights` addresses `out.len()` readable numbers.
-#[inline(always)]
-unsafe fn widen<S: Simd, F: Format>(simd: S, weights: *const F::Raw, out: &mut [f32]) {
-    let columns = out.len();
-    let mut at = 0;
-    while at < columns {
-        let count = S::LANES.min(columns - at);
-        // SAFETY: `count` numbers lie before the end.
-        let vector = unsafe {
-            if count == S::LANES {
-                F::load(simd, weights.add(at))
-            } else {
-                F::load_first(simd, weights.add(at), count)
-            }
-        };
-        simd::store_slice(simd, &mut out[at..at + count], vector);
-        at += count;
-    }
 }

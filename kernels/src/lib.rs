@@ -19,6 +19,7 @@
 mod aligned;
 pub mod backend;
 mod batch;
+pub mod catalog;
 mod cpu;
 mod element;
 mod features;

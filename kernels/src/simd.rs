@@ -41,6 +41,8 @@ pub(crate) trait Simd: Copy {
     fn exp(self, value: Self::Vector) -> Self::Vector;
     /// The sum of all lanes, in a fixed order.
     fn sum(self, value: Self::Vector) -> f32;
+    /// The largest lane; unspecified if one is NaN.
+    fn largest(self, value: Self::Vector) -> f32;
 
     /// # Safety
     /// `pointer` addresses `LANES` readable numbers. The same goes for the other loads.
@@ -149,6 +151,29 @@ pub(crate) fn store_slice<S: Simd>(simd: S, out: &mut [f32], value: S::Vector) {
         // SAFETY: the array has room for all lanes.
         unsafe { simd.store(all.as_mut_ptr(), value) }
         out.copy_from_slice(&all[..out.len()]);
+    }
+}
+
+/// Widens stored numbers, without the fold.
+///
+/// # Safety
+/// `raw` addresses `out.len()` readable numbers.
+#[inline(always)]
+pub(crate) unsafe fn widen<S: Simd, F: Format>(simd: S, raw: *const F::Raw, out: &mut [f32]) {
+    let len = out.len();
+    let mut at = 0;
+    while at < len {
+        let count = S::LANES.min(len - at);
+        // SAFETY: `count` numbers lie before the end.
+        let vector = unsafe {
+            if count == S::LANES {
+                F::load(simd, raw.add(at))
+            } else {
+                F::load_first(simd, raw.add(at), count)
+            }
+        };
+        store_slice(simd, &mut out[at..at + count], vector);
+        at += count;
     }
 }
 

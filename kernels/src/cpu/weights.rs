@@ -2,6 +2,7 @@
 
 use crate::aligned::AlignedBytes;
 use crate::backend::{ExpertsId, MatrixId, VectorId};
+use crate::catalog::random_values;
 use crate::element::Element;
 use crate::gemm::WeightView;
 
@@ -47,6 +48,12 @@ impl CpuMatrix {
         )
     }
 
+    /// Random numbers of a size that keeps outputs near 1; the same for the same seed.
+    pub fn random(seed: u64, rows: usize, columns: usize, element: Element) -> Self {
+        let data = random_weights(seed, rows * columns, columns, element);
+        Self::new(rows, columns, element, data)
+    }
+
     /// Outputs.
     pub fn rows(&self) -> usize {
         self.rows
@@ -83,7 +90,50 @@ pub struct CpuExperts {
     pub down_scales: Vec<f32>,
 }
 
+/// `len` random numbers in storage, such that a sum over `inputs` of them is near 1.
+fn random_weights(seed: u64, len: usize, inputs: usize, element: Element) -> AlignedBytes {
+    // FP8 has scales of its own.
+    let scale = if element == Element::F8E4M3 {
+        60.0
+    } else {
+        1.0 / (inputs as f32).sqrt()
+    };
+    let mut data = AlignedBytes::zeroed(len * element.bytes());
+    let values = random_values(seed, len, scale);
+    for (index, value) in values.into_iter().enumerate() {
+        element.write(data.as_mut_slice(), index, value);
+    }
+    data
+}
+
 impl CpuExperts {
+    /// Random experts of the shape `[num_experts, hidden, width]`; the same for the same seed.
+    pub fn random(seed: u64, [num_experts, hidden, width]: [usize; 3], element: Element) -> Self {
+        let numbers = num_experts * hidden * width;
+        let scales = |seed, rows: usize, inputs: usize| {
+            let scaled = if element == Element::F8E4M3 {
+                num_experts * rows
+            } else {
+                0
+            };
+            let typical = 1.0 / 60.0 / (inputs as f32).sqrt();
+            let factors = random_values(seed, scaled, 0.2).into_iter();
+            factors.map(|factor| typical * (1.0 + factor)).collect()
+        };
+        let experts = Self {
+            num_experts,
+            hidden,
+            width,
+            element,
+            gate_up: random_weights(seed, 2 * numbers, hidden, element),
+            down: random_weights(seed + 1, numbers, width, element),
+            gate_up_scales: scales(seed + 2, 2 * width, hidden),
+            down_scales: scales(seed + 3, hidden, width),
+        };
+        experts.check();
+        experts
+    }
+
     /// Panics unless all sizes agree.
     pub fn check(&self) {
         let numbers = self.num_experts * self.width * self.hidden;

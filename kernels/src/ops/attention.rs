@@ -1,4 +1,22 @@
 //! Attention over the paged cache, prefill and decode rows mixed.
+//!
+//! Positions are walked in tiles of [`TILE`] and partitions of [`PARTITION`], both aligned to
+//! position 0 of the sequence. Within a partition, the softmax runs from tile to tile (Milakov &
+//! Gimelshein 2018); partitions start afresh and are merged in order. What a query computes is
+//! thus a function of its own position alone: neither the rows beside it, nor where its chunk
+//! began, nor the block size, nor whether partitions ran on different threads, changes a bit.
+#![expect(
+    unsafe_code,
+    reason = "tiles load vectors from raw pointers; tasks write disjoint parts"
+)]
+
+pub(crate) mod cases;
+mod state;
+mod walk;
+
+pub use cases::cases;
+
+use std::ops::Range;
 
 use backstop_types::AttentionSpan;
 
@@ -6,6 +24,19 @@ use crate::backend::AttentionShape;
 use crate::cpu::kv_cache::KvView;
 use crate::features::InstructionSet;
 use crate::ops::kv_write::SequenceRows;
+use crate::parallel::{self, SharedOutput};
+use crate::scratch::with_scratch;
+use crate::simd;
+use state::{Merge, StateShape};
+use walk::Walk;
+
+/// Positions whose scores are computed together.
+const TILE: usize = 64;
+/// Positions after which the softmax starts afresh; a multiple of `TILE`.
+const PARTITION: usize = 1024;
+/// Queries of one task at most (unless one row has more), so that they and their results stay in
+/// the L2 cache while the keys and values pass by.
+const TASK_QUERIES: usize = 64;
 
 /// Arguments. Keys and values of all rows are in the cache already.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +54,11 @@ pub struct AttentionArgs<'a> {
 }
 
 impl AttentionArgs<'_> {
+    /// Query heads for each key-value head.
+    fn group(&self) -> usize {
+        (self.shape.heads / self.shape.kv_heads) as usize
+    }
+
     fn columns(&self) -> usize {
         (self.shape.heads + 2 * self.shape.kv_heads) as usize * self.shape.head_dim as usize
     }
@@ -73,7 +109,7 @@ impl AttentionArgs<'_> {
         out: &mut [f32],
     ) {
         let layout = self.cache.shape;
-        let kv_head = head / (self.shape.heads / self.shape.kv_heads) as usize;
+        let kv_head = head / self.group();
         let memory = |position: usize| {
             let block = sequence.table[position / layout.block_size];
             let start = layout.keys_start(block, kv_head);
@@ -106,7 +142,161 @@ impl AttentionArgs<'_> {
     }
 
     /// Attention; `out` is `[rows, heads * head_dim]`.
-    pub fn run(&self, _instructions: InstructionSet, out: &mut [f32]) {
-        self.reference(out);
+    pub fn run(&self, instructions: InstructionSet, out: &mut [f32]) {
+        self.check(out);
+        let tasks = self.tasks();
+        let work = tasks.iter().map(|task| self.work(task)).sum();
+        let longest = tasks
+            .iter()
+            .map(|task| task.partitions.len())
+            .max()
+            .unwrap_or(0);
+        let threads = parallel::threads_for(work);
+        let out = SharedOutput::new(out);
+        // A few long contexts keep all threads busy only if each is cut in partitions.
+        if threads > 1 && longest > 1 && tasks.len() < 2 * threads {
+            return self.run_partitions(instructions, &tasks, work, &out);
+        }
+        parallel::for_each(tasks.len(), work, |index| {
+            let task = &tasks[index];
+            with_scratch(self.state_shape(task).len(), |state| {
+                self.walk(instructions, task, task.partitions.clone(), state);
+                self.finish(task, state, &out);
+            });
+        });
     }
+
+    /// As `run`, with one task for each partition and the same merge afterwards.
+    fn run_partitions(
+        &self,
+        instructions: InstructionSet,
+        tasks: &[Task<'_>],
+        work: usize,
+        out: &SharedOutput<'_, f32>,
+    ) {
+        let mut pieces = Vec::new();
+        let mut len = 0;
+        for task in tasks {
+            for partition in task.partitions.clone() {
+                let end = len + self.state_shape(task).len();
+                pieces.push((task, partition, len..end));
+                len = end;
+            }
+        }
+        with_scratch(len, |states| {
+            let shared = SharedOutput::new(states);
+            parallel::for_each(pieces.len(), work, |index| {
+                let (task, partition, range) = &pieces[index];
+                // SAFETY: each piece has its own range.
+                let state = unsafe { shared.range(range.clone()) };
+                self.walk(instructions, task, *partition..partition + 1, state);
+            });
+            for task in tasks {
+                let len = self.state_shape(task).len();
+                let mut own = pieces.iter().filter(|piece| std::ptr::eq(piece.0, task));
+                let Some((_, _, first)) = own.next() else {
+                    continue;
+                };
+                let (total, rest) = states[first.start..].split_at_mut(len);
+                for (index, _) in own.enumerate() {
+                    let (shape, part) = (self.state_shape(task), &mut rest[index * len..][..len]);
+                    simd::dispatch(instructions, Merge { shape, total, part });
+                }
+                self.finish(task, total, out);
+            }
+        });
+    }
+
+    /// A task's queries over the given partitions.
+    fn walk(
+        &self,
+        instructions: InstructionSet,
+        task: &Task<'_>,
+        partitions: Range<usize>,
+        state: &mut [f32],
+    ) {
+        with_scratch(Walk::scratch_len(self.state_shape(task)), |scratch| {
+            let walk = Walk {
+                args: self,
+                task,
+                partitions,
+                state,
+                scratch,
+            };
+            simd::dispatch(instructions, walk);
+        });
+    }
+
+    /// The batch cut in tasks.
+    fn tasks(&self) -> Vec<Task<'_>> {
+        let rows = (TASK_QUERIES / self.group()).max(1);
+        let mut tasks = Vec::new();
+        for sequence in self.sequences {
+            for first in (0..sequence.rows).step_by(rows) {
+                let rows = first..(first + rows).min(sequence.rows);
+                let visible = self.visible(sequence, rows.start).start
+                    ..self.visible(sequence, rows.end - 1).end;
+                let partitions = visible.start / PARTITION..visible.end.div_ceil(PARTITION);
+                for kv_head in 0..self.shape.kv_heads as usize {
+                    tasks.push(Task {
+                        sequence,
+                        kv_head,
+                        rows: rows.clone(),
+                        visible: visible.clone(),
+                        partitions: partitions.clone(),
+                    });
+                }
+            }
+        }
+        tasks
+    }
+
+    /// Positions that a row of a sequence sees.
+    fn visible(&self, sequence: &SequenceRows<'_>, row: usize) -> Range<usize> {
+        let position = sequence.first_position + row;
+        self.span.first_visible(position as u32) as usize..position + 1
+    }
+
+    /// Multiply-adds of a task, roughly.
+    fn work(&self, task: &Task<'_>) -> usize {
+        2 * task.rows.len() * self.group() * task.visible.len() * self.shape.head_dim as usize
+    }
+
+    fn state_shape(&self, task: &Task<'_>) -> StateShape {
+        StateShape::new(task.rows.len() * self.group(), self.shape.head_dim as usize)
+    }
+
+    /// Divides the weighted sums by the sums of weights.
+    fn finish(&self, task: &Task<'_>, state: &mut [f32], out: &SharedOutput<'_, f32>) {
+        let head_dim = self.shape.head_dim as usize;
+        let shape = self.state_shape(task);
+        let state = shape.split_mut(state);
+        for row in task.rows.clone() {
+            let first = (task.sequence.first_row + row) * self.shape.heads as usize
+                + task.kv_head * self.group();
+            for head in 0..self.group() {
+                let query = (row - task.rows.start) * self.group() + head;
+                let start = (first + head) * head_dim;
+                // SAFETY: tasks have disjoint pairs of row and head.
+                let out = unsafe { out.range(start..start + head_dim) };
+                let factor = walk::value_fold(self.cache.shape.element) / state.sums[query];
+                let values = &state.values[query * shape.stride..];
+                for (out, value) in out.iter_mut().zip(values) {
+                    *out = value * factor;
+                }
+            }
+        }
+    }
+}
+
+/// Consecutive rows of one sequence with the query heads of one key-value head.
+struct Task<'a> {
+    sequence: &'a SequenceRows<'a>,
+    kv_head: usize,
+    /// Rows within the sequence.
+    rows: Range<usize>,
+    /// Positions that any of the rows sees.
+    visible: Range<usize>,
+    /// Partitions that any of the rows sees.
+    partitions: Range<usize>,
 }

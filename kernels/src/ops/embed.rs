@@ -1,5 +1,7 @@
 //! Rows of the embedding table for the batch's tokens.
 
+use crate::catalog::{Case, CaseSpec, Cost, Tolerance, random_indices};
+use crate::cpu::CpuMatrix;
 use crate::element::Element;
 use crate::element::widen_bf16;
 use crate::features::InstructionSet;
@@ -98,4 +100,71 @@ impl Program for Rows<'_> {
             }
         }
     }
+}
+
+struct EmbedCase {
+    table: CpuMatrix,
+    tokens: Vec<u32>,
+}
+
+impl EmbedCase {
+    fn run(&self, tokens: &[u32], run: impl FnOnce(&EmbedArgs<'_>, &mut [f32])) -> Vec<f32> {
+        let mut out = vec![0.0; tokens.len() * self.table.columns()];
+        run(
+            &EmbedArgs {
+                table: self.table.view(),
+                tokens,
+            },
+            &mut out,
+        );
+        out
+    }
+}
+
+impl Case for EmbedCase {
+    fn rows(&self) -> usize {
+        self.tokens.len()
+    }
+
+    fn reference(&self) -> Vec<f32> {
+        self.run(&self.tokens, |args, out| args.reference(out))
+    }
+
+    fn cpu(&self, instructions: InstructionSet) -> Vec<f32> {
+        self.run(&self.tokens, |args, out| args.run(instructions, out))
+    }
+
+    fn cpu_row(&self, instructions: InstructionSet, row: usize) -> Vec<f32> {
+        self.run(&self.tokens[row..=row], |args, out| {
+            args.run(instructions, out)
+        })
+    }
+
+    fn tolerance(&self) -> Tolerance {
+        Tolerance::EXACT
+    }
+
+    fn cost(&self) -> Cost {
+        let bytes = self.tokens.len() * self.table.columns() * self.table.view().element().bytes();
+        Cost {
+            multiply_adds: 0,
+            bytes,
+        }
+    }
+}
+
+/// Shapes `[vocabulary, hidden]` and numbers of tokens.
+pub fn cases() -> Vec<CaseSpec> {
+    let shapes = [(1, 1, 1), (7, 5, 0), (300, 33, 9), (512, 2048, 130)];
+    let mut cases = Vec::new();
+    for (vocabulary, hidden, tokens) in shapes {
+        for element in [Element::F32, Element::BF16] {
+            let label = format!("{element:?} [{vocabulary}, {hidden}] of {tokens} tokens");
+            cases.push(CaseSpec::new(label, move || EmbedCase {
+                table: CpuMatrix::random(1, vocabulary, hidden, element),
+                tokens: random_indices(2, tokens, vocabulary),
+            }));
+        }
+    }
+    cases
 }

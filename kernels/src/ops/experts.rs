@@ -5,6 +5,7 @@
     reason = "tasks write disjoint parts of the intermediate activations"
 )]
 
+use crate::catalog::{Case, CaseSpec, Cost, Tolerance, random_indices, random_values};
 use crate::cpu::weights::CpuExperts;
 use crate::element::{Element, F8_MAX, round_f8};
 use crate::features::InstructionSet;
@@ -392,5 +393,193 @@ impl Program for CombineRows<'_> {
                 }
             }
         }
+    }
+}
+
+struct ExpertsCase {
+    input: Vec<f32>,
+    routing: Routing,
+    experts: CpuExperts,
+}
+
+impl ExpertsCase {
+    fn run(
+        &self,
+        tokens: std::ops::Range<usize>,
+        run: impl FnOnce(&ExpertsArgs<'_>, &mut [f32]),
+    ) -> Vec<f32> {
+        let (hidden, top_k) = (self.experts.hidden, self.routing.top_k);
+        let slots = tokens.start * top_k..tokens.end * top_k;
+        let routing = Routing {
+            top_k,
+            experts: self.routing.experts[slots.clone()].to_vec(),
+            weights: self.routing.weights[slots].to_vec(),
+        };
+        let input = &self.input[tokens.start * hidden..tokens.end * hidden];
+        let mut out = vec![0.0; input.len()];
+        run(
+            &ExpertsArgs {
+                input,
+                routing: &routing,
+                experts: &self.experts,
+            },
+            &mut out,
+        );
+        out
+    }
+}
+
+impl Case for ExpertsCase {
+    fn rows(&self) -> usize {
+        self.input.len() / self.experts.hidden
+    }
+
+    fn reference(&self) -> Vec<f32> {
+        self.run(0..self.rows(), |args, out| args.reference(out))
+    }
+
+    fn cpu(&self, instructions: InstructionSet) -> Vec<f32> {
+        self.run(0..self.rows(), |args, out| args.run(instructions, out))
+    }
+
+    fn cpu_row(&self, instructions: InstructionSet, row: usize) -> Vec<f32> {
+        self.run(row..row + 1, |args, out| args.run(instructions, out))
+    }
+
+    fn tolerance(&self) -> Tolerance {
+        Tolerance::of(self.experts.element)
+    }
+
+    fn cost(&self) -> Cost {
+        let weights = 3 * self.experts.width * self.experts.hidden;
+        let mut used = self.routing.experts.clone();
+        used.sort_unstable();
+        used.dedup();
+        Cost {
+            multiply_adds: weights * self.routing.experts.len(),
+            bytes: weights * used.len() * self.experts.element.bytes(),
+        }
+    }
+}
+
+/// Experts, experts per token, hidden size, width and number of tokens.
+pub fn cases() -> Vec<CaseSpec> {
+    let shapes = [
+        (1, 1, 1, 1, 1),
+        (5, 2, 19, 7, 9),
+        (4, 4, 32, 16, 0),
+        (3, 2, 96, 50, 40),
+        (16, 8, 2048, 768, 5),
+    ];
+    let large = [
+        (128, 8, 2048, 768, 1),
+        (128, 8, 2048, 768, 16),
+        (128, 8, 2048, 768, 512),
+    ];
+    let mut cases = Vec::new();
+    for (num_experts, top_k, hidden, width, tokens) in shapes.into_iter().chain(large) {
+        for element in [Element::F32, Element::BF16, Element::F8E4M3] {
+            let label = format!(
+                "{element:?} {top_k} of {num_experts}, hidden {hidden}, width {width}, \
+                 {tokens} tokens"
+            );
+            let case = CaseSpec::new(label, move || ExpertsCase {
+                input: random_values(1, tokens * hidden, 1.0),
+                routing: random_routing(tokens, top_k, num_experts),
+                experts: CpuExperts::random(4, [num_experts, hidden, width], element),
+            });
+            let only = num_experts == 128;
+            cases.push(if only {
+                case.only_for_benchmarks()
+            } else {
+                case
+            });
+        }
+    }
+    cases
+}
+
+/// Distinct experts for each token.
+fn random_routing(tokens: usize, top_k: usize, num_experts: usize) -> Routing {
+    let starts = random_indices(2, tokens, num_experts);
+    let experts = starts.iter().flat_map(|start| {
+        (0..top_k as u32).map(move |rank| (start + rank * 5) % num_experts as u32)
+    });
+    let weights = random_values(3, tokens * top_k, 0.3)
+        .into_iter()
+        .map(f32::abs)
+        .collect();
+    Routing {
+        top_k,
+        experts: experts.collect(),
+        weights,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scales_map_the_largest_magnitude_to_the_largest_value() {
+        assert_eq!(scale_of(&[0.0, -0.0]), 1.0);
+        assert_eq!(scale_of(&[1.0, -896.0, 3.0]), 2.0);
+        assert!(scale_of(&[1.0, f32::NAN, 3.0]).is_nan());
+        for scale in [1e-30, 1e-3, 1.0, 1e20] {
+            let row = random_values(1, 300, scale);
+            let largest = row
+                .iter()
+                .fold(0f32, |largest, value| largest.max(value.abs()));
+            let quantised = largest / scale_of(&row);
+            assert_eq!(round_f8(quantised), F8_MAX, "{scale}");
+        }
+    }
+
+    #[test]
+    fn rows_are_sorted_by_expert_then_token() {
+        let experts = vec![2, 0, 1, 2, 2, 0];
+        let routing = Routing {
+            top_k: 2,
+            experts,
+            weights: vec![1.0; 6],
+        };
+        let groups = Groups::new(&routing, 4);
+        assert_eq!(groups.used().collect::<Vec<_>>(), [0, 1, 2]);
+        assert_eq!(groups.tokens, [0, 2, 1, 0, 1, 2]);
+        assert_eq!(groups.pair_of_slot, [3, 0, 2, 4, 5, 1]);
+    }
+
+    #[test]
+    fn equal_experts_with_weights_that_sum_to_one_are_one_expert() {
+        let one = CpuExperts::random(9, [1, 48, 24], Element::BF16);
+        let mut two = CpuExperts::random(9, [2, 48, 24], Element::BF16);
+        let (gate_up, down) = (one.gate_up.len(), one.down.len());
+        two.gate_up.as_mut_slice()[..gate_up].copy_from_slice(one.gate_up.as_slice());
+        two.gate_up.as_mut_slice()[gate_up..].copy_from_slice(one.gate_up.as_slice());
+        two.down.as_mut_slice()[..down].copy_from_slice(one.down.as_slice());
+        two.down.as_mut_slice()[down..].copy_from_slice(one.down.as_slice());
+        let input = random_values(1, 48, 1.0);
+        let run = |experts: &CpuExperts, routing: &Routing| {
+            let mut out = vec![0.0; 48];
+            ExpertsArgs {
+                input: &input,
+                routing,
+                experts,
+            }
+            .run(InstructionSet::detect(), &mut out);
+            out
+        };
+        let single = Routing {
+            top_k: 1,
+            experts: vec![0],
+            weights: vec![1.0],
+        };
+        let double = Routing {
+            top_k: 2,
+            experts: vec![1, 0],
+            weights: vec![0.25, 0.75],
+        };
+        let (single, double) = (run(&one, &single), run(&two, &double));
+        assert_eq!(Tolerance(1e-6).violation(&single, &double, 48), None);
     }
 }

@@ -1,5 +1,8 @@
 //! The gated feed-forward block `down(silu(gate(x)) * up(x))` (Shazeer 2020).
 
+use crate::catalog::{Case, CaseSpec, Cost, Tolerance, random_values};
+use crate::cpu::CpuMatrix;
+use crate::element::Element;
 use crate::features::InstructionSet;
 use crate::gemm::WeightView;
 use crate::ops::linear::LinearArgs;
@@ -107,4 +110,82 @@ impl Program for Swiglu<'_> {
             }
         }
     }
+}
+
+struct GatedMlpCase {
+    input: Vec<f32>,
+    gate_up: CpuMatrix,
+    down: CpuMatrix,
+}
+
+impl GatedMlpCase {
+    fn run(&self, input: &[f32], run: impl FnOnce(&GatedMlpArgs<'_>, &mut [f32])) -> Vec<f32> {
+        let mut out = vec![0.0; input.len()];
+        let (gate_up, down) = (self.gate_up.view(), self.down.view());
+        run(
+            &GatedMlpArgs {
+                input,
+                gate_up,
+                down,
+            },
+            &mut out,
+        );
+        out
+    }
+}
+
+impl Case for GatedMlpCase {
+    fn rows(&self) -> usize {
+        self.input.len() / self.gate_up.columns()
+    }
+
+    fn reference(&self) -> Vec<f32> {
+        self.run(&self.input, |args, out| args.reference(out))
+    }
+
+    fn cpu(&self, instructions: InstructionSet) -> Vec<f32> {
+        self.run(&self.input, |args, out| args.run(instructions, out))
+    }
+
+    fn cpu_row(&self, instructions: InstructionSet, row: usize) -> Vec<f32> {
+        let columns = self.gate_up.columns();
+        let input = &self.input[row * columns..][..columns];
+        self.run(input, |args, out| args.run(instructions, out))
+    }
+
+    fn tolerance(&self) -> Tolerance {
+        Tolerance::of(self.down.view().element())
+    }
+
+    fn cost(&self) -> Cost {
+        let weights = 3 * self.down.rows() * self.down.columns();
+        let bytes = weights * self.down.view().element().bytes();
+        Cost {
+            multiply_adds: weights * self.rows(),
+            bytes,
+        }
+    }
+}
+
+/// Hidden size, width and number of tokens.
+pub fn cases() -> Vec<CaseSpec> {
+    let shapes = [
+        (1, 1, 1),
+        (5, 3, 2),
+        (16, 8, 0),
+        (65, 33, 11),
+        (2048, 3072, 2),
+    ];
+    let mut cases = Vec::new();
+    for (hidden, width, tokens) in shapes {
+        for element in [Element::F32, Element::BF16] {
+            let label = format!("{element:?} hidden {hidden}, width {width}, {tokens} tokens");
+            cases.push(CaseSpec::new(label, move || GatedMlpCase {
+                input: random_values(1, tokens * hidden, 2.0),
+                gate_up: CpuMatrix::random(2, 2 * width, hidden, element),
+                down: CpuMatrix::random(3, hidden, width, element),
+            }));
+        }
+    }
+    cases
 }

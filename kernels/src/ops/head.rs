@@ -1,5 +1,8 @@
 //! Logits of the rows that the batch samples.
 
+use crate::catalog::{Case, CaseSpec, Cost, Tolerance, random_indices, random_values};
+use crate::cpu::CpuMatrix;
+use crate::element::Element;
 use crate::features::InstructionSet;
 use crate::gemm::{InputRows, Product, WeightView};
 
@@ -43,4 +46,84 @@ impl<'a> HeadArgs<'a> {
     pub fn run(&self, instructions: InstructionSet, out: &mut [f32]) {
         self.product().run(instructions, out);
     }
+}
+
+struct HeadCase {
+    input: Vec<f32>,
+    rows: Vec<u32>,
+    weight: CpuMatrix,
+}
+
+impl HeadCase {
+    fn run(&self, rows: &[u32], run: impl FnOnce(&HeadArgs<'_>, &mut [f32])) -> Vec<f32> {
+        let mut out = vec![0.0; rows.len() * self.weight.rows()];
+        let (input, weight) = (&self.input, self.weight.view());
+        run(
+            &HeadArgs {
+                input,
+                rows,
+                weight,
+                scale: 0.375,
+            },
+            &mut out,
+        );
+        out
+    }
+}
+
+impl Case for HeadCase {
+    fn rows(&self) -> usize {
+        self.rows.len()
+    }
+
+    fn reference(&self) -> Vec<f32> {
+        self.run(&self.rows, |args, out| args.reference(out))
+    }
+
+    fn cpu(&self, instructions: InstructionSet) -> Vec<f32> {
+        self.run(&self.rows, |args, out| args.run(instructions, out))
+    }
+
+    fn cpu_row(&self, instructions: InstructionSet, row: usize) -> Vec<f32> {
+        self.run(&self.rows[row..=row], |args, out| {
+            args.run(instructions, out)
+        })
+    }
+
+    fn tolerance(&self) -> Tolerance {
+        Tolerance::of(self.weight.view().element())
+    }
+
+    fn cost(&self) -> Cost {
+        let weights = self.weight.rows() * self.weight.columns();
+        let bytes = weights * self.weight.view().element().bytes();
+        Cost {
+            multiply_adds: weights * self.rows(),
+            bytes,
+        }
+    }
+}
+
+/// Shapes `[vocabulary, hidden]`, numbers of tokens and of those that are sampled.
+pub fn cases() -> Vec<CaseSpec> {
+    let shapes = [
+        (1, 1, 1, 1),
+        (11, 7, 5, 0),
+        (1000, 65, 9, 4),
+        (4099, 2048, 3, 7),
+    ];
+    let large = [(262_144, 2048, 1, 1), (262_144, 2048, 8, 8)];
+    let case = |(vocabulary, hidden, tokens, sampled)| {
+        let label = format!("BF16 [{vocabulary}, {hidden}], {sampled} of {tokens} tokens");
+        CaseSpec::new(label, move || HeadCase {
+            input: random_values(1, tokens * hidden, 1.0),
+            rows: random_indices(2, sampled, tokens),
+            weight: CpuMatrix::random(3, vocabulary, hidden, Element::BF16),
+        })
+    };
+    let large = large
+        .into_iter()
+        .map(case)
+        .map(CaseSpec::only_for_benchmarks);
+    shapes.into_iter().map(case).chain(large).collect()
 }

@@ -5,8 +5,11 @@
 )]
 
 use crate::backend::AttentionShape;
+use crate::catalog::{Case, CaseSpec, Cost, Tolerance};
 use crate::cpu::kv_cache::KvShape;
 use crate::element::{Element, encode_f8, narrow_bf16};
+use crate::features::InstructionSet;
+use crate::ops::attention::cases::{Paged, shapes};
 use crate::parallel::{self, SharedOutput};
 
 /// Rows of one sequence and where its positions lie in the cache.
@@ -146,4 +149,79 @@ fn write_position(layout: KvShape, offset: usize, [key, value]: [&[f32]; 2], mem
                 .for_each(|(out, &value)| *out = encode_f8(value));
         }
     }
+}
+
+struct KvWriteCase(Paged);
+
+impl KvWriteCase {
+    /// The places of each row in a cache that was zero, keys then values of each head.
+    fn run(&self, rows: std::ops::Range<usize>, run: impl FnOnce(KvWriteArgs<'_>)) -> Vec<f32> {
+        let Self(paged) = self;
+        let layout = paged.layout();
+        let mut cache = paged.empty_cache();
+        let batch = paged.batch(rows.clone());
+        let sequences = batch.sequences();
+        run(KvWriteArgs {
+            qkv: &batch.qkv,
+            shape: paged.shape,
+            sequences: &sequences,
+            layout,
+            cache: cache.as_mut_slice(),
+        });
+        let mut out = Vec::new();
+        for row in rows {
+            let (table, position) = paged.place(row);
+            let block = table[position / layout.block_size];
+            let offset = position % layout.block_size;
+            for kv_head in 0..layout.kv_heads {
+                let memory = &cache.as_slice()[layout.keys_start(block, kv_head)..];
+                let read = |index| layout.element.read(memory, index);
+                let dimensions = 0..layout.head_dim;
+                out.extend(
+                    dimensions
+                        .clone()
+                        .map(|d| read(layout.key_index(offset, d))),
+                );
+                out.extend(dimensions.map(|d| read(layout.value_index(offset, d))));
+            }
+        }
+        out
+    }
+}
+
+impl Case for KvWriteCase {
+    fn rows(&self) -> usize {
+        self.0.rows()
+    }
+
+    fn reference(&self) -> Vec<f32> {
+        self.run(0..self.rows(), |args| args.reference())
+    }
+
+    fn cpu(&self, _: InstructionSet) -> Vec<f32> {
+        self.run(0..self.rows(), |args| args.run())
+    }
+
+    fn cpu_row(&self, _: InstructionSet, row: usize) -> Vec<f32> {
+        self.run(row..row + 1, |args| args.run())
+    }
+
+    fn tolerance(&self) -> Tolerance {
+        Tolerance::EXACT
+    }
+
+    fn cost(&self) -> Cost {
+        Cost {
+            multiply_adds: 0,
+            bytes: self.rows() * self.0.bytes_per_position(),
+        }
+    }
+}
+
+/// The shapes of attention.
+pub fn cases() -> Vec<CaseSpec> {
+    let cases = shapes()
+        .into_iter()
+        .map(|shape| CaseSpec::new(shape.label(), move || KvWriteCase(Paged::new(&shape))));
+    cases.collect()
 }

@@ -1,5 +1,7 @@
 //! `input * weight^T`: weights F32 or BF16, activations and accumulation f32.
 
+use crate::catalog::{Case, CaseSpec, Cost, Tolerance, random_values};
+use crate::cpu::CpuMatrix;
 use crate::element::Element;
 use crate::features::InstructionSet;
 use crate::gemm::{InputRows, Product, WeightView};
@@ -34,4 +36,102 @@ impl<'a> LinearArgs<'a> {
     pub fn run(&self, instructions: InstructionSet, out: &mut [f32]) {
         self.product().run(instructions, out);
     }
+}
+
+struct LinearCase {
+    input: Vec<f32>,
+    weight: CpuMatrix,
+}
+
+impl LinearCase {
+    fn run(&self, input: &[f32], run: impl FnOnce(&LinearArgs<'_>, &mut [f32])) -> Vec<f32> {
+        let tokens = input.len() / self.weight.columns();
+        let mut out = vec![0.0; tokens * self.weight.rows()];
+        run(
+            &LinearArgs {
+                input,
+                weight: self.weight.view(),
+            },
+            &mut out,
+        );
+        out
+    }
+}
+
+impl Case for LinearCase {
+    fn rows(&self) -> usize {
+        self.input.len() / self.weight.columns()
+    }
+
+    fn reference(&self) -> Vec<f32> {
+        self.run(&self.input, |args, out| args.reference(out))
+    }
+
+    fn cpu(&self, instructions: InstructionSet) -> Vec<f32> {
+        self.run(&self.input, |args, out| args.run(instructions, out))
+    }
+
+    fn cpu_row(&self, instructions: InstructionSet, row: usize) -> Vec<f32> {
+        let columns = self.weight.columns();
+        let input = &self.input[row * columns..][..columns];
+        self.run(input, |args, out| args.run(instructions, out))
+    }
+
+    fn tolerance(&self) -> Tolerance {
+        Tolerance::of(self.weight.view().element())
+    }
+
+    fn cost(&self) -> Cost {
+        let weights = self.weight.rows() * self.weight.columns();
+        let bytes = weights * self.weight.view().element().bytes();
+        Cost {
+            multiply_adds: weights * self.rows(),
+            bytes,
+        }
+    }
+}
+
+/// Shapes `[outputs, inputs]` and numbers of tokens.
+pub fn cases() -> Vec<CaseSpec> {
+    let ragged = [
+        (1, 1, 1),
+        (3, 5, 2),
+        (8, 16, 0),
+        (17, 33, 7),
+        (12, 15, 6),
+        (9, 16, 13),
+        (31, 47, 3),
+        (64, 64, 5),
+        (65, 130, 29),
+    ];
+    // Queries, keys and values; attention's output.
+    let real = [
+        (5120, 2048, 1),
+        (5120, 2048, 3),
+        (2048, 4096, 8),
+        (256, 2048, 133),
+    ];
+    let large = [
+        (4096, 2048, 1),
+        (4096, 2048, 8),
+        (4096, 2048, 64),
+        (4096, 2048, 512),
+    ];
+    let mut cases = Vec::new();
+    for (outputs, inputs, tokens) in ragged.into_iter().chain(real).chain(large) {
+        for element in [Element::F32, Element::BF16] {
+            let label = format!("{element:?} [{outputs}, {inputs}], {tokens} tokens");
+            let case = CaseSpec::new(label, move || LinearCase {
+                input: random_values(1, tokens * inputs, 1.0),
+                weight: CpuMatrix::random(2, outputs, inputs, element),
+            });
+            let only = large.contains(&(outputs, inputs, tokens));
+            cases.push(if only {
+                case.only_for_benchmarks()
+            } else {
+                case
+            });
+        }
+    }
+    cases
 }

@@ -1,6 +1,8 @@
 //! Normalisation over the last dimension, alone or fused with the residual additions before it.
 
 use crate::backend::Norm;
+use crate::catalog::{Case, CaseSpec, Cost, Tolerance, random_values};
+use crate::element::Element;
 use crate::features::InstructionSet;
 use crate::ops::add_scaled::add_assign;
 use crate::parallel;
@@ -169,4 +171,103 @@ fn centred_square_sum<S: Simd>(simd: S, row: &[f32], mean: f32) -> f32 {
         total += (value - mean) * (value - mean);
     }
     total
+}
+
+struct NormCase {
+    hidden: Vec<f32>,
+    addends: [Option<Vec<f32>>; 2],
+    weight: Vec<f32>,
+    norm: Norm,
+}
+
+impl NormCase {
+    /// The updated residual and the norm of each of the rows from `first` on, side by side.
+    fn run(
+        &self,
+        rows: std::ops::Range<usize>,
+        run: impl FnOnce(AddNormArgs<'_>, &mut [f32]),
+    ) -> Vec<f32> {
+        let columns = self.weight.len();
+        let range = rows.start * columns..rows.end * columns;
+        let mut hidden = self.hidden[range.clone()].to_vec();
+        let mut out = vec![0.0; hidden.len()];
+        let addends = [&self.addends[0], &self.addends[1]]
+            .map(|addend| addend.as_ref().map(|addend| &addend[range.clone()]));
+        let (weight, norm) = (&self.weight, self.norm);
+        run(
+            AddNormArgs {
+                hidden: &mut hidden,
+                addends,
+                weight,
+                norm,
+            },
+            &mut out,
+        );
+        let rows = hidden.chunks(columns).zip(out.chunks(columns));
+        rows.flat_map(|(hidden, out)| [hidden, out].concat())
+            .collect()
+    }
+}
+
+impl Case for NormCase {
+    fn rows(&self) -> usize {
+        self.hidden.len() / self.weight.len()
+    }
+
+    fn reference(&self) -> Vec<f32> {
+        self.run(0..self.rows(), |args, out| args.reference(out))
+    }
+
+    fn cpu(&self, instructions: InstructionSet) -> Vec<f32> {
+        self.run(0..self.rows(), |args, out| args.run(instructions, out))
+    }
+
+    fn cpu_row(&self, instructions: InstructionSet, row: usize) -> Vec<f32> {
+        self.run(row..row + 1, |args, out| args.run(instructions, out))
+    }
+
+    fn tolerance(&self) -> Tolerance {
+        Tolerance::of(Element::F32)
+    }
+
+    fn cost(&self) -> Cost {
+        Cost {
+            multiply_adds: self.hidden.len() * 2,
+            bytes: 0,
+        }
+    }
+}
+
+/// Shapes `[rows, columns]`, both norms, with and without addends.
+pub fn cases() -> Vec<CaseSpec> {
+    let shapes = [
+        (1, 1),
+        (3, 7),
+        (2, 17),
+        (0, 64),
+        (5, 2048),
+        (70, 2048),
+        (2, 2049),
+    ];
+    let norms = [
+        Norm::Rms { epsilon: 1e-6 },
+        Norm::LayerWithoutBias { epsilon: 1e-5 },
+    ];
+    let mut cases = Vec::new();
+    for (rows, columns) in shapes {
+        for (norm, addends) in norms
+            .into_iter()
+            .flat_map(|norm| [0, 1, 2].map(|n| (norm, n)))
+        {
+            let label = format!("[{rows}, {columns}], {addends} addends, {norm:?}");
+            let values = move |seed| random_values(seed, rows * columns, 3.0);
+            cases.push(CaseSpec::new(label, move || NormCase {
+                hidden: values(1),
+                addends: [2, 3].map(|seed| (seed < 2 + addends).then(|| values(seed))),
+                weight: random_values(4, columns, 1.0),
+                norm,
+            }));
+        }
+    }
+    cases
 }

@@ -1,6 +1,8 @@
 //! Rotary position embedding, in place, over queries and keys.
 
 use crate::backend::{AttentionShape, RopePairing};
+use crate::catalog::{Case, CaseSpec, Cost, Tolerance, random_indices, random_values};
+use crate::element::Element;
 use crate::features::InstructionSet;
 use crate::parallel;
 use crate::simd::{self, Program, Simd};
@@ -158,5 +160,156 @@ fn rotate_halves(head: &mut [f32], cosines: &[f32], sines: &[f32]) {
     let (front, back) = head.split_at_mut(cosines.len());
     for (((x, y), &cosine), &sine) in front.iter_mut().zip(back).zip(cosines).zip(sines) {
         (*x, *y) = (*x * cosine - *y * sine, *y * cosine + *x * sine);
+    }
+}
+
+struct RopeCase {
+    qkv: Vec<f32>,
+    positions: Vec<u32>,
+    shape: AttentionShape,
+    pairing: RopePairing,
+}
+
+impl RopeCase {
+    fn run(&self, rows: std::ops::Range<usize>, run: impl FnOnce(RopeArgs<'_>)) -> Vec<f32> {
+        let columns = self.qkv.len() / self.positions.len();
+        let mut qkv = self.qkv[rows.start * columns..rows.end * columns].to_vec();
+        let table = RopeTable::new(&self.positions[rows], 5e4, self.shape.head_dim as usize);
+        let (shape, pairing) = (self.shape, self.pairing);
+        run(RopeArgs {
+            qkv: &mut qkv,
+            shape,
+            table: &table,
+            pairing,
+        });
+        qkv
+    }
+}
+
+impl Case for RopeCase {
+    fn rows(&self) -> usize {
+        self.positions.len()
+    }
+
+    fn reference(&self) -> Vec<f32> {
+        self.run(0..self.rows(), |args| args.reference())
+    }
+
+    fn cpu(&self, instructions: InstructionSet) -> Vec<f32> {
+        self.run(0..self.rows(), |args| args.run(instructions))
+    }
+
+    fn cpu_row(&self, instructions: InstructionSet, row: usize) -> Vec<f32> {
+        self.run(row..row + 1, |args| args.run(instructions))
+    }
+
+    fn tolerance(&self) -> Tolerance {
+        Tolerance::of(Element::F32)
+    }
+
+    fn cost(&self) -> Cost {
+        Cost {
+            multiply_adds: self.qkv.len() * 2,
+            bytes: 0,
+        }
+    }
+}
+
+/// Heads, key-value heads, head size and number of rows.
+pub fn cases() -> Vec<CaseSpec> {
+    let shapes = [(1, 1, 2, 1), (3, 1, 6, 4), (4, 2, 34, 5), (32, 4, 128, 40)];
+    let mut cases = Vec::new();
+    for (heads, kv_heads, head_dim, rows) in shapes {
+        for pairing in [RopePairing::Interleaved, RopePairing::Halves] {
+            let shape = AttentionShape {
+                heads,
+                kv_heads,
+                head_dim,
+                scale: 1.0,
+            };
+            let label = format!("{pairing:?}, {heads}+{kv_heads} heads of {head_dim}, {rows} rows");
+            let columns = ((heads + 2 * kv_heads) * head_dim) as usize;
+            cases.push(CaseSpec::new(label, move || RopeCase {
+                qkv: random_values(1, rows * columns, 1.0),
+                positions: random_indices(2, rows, 300_000),
+                shape,
+                pairing,
+            }));
+        }
+    }
+    cases
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHAPE: AttentionShape = AttentionShape {
+        heads: 1,
+        kv_heads: 1,
+        head_dim: 64,
+        scale: 1.0,
+    };
+
+    /// Query and key of one row, rotated for a position.
+    fn rotated(qkv: &[f32], position: u32, pairing: RopePairing) -> (Vec<f32>, Vec<f32>) {
+        let mut qkv = qkv.to_vec();
+        let table = RopeTable::new(&[position], 1e4, 64);
+        RopeArgs {
+            qkv: &mut qkv,
+            shape: SHAPE,
+            table: &table,
+            pairing,
+        }
+        .run(InstructionSet::detect());
+        (qkv[..64].to_vec(), qkv[64..128].to_vec())
+    }
+
+    fn dot(a: &[f32], b: &[f32]) -> f32 {
+        a.iter().zip(b).map(|(a, b)| a * b).sum()
+    }
+
+    #[test]
+    fn products_depend_on_the_distance_alone() {
+        let qkv = random_values(1, 192, 1.0);
+        for pairing in [RopePairing::Interleaved, RopePairing::Halves] {
+            let near = dot(&rotated(&qkv, 17, pairing).0, &rotated(&qkv, 5, pairing).1);
+            let far = dot(
+                &rotated(&qkv, 1017, pairing).0,
+                &rotated(&qkv, 1005, pairing).1,
+            );
+            assert!((near - far).abs() < 1e-2, "{near} {far}");
+            let norm = dot(
+                &rotated(&qkv, 900, pairing).0,
+                &rotated(&qkv, 900, pairing).0,
+            );
+            assert!((norm - dot(&qkv[..64], &qkv[..64])).abs() < 1e-3);
+        }
+    }
+
+    #[test]
+    fn position_0_and_values_are_left_alone() {
+        let qkv = random_values(1, 192, 1.0);
+        let mut copy = qkv.clone();
+        let table = RopeTable::new(&[0], 1e4, 64);
+        let pairing = RopePairing::Halves;
+        RopeArgs {
+            qkv: &mut copy,
+            shape: SHAPE,
+            table: &table,
+            pairing,
+        }
+        .run(InstructionSet::detect());
+        assert_eq!(copy, qkv);
+        let table = RopeTable::new(&[77], 1e4, 64);
+        RopeArgs {
+            qkv: &mut copy,
+            shape: SHAPE,
+            table: &table,
+            pairing,
+        }
+        .run(InstructionSet::detect());
+        assert_eq!(copy[128..], qkv[128..]);
+        assert_ne!(copy[..128], qkv[..128]);
     }
 }

@@ -1,6 +1,9 @@
 //! Choice of experts: logits, scores, the best few.
 
 use crate::backend::{RouterRule, RouterScoring};
+use crate::catalog::{Case, CaseSpec, Cost, Tolerance, random_values};
+use crate::cpu::CpuMatrix;
+use crate::element::Element;
 use crate::features::InstructionSet;
 use crate::gemm::{InputRows, Product, WeightView};
 use crate::parallel;
@@ -100,5 +103,141 @@ fn choose_row(logits: &[f32], rule: RouterRule, chosen: &mut [(u32, f32)]) {
     if rule.renormalise {
         let sum: f32 = chosen.iter().map(|&(_, score)| score).sum();
         chosen.iter_mut().for_each(|(_, score)| *score /= sum);
+    }
+}
+
+struct RouterCase {
+    input: Vec<f32>,
+    gate: CpuMatrix,
+    rule: RouterRule,
+}
+
+impl RouterCase {
+    /// Experts, then weights, of each token.
+    fn run(&self, input: &[f32], run: impl FnOnce(&RouterArgs<'_>) -> Routing) -> Vec<f32> {
+        let routing = run(&RouterArgs {
+            input,
+            gate: self.gate.view(),
+            rule: self.rule,
+        });
+        let experts = routing.experts.chunks(routing.top_k);
+        let rows = experts.zip(routing.weights.chunks(routing.top_k));
+        rows.flat_map(|(experts, weights)| {
+            experts
+                .iter()
+                .map(|&expert| expert as f32)
+                .chain(weights.iter().copied())
+        })
+        .collect()
+    }
+}
+
+impl Case for RouterCase {
+    fn rows(&self) -> usize {
+        self.input.len() / self.gate.columns()
+    }
+
+    fn reference(&self) -> Vec<f32> {
+        self.run(&self.input, |args| args.reference())
+    }
+
+    fn cpu(&self, instructions: InstructionSet) -> Vec<f32> {
+        self.run(&self.input, |args| args.run(instructions))
+    }
+
+    fn cpu_row(&self, instructions: InstructionSet, row: usize) -> Vec<f32> {
+        let columns = self.gate.columns();
+        let input = &self.input[row * columns..][..columns];
+        self.run(input, |args| args.run(instructions))
+    }
+
+    fn tolerance(&self) -> Tolerance {
+        Tolerance::of(Element::F32)
+    }
+
+    fn cost(&self) -> Cost {
+        let weights = self.gate.rows() * self.gate.columns();
+        let bytes = weights * self.gate.view().element().bytes();
+        Cost {
+            multiply_adds: weights * self.rows(),
+            bytes,
+        }
+    }
+}
+
+/// Experts, experts per token, hidden size and number of tokens.
+pub fn cases() -> Vec<CaseSpec> {
+    let shapes = [
+        (1, 1, 1, 1),
+        (5, 5, 3, 2),
+        (7, 2, 16, 0),
+        (128, 8, 2048, 67),
+    ];
+    let mut cases = Vec::new();
+    for (experts, top_k, hidden, tokens) in shapes {
+        for scoring in [RouterScoring::Sigmoid, RouterScoring::Softmax] {
+            for renormalise in [false, true] {
+                let rule = RouterRule {
+                    top_k,
+                    scoring,
+                    renormalise,
+                };
+                let label = format!("[{experts}, {hidden}], {tokens} tokens, {rule:?}");
+                cases.push(CaseSpec::new(label, move || RouterCase {
+                    input: random_values(1, tokens * hidden, 1.0),
+                    gate: CpuMatrix::random(2, experts, hidden, Element::BF16),
+                    rule,
+                }));
+            }
+        }
+    }
+    cases
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn choose(logits: &[f32], top_k: u32, scoring: RouterScoring) -> Vec<(u32, f32)> {
+        let mut chosen = vec![(0, 0.0); top_k as usize];
+        choose_row(
+            logits,
+            RouterRule {
+                top_k,
+                scoring,
+                renormalise: false,
+            },
+            &mut chosen,
+        );
+        chosen
+    }
+
+    #[test]
+    fn ties_go_to_the_smaller_index() {
+        let logits = [1.0, 2.0, 2.0, -1.0, 2.0, 1.0];
+        let chosen = choose(&logits, 5, RouterScoring::Sigmoid);
+        assert_eq!(
+            chosen.iter().map(|&(expert, _)| expert).collect::<Vec<_>>(),
+            [1, 2, 4, 0, 5]
+        );
+    }
+
+    #[test]
+    fn all_experts_share_one_under_softmax() {
+        let logits = random_values(3, 64, 5.0);
+        let chosen = choose(&logits, 64, RouterScoring::Softmax);
+        let sum: f32 = chosen.iter().map(|&(_, weight)| weight).sum();
+        assert!((sum - 1.0).abs() < 1e-5);
+        assert!(chosen.windows(2).all(|pair| pair[0].1 >= pair[1].1));
+    }
+
+    #[test]
+    fn a_logit_that_is_no_number_comes_last() {
+        let chosen = choose(&[f32::NAN, -3.0, f32::NAN, 1.0], 3, RouterScoring::Sigmoid);
+        assert_eq!(
+            chosen.iter().map(|&(expert, _)| expert).collect::<Vec<_>>(),
+            [3, 1, 0]
+        );
+        assert!(chosen[2].1.is_nan());
     }
 }

@@ -1,6 +1,34 @@
 //! Choice of the next token from one row of logits.
+//!
+//! In this order: masked tokens, logit bias, penalties; then, unless the temperature is 0 (below
+//! 1e-5), in which case the largest logit wins: temperature, `min_p`, `top_k`, `top_p` over what
+//! is left, and one draw from the rest. Log-probabilities are those of the raw logits. Wherever
+//! logits are equal, the smaller token id comes first.
+//!
+//! The draw is a function of the kept tokens' weights `exp((logit - largest) / temperature)` and
+//! of a number `u` in `[0, 1)` that [`uniform`] makes of the seed and the position: the first
+//! token, in ascending order of ids, at which the running sum of weights exceeds `u` times their
+//! total. All of it is arithmetic that every processor does alike, without fused multiply-adds
+//! and with sums in a fixed order, so that the instruction set does not matter.
+
+mod logprobs;
+mod select;
+#[cfg(test)]
+mod tests;
+mod weights;
 
 use backstop_types::{SampledToken, SamplingParams, TokenId};
+
+use crate::features::InstructionSet;
+use select::Selector;
+use weights::Weights;
+
+/// Temperatures below this one mean greedy decoding.
+pub const GREEDY_TEMPERATURE_MAX: f32 = 1e-5;
+/// Most likely tokens that are looked at first when only `top_p` truncates, and the factor by
+/// which their number grows until they suffice.
+const TOP_P_CANDIDATES: usize = 512;
+const TOP_P_GROWTH: usize = 16;
 
 /// Arguments.
 #[derive(Clone, Copy, Debug)]
@@ -22,25 +50,169 @@ pub struct SampleArgs<'a> {
 /// Memory that is kept between calls.
 #[derive(Debug, Default)]
 pub struct SampleScratch {
+    /// Logits after masks, bias and penalties.
     adjusted: Vec<f32>,
+    /// For each token, how often it stands in the history; all zero between calls.
+    counts: Vec<u32>,
+    weights: Weights,
+    selector: Selector,
 }
 
-/// Samples one token; `None` if no logit is finite or one of them is not a number.
+/// Samples one token. `None` if a logit is NaN or plus infinity, or if none that may be sampled
+/// is finite.
 pub fn sample(args: &SampleArgs<'_>, scratch: &mut SampleScratch) -> Option<SampledToken> {
-    scratch.adjusted.clear();
-    scratch.adjusted.extend_from_slice(args.logits);
+    sample_with(InstructionSet::detect(), args, scratch)
+}
+
+/// [`sample`] with given instructions, which do not influence the result.
+pub fn sample_with(
+    instructions: InstructionSet,
+    args: &SampleArgs<'_>,
+    scratch: &mut SampleScratch,
+) -> Option<SampledToken> {
+    let raw_largest = weights::largest(instructions, args.logits)?;
+    adjust(args, scratch);
+    let largest = weights::largest(instructions, &scratch.adjusted)?;
+    let id = if args.params.temperature < GREEDY_TEMPERATURE_MAX {
+        scratch
+            .adjusted
+            .iter()
+            .position(|&logit| logit == largest)? as TokenId
+    } else {
+        draw(instructions, args, largest, scratch)?
+    };
+    let logprobs = args.params.logprobs.map(|count| {
+        let SampleScratch {
+            weights, selector, ..
+        } = scratch;
+        weights.fill(instructions, args.logits, raw_largest, 1.0, 0.0);
+        selector.select(args.logits, count as usize);
+        logprobs::of_token(
+            args.logits,
+            raw_largest,
+            weights.total,
+            selector.sorted(),
+            id,
+        )
+    });
+    Some(SampledToken { id, logprobs })
+}
+
+/// A number in `[0, 1)` with 53 random bits: the SplitMix64 finaliser (Steele, Lea & Flood 2014)
+/// of the position's multiple of the golden gamma, added to the finalised seed.
+pub fn uniform(seed: u64, position: u32) -> f64 {
+    const GOLDEN_GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
+    let step = (u64::from(position) + 1).wrapping_mul(GOLDEN_GAMMA);
+    let bits = mix(mix(seed).wrapping_add(step));
+    (bits >> 11) as f64 * (1.0 / (1u64 << 53) as f64)
+}
+
+/// The SplitMix64 finaliser.
+pub(crate) fn mix(mut bits: u64) -> u64 {
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^ (bits >> 31)
+}
+
+/// Masks, bias and penalties. Tokens outside the vocabulary are ignored.
+fn adjust(args: &SampleArgs<'_>, scratch: &mut SampleScratch) {
+    let SampleScratch {
+        adjusted, counts, ..
+    } = scratch;
+    let params = args.params;
+    adjusted.clear();
+    adjusted.extend_from_slice(args.logits);
     for &token in args.masked {
-        scratch.adjusted[token as usize] = f32::NEG_INFINITY;
+        if let Some(logit) = adjusted.get_mut(token as usize) {
+            *logit = f32::NEG_INFINITY;
+        }
     }
-    let best = scratch.adjusted.iter().enumerate().fold(
-        None,
-        |best: Option<(usize, f32)>, (id, &logit)| match best {
-            Some((_, other)) if other >= logit => best,
-            _ => Some((id, logit)),
-        },
-    )?;
-    best.1.is_finite().then_some(SampledToken {
-        id: best.0 as TokenId,
-        logprobs: None,
-    })
+    for &(token, bias) in &params.logit_bias {
+        if let Some(logit) = adjusted.get_mut(token as usize) {
+            *logit += bias;
+        }
+    }
+    counts.resize(adjusted.len(), 0);
+    if params.repetition_penalty != 1.0 {
+        for_each_distinct(args.prompt.iter().chain(args.output), counts, |token, _| {
+            let logit = &mut adjusted[token];
+            if *logit > 0.0 {
+                *logit /= params.repetition_penalty;
+            } else {
+                *logit *= params.repetition_penalty;
+            }
+        });
+    }
+    if params.frequency_penalty != 0.0 || params.presence_penalty != 0.0 {
+        for_each_distinct(args.output.iter(), counts, |token, count| {
+            adjusted[token] -= params.frequency_penalty * count as f32 + params.presence_penalty;
+        });
+    }
+}
+
+/// Calls `visit(token, occurrences)` once for each distinct token. `counts` is zero before and
+/// after.
+fn for_each_distinct<'a>(
+    tokens: impl Iterator<Item = &'a TokenId> + Clone,
+    counts: &mut [u32],
+    mut visit: impl FnMut(usize, u32),
+) {
+    for &token in tokens.clone() {
+        if let Some(count) = counts.get_mut(token as usize) {
+            *count += 1;
+        }
+    }
+    for &token in tokens {
+        if let Some(count) = counts.get_mut(token as usize)
+            && *count > 0
+        {
+            visit(token as usize, std::mem::take(count));
+        }
+    }
+}
+
+/// Temperature, truncation and the draw.
+fn draw(
+    instructions: InstructionSet,
+    args: &SampleArgs<'_>,
+    largest: f32,
+    scratch: &mut SampleScratch,
+) -> Option<TokenId> {
+    let SampleScratch {
+        adjusted,
+        weights,
+        selector,
+        ..
+    } = scratch;
+    let params = args.params;
+    let random = uniform(params.seed, args.position);
+    weights.fill(
+        instructions,
+        adjusted,
+        largest,
+        params.temperature,
+        params.min_p,
+    );
+    let limits_count = params.top_k > 0 && (params.top_k as usize) < adjusted.len();
+    if !limits_count && params.top_p >= 1.0 {
+        return weights.draw_from_all(random);
+    }
+    let kept = if limits_count {
+        selector.select(adjusted, params.top_k as usize);
+        let total = weights.sum_of(selector.sorted());
+        weights.count_reaching(selector.sorted(), f64::from(params.top_p) * total)
+    } else {
+        let target = f64::from(params.top_p) * weights.total;
+        let mut candidates = TOP_P_CANDIDATES;
+        loop {
+            selector.select(adjusted, candidates);
+            let kept = weights.count_reaching(selector.sorted(), target);
+            // Fewer than asked for: the candidates reach the target.
+            if kept < candidates || candidates >= adjusted.len() {
+                break kept;
+            }
+            candidates *= TOP_P_GROWTH;
+        }
+    };
+    weights.draw_from(selector.keep(kept), random)
 }

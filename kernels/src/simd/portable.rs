@@ -73,6 +73,11 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn largest(self, value: Self::Vector) -> f32 {
+        value.into_iter().fold(f32::NEG_INFINITY, f32::max)
+    }
+
+    #[inline(always)]
     unsafe fn load(self, pointer: *const f32) -> Self::Vector {
         // SAFETY: LANES numbers are readable by contract.
         unsafe { pointer.cast::<[f32; LANES]>().read_unaligned() }

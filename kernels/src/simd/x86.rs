@@ -143,6 +143,16 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn largest(self, value: __m256) -> f32 {
+        proven!({
+            let low = _mm256_castps256_ps128(value);
+            let four = _mm_max_ps(low, _mm256_extractf128_ps::<1>(value));
+            let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
+        })
+    }
+
+    #[inline(always)]
     unsafe fn load(self, pointer: *const f32) -> __m256 {
         proven!(_mm256_loadu_ps(pointer))
     }
@@ -239,6 +249,11 @@ impl Simd for Avx512 {
             let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
             _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
         })
+    }
+
+    #[inline(always)]
+    fn largest(self, value: __m512) -> f32 {
+        proven!(_mm512_reduce_max_ps(value))
     }
 
     #[inline(always)]

@@ -1,0 +1,270 @@
+//! All operations with their cases: one list for the property test, the benchmark, the comparison
+//! of other devices with the references, and the documentation.
+
+use crate::element::Element;
+use crate::features::InstructionSet;
+use crate::ops;
+use crate::ops::sample::mix;
+
+/// One operation.
+pub struct Kernel {
+    /// Its name, that of its file in `ops`.
+    pub name: &'static str,
+    /// Its cases: real model shapes besides ragged, off-by-one, empty and maximal ones.
+    pub cases: fn() -> Vec<CaseSpec>,
+}
+
+/// All operations whose results are activations; sampling has tests of its own.
+pub static ALL: &[Kernel] = &[
+    Kernel {
+        name: "embed",
+        cases: ops::embed::cases,
+    },
+    Kernel {
+        name: "norm",
+        cases: ops::norm::cases,
+    },
+    Kernel {
+        name: "linear",
+        cases: ops::linear::cases,
+    },
+    Kernel {
+        name: "rope",
+        cases: ops::rope::cases,
+    },
+    Kernel {
+        name: "kv_write",
+        cases: ops::kv_write::cases,
+    },
+    Kernel {
+        name: "attention",
+        cases: ops::attention::cases,
+    },
+    Kernel {
+        name: "router",
+        cases: ops::router::cases,
+    },
+    Kernel {
+        name: "experts",
+        cases: ops::experts::cases,
+    },
+    Kernel {
+        name: "gated_mlp",
+        cases: ops::gated_mlp::cases,
+    },
+    Kernel {
+        name: "add_scaled",
+        cases: ops::add_scaled::cases,
+    },
+    Kernel {
+        name: "head",
+        cases: ops::head::cases,
+    },
+];
+
+/// A case whose data are yet to be made.
+pub struct CaseSpec {
+    /// Shapes and formats, for people.
+    pub label: String,
+    /// Too large for the naive reference: for benchmarks only.
+    pub benchmark_only: bool,
+    make: Box<dyn Fn() -> Box<dyn Case> + Send + Sync>,
+}
+
+impl CaseSpec {
+    /// A case for tests and benchmarks.
+    pub fn new<C: Case + 'static>(
+        label: impl Into<String>,
+        make: impl Fn() -> C + Send + Sync + 'static,
+    ) -> Self {
+        let make = Box::new(move || -> Box<dyn Case> { Box::new(make()) });
+        Self {
+            label: label.into(),
+            benchmark_only: false,
+            make,
+        }
+    }
+
+    /// The same case, for benchmarks only.
+    pub fn only_for_benchmarks(self) -> Self {
+        Self {
+            benchmark_only: true,
+            ..self
+        }
+    }
+
+    /// Makes the data, the same each time.
+    pub fn make(&self) -> Box<dyn Case> {
+        (self.make)()
+    }
+}
+
+/// An operation with its input.
+pub trait Case {
+    /// Rows of the output; each is computed independently of the others.
+    fn rows(&self) -> usize;
+
+    /// Output of the naive reference, row after row.
+    fn reference(&self) -> Vec<f32>;
+
+    /// Output of the CPU path, row after row.
+    fn cpu(&self, instructions: InstructionSet) -> Vec<f32>;
+
+    /// One row of the output, computed in a batch of its own.
+    fn cpu_row(&self, instructions: InstructionSet, row: usize) -> Vec<f32>;
+
+    /// How far an output may be from the reference.
+    fn tolerance(&self) -> Tolerance;
+
+    /// What the operation costs.
+    fn cost(&self) -> Cost;
+}
+
+/// Work and memory traffic of one run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// Multiply-adds.
+    pub multiply_adds: usize,
+    /// Bytes of weights, or of keys and values, that must be read once.
+    pub bytes: usize,
+}
+
+/// Largest difference from the reference, relative to the largest magnitude in the row.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Tolerance(pub f32);
+
+impl Tolerance {
+    /// No difference at all.
+    pub const EXACT: Self = Self(0.0);
+
+    /// For sums of products with weights of this format. BF16 is widened exactly, so that only
+    /// the order of f32 additions matters; with FP8, the quantised intermediate activation may
+    /// fall to either side of a rounding boundary.
+    pub const fn of(weights: Element) -> Self {
+        match weights {
+            Element::F32 | Element::BF16 => Self(2e-5),
+            Element::F8E4M3 => Self(2e-2),
+        }
+    }
+
+    /// The first place where `actual` is too far from `expected`, given the length of a row.
+    pub fn violation(self, expected: &[f32], actual: &[f32], columns: usize) -> Option<String> {
+        if expected.len() != actual.len() {
+            return Some(format!("{} numbers, not {}", actual.len(), expected.len()));
+        }
+        let columns = columns.max(1);
+        let rows = expected.chunks(columns).zip(actual.chunks(columns));
+        for (row, (expected, actual)) in rows.enumerate() {
+            let largest = expected
+                .iter()
+                .fold(0f32, |largest, value| largest.max(value.abs()));
+            for (column, (expected, actual)) in expected.iter().zip(actual).enumerate() {
+                let close = (expected - actual).abs() <= self.0 * largest;
+                if !close && expected.to_bits() != actual.to_bits() {
+                    return Some(format!("[{row}, {column}]: {actual}, not {expected}"));
+                }
+            }
+        }
+        None
+    }
+}
+
+/// `len` numbers, roughly normal with a standard deviation of `scale`; the same for the same seed.
+pub fn random_values(seed: u64, len: usize, scale: f32) -> Vec<f32> {
+    let number = |index: usize| {
+        let bits = mix(mix(seed).wrapping_add(index as u64));
+        // The sum of four uniform numbers, centred, has a variance of 1/3.
+        let sum: u64 = (0..4).map(|part| (bits >> (16 * part)) & 0xffff).sum();
+        (sum as f32 / 65_535.0 - 2.0) * 1.732 * scale
+    };
+    (0..len).map(number).collect()
+}
+
+/// `len` numbers below `bound`; the same for the same seed.
+pub fn random_indices(seed: u64, len: usize, bound: usize) -> Vec<u32> {
+    let number = |index: usize| mix(mix(seed).wrapping_add(index as u64)) % bound as u64;
+    (0..len).map(|index| number(index) as u32).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn for_each_case(check: impl Fn(&str, &dyn Case)) {
+        for kernel in ALL {
+            for spec in (kernel.cases)().iter().filter(|spec| !spec.benchmark_only) {
+                check(
+                    &format!("{} {}", kernel.name, spec.label),
+                    spec.make().as_ref(),
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn every_instruction_set_agrees_with_the_reference() {
+        for_each_case(|name, case| {
+            let expected = case.reference();
+            let columns = expected.len() / case.rows().max(1);
+            for instructions in InstructionSet::available() {
+                let actual = case.cpu(instructions);
+                let violation = case.tolerance().violation(&expected, &actual, columns);
+                assert_eq!(violation, None, "{name} with {}", instructions.name());
+            }
+        });
+    }
+
+    #[test]
+    fn a_row_alone_is_the_row_among_many_to_the_last_bit() {
+        for_each_case(|name, case| {
+            for instructions in InstructionSet::available() {
+                let all = case.cpu(instructions);
+                let columns = all.len() / case.rows().max(1);
+                for row in 0..case.rows() {
+                    let alone = case.cpu_row(instructions, row);
+                    let among = &all[row * columns..(row + 1) * columns];
+                    let differs = alone
+                        .iter()
+                        .zip(among)
+                        .position(|(a, b)| a.to_bits() != b.to_bits());
+                    assert_eq!(alone.len(), columns, "{name}");
+                    assert_eq!(differs, None, "{name}, row {row}, {}", instructions.name());
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn threads_do_not_change_a_bit() {
+        let pool = |threads| {
+            rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .unwrap()
+        };
+        let (one, five) = (pool(1), pool(5));
+        for kernel in ALL {
+            for spec in (kernel.cases)().iter().filter(|spec| !spec.benchmark_only) {
+                let run = || {
+                    let values = spec.make().cpu(InstructionSet::detect());
+                    values.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+                };
+                let same = one.install(run) == five.install(run);
+                assert!(same, "{} {}", kernel.name, spec.label);
+            }
+        }
+    }
+
+    #[test]
+    fn tolerances_notice_differences() {
+        let tolerance = Tolerance(0.01);
+        assert_eq!(tolerance.violation(&[1.0, 100.0], &[1.9, 100.0], 2), None);
+        assert!(
+            tolerance
+                .violation(&[1.0, 100.0], &[1.9, 100.0], 1)
+                .is_some()
+        );
+        assert!(tolerance.violation(&[1.0], &[f32::NAN], 1).is_some());
+        assert!(tolerance.violation(&[1.0], &[1.0, 2.0], 1).is_some());
+    }
+}

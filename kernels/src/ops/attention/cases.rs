@@ -1,0 +1,442 @@
+//! Paged sequences for the cases of attention and of the cache writes.
+
+use std::ops::Range;
+
+use backstop_types::AttentionSpan;
+
+use super::AttentionArgs;
+use crate::aligned::AlignedBytes;
+use crate::backend::AttentionShape;
+use crate::catalog::{Case, CaseSpec, Cost, Tolerance, random_values};
+use crate::cpu::kv_cache::{KvShape, KvView};
+use crate::element::Element;
+use crate::features::InstructionSet;
+use crate::ops::kv_write::SequenceRows;
+
+/// Heads, formats and sequences of a case.
+#[derive(Clone, Debug)]
+pub(crate) struct PagedShape {
+    /// Query heads, key-value heads, elements of a head.
+    pub(crate) heads: [u32; 3],
+    pub(crate) block_size: usize,
+    pub(crate) element: Element,
+    pub(crate) span: AttentionSpan,
+    /// First position and number of rows of each sequence.
+    pub(crate) sequences: Vec<(usize, usize)>,
+}
+
+impl PagedShape {
+    pub(crate) fn label(&self) -> String {
+        let Self {
+            heads: [heads, kv_heads, head_dim],
+            block_size,
+            element,
+            span,
+            sequences,
+        } = self;
+        format!(
+            "{heads}/{kv_heads} heads of {head_dim}, {element:?}, blocks of {block_size}, \
+             {span:?}, {sequences:?}"
+        )
+    }
+}
+
+/// The shapes that tests run.
+pub(crate) fn shapes() -> Vec<PagedShape> {
+    let mixed = vec![(0, 5), (70, 1), (3, 17), (129, 2), (0, 1)];
+    let mut shapes = Vec::new();
+    for element in [Element::F32, Element::BF16, Element::F8E4M3] {
+        for span in [
+            AttentionSpan::Full,
+            AttentionSpan::Sliding { visible_keys: 9 },
+        ] {
+            let ragged = [
+                ([1, 1, 2], 1),
+                ([3, 1, 6], 3),
+                ([6, 2, 18], 16),
+                ([5, 5, 64], 8),
+            ];
+            for (heads, block_size) in ragged {
+                let sequences = mixed.clone();
+                shapes.push(PagedShape {
+                    heads,
+                    block_size,
+                    element,
+                    span,
+                    sequences,
+                });
+            }
+        }
+        let real = [
+            (AttentionSpan::Full, vec![(0, 40), (300, 1), (63, 2)]),
+            (
+                AttentionSpan::Sliding { visible_keys: 65 },
+                vec![(500, 20), (0, 3), (130, 1)],
+            ),
+        ];
+        for (span, sequences) in real {
+            shapes.push(PagedShape {
+                heads: [32, 4, 128],
+                block_size: 16,
+                element,
+                span,
+                sequences,
+            });
+        }
+    }
+    // Several partitions.
+    let heads = [8, 1, 64];
+    for (span, sequences) in [
+        (AttentionSpan::Full, vec![(2200, 1), (1020, 9), (1023, 1)]),
+        (
+            AttentionSpan::Sliding { visible_keys: 1500 },
+            vec![(4000, 3)],
+        ),
+    ] {
+        let element = Element::BF16;
+        shapes.push(PagedShape {
+            heads,
+            block_size: 32,
+            element,
+            span,
+            sequences,
+        });
+    }
+    shapes
+}
+
+/// Sequences in a cache. Blocks are scattered; everything that no row may see is NaN, and so are
+/// the blocks that table entries before the window name.
+pub(crate) struct Paged {
+    pub(crate) shape: AttentionShape,
+    layout: KvShape,
+    span: AttentionSpan,
+    sequences: Vec<PagedSequence>,
+    qkv: Vec<f32>,
+    cache: AlignedBytes,
+}
+
+struct PagedSequence {
+    first_position: usize,
+    rows: Range<usize>,
+    table: Vec<u32>,
+}
+
+/// Some of the rows.
+pub(crate) struct PagedBatch<'a> {
+    pub(crate) qkv: Vec<f32>,
+    parts: Vec<SequenceRows<'a>>,
+}
+
+impl<'a> PagedBatch<'a> {
+    pub(crate) fn sequences(&self) -> Vec<SequenceRows<'a>> {
+        self.parts.clone()
+    }
+}
+
+impl Paged {
+    pub(crate) fn new(spec: &PagedShape) -> Self {
+        let [heads, kv_heads, head_dim] = spec.heads;
+        let scale = (head_dim as f32).powf(-0.5);
+        let layout = KvShape {
+            element: spec.element,
+            block_size: spec.block_size,
+            kv_heads: kv_heads as usize,
+            head_dim: head_dim as usize,
+        };
+        let mut rows = 0;
+        let mut blocks = 1;
+        let sequence = |&(first_position, count): &(usize, usize)| {
+            let own = (first_position + count).div_ceil(spec.block_size);
+            let first_block = blocks;
+            blocks += own as u32;
+            rows += count;
+            // Backwards, so that neighbours in the sequence are none in memory.
+            let table = (0..own as u32)
+                .rev()
+                .map(|block| first_block + block)
+                .collect();
+            PagedSequence {
+                first_position,
+                rows: rows - count..rows,
+                table,
+            }
+        };
+        let sequences: Vec<_> = spec.sequences.iter().map(sequence).collect();
+        let columns = ((heads + 2 * kv_heads) * head_dim) as usize;
+        let bytes = layout.keys_start(blocks, 0);
+        let mut paged = Self {
+            shape: AttentionShape {
+                heads,
+                kv_heads,
+                head_dim,
+                scale,
+            },
+            layout,
+            span: spec.span,
+            sequences,
+            qkv: random_values(1, rows * columns, 2.0),
+            cache: AlignedBytes::copy_of(&vec![0xff; bytes]),
+        };
+        paged.fill();
+        paged
+    }
+
+    /// Writes what rows may see: the same numbers whatever the block size.
+    fn fill(&mut self) {
+        let layout = self.layout;
+        for (index, sequence) in self.sequences.iter_mut().enumerate() {
+            let end = sequence.first_position + sequence.rows.len();
+            let first = self.span.first_visible(sequence.first_position as u32) as usize;
+            for position in first..end {
+                let seed = 1000 + (index << 20 | position) as u64;
+                let numbers = random_values(seed, 2 * layout.kv_heads * layout.head_dim, 1.0);
+                let offset = position % layout.block_size;
+                for (kv_head, numbers) in numbers.chunks(2 * layout.head_dim).enumerate() {
+                    let block = sequence.table[position / layout.block_size];
+                    let start = layout.keys_start(block, kv_head);
+                    let memory = &mut self.cache.as_mut_slice()[start..];
+                    for d in 0..layout.head_dim {
+                        let value = numbers[layout.head_dim + d];
+                        layout
+                            .element
+                            .write(memory, layout.key_index(offset, d), numbers[d]);
+                        layout
+                            .element
+                            .write(memory, layout.value_index(offset, d), value);
+                    }
+                }
+            }
+            sequence.table[..first / layout.block_size].fill(0);
+        }
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        self.sequences
+            .last()
+            .map_or(0, |sequence| sequence.rows.end)
+    }
+
+    pub(crate) fn layout(&self) -> KvShape {
+        self.layout
+    }
+
+    pub(crate) fn empty_cache(&self) -> AlignedBytes {
+        AlignedBytes::zeroed(self.cache.len())
+    }
+
+    /// Bytes of one position's keys and values.
+    pub(crate) fn bytes_per_position(&self) -> usize {
+        2 * self.layout.kv_heads * self.layout.head_dim * self.layout.element.bytes()
+    }
+
+    /// Block table and position of a row.
+    pub(crate) fn place(&self, row: usize) -> (&[u32], usize) {
+        let mut owners = self
+            .sequences
+            .iter()
+            .filter(|sequence| sequence.rows.contains(&row));
+        let Some(owner) = owners.next() else {
+            panic!("row {row} belongs to no sequence")
+        };
+        (&owner.table, owner.first_position + row - owner.rows.start)
+    }
+
+    /// A batch of the given rows.
+    pub(crate) fn batch(&self, rows: Range<usize>) -> PagedBatch<'_> {
+        let columns = self.qkv.len() / self.rows().max(1);
+        let parts = self.sequences.iter().filter_map(|sequence| {
+            let from = sequence.rows.start.max(rows.start);
+            let to = sequence.rows.end.min(rows.end);
+            (from < to).then(|| SequenceRows {
+                first_row: from - rows.start,
+                rows: to - from,
+                first_position: sequence.first_position + from - sequence.rows.start,
+                table: &sequence.table,
+            })
+        });
+        PagedBatch {
+            qkv: self.qkv[rows.start * columns..rows.end * columns].to_vec(),
+            parts: parts.collect(),
+        }
+    }
+
+    /// Attention of the given rows.
+    fn attend(
+        &self,
+        rows: Range<usize>,
+        run: impl FnOnce(&AttentionArgs<'_>, &mut [f32]),
+    ) -> Vec<f32> {
+        let mut out = vec![0.0; rows.len() * (self.shape.heads * self.shape.head_dim) as usize];
+        let batch = self.batch(rows);
+        let args = AttentionArgs {
+            qkv: &batch.qkv,
+            shape: self.shape,
+            span: self.span,
+            sequences: &batch.sequences(),
+            cache: KvView {
+                shape: self.layout,
+                bytes: self.cache.as_slice(),
+            },
+        };
+        run(&args, &mut out);
+        out
+    }
+}
+
+struct AttentionCase(Paged);
+
+impl Case for AttentionCase {
+    fn rows(&self) -> usize {
+        self.0.rows()
+    }
+
+    fn reference(&self) -> Vec<f32> {
+        self.0
+            .attend(0..self.rows(), |args, out| args.reference(out))
+    }
+
+    fn cpu(&self, instructions: InstructionSet) -> Vec<f32> {
+        self.0
+            .attend(0..self.rows(), |args, out| args.run(instructions, out))
+    }
+
+    fn cpu_row(&self, instructions: InstructionSet, row: usize) -> Vec<f32> {
+        self.0
+            .attend(row..row + 1, |args, out| args.run(instructions, out))
+    }
+
+    fn tolerance(&self) -> Tolerance {
+        Tolerance::of(Element::F32)
+    }
+
+    fn cost(&self) -> Cost {
+        let Self(paged) = self;
+        let mut cost = Cost::default();
+        for sequence in &paged.sequences {
+            let positions = sequence.first_position..sequence.first_position + sequence.rows.len();
+            let seen =
+                |position: usize| position + 1 - paged.span.first_visible(position as u32) as usize;
+            let pairs: usize = positions.clone().map(seen).sum();
+            let numbers = (paged.shape.heads * paged.shape.head_dim) as usize;
+            cost.multiply_adds += 2 * pairs * numbers;
+            let first = paged.span.first_visible(positions.start as u32) as usize;
+            cost.bytes += (positions.end - first) * paged.bytes_per_position();
+        }
+        cost
+    }
+}
+
+/// The cases of attention.
+pub fn cases() -> Vec<CaseSpec> {
+    let case =
+        |shape: PagedShape| CaseSpec::new(shape.label(), move || AttentionCase(Paged::new(&shape)));
+    let mut cases: Vec<_> = shapes().into_iter().map(case).collect();
+    for (sequences, element) in [
+        (vec![(2048, 512)], Element::BF16),
+        (vec![(8191, 1)], Element::BF16),
+        (vec![(8191, 1)], Element::F8E4M3),
+        (vec![(1000, 1); 16], Element::BF16),
+    ] {
+        let (heads, block_size, span) = ([32, 4, 128], 16, AttentionSpan::Full);
+        let shape = PagedShape {
+            heads,
+            block_size,
+            element,
+            span,
+            sequences,
+        };
+        cases.push(case(shape).only_for_benchmarks());
+    }
+    cases
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attention(shape: &PagedShape, instructions: InstructionSet) -> Vec<u32> {
+        let case = AttentionCase(Paged::new(shape));
+        case.cpu(instructions)
+            .into_iter()
+            .map(f32::to_bits)
+            .collect()
+    }
+
+    #[test]
+    fn the_block_size_does_not_change_a_bit() {
+        let shape = |block_size, element| PagedShape {
+            heads: [8, 2, 32],
+            block_size,
+            element,
+            span: AttentionSpan::Sliding { visible_keys: 200 },
+            sequences: vec![(190, 70), (0, 5), (1030, 1)],
+        };
+        for instructions in InstructionSet::available() {
+            for element in [Element::F32, Element::BF16, Element::F8E4M3] {
+                let expected = attention(&shape(16, element), instructions);
+                for block_size in [1, 5, 8, 24, 64, 256, 2048] {
+                    let actual = attention(&shape(block_size, element), instructions);
+                    assert!(actual == expected, "blocks of {block_size}, {element:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn chunks_do_not_change_a_bit() {
+        let shape = PagedShape {
+            heads: [4, 1, 16],
+            block_size: 16,
+            element: Element::BF16,
+            span: AttentionSpan::Full,
+            sequences: vec![(0, 150)],
+        };
+        let case = AttentionCase(Paged::new(&shape));
+        let instructions = InstructionSet::detect();
+        let whole = case.cpu(instructions);
+        let run = |rows| case.0.attend(rows, |args, out| args.run(instructions, out));
+        for chunk in [1, 7, 16, 64, 100] {
+            let starts = (0..150).step_by(chunk);
+            let parts: Vec<f32> = starts
+                .flat_map(|start| run(start..(start + chunk).min(150)))
+                .collect();
+            assert!(
+                parts
+                    .iter()
+                    .zip(&whole)
+                    .all(|(a, b)| a.to_bits() == b.to_bits()),
+                "{chunk}"
+            );
+        }
+    }
+
+    #[test]
+    fn equal_values_are_their_own_average() {
+        let shape = PagedShape {
+            heads: [2, 1, 8],
+            block_size: 4,
+            element: Element::F32,
+            span: AttentionSpan::Full,
+            sequences: vec![(0, 90)],
+        };
+        let mut paged = Paged::new(&shape);
+        let layout = paged.layout;
+        for position in 0..90 {
+            let block = paged.sequences[0].table[position / 4];
+            let memory = &mut paged.cache.as_mut_slice()[layout.keys_start(block, 0)..];
+            for d in 0..8 {
+                layout
+                    .element
+                    .write(memory, layout.value_index(position % 4, d), d as f32);
+            }
+        }
+        for value in AttentionCase(paged).cpu(InstructionSet::detect()).chunks(8) {
+            let error = value
+                .iter()
+                .enumerate()
+                .map(|(d, value)| (value - d as f32).abs());
+            assert!(error.fold(0.0, f32::max) < 1e-5, "{value:?}");
+        }
+    }
+}

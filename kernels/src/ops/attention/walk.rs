@@ -1,0 +1,374 @@
+//! The walk of a task's queries over keys and values, in vectors.
+
+use std::ops::Range;
+
+use super::state::{State, StateShape};
+use super::{AttentionArgs, PARTITION, TILE, Task};
+use crate::element::Element;
+use crate::simd::{AsBf16, AsF8, AsF32, Format, Program, Simd, load_slice, store_slice, widen};
+
+/// Queries of one register tile.
+const TILE_QUERIES: usize = 4;
+/// Vectors of one register tile, along positions or along a head.
+const TILE_VECTORS: usize = 4;
+
+/// What the sums over values must still be multiplied with.
+pub(super) fn value_fold(element: Element) -> f32 {
+    match element {
+        Element::F32 => AsF32::FOLD,
+        Element::BF16 => AsBf16::FOLD,
+        Element::F8E4M3 => AsF8::FOLD,
+    }
+}
+
+/// Walks `partitions` and leaves their merged state in `state`.
+pub(super) struct Walk<'a> {
+    pub(super) args: &'a AttentionArgs<'a>,
+    pub(super) task: &'a Task<'a>,
+    pub(super) partitions: Range<usize>,
+    pub(super) state: &'a mut [f32],
+    /// `scratch_len` numbers.
+    pub(super) scratch: &'a mut [f32],
+}
+
+/// Memory of a walk.
+struct Tiles<'a> {
+    /// Keys `[head_dim, TILE]`.
+    keys: &'a mut [f32],
+    /// Values `[TILE, stride]`.
+    values: &'a mut [f32],
+    /// Scores, then weights, `[TILE_QUERIES, TILE]`.
+    scores: &'a mut [f32],
+}
+
+impl Walk<'_> {
+    /// Numbers of scratch memory that a walk needs.
+    pub(super) fn scratch_len(shape: StateShape) -> usize {
+        shape.len() + 2 * TILE * shape.stride + TILE_QUERIES * TILE
+    }
+}
+
+impl Program for Walk<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        match self.args.cache.shape.element {
+            Element::F32 => self.run_format::<S, AsF32>(simd),
+            Element::BF16 => self.run_format::<S, AsBf16>(simd),
+            Element::F8E4M3 => self.run_format::<S, AsF8>(simd),
+        }
+    }
+}
+
+impl Walk<'_> {
+    #[inline(always)]
+    fn run_format<S: Simd, F: Format>(self, simd: S) {
+        let shape = self.args.state_shape(self.task);
+        let (part, rest) = self.scratch.split_at_mut(shape.len());
+        let (keys, rest) = rest.split_at_mut(TILE * shape.stride);
+        let (values, scores) = rest.split_at_mut(TILE * shape.stride);
+        let mut tiles = Tiles {
+            keys,
+            values,
+            scores,
+        };
+        let walker = Walker {
+            args: self.args,
+            task: self.task,
+            shape,
+        };
+        shape.clear(self.state);
+        for partition in self.partitions {
+            shape.clear(part);
+            let mut start = partition * PARTITION;
+            while start < (partition + 1) * PARTITION {
+                let from = start.max(self.task.visible.start);
+                let to = (start + TILE).min(self.task.visible.end);
+                if from < to {
+                    walker.load::<S, F>(simd, start, from..to, &mut tiles);
+                    walker.tile::<S, F>(simd, start, &mut tiles, shape.split_mut(part));
+                }
+                start += TILE;
+            }
+            shape.merge(simd, self.state, part);
+        }
+    }
+}
+
+struct Walker<'a> {
+    args: &'a AttentionArgs<'a>,
+    task: &'a Task<'a>,
+    shape: StateShape,
+}
+
+impl Walker<'_> {
+    /// Widens keys and values at `positions`, all in the tile that begins at `start`.
+    #[inline(always)]
+    fn load<S: Simd, F: Format>(
+        &self,
+        simd: S,
+        start: usize,
+        positions: Range<usize>,
+        tiles: &mut Tiles<'_>,
+    ) {
+        let cache = self.args.cache;
+        let (block_size, head_dim) = (cache.shape.block_size, cache.shape.head_dim);
+        let mut position = positions.start;
+        while position < positions.end {
+            let block = self.task.sequence.table[position / block_size];
+            let offset = position % block_size;
+            let count = (block_size - offset).min(positions.end - position);
+            let memory = cache.shape.keys_start(block, self.task.kv_head);
+            let memory = &cache.bytes[memory..][..2 * cache.shape.half_bytes()];
+            let memory = memory.as_ptr().cast::<F::Raw>();
+            for dimension in 0..head_dim {
+                let index = cache.shape.key_index(offset, dimension);
+                let out = &mut tiles.keys[dimension * TILE + position - start..][..count];
+                // SAFETY: `count` positions from `offset` on lie within the block.
+                unsafe { widen::<S, F>(simd, memory.add(index), out) };
+            }
+            for at in 0..count {
+                let index = cache.shape.value_index(offset + at, 0);
+                let row = (position + at - start) * self.shape.stride;
+                let out = &mut tiles.values[row..][..head_dim];
+                // SAFETY: one position's values lie within the block.
+                unsafe { widen::<S, F>(simd, memory.add(index), out) };
+            }
+            position += count;
+        }
+    }
+
+    /// All queries over one tile of keys and values.
+    #[inline(always)]
+    fn tile<S: Simd, F: Format>(
+        &self,
+        simd: S,
+        start: usize,
+        tiles: &mut Tiles<'_>,
+        mut state: State<'_>,
+    ) {
+        let group = self.args.group();
+        for row in self.task.rows.clone() {
+            let visible = self.args.visible(self.task.sequence, row);
+            let from = visible.start.clamp(start, start + TILE) - start;
+            let to = visible.end.clamp(start, start + TILE) - start;
+            if from >= to {
+                continue;
+            }
+            let query = (row - self.task.rows.start) * group;
+            let mut head = 0;
+            while head + TILE_QUERIES <= group {
+                let at = Place {
+                    row,
+                    head,
+                    query: query + head,
+                    visible: from..to,
+                };
+                self.queries::<S, F, TILE_QUERIES>(simd, at, tiles, &mut state);
+                head += TILE_QUERIES;
+            }
+            while head < group {
+                let at = Place {
+                    row,
+                    head,
+                    query: query + head,
+                    visible: from..to,
+                };
+                self.queries::<S, F, 1>(simd, at, tiles, &mut state);
+                head += 1;
+            }
+        }
+    }
+
+    /// `Q` heads of one row over one tile.
+    #[inline(always)]
+    fn queries<S: Simd, F: Format, const Q: usize>(
+        &self,
+        simd: S,
+        at: Place,
+        tiles: &mut Tiles<'_>,
+        state: &mut State<'_>,
+    ) {
+        let head_dim = self.args.cache.shape.head_dim;
+        let first = (self.task.sequence.first_row + at.row) * self.args.columns()
+            + (self.task.kv_head * self.args.group() + at.head) * head_dim;
+        let queries = &self.args.qkv[first..][..Q * head_dim];
+        scores::<S, Q>(simd, queries, tiles.keys, tiles.scores);
+        for q in 0..Q {
+            let scores = &mut tiles.scores[q * TILE..][..TILE];
+            scores[..at.visible.start].fill(f32::NEG_INFINITY);
+            scores[at.visible.end..].fill(f32::NEG_INFINITY);
+            let factor = F::FOLD * self.args.shape.scale;
+            let query = at.query + q;
+            let old = state.maxima[query];
+            let largest = scale_and_find_largest(simd, scores, factor, old);
+            let sum = weights_of_scores(simd, scores, largest);
+            let values = &mut state.values[query * self.shape.stride..][..self.shape.stride];
+            if largest > old {
+                let keep = (old - largest).exp();
+                state.sums[query] *= keep;
+                scale_all(simd, values, keep);
+                state.maxima[query] = largest;
+            }
+            state.sums[query] += sum;
+        }
+        let values = &mut state.values[at.query * self.shape.stride..];
+        let values = &mut values[..Q * self.shape.stride];
+        let stride = self.shape.stride;
+        weighted_sum::<S, Q>(
+            simd,
+            tiles.scores,
+            at.visible,
+            (tiles.values, stride),
+            values,
+        );
+    }
+}
+
+/// One row's heads within a task.
+struct Place {
+    /// Row within the sequence.
+    row: usize,
+    /// First query head within the group.
+    head: usize,
+    /// Index of its state.
+    query: usize,
+    /// Positions within the tile.
+    visible: Range<usize>,
+}
+
+/// `Q` dot products with each of a tile's keys. A score is one chain of multiply-adds over the
+/// head's elements, whichever lane it is in.
+#[inline(always)]
+fn scores<S: Simd, const Q: usize>(simd: S, queries: &[f32], keys: &[f32], out: &mut [f32]) {
+    let head_dim = queries.len() / Q;
+    assert!(
+        keys.len() >= head_dim * TILE && out.len() >= Q * TILE,
+        "tiles of scores"
+    );
+    let mut lane = 0;
+    while lane < TILE {
+        let mut sums = [[simd.splat(0.0); TILE_VECTORS]; Q];
+        for dimension in 0..head_dim {
+            for (q, sums) in sums.iter_mut().enumerate() {
+                let query = simd.splat(queries[q * head_dim + dimension]);
+                for (v, sum) in sums.iter_mut().enumerate() {
+                    let index = dimension * TILE + lane + v * S::LANES;
+                    // SAFETY: the tile has `head_dim * TILE` keys by the assertion, and TILE is a
+                    // multiple of the lanes of TILE_VECTORS vectors.
+                    let key = unsafe { simd.load(keys.as_ptr().add(index)) };
+                    *sum = simd.multiply_add(query, key, *sum);
+                }
+            }
+        }
+        for (q, sums) in sums.into_iter().enumerate() {
+            for (v, sum) in sums.into_iter().enumerate() {
+                let index = q * TILE + lane + v * S::LANES;
+                store_slice(simd, &mut out[index..index + S::LANES], sum);
+            }
+        }
+        lane += TILE_VECTORS * S::LANES;
+    }
+}
+
+/// Multiplies the scores by `factor`; returns the largest of them and `old`.
+#[inline(always)]
+fn scale_and_find_largest<S: Simd>(simd: S, scores: &mut [f32], factor: f32, old: f32) -> f32 {
+    let mut largest = simd.splat(old);
+    for part in scores.chunks_exact_mut(S::LANES) {
+        let scaled = simd.multiply(load_slice(simd, part), simd.splat(factor));
+        largest = simd.maximum(largest, scaled);
+        store_slice(simd, part, scaled);
+    }
+    simd.largest(largest)
+}
+
+/// Replaces scores by `exp(score - largest)`; returns their sum.
+#[inline(always)]
+fn weights_of_scores<S: Simd>(simd: S, scores: &mut [f32], largest: f32) -> f32 {
+    let mut sum = simd.splat(0.0);
+    for part in scores.chunks_exact_mut(S::LANES) {
+        let weight = simd.exp(simd.subtract(load_slice(simd, part), simd.splat(largest)));
+        sum = simd.add(sum, weight);
+        store_slice(simd, part, weight);
+    }
+    simd.sum(sum)
+}
+
+#[inline(always)]
+fn scale_all<S: Simd>(simd: S, values: &mut [f32], factor: f32) {
+    for part in values.chunks_exact_mut(S::LANES) {
+        let scaled = simd.multiply(load_slice(simd, part), simd.splat(factor));
+        store_slice(simd, part, scaled);
+    }
+}
+
+/// `out[q] += sum over the visible positions of weights[q] * values`, position after position.
+#[inline(always)]
+fn weighted_sum<S: Simd, const Q: usize>(
+    simd: S,
+    weights: &[f32],
+    visible: Range<usize>,
+    (values, stride): (&[f32], usize),
+    out: &mut [f32],
+) {
+    assert!(
+        visible.end <= TILE && values.len() >= TILE * stride,
+        "tile of values"
+    );
+    let mut lane = 0;
+    while lane + TILE_VECTORS * S::LANES <= stride {
+        let out = (&mut *out, stride, lane);
+        sum_lanes::<S, Q, TILE_VECTORS>(simd, weights, visible.clone(), values, out);
+        lane += TILE_VECTORS * S::LANES;
+    }
+    while lane < stride {
+        let out = (&mut *out, stride, lane);
+        sum_lanes::<S, Q, 1>(simd, weights, visible.clone(), values, out);
+        lane += S::LANES;
+    }
+}
+
+/// `V` vectors of `weighted_sum`, from `lane` on.
+#[inline(always)]
+fn sum_lanes<S: Simd, const Q: usize, const V: usize>(
+    simd: S,
+    weights: &[f32],
+    visible: Range<usize>,
+    values: &[f32],
+    (out, stride, lane): (&mut [f32], usize, usize),
+) {
+    assert!(
+        values.len() >= visible.end * stride && lane + V * S::LANES <= stride,
+        "lanes"
+    );
+    let mut sums = [[simd.splat(0.0); V]; Q];
+    for (q, sums) in sums.iter_mut().enumerate() {
+        for (v, sum) in sums.iter_mut().enumerate() {
+            let index = q * stride + lane + v * S::LANES;
+            *sum = load_slice(simd, &out[index..index + S::LANES]);
+        }
+    }
+    for position in visible {
+        let mut value = [simd.splat(0.0); V];
+        for (v, value) in value.iter_mut().enumerate() {
+            let index = position * stride + lane + v * S::LANES;
+            // SAFETY: the position's row has `stride` numbers, and the lanes lie within, by the
+            // assertion.
+            *value = unsafe { simd.load(values.as_ptr().add(index)) };
+        }
+        for (q, sums) in sums.iter_mut().enumerate() {
+            let weight = simd.splat(weights[q * TILE + position]);
+            for (v, sum) in sums.iter_mut().enumerate() {
+                *sum = simd.multiply_add(weight, value[v], *sum);
+            }
+        }
+    }
+    for (q, sums) in sums.into_iter().enumerate() {
+        for (v, sum) in sums.into_iter().enumerate() {
+            let index = q * stride + lane + v * S::LANES;
+            store_slice(simd, &mut out[index..index + S::LANES], sum);
+        }
+    }
+}
