@@ -116,7 +116,6 @@ fn encode_counters(encoder: &mut DescriptorEncoder<'_>, stats: &EngineStats) -> 
 }
 
 fn encode_iterations(encoder: &mut DescriptorEncoder<'_>, stats: &EngineStats) -> fmt::Result {
-    // The encoder writes the highest bound as infinity.
     let bounds = EngineStats::STEP_TOKEN_BUCKETS
         .iter()
         .map(|bound| f64::from(*bound));
