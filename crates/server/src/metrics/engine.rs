@@ -120,7 +120,7 @@ fn encode_iterations(encoder: &mut DescriptorEncoder<'_>, stats: &EngineStats) -
         .iter()
         .map(|bound| f64::from(*bound));
     let buckets: Vec<(f64, u64)> = bounds
-        .chain([f64::MAX])
+        .chain([f64::INFINITY])
         .zip(stats.step_tokens.iter().copied())
         .collect();
     let mut histogram = encoder.encode_descriptor(
