@@ -151,10 +151,11 @@ impl Choice {
 
     fn absorb_token(&mut self, token: SampledToken) {
         self.pending.counts.generated += 1;
-        self.pending.counts.reasoning += u32::from(self.in_reasoning);
         self.timer.token();
         let delta = self.text.push(token.id);
         self.absorb_events(delta.events);
+        // The marks around reasoning count as reasoning.
+        self.pending.counts.reasoning += u32::from(self.in_reasoning);
         if self.rules.report_tokens && !self.rules.hidden_tokens.contains(&token.id) {
             self.pending.tokens.push(token);
         }

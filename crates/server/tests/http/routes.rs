@@ -1,0 +1,280 @@
+//! Every route: who may call it, when, and what it answers.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::support::executor::Script;
+use crate::support::{Fixture, MAX_MODEL_LEN, Options, chat, eventually};
+use backstop_engine::{Lifecycle, LifecycleState};
+use backstop_server::{KeySet, Server, ServerConfig};
+use hyper::Method;
+use serde_json::json;
+
+#[tokio::test]
+async fn probes_follow_the_life_cycle() {
+    let fixture = Fixture::loading(Options::default()).await;
+    let client = fixture.client();
+    let probe = async |path: &'static str| client.get(path).await.status;
+    assert_eq!((probe("/health").await, probe("/ready").await), (503, 503));
+    fixture.lifecycle.advance(LifecycleState::Warming);
+    assert_eq!((probe("/health").await, probe("/ready").await), (503, 503));
+    fixture.lifecycle.advance(LifecycleState::Ready);
+    assert_eq!((probe("/health").await, probe("/ready").await), (200, 200));
+    assert_eq!(probe("/ping").await, 200);
+    fixture.lifecycle.advance(LifecycleState::Draining);
+    assert_eq!((probe("/health").await, probe("/ready").await), (200, 503));
+    fixture
+        .lifecycle
+        .advance(LifecycleState::Failed("secret path".into()));
+    let health = client.get("/health").await;
+    assert_eq!((health.status, probe("/ready").await), (503, 503));
+    assert_eq!(health.json()["status"], "failed");
+    assert!(!health.text.contains("secret"));
+}
+
+#[tokio::test]
+async fn loading_is_a_503_with_an_estimate_and_never_a_401_or_404() {
+    let lifecycle = Lifecycle::new();
+    let config = ServerConfig {
+        served_model_names: vec!["north".into()],
+        api_keys: Some(KeySet::new(["a-good-key"])),
+        ..ServerConfig::default()
+    };
+    let server = Server::new(config, lifecycle.clone());
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = crate::support::client::Client::new(listener.local_addr().unwrap());
+    let serving = tokio::spawn(backstop_server::serve(
+        server,
+        listener,
+        std::future::pending(),
+    ));
+    lifecycle.advance(LifecycleState::Loading {
+        bytes_done: 1,
+        bytes_total: 1 << 40,
+    });
+    let requests = [
+        client.chat(&chat(json!({"model": "unknown"}))).await,
+        client.complete(&json!({})).await,
+        client.get("/v1/models").await,
+        client.get("/v1/models/unknown").await,
+        client.get("/v1/nothing").await,
+    ];
+    for answer in requests {
+        assert_eq!(answer.status, 503);
+        assert_eq!(answer.error_code(), "model_loading");
+        assert_eq!(answer.header("retry-after"), "60");
+    }
+    let health = client.get("/health").await;
+    assert_eq!((health.status, health.header("retry-after")), (503, "60"));
+    assert_eq!(health.json()["progress"]["bytes_total"], 1u64 << 40);
+    // Ready without a model is not ready.
+    lifecycle.advance(LifecycleState::Ready);
+    assert_eq!(client.get("/ready").await.status, 503);
+    assert_eq!(client.get("/health").await.status, 503);
+    serving.abort();
+}
+
+#[tokio::test]
+async fn a_stalled_engine_is_dead_and_a_busy_one_is_not() {
+    let script = Script::repeats("a").slowly(1);
+    let stalled = script.stalled.clone();
+    let options = Options::script(script).config(|c| c.liveness_stall = Duration::from_millis(200));
+    let fixture = Fixture::ready(options).await;
+    let client = fixture.client();
+    let body = chat(json!({"stream": true})).to_string();
+    let open = client
+        .open(Method::POST, "/v1/chat/completions", &body)
+        .await;
+    assert_eq!(client.get("/health").await.status, 200);
+    stalled.store(true, Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    let health = client.get("/health").await;
+    assert_eq!(
+        (health.status, health.json()["status"].as_str()),
+        (503, Some("stalled"))
+    );
+    stalled.store(false, Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(client.get("/health").await.status, 200);
+    drop(open);
+}
+
+#[tokio::test]
+async fn keys_guard_everything_but_the_probes() {
+    let options = Options::default()
+        .config(|config| config.api_keys = Some(KeySet::new(["first-key-1", "second-key-2"])));
+    let fixture = Fixture::ready(options).await;
+    let client = fixture.client();
+    for path in ["/health", "/ready", "/ping"] {
+        assert_eq!(client.get(path).await.status, 200, "{path}");
+    }
+    for path in ["/", "/version", "/metrics", "/v1/models", "/v1/nothing"] {
+        let answer = client.get(path).await;
+        assert_eq!(answer.status, 401, "{path}");
+        assert_eq!(answer.error_code(), "invalid_api_key");
+    }
+    let wrong = client.clone().with("authorization", "Bearer first-key-");
+    assert_eq!(wrong.chat(&chat(json!({}))).await.status, 401);
+    let bearer = client.clone().with("authorization", "Bearer first-key-1");
+    assert_eq!(bearer.chat(&chat(json!({}))).await.status, 200);
+    let header = client.clone().with("x-api-key", "second-key-2");
+    assert_eq!(header.get("/v1/models").await.status, 200);
+    assert_eq!(header.get("/v1/nothing").await.status, 404);
+}
+
+#[tokio::test]
+async fn metrics_can_be_left_open() {
+    let options = Options::default().config(|config| {
+        config.api_keys = Some(KeySet::new(["first-key-1"]));
+        config.public_metrics = true;
+    });
+    let fixture = Fixture::ready(options).await;
+    assert_eq!(fixture.client().get("/metrics").await.status, 200);
+    assert_eq!(fixture.client().get("/version").await.status, 401);
+}
+
+#[tokio::test]
+async fn unknown_routes_and_methods_are_json_errors() {
+    let fixture = Fixture::ready(Options::default()).await;
+    let client = fixture.client();
+    let missing = client.get("/nowhere").await;
+    assert_eq!(
+        (missing.status, missing.error_code().as_str()),
+        (404, "route_not_found")
+    );
+    let wrong = client.get("/v1/chat/completions").await;
+    assert_eq!(
+        (wrong.status, wrong.error_code().as_str()),
+        (405, "method_not_allowed")
+    );
+    assert_eq!(wrong.header("allow"), "POST");
+    let wrong = client.send(Method::DELETE, "/v1/models", "").await;
+    assert_eq!(wrong.status, 405);
+}
+
+#[tokio::test]
+async fn small_answers() {
+    let fixture = Fixture::ready(Options::default()).await;
+    let client = fixture.client();
+    assert_eq!(client.get("/").await.json()["name"], "backstop");
+    let head = client.send(Method::HEAD, "/", "").await;
+    assert_eq!((head.status, head.text.as_str()), (200, ""));
+    assert!(client.get("/version").await.json()["version"].is_string());
+}
+
+#[tokio::test]
+async fn models_are_listed_with_their_limits() {
+    let fixture = Fixture::ready(Options::default()).await;
+    let client = fixture.client();
+    let list = client.get("/v1/models").await.json();
+    assert_eq!(list["data"].as_array().unwrap().len(), 1);
+    assert_eq!(list["data"][0]["id"], "north");
+    assert_eq!(list["data"][0]["root"], "test/model");
+    assert_eq!(list["data"][0]["max_model_len"], MAX_MODEL_LEN);
+    assert_eq!(client.get("/v1/models/north").await.json()["id"], "north");
+    // The star answers to any name.
+    assert_eq!(
+        client.get("/v1/models/some/other").await.json()["id"],
+        "some/other"
+    );
+}
+
+#[tokio::test]
+async fn a_model_that_is_not_served_is_a_404() {
+    let options =
+        Options::default().config(|config| config.served_model_names = vec!["north".into()]);
+    let fixture = Fixture::ready(options).await;
+    let client = fixture.client();
+    let answer = client.chat(&chat(json!({"model": "private-name"}))).await;
+    assert_eq!(
+        (answer.status, answer.error_code().as_str()),
+        (404, "model_not_found")
+    );
+    assert!(!answer.text.contains("private-name"));
+    assert_eq!(client.get("/v1/models/other").await.status, 404);
+    for model in [json!(null), json!(""), json!("north")] {
+        let answer = client.chat(&chat(json!({"model": model}))).await;
+        assert_eq!(answer.json()["model"], "north");
+    }
+}
+
+#[tokio::test]
+async fn request_ids_come_back() {
+    let fixture = Fixture::ready(Options::default()).await;
+    let client = fixture.client();
+    let made = client.get("/nowhere").await;
+    assert_eq!(made.header("x-request-id").len(), 32);
+    let kept = client
+        .with("x-request-id", "trace-7")
+        .chat(&chat(json!({})))
+        .await;
+    assert_eq!(kept.header("x-request-id"), "trace-7");
+}
+
+#[tokio::test]
+async fn metrics_count_what_happened() {
+    let fixture = Fixture::ready(Options::default()).await;
+    let client = fixture.client();
+    assert_eq!(client.chat(&chat(json!({}))).await.status, 200);
+    client.get("/nowhere").await;
+    eventually("the engine is idle", || {
+        fixture.engine.stats().scheduler.running == 0
+    })
+    .await;
+    let metrics = client.get("/metrics").await;
+    assert!(
+        metrics
+            .header("content-type")
+            .starts_with("text/plain; version=0.0.4")
+    );
+    let expected = [
+        "# TYPE vllm:prompt_tokens_total counter",
+        "vllm:num_requests_running{model_name=\"north\"} 0",
+        "vllm:num_requests_waiting{model_name=\"north\"} 0",
+        "vllm:kv_cache_usage_perc{model_name=\"north\"}",
+        "vllm:prefix_cache_queries_total{model_name=\"north\"}",
+        "vllm:num_preemptions_total{model_name=\"north\"} 0",
+        "vllm:generation_tokens_total{model_name=\"north\"} 14",
+        "vllm:request_success_total{finished_reason=\"stop\",model_name=\"north\"} 1",
+        "vllm:time_to_first_token_seconds_count{model_name=\"north\"} 1",
+        "vllm:inter_token_latency_seconds_count{model_name=\"north\"} 13",
+        "vllm:e2e_request_latency_seconds_bucket{le=\"+Inf\",model_name=\"north\"} 1",
+        "vllm:iteration_tokens_total_count{model_name=\"north\"}",
+        "vllm:cache_config_info{block_size=\"16\",num_gpu_blocks=\"4096\",model_name=\"north\"} 1",
+        "backstop:lifecycle_state{state=\"ready\"} 1",
+        "backstop:lifecycle_state{state=\"loading\"} 0",
+        "backstop:http_responses_total{route=\"other\",status=\"404\"} 1",
+        "backstop:http_responses_total{route=\"/v1/chat/completions\",status=\"200\"} 1",
+    ];
+    let lines: Vec<String> = metrics.text.lines().map(sorted_labels).collect();
+    for line in expected {
+        let wanted = sorted_labels(line);
+        assert!(
+            lines.iter().any(|l| l.starts_with(&wanted)),
+            "{line}\n{}",
+            metrics.text
+        );
+    }
+    assert!(!metrics.text.contains("# EOF") && !metrics.text.contains("} NaN"));
+    let open = client.with("accept", "application/openmetrics-text;version=1.0.0");
+    let metrics = open.get("/metrics").await;
+    assert!(
+        metrics
+            .header("content-type")
+            .starts_with("application/openmetrics-text")
+    );
+    assert!(metrics.text.ends_with("# EOF\n"));
+}
+
+/// The order of labels means nothing.
+fn sorted_labels(line: &str) -> String {
+    let Some((name, rest)) = line.split_once('{') else {
+        return line.to_owned();
+    };
+    let Some((labels, value)) = rest.split_once('}') else {
+        return line.to_owned();
+    };
+    let mut labels: Vec<&str> = labels.split(',').collect();
+    labels.sort_unstable();
+    format!("{name}{{{}}}{value}", labels.join(","))
+}

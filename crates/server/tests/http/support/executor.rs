@@ -1,0 +1,164 @@
+//! An executor without a model: every sequence says the same script.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use backstop_types::{
+    AttentionSpan, Executor, KvGroupSpec, KvSpec, SampledToken, SamplingParams, SequenceSlot,
+    StepFailure, StepOutcome, StepPlan, TokenId, TokenLogprobs, TokenSample,
+};
+
+use super::vocabulary::{EOS, tokenizer};
+
+/// What the model says, and how it misbehaves.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Script {
+    tokens: Vec<TokenId>,
+    /// Say the script again instead of ending.
+    repeats: bool,
+    /// How long a step takes.
+    step_time: Duration,
+    /// Steps neither end nor fail while this is set.
+    pub(crate) stalled: Arc<AtomicBool>,
+    /// The next step fails for good once this is set.
+    pub(crate) broken: Arc<AtomicBool>,
+    /// Logits are not numbers from this position of the answer on.
+    faulty_from: Option<usize>,
+}
+
+impl Script {
+    /// Says `text` and ends.
+    pub(crate) fn says(text: &str) -> Self {
+        Self {
+            tokens: tokenizer().encode(text, false).unwrap(),
+            ..Self::default()
+        }
+    }
+
+    /// Says `text` again and again.
+    pub(crate) fn repeats(text: &str) -> Self {
+        Self {
+            repeats: true,
+            ..Self::says(text)
+        }
+    }
+
+    /// The same, taking this long for a step.
+    pub(crate) fn slowly(mut self, milliseconds: u64) -> Self {
+        self.step_time = Duration::from_millis(milliseconds);
+        self
+    }
+
+    /// The same, failing on the sequence from this token on.
+    pub(crate) fn faulty_from(mut self, position: usize) -> Self {
+        self.faulty_from = Some(position);
+        self
+    }
+
+    fn token(&self, position: usize) -> Option<TokenId> {
+        if self.faulty_from.is_some_and(|first| position >= first) {
+            return None;
+        }
+        let position = if self.repeats {
+            position % self.tokens.len()
+        } else {
+            position
+        };
+        Some(self.tokens.get(position).copied().unwrap_or(EOS))
+    }
+}
+
+struct Slot {
+    prompt_len: u32,
+    sampling: Arc<SamplingParams>,
+}
+
+pub(crate) struct ScriptedExecutor {
+    script: Script,
+    kv: KvSpec,
+    slots: BTreeMap<SequenceSlot, Slot>,
+    plans: VecDeque<StepPlan>,
+}
+
+impl ScriptedExecutor {
+    pub(crate) fn new(script: Script) -> Self {
+        let group = KvGroupSpec {
+            span: AttentionSpan::Full,
+            num_blocks: 4096,
+        };
+        Self {
+            script,
+            kv: KvSpec {
+                block_size: 16,
+                groups: vec![group],
+            },
+            slots: BTreeMap::new(),
+            plans: VecDeque::new(),
+        }
+    }
+
+    fn sample(&self, slot: &Slot, length: u32) -> Option<SampledToken> {
+        let id = self.script.token((length - slot.prompt_len) as usize)?;
+        let logprobs = slot.sampling.logprobs.map(|alternatives| TokenLogprobs {
+            logprob: -0.5,
+            rank: 1,
+            top: (0..alternatives)
+                .map(|rank| (id.wrapping_add(rank) % 256, -0.5))
+                .collect(),
+        });
+        Some(SampledToken { id, logprobs })
+    }
+}
+
+impl Executor for ScriptedExecutor {
+    fn kv_spec(&self) -> &KvSpec {
+        &self.kv
+    }
+
+    fn pipeline_depth(&self) -> usize {
+        2
+    }
+
+    fn submit(&mut self, plan: StepPlan) {
+        self.plans.push_back(plan);
+    }
+
+    fn wait(&mut self) -> Result<StepOutcome, StepFailure> {
+        let plan = self.plans.pop_front().unwrap();
+        std::thread::sleep(self.script.step_time);
+        while self.script.stalled.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        if self.script.broken.load(Ordering::Relaxed) {
+            return Err(StepFailure {
+                plan: plan.id,
+                message: "out of order".into(),
+                fatal: true,
+            });
+        }
+        let mut samples = Vec::new();
+        for scheduled in &plan.sequences {
+            if let Some(start) = &scheduled.start {
+                let slot = Slot {
+                    prompt_len: start.prompt_len,
+                    sampling: Arc::clone(&start.sampling),
+                };
+                self.slots.insert(scheduled.slot, slot);
+            }
+            if scheduled.samples {
+                let length = scheduled.first_position + scheduled.num_tokens;
+                let token = self.sample(&self.slots[&scheduled.slot], length);
+                samples.push(TokenSample {
+                    sequence: scheduled.sequence,
+                    token,
+                });
+            }
+        }
+        Ok(StepOutcome {
+            plan: plan.id,
+            samples,
+        })
+    }
+}
