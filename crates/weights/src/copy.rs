@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rayon::prelude::*;
 
-use crate::{AlignedBytes, Checkpoint, LoadError, LoadProblem, TensorInfo, check_finite};
+use crate::{Checkpoint, LoadError, LoadProblem, TensorInfo, check_finite};
 
 /// Bytes copied as one piece of work: large enough for a storage device to stream, small enough to
 /// share one tensor between cores, and a multiple of every element size.
@@ -17,15 +17,6 @@ pub struct CopyJob<'a> {
     pub name: String,
     /// Exactly as many bytes as the tensor has.
     pub destination: &'a mut [u8],
-}
-
-/// A tensor read into its own memory.
-#[derive(Clone, Debug)]
-pub struct TensorData {
-    /// What it is.
-    pub info: TensorInfo,
-    /// Its elements, row-major and little-endian.
-    pub bytes: AlignedBytes,
 }
 
 /// A part of one job.
@@ -85,17 +76,15 @@ impl Checkpoint {
         )
     }
 
-    /// Copies one tensor into memory of its own.
-    pub fn read(&self, name: &str) -> Result<TensorData, LoadError> {
-        let info = self.tensor(name).cloned().ok_or_else(|| LoadError {
-            problems: vec![LoadProblem::Unknown {
-                name: name.to_owned(),
-            }],
+    /// The bytes of one tensor: its elements, row-major and little-endian.
+    pub fn read(&self, name: &str) -> Result<Vec<u8>, LoadError> {
+        let tensor = self.tensor(name).ok_or_else(|| LoadError {
+            problems: vec![LoadProblem::Unknown { name: name.to_owned() }],
         })?;
         // The file has that many bytes, so a damaged header cannot ask for more than is there.
-        let mut bytes = AlignedBytes::zeroed(info.bytes as usize);
-        self.read_into(name, bytes.as_mut_slice())?;
-        Ok(TensorData { info, bytes })
+        let mut bytes = vec![0; tensor.bytes as usize];
+        self.read_into(name, &mut bytes)?;
+        Ok(bytes)
     }
 
     fn plan<'a>(&'a self, jobs: Vec<CopyJob<'a>>) -> Result<Vec<Chunk<'a>>, LoadError> {

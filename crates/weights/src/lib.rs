@@ -1,6 +1,5 @@
 //! Checkpoints on disk: safetensors, compressed-tensors, configuration, manifests.
 
-mod aligned;
 mod census;
 mod checkpoint;
 mod copy;
@@ -21,10 +20,9 @@ mod text_files;
 #[cfg(test)]
 mod tests;
 
-pub use aligned::{ALIGNMENT_BYTES, AlignedBytes};
 pub use census::{CensusError, CheckpointSummary, ExpectedTensor, Mismatch, census};
 pub use checkpoint::{Checkpoint, TensorInfo};
-pub use copy::{CopyJob, TensorData};
+pub use copy::CopyJob;
 pub use digests::{DigestError, verify_digests};
 pub use element::ElementType;
 pub use error::{LoadError, LoadProblem, WeightsError};

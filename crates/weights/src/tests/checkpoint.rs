@@ -59,8 +59,8 @@ fn shards_are_joined_by_the_index() {
     );
     let checkpoint = directory.open().unwrap();
     assert_eq!(checkpoint.file_count(), 2);
-    assert_eq!(checkpoint.read("a").unwrap().bytes.as_f32(), [1.0]);
-    assert_eq!(checkpoint.read("c").unwrap().bytes.as_f32(), [3.0]);
+    assert_eq!(checkpoint.read("a").unwrap(), 1.0_f32.to_le_bytes());
+    assert_eq!(checkpoint.read("c").unwrap(), 3.0_f32.to_le_bytes());
 }
 
 #[test]

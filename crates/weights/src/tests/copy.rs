@@ -59,7 +59,7 @@ fn tensors_are_fused_into_one_buffer_with_progress() {
         .unwrap();
     assert_eq!(seen.into_inner(), fused.len() as u64);
     assert!(fused == [one.bytes, long.bytes].concat());
-    assert!(checkpoint.read("empty").unwrap().bytes.is_empty());
+    assert!(checkpoint.read("empty").unwrap().is_empty());
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 mod support;
 
-mod aligned;
+mod finite;
 mod census;
 mod checkpoint;
 mod copy;

@@ -1,36 +1,8 @@
-//! Aligned buffers, their typed views, and the search for values that are not finite.
+//! The search for values that are not finite.
 
 use half::bf16;
 
-use crate::{ALIGNMENT_BYTES, AlignedBytes, ElementType, check_finite};
-
-#[test]
-fn buffers_are_aligned_and_zeroed_and_stay_so_when_moved_or_cloned() {
-    for length in [0, 1, 63, 64, 65, 1000, 1 << 20] {
-        let mut bytes = AlignedBytes::zeroed(length);
-        assert_eq!(bytes.len(), length);
-        assert!(bytes.as_slice().iter().all(|&byte| byte == 0));
-        bytes.as_mut_slice().fill(7);
-        let moved = Box::new(bytes);
-        let copy = moved.clone();
-        for buffer in [&*moved, &copy] {
-            assert_eq!(buffer.as_slice().as_ptr().align_offset(ALIGNMENT_BYTES), 0);
-            assert_eq!(buffer.as_slice(), vec![7; length]);
-        }
-    }
-}
-
-#[test]
-fn typed_views_show_whole_elements() {
-    let mut bytes = AlignedBytes::zeroed(11);
-    bytes.as_f32_mut()[1] = 1.5;
-    assert_eq!(bytes.as_f32(), [0.0, 1.5]);
-    assert_eq!(bytes.as_slice()[4..8], 1.5_f32.to_le_bytes());
-    bytes.as_bf16_mut()[0] = bf16::from_f32(-2.0);
-    assert_eq!(bytes.as_bf16().len(), 5);
-    assert_eq!(bytes.as_bf16()[0].to_f32(), -2.0);
-    assert!(AlignedBytes::zeroed(0).as_f32().is_empty());
-}
+use crate::{ElementType, check_finite};
 
 #[test]
 fn every_16_bit_pattern_is_judged_as_half_judges_it() {
