@@ -26,6 +26,9 @@ pub(crate) enum Command {
     Generate(Box<GenerateArgs>),
     /// Say what this machine can run, and why not.
     Doctor(DoctorArgs),
+    /// Record the answer that every later start of `serve` must reproduce: prints the `[canary]`
+    /// section of a manifest.
+    Canary(Box<CanaryArgs>),
 }
 
 /// Settings of `serve`; `None` means that neither command line, environment nor file say.
@@ -156,6 +159,25 @@ pub(crate) struct GenerateArgs {
 pub(crate) struct DoctorArgs {
     /// Model to judge as well: a directory or the name of a manifest.
     pub(crate) model: Option<String>,
+}
+
+/// Settings of `canary`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct CanaryArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+
+    /// What the model continues.
+    #[arg(long, default_value = "def fibonacci(n):\n    ")]
+    pub(crate) prompt: String,
+
+    /// Tokens to record.
+    #[arg(long, default_value_t = 16)]
+    pub(crate) tokens: u32,
+
+    /// How far a log-probability may be off later, on another processor.
+    #[arg(long, default_value_t = 0.05)]
+    pub(crate) tolerance: f32,
 }
 
 /// Number format of the KV cache.

@@ -18,11 +18,7 @@ use crate::args::GenerateArgs;
 use crate::load::{self, ModelText, OpenModel};
 
 pub(crate) fn run(args: GenerateArgs) -> Result<ExitCode, String> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| format!("cannot start the runtime: {error}"))?;
-    runtime.block_on(generate(args))
+    crate::runtime()?.block_on(generate(args))
 }
 
 async fn generate(args: GenerateArgs) -> Result<ExitCode, String> {

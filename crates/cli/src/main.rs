@@ -1,6 +1,7 @@
 //! The binary `backstop`: reads settings, loads a model, and serves it.
 
 mod args;
+mod canary;
 mod doctor;
 mod generate;
 mod load;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         Command::Serve(args) => serve::run(*args),
         Command::Generate(args) => generate::run(*args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Canary(args) => canary::run(*args),
     };
     match result {
         Ok(code) => code,
@@ -47,4 +49,12 @@ fn start_log() {
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .with_target(false)
         .init();
+}
+
+/// The runtime of the server's side; computing has a pool of its own.
+fn runtime() -> Result<tokio::runtime::Runtime, String> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("cannot start the runtime: {error}"))
 }

@@ -24,11 +24,7 @@ const MAX_QUEUED: u32 = 65_536;
 pub(crate) fn run(args: ServeArgs) -> Result<ExitCode, String> {
     let started = Instant::now();
     let args = settings::with_file(args)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| format!("cannot start the runtime: {error}"))?;
-    runtime.block_on(serve(args, started))
+    crate::runtime()?.block_on(serve(args, started))
 }
 
 async fn serve(args: ServeArgs, started: Instant) -> Result<ExitCode, String> {

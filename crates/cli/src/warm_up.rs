@@ -51,7 +51,7 @@ fn compare(canary: &Canary, tokens: &[SampledToken]) -> Result<(), String> {
 }
 
 /// A greedy generation of exactly `count` tokens, with log-probabilities.
-async fn generate(
+pub(crate) async fn generate(
     engine: &EngineHandle,
     prompt: &[TokenId],
     count: u32,

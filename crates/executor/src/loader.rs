@@ -3,7 +3,8 @@
 use backstop_arch::{ExpertsRequest, MatrixRequest, ModelSpec, WeightMap};
 use backstop_kernels::{AlignedBytes, CpuExperts, CpuMatrix, CpuWeights, Element};
 use backstop_weights::{
-    CensusError, Checkpoint, CopyJob, ElementType, LoadError, WeightsError, census,
+    CensusError, Checkpoint, CopyJob, ElementType, LoadError, QuantizationError, WeightsError,
+    census,
 };
 
 /// Why a checkpoint could not be loaded.
@@ -18,6 +19,9 @@ pub enum LoadFailure {
     /// Its quantisation is not understood.
     #[error(transparent)]
     Checkpoint(#[from] WeightsError),
+    /// Weights and scales do not belong together.
+    #[error(transparent)]
+    Quantization(#[from] QuantizationError),
     /// Tensors that are computed as one are stored in different number formats.
     #[error("{0} and other tensors that are computed with it are stored in different number formats")]
     MixedFormats(String),
@@ -31,10 +35,11 @@ pub fn load_cpu_weights(
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<CpuWeights, LoadFailure> {
     // Refuses schemes that are not understood, before any tensor is looked at.
-    checkpoint.quantization()?;
+    let quantization = checkpoint.quantization()?;
     let map = &spec.weights;
     let expected = map.expected(|name| checkpoint.tensor(name).is_some());
     census(checkpoint, &expected)?;
+    quantization.check_tensors(checkpoint)?;
 
     let mut buffers = Buffers::allocate(checkpoint, map)?;
     checkpoint.copy_all(buffers.jobs(map), progress)?;
@@ -68,7 +73,7 @@ impl Buffer {
         Self { element, bytes: AlignedBytes::zeroed(elements * width) }
     }
 
-    /// The bytes of `elements` elements from `first` on.
+    /// Bytes of one element.
     fn width(&self) -> usize {
         self.element.bytes().expect("checked in new")
     }

@@ -6,7 +6,7 @@ mod common;
 use backstop_types::{SampledToken, SamplingParams};
 use common::{Drive, Driven, Loaded, Request, drive, load, repository};
 
-const CHECKPOINTS: [&str; 2] = ["models/demo", "tests/goldens/cohere2_moe/fp8_sliding"];
+const CHECKPOINTS: [&str; 2] = ["models/demo", "tests/goldens/cohere2_moe/north_fp8"];
 
 /// Deterministic "random" numbers.
 struct Numbers(u64);
@@ -106,7 +106,7 @@ fn an_answer_is_the_same_however_its_prompt_is_chunked() {
 
 #[test]
 fn an_answer_is_the_same_after_preemption() {
-    let settings = Drive { blocks: 72, ..roomy() };
+    let settings = Drive { blocks: 24, ..roomy() };
     check("preempted", |loaded, requests| {
         let driven = drive(loaded, &settings, &[requests.to_vec()]);
         assert!(driven.preemptions > 10, "only {} preemptions", driven.preemptions);

@@ -1,3 +1,4 @@
+#![allow(unreachable_pub, dead_code, missing_docs, reason = "shared by several test binaries")]
 //! Loads checkpoints and drives scheduler and executor without an engine thread.
 
 use std::path::{Path, PathBuf};
