@@ -17,8 +17,9 @@ use serde_json::{Map, Value};
 
 pub use self::messages::ContentFormat;
 
-/// Instructions that one rendering may take; a long chat needs some hundred thousand.
-const FUEL: u64 = 50_000_000;
+/// Instructions that one rendering may take: some seconds. Templates that number tool calls over
+/// the whole chat take quadratic time, so that a chat of two thousand calls comes near to it.
+const FUEL: u64 = 100_000_000;
 const RECURSION_LIMIT: usize = 200;
 const NAME: &str = "chat_template";
 /// Where `strftime_now` finds the time.
@@ -254,7 +255,7 @@ fn to_jinja(value: &Value) -> JinjaValue {
         Value::Number(number) => match (number.as_i64(), number.as_u64()) {
             (Some(integer), _) => JinjaValue::from(integer),
             (None, Some(integer)) => JinjaValue::from(integer),
-            (None, None) => JinjaValue::from(number.as_f64().unwrap_or(f64::NAN)),
+            (None, None) => large_number(number.as_f64().unwrap_or(f64::NAN)),
         },
         Value::String(text) => JinjaValue::from(text.as_str()),
         Value::Array(items) => items.iter().map(to_jinja).collect(),
@@ -262,6 +263,17 @@ fn to_jinja(value: &Value) -> JinjaValue {
             map.iter()
                 .map(|(key, value)| (key.as_str(), to_jinja(value))),
         ),
+    }
+}
+
+/// A number that the JSON parser could only keep as a float. Those that were written without an
+/// exponent are integers to Python; below 1e21 that is how JavaScript writes all of them.
+fn large_number(number: f64) -> JinjaValue {
+    const BEYOND_64_BITS: std::ops::Range<f64> = 18_446_744_073_709_551_616.0..1e21;
+    if BEYOND_64_BITS.contains(&number.abs()) {
+        JinjaValue::from(number as i128)
+    } else {
+        JinjaValue::from(number)
     }
 }
 

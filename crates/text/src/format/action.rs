@@ -1,13 +1,16 @@
 //! Reads the JSON of an action block, `[{"tool_name": …, "parameters": {…}}, …]`, as it arrives.
 
+use serde_json::Value;
+
 use super::{ParsedEvent, ToolCallIds, push_merged};
 
 /// Turns action blocks into tool calls.
 ///
 /// A call is reported when its name is known and its parameters begin; from there on the JSON
 /// text of the parameters is passed on exactly as the model wrote it, broken or not. A call
-/// without parameters, or with `null`, has the arguments `{}`. A single object may stand for a
-/// list of one, keys may come in any order, and keys that mean nothing here are skipped.
+/// without parameters, or with `null`, has the arguments `{}`, and parameters that are an object
+/// written into a string are taken out of it. A single object may stand for a list of one, keys
+/// may come in any order, and keys that mean nothing here are skipped.
 ///
 /// No text is lost to malformed JSON: everything that belongs to no reported call, from the first
 /// byte after the last complete one on, becomes content. A block that just stops (the answer was
@@ -37,7 +40,7 @@ enum State {
     Key,
     InKey,
     Colon,
-    Value(Slot),
+    BeforeValue(Slot),
     InValue(Slot),
     AfterValue,
     AfterElement,
@@ -184,8 +187,8 @@ impl ActionParser {
             }
             (State::AfterValue, ',') => State::Key,
             (State::Key | State::AfterValue, '}') => return self.end_call(events),
-            (State::Colon, ':') => State::Value(self.slot()?),
-            (State::Value(slot), _) => return self.begin_value(slot, character, events),
+            (State::Colon, ':') => State::BeforeValue(self.slot()?),
+            (State::BeforeValue(slot), _) => return self.begin_value(slot, character, events),
             _ => return Err(Malformed),
         };
         Ok(())
@@ -209,7 +212,8 @@ impl ActionParser {
     ) -> Result<(), Malformed> {
         self.value = JsonScanner::begin(character)?;
         self.raw = character.to_string();
-        if slot == Slot::Parameters && self.call.name.is_some() && character != 'n' {
+        let as_it_comes = self.call.name.is_some() && !matches!(character, 'n' | '"');
+        if slot == Slot::Parameters && as_it_comes {
             slot = Slot::StreamedParameters;
             self.report(events);
             self.delta.push(character);
@@ -266,9 +270,9 @@ impl ActionParser {
             if self.call.name.is_none() {
                 return Err(Malformed);
             }
-            let parameters = self.call.parameters.take().filter(|json| json != "null");
+            let parameters = self.call.parameters.take();
             self.report(events);
-            self.delta = parameters.unwrap_or_else(|| "{}".to_owned());
+            self.delta = parameters.map_or_else(|| "{}".to_owned(), whole_arguments);
             self.flush_arguments(events);
         }
         self.next_index += 1;
@@ -296,6 +300,19 @@ impl ActionParser {
         self.call.reported = true;
         self.pending.clear();
     }
+}
+
+/// The arguments that whole parameters stand for.
+fn whole_arguments(parameters: String) -> String {
+    match serde_json::from_str(&parameters) {
+        Ok(Value::Null) => "{}".to_owned(),
+        Ok(Value::String(quoted)) if is_object(&quoted) => quoted,
+        _ => parameters,
+    }
+}
+
+fn is_object(json: &str) -> bool {
+    serde_json::from_str::<Value>(json).is_ok_and(|value| value.is_object())
 }
 
 /// Finds the end of one JSON value, without checking what is in it.

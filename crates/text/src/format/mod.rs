@@ -2,13 +2,12 @@
 //!
 //! Each format is one file and one line in [`FORMATS`].
 //!
-//! The crates `tool-parser` and `reasoning-parser` (1.10.0) were read and not taken. Their Cohere
-//! parsers are two independent passes: the first has no way to start inside a thinking block as
-//! the command-4 prompt does, except a switch of the generic base class, and the second drops an
-//! action whose JSON is malformed, emits nothing of a call before `<|END_ACTION|>`, re-serialises
-//! unstreamed arguments (so they differ from the streamed ones) and lets a tag through that is
-//! split across two pieces of text. Together they bring about two hundred crates, among them a
-//! Python parser, an async runtime and a second set of protocol types.
+//! The crates `reasoning-parser` and `tool-parser` (1.10.0) were read and not taken. Their Cohere
+//! parsers are two separate passes over the text. The one for tools drops an action whose JSON is
+//! malformed, reports nothing of a call before `<|END_ACTION|>`, writes the arguments anew when it
+//! doesn't stream, and shows `<|END_TEXT|>` where that is split over two pieces of text. Together
+//! they bring about two hundred crates, among them a Python parser, an async runtime and a second
+//! set of protocol types.
 
 mod action;
 mod cohere_cmd4;

@@ -142,3 +142,12 @@ fn an_answer_cut_inside_a_character() {
     assert_eq!(stream.push(TokenId::MAX), Default::default());
     assert_eq!(stream.finish(), []);
 }
+
+#[test]
+fn streams_can_move_between_threads() {
+    fn assert_send<T: Send>() {}
+    fn assert_sync<T: Sync>() {}
+    assert_send::<TextStream>();
+    assert_sync::<Tokenizer>();
+    assert_sync::<crate::ChatTemplate>();
+}

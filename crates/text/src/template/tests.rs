@@ -153,6 +153,17 @@ fn extra_variables_cannot_replace_the_chat() {
 }
 
 #[test]
+fn numbers_are_written_as_python_does() {
+    let template = ChatTemplate::from_source("{{ messages[0].content | tojson }}").unwrap();
+    let text = "[18446744073709551615,-5,100000000000000000000,1e22,0.50,1E2,-1e-7]";
+    let numbers: Value = serde_json::from_str(text).unwrap();
+    let input = input(json!([{"role": "user", "content": {"n": numbers}}]));
+    let expected =
+        "{\"n\": [18446744073709551615, -5, 100000000000000000000, 1e+22, 0.5, 100.0, -1e-07]}";
+    assert_eq!(template.render(&input).unwrap(), expected);
+}
+
+#[test]
 fn arguments_of_tool_calls_become_objects() {
     let call = |arguments: Value| {
         let source =

@@ -151,6 +151,14 @@ fn odd_but_valid_actions() {
         ["f{}"]
     );
     assert_eq!(calls(r#"[{"tool_name":"f","parameters":{}}"#), ["f{}"]);
+    assert_eq!(
+        calls(r#"[{"tool_name":"f","parameters":"{\"a\": 1}"}]"#),
+        [r#"f{"a": 1}"#]
+    );
+    assert_eq!(
+        calls(r#"[{"tool_name":"f","parameters":"a b"}]"#),
+        [r#"f"a b""#]
+    );
     assert_eq!(calls(" [ ] "), none);
     assert_eq!(calls(""), none);
 }
