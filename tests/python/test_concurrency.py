@@ -98,6 +98,8 @@ def test_each_of_64_streams_gets_its_own_serial_answer(
         assert serial[index]["logprobs"], f"request {index} has no log-probabilities"
         assert concurrent[index] == serial[index], f"request {index}"
     server.wait_until_idle()
+    if arguments:
+        assert server.metrics()["vllm:num_preemptions_total"] > 0
 
 
 async def abort(port: int, index: int) -> str:

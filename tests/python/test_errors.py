@@ -153,3 +153,23 @@ def test_every_answer_has_a_request_id(client: OpenAI, server: BackstopProcess) 
     with pytest.raises(APIStatusError) as caught:
         client.chat.completions.create(**chat(temperature=9))
     assert caught.value.request_id
+
+
+def test_errors_that_need_no_body_leave_the_connection_usable(server: BackstopProcess) -> None:
+    # A gateway keeps its connections; one that dies behind an answer costs it the next request.
+    with httpx.Client(base_url=server.root, timeout=30) as client:
+        for size in (0, 100, 5_000, 200_000, 2_000_000):
+            for path, status in [("/nothing", 404), ("/v1/models", 405)]:
+                for _ in range(10):
+                    assert client.post(path, content=b"x" * size).status_code == status
+                    assert client.get("/health").status_code == 200
+
+
+def test_a_client_that_is_still_sending_sees_the_refusal(start: Callable[..., BackstopProcess], tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("first-secret-key\n")
+    server = start("--api-key-file", str(keys)).wait_until_ready()
+    large = chat("word " * 1_000_000)
+    for _ in range(10):
+        answer = httpx.post(f"{server.base_url}/chat/completions", json=large, timeout=30)
+        assert answer.status_code == 401
