@@ -19,8 +19,9 @@ use crate::server::Server;
 pub(crate) const BUDGET_UNIT_BYTES: usize = 1024;
 /// Memory set aside on the word of a `Content-Length` header, before anything has come.
 const CAPACITY_ON_TRUST_BYTES: usize = 64 << 10;
-/// How long the rest of a body that is too large is read and thrown away. A client that is still
-/// sending when its connection closes may never see the answer.
+/// How long the rest of a body that nobody wants is read and thrown away. A client that is still
+/// sending when its connection closes may never see the answer, and one that keeps its connection
+/// loses its next request.
 const DISCARD_TIME: Duration = Duration::from_secs(3);
 
 /// A body, and its share of the budget until it is dropped.
@@ -44,11 +45,16 @@ pub(crate) async fn read(server: &Server, request: Request) -> Result<BudgetedBo
             Err(_) => Err(ApiError::body_timeout()),
         }
     };
-    // Who expects a `100 Continue` has sent nothing yet.
-    if matches!(&result, Err(error) if error.status == 413) && !head.headers.contains_key(EXPECT) {
-        discard(stream).await;
+    if matches!(&result, Err(error) if matches!(error.status, 413 | 429)) {
+        discard(&head.headers, stream).await;
     }
     result
+}
+
+/// Reads and throws away the body of a request that is answered without it.
+pub(crate) async fn ignore(request: Request) {
+    let (head, body) = request.into_parts();
+    discard(&head.headers, body.into_data_stream()).await;
 }
 
 async fn collect(
@@ -93,7 +99,11 @@ fn announced_bytes(headers: &HeaderMap) -> usize {
     length.and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
-async fn discard(mut stream: BodyDataStream) {
+async fn discard(headers: &HeaderMap, mut stream: BodyDataStream) {
+    // Who expects a `100 Continue` has sent nothing yet.
+    if headers.contains_key(EXPECT) {
+        return;
+    }
     let rest = async { while let Some(Ok(_)) = stream.next().await {} };
     // Whoever sends even more has to live with a reset connection.
     let _ignored = timeout(DISCARD_TIME, rest).await;

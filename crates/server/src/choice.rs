@@ -63,6 +63,8 @@ pub(crate) struct Choice {
     timer: ChoiceTimer,
     admitted: bool,
     in_reasoning: bool,
+    /// Tokens since the last event: what they belong to, the next one tells.
+    unplaced_tokens: u32,
     called_tools: bool,
     pending: Update,
     /// Told once what came before it has been handed on.
@@ -84,6 +86,7 @@ impl Choice {
             timer,
             admitted: false,
             in_reasoning: false,
+            unplaced_tokens: 0,
             called_tools: false,
             pending: Update {
                 index,
@@ -151,11 +154,10 @@ impl Choice {
 
     fn absorb_token(&mut self, token: SampledToken) {
         self.pending.counts.generated += 1;
+        self.unplaced_tokens += 1;
         self.timer.token();
         let delta = self.text.push(token.id);
         self.absorb_events(delta.events);
-        // The marks around reasoning count as reasoning.
-        self.pending.counts.reasoning += u32::from(self.in_reasoning);
         if self.rules.report_tokens && !self.rules.hidden_tokens.contains(&token.id) {
             self.pending.tokens.push(token);
         }
@@ -168,7 +170,15 @@ impl Choice {
         for event in events {
             self.in_reasoning = matches!(event, ParsedEvent::ReasoningDelta(_));
             self.called_tools |= matches!(event, ParsedEvent::ToolCallStart { .. });
+            self.place_tokens();
             append(&mut self.pending.events, event);
+        }
+    }
+
+    fn place_tokens(&mut self) {
+        let tokens = mem::take(&mut self.unplaced_tokens);
+        if self.in_reasoning {
+            self.pending.counts.reasoning += tokens;
         }
     }
 
@@ -192,6 +202,7 @@ impl Choice {
         self.generation = None;
         let held_back = self.text.finish();
         self.absorb_events(held_back);
+        self.place_tokens();
         self.timer.ended(match reason {
             FinishReason::Length => FinishLabel::length,
             FinishReason::Stop | FinishReason::ToolCalls => FinishLabel::stop,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use backstop_engine::EngineHandle;
 use backstop_text::{ChatFormat, ChatTemplate, Tokenizer};
-use backstop_types::TokenId;
+use backstop_types::{AttentionSpan, TokenId};
 
 /// A loaded model with everything that turns requests into its tokens and back.
 #[derive(Clone)]
@@ -48,6 +48,27 @@ impl fmt::Debug for ServedModel {
 }
 
 impl ServedModel {
+    /// Lowers the context length to what the KV cache can hold of one sequence: a request that
+    /// leaves the length of its answer open would otherwise ask for what never fits.
+    pub(crate) fn limit_to_cache(&mut self) {
+        let kv = self.engine.stats().kv;
+        let full = kv
+            .groups
+            .iter()
+            .filter(|group| group.span == AttentionSpan::Full);
+        let capacity = full
+            .map(|group| group.num_blocks.saturating_mul(kv.block_size))
+            .min();
+        if let Some(capacity) = capacity.filter(|capacity| *capacity < self.max_model_len) {
+            tracing::warn!(
+                max_model_len = self.max_model_len,
+                capacity,
+                "the KV cache is smaller than the context length, which is lowered to fit"
+            );
+            self.max_model_len = capacity;
+        }
+    }
+
     /// Whether the model can read this token.
     pub(crate) fn knows_token(&self, token: TokenId) -> bool {
         token < self.vocab_size && (token as usize) < self.tokenizer.vocab_size()

@@ -18,7 +18,7 @@ use futures::FutureExt;
 use crate::entropy::random_u128;
 use crate::reply::ErrorReply;
 use crate::server::Server;
-use crate::{chat, completions, probes};
+use crate::{body, chat, completions, probes};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Characters of a client's request id that are kept.
@@ -73,8 +73,10 @@ impl Server {
             .route("/version", get(probes::version))
             .route("/metrics", get(probes::metrics))
             .route("/", get(probes::root))
-            .fallback(async || ErrorReply(ApiError::route_not_found()))
-            .method_not_allowed_fallback(async || ErrorReply(ApiError::method_not_allowed()))
+            .fallback(async |request| refuse(request, ApiError::route_not_found()).await)
+            .method_not_allowed_fallback(async |request| {
+                refuse(request, ApiError::method_not_allowed()).await
+            })
             .layer(middleware::from_fn_with_state(self.clone(), envelope))
             .with_state(self.clone())
     }
@@ -86,7 +88,7 @@ async fn envelope(State(server): State<Server>, request: Request, next: Next) ->
     let id = request_id(request.headers());
     let (label, access) = route(request.uri().path());
     let mut response = match check_access(&server, access, label, request.headers()) {
-        Err(error) => ErrorReply(error).into_response(),
+        Err(error) => refuse(request, error).await.into_response(),
         Ok(()) => match AssertUnwindSafe(next.run(request)).catch_unwind().await {
             Ok(response) => response,
             Err(_) => {
@@ -106,6 +108,12 @@ async fn envelope(State(server): State<Server>, request: Request, next: Next) ->
             .insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
+}
+
+/// Answers a request whose body nobody reads.
+async fn refuse(request: Request, error: ApiError) -> ErrorReply {
+    body::ignore(request).await;
+    ErrorReply(error)
 }
 
 fn check_access(

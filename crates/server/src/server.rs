@@ -71,8 +71,9 @@ impl Server {
     }
 
     /// Gives the server its model. Only the first one counts.
-    pub fn install(&self, model: ServedModel) {
+    pub fn install(&self, mut model: ServedModel) {
         self.shared.model.get_or_init(|| {
+            model.limit_to_cache();
             let name = self
                 .shared
                 .config

@@ -1,5 +1,8 @@
 //! The server from outside: real sockets, a real engine, and an executor that follows a script.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers as well")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, in its helpers as well"
+)]
 
 mod chat;
 mod completions;
