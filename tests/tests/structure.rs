@@ -15,11 +15,21 @@ fn root() -> PathBuf {
 
 fn workspace_packages() -> Vec<Value> {
     let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
+        .args([
+            "metadata",
+            "--format-version",
+            "1",
+            "--no-deps",
+            "--offline",
+        ])
         .current_dir(root())
         .output()
         .expect("cargo runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let metadata: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     metadata["packages"].as_array().expect("packages").clone()
 }
@@ -32,14 +42,19 @@ fn crates_depend_downwards_only() {
         .map(|package| {
             let name = package["name"].as_str().expect("a name");
             let level = package["metadata"]["backstop"]["level"].as_u64();
-            (name, level.unwrap_or_else(|| panic!("{name} has no package.metadata.backstop.level")))
+            (
+                name,
+                level.unwrap_or_else(|| panic!("{name} has no package.metadata.backstop.level")),
+            )
         })
         .collect();
     for package in &packages {
         let name = package["name"].as_str().expect("a name");
         for dependency in package["dependencies"].as_array().expect("dependencies") {
             let dependency_name = dependency["name"].as_str().expect("a name");
-            let Some(level) = levels.get(dependency_name) else { continue };
+            let Some(level) = levels.get(dependency_name) else {
+                continue;
+            };
             assert!(
                 *level < levels[name],
                 "{name} (level {}) depends on {dependency_name} (level {level})",
@@ -67,24 +82,44 @@ fn files_stay_readable() {
     let mut too_long = Vec::new();
     for directory in ["crates", "kernels", "tests", "benches", "scripts"] {
         visit(&root().join(directory), &mut |path| {
-            let readable = path.extension().is_some_and(|ending| ending == "rs" || ending == "py");
-            let lines = || std::fs::read_to_string(path).expect("UTF-8").lines().count();
+            let readable = path
+                .extension()
+                .is_some_and(|ending| ending == "rs" || ending == "py");
+            let lines = || {
+                std::fs::read_to_string(path)
+                    .expect("UTF-8")
+                    .lines()
+                    .count()
+            };
             if readable && lines() > FILE_LINES_MAX {
                 too_long.push((path.to_owned(), lines()));
             }
         });
     }
-    assert!(too_long.is_empty(), "longer than {FILE_LINES_MAX} lines: {too_long:?}");
+    assert!(
+        too_long.is_empty(),
+        "longer than {FILE_LINES_MAX} lines: {too_long:?}"
+    );
 }
 
 fn visit(directory: &Path, each: &mut dyn FnMut(&Path)) {
-    let Ok(entries) = std::fs::read_dir(directory) else { return };
+    let Ok(entries) = std::fs::read_dir(directory) else {
+        return;
+    };
     for entry in entries {
         let path = entry.expect("readable").path();
-        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+        let name = path
+            .file_name()
+            .expect("a name")
+            .to_string_lossy()
+            .into_owned();
         if name.starts_with('.') || name == "target" || name == "__pycache__" {
             continue;
         }
-        if path.is_dir() { visit(&path, each) } else { each(&path) }
+        if path.is_dir() {
+            visit(&path, each)
+        } else {
+            each(&path)
+        }
     }
 }

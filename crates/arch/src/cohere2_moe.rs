@@ -76,8 +76,16 @@ struct Layer {
 
 #[derive(Debug)]
 enum Mlp {
-    Dense { gate_up: MatrixId, down: MatrixId },
-    Sparse { gate: MatrixId, rule: RouterRule, experts: ExpertsId, shared: Option<Shared> },
+    Dense {
+        gate_up: MatrixId,
+        down: MatrixId,
+    },
+    Sparse {
+        gate: MatrixId,
+        rule: RouterRule,
+        experts: ExpertsId,
+        shared: Option<Shared>,
+    },
 }
 
 /// Experts that every token passes through. Their sum with the routed ones is multiplied by
@@ -100,9 +108,16 @@ impl<B: Backend> Model<B> for Cohere2Moe {
         for (index, layer) in self.layers.iter().enumerate() {
             let attention = self.attend(backend, layer, &normed);
             let mlp = layer.mlp.forward(backend, &normed);
-            let next_norm = self.layers.get(index + 1).map_or(self.final_norm, |next| next.norm);
-            normed =
-                backend.add_norm(&mut hidden, [Some(attention), Some(mlp)], next_norm, self.norm);
+            let next_norm = self
+                .layers
+                .get(index + 1)
+                .map_or(self.final_norm, |next| next.norm);
+            normed = backend.add_norm(
+                &mut hidden,
+                [Some(attention), Some(mlp)],
+                next_norm,
+                self.norm,
+            );
         }
         backend.head(&normed, self.head, self.logit_scale);
     }
@@ -126,12 +141,21 @@ impl Mlp {
     fn forward<B: Backend>(&self, backend: &mut B, normed: &B::Activation) -> B::Activation {
         match self {
             Self::Dense { gate_up, down } => backend.gated_mlp(normed, *gate_up, *down),
-            Self::Sparse { gate, rule, experts, shared } => {
+            Self::Sparse {
+                gate,
+                rule,
+                experts,
+                shared,
+            } => {
                 let routing = backend.router(normed, *gate, *rule);
                 let routed = backend.experts(normed, routing, *experts);
                 match shared {
                     None => routed,
-                    Some(Shared { gate_up, down, scale }) => {
+                    Some(Shared {
+                        gate_up,
+                        down,
+                        scale,
+                    }) => {
                         let shared = backend.gated_mlp(normed, *gate_up, *down);
                         backend.add_scaled(routed, shared, *scale)
                     }
@@ -193,13 +217,17 @@ impl Config {
             head_dim: fields.optional_u32("head_dim").unwrap_or(128),
             scale: 0.0,
         };
-        let attention =
-            AttentionShape { scale: (attention.head_dim as f32).powf(-0.5), ..attention };
+        let attention = AttentionShape {
+            scale: (attention.head_dim as f32).powf(-0.5),
+            ..attention
+        };
         let layers = read_layers(fields);
         let intermediate_size = fields.u32("intermediate_size") as usize;
         let config = Self {
             vocab_size: fields.u32("vocab_size"),
-            max_position_embeddings: fields.optional_u32("max_position_embeddings").unwrap_or(8192),
+            max_position_embeddings: fields
+                .optional_u32("max_position_embeddings")
+                .unwrap_or(8192),
             hidden: fields.u32("hidden_size") as usize,
             expert_width: intermediate_size,
             dense_width: fields
@@ -208,7 +236,10 @@ impl Config {
             norm: read_norm(fields),
             attention,
             rope: read_rope(fields),
-            visible_keys: fields.optional_u32("sliding_window").unwrap_or(4096).saturating_add(1),
+            visible_keys: fields
+                .optional_u32("sliding_window")
+                .unwrap_or(4096)
+                .saturating_add(1),
             layers,
             rule: read_router(fields),
             num_experts: fields.optional_u32("num_experts").unwrap_or(8) as usize,
@@ -249,8 +280,12 @@ impl Config {
 fn read_norm(fields: &mut StrictFields<'_>) -> Norm {
     let layer_norm_eps = fields.optional_f64("layer_norm_eps").unwrap_or(1e-5) as f32;
     match fields.optional_f64("rms_norm_eps") {
-        Some(epsilon) => Norm::Rms { epsilon: epsilon as f32 },
-        None => Norm::LayerWithoutBias { epsilon: layer_norm_eps },
+        Some(epsilon) => Norm::Rms {
+            epsilon: epsilon as f32,
+        },
+        None => Norm::LayerWithoutBias {
+            epsilon: layer_norm_eps,
+        },
     }
 }
 
@@ -259,7 +294,9 @@ fn read_rope(fields: &mut StrictFields<'_>) -> Rope {
     let theta = fields.optional_f64("rope_theta");
     let mut nested_theta = None;
     for name in ["rope_parameters", "rope_scaling"] {
-        let Some(mut nested) = fields.optional_object(name) else { continue };
+        let Some(mut nested) = fields.optional_object(name) else {
+            continue;
+        };
         nested_theta = nested_theta.or(nested.optional_f64("rope_theta"));
         nested.only("rope_type", &Value::from("default"));
         nested.only("type", &Value::from("default"));
@@ -272,7 +309,10 @@ fn read_rope(fields: &mut StrictFields<'_>) -> Rope {
         fields.problem("rope_theta and rope_parameters.rope_theta contradict each other");
     }
     let theta = theta.or(nested_theta).unwrap_or(10_000.0) as f32;
-    Rope { theta, pairing: RopePairing::Interleaved }
+    Rope {
+        theta,
+        pairing: RopePairing::Interleaved,
+    }
 }
 
 fn read_router(fields: &mut StrictFields<'_>) -> RouterRule {
@@ -280,9 +320,11 @@ fn read_router(fields: &mut StrictFields<'_>) -> RouterRule {
     let norm_topk_prob = fields.optional_bool("norm_topk_prob").unwrap_or(true);
     let selection = fields.optional_string("expert_selection_fn");
     match selection.as_deref().unwrap_or("softmax") {
-        "sigmoid" => {
-            RouterRule { top_k, scoring: RouterScoring::Sigmoid, renormalise: norm_topk_prob }
-        }
+        "sigmoid" => RouterRule {
+            top_k,
+            scoring: RouterScoring::Sigmoid,
+            renormalise: norm_topk_prob,
+        },
         other => {
             if other != "softmax" {
                 fields.problem("expert_selection_fn must be \"softmax\" or \"sigmoid\"");
@@ -290,13 +332,20 @@ fn read_router(fields: &mut StrictFields<'_>) -> RouterRule {
             // The reference takes the softmax over the chosen logits alone and reads
             // `norm_topk_prob` for sigmoid only. That softmax is the one over all experts,
             // renormalised.
-            RouterRule { top_k, scoring: RouterScoring::Softmax, renormalise: true }
+            RouterRule {
+                top_k,
+                scoring: RouterScoring::Softmax,
+                renormalise: true,
+            }
         }
     }
 }
 
 fn read_shared_scale(fields: &mut StrictFields<'_>) -> f32 {
-    match fields.optional_string("shared_expert_combination_strategy").as_deref() {
+    match fields
+        .optional_string("shared_expert_combination_strategy")
+        .as_deref()
+    {
         None | Some("average") => 0.5,
         Some("sum") => 1.0,
         Some(_) => {
@@ -322,16 +371,25 @@ fn read_layers(fields: &mut StrictFields<'_>) -> Vec<LayerKind> {
         return Vec::new();
     }
     let prefix = fields.optional_u32("first_k_dense_replace").unwrap_or(0) as usize;
-    let prefix_pattern = fields.optional_u32("prefix_dense_sliding_window_pattern").unwrap_or(1);
+    let prefix_pattern = fields
+        .optional_u32("prefix_dense_sliding_window_pattern")
+        .unwrap_or(1);
     let pattern = fields.optional_u32("sliding_window_pattern").unwrap_or(4);
     if pattern == 0 || prefix_pattern == 0 {
         fields.problem("sliding-window patterns must be positive");
         return Vec::new();
     }
-    let sliding = read_kinds(fields, "layer_types", ["full_attention", "sliding_attention"]);
+    let sliding = read_kinds(
+        fields,
+        "layer_types",
+        ["full_attention", "sliding_attention"],
+    );
     let dense = read_kinds(fields, "mlp_layer_types", ["sparse", "dense"]);
     for (name, kinds) in [("layer_types", &sliding), ("mlp_layer_types", &dense)] {
-        if kinds.as_ref().is_some_and(|kinds| kinds.len() != num_layers) {
+        if kinds
+            .as_ref()
+            .is_some_and(|kinds| kinds.len() != num_layers)
+        {
             fields.problem(format!("{name} must have num_hidden_layers entries"));
             return Vec::new();
         }
@@ -343,20 +401,23 @@ fn read_layers(fields: &mut StrictFields<'_>) -> Vec<LayerKind> {
             Some(rest) => !(rest + 1).is_multiple_of(pattern as usize),
         };
         let sliding = sliding.as_ref().map_or(derived, |kinds| kinds[index]);
-        LayerKind { sliding, dense, rope: sliding || (dense && prefix_pattern == 1) }
+        LayerKind {
+            sliding,
+            dense,
+            rope: sliding || (dense && prefix_pattern == 1),
+        }
     };
     (0..num_layers).map(layer).collect()
 }
 
 /// A list of two-valued strings: `true` where the second value stands.
-fn read_kinds(
-    fields: &mut StrictFields<'_>,
-    name: &str,
-    values: [&str; 2],
-) -> Option<Vec<bool>> {
+fn read_kinds(fields: &mut StrictFields<'_>, name: &str, values: [&str; 2]) -> Option<Vec<bool>> {
     let strings = fields.optional_string_list(name)?;
     if strings.iter().any(|kind| !values.contains(&kind.as_str())) {
-        fields.problem(format!("{name} may hold only {:?} and {:?}", values[0], values[1]));
+        fields.problem(format!(
+            "{name} may hold only {:?} and {:?}",
+            values[0], values[1]
+        ));
     }
     Some(strings.iter().map(|kind| kind == values[1]).collect())
 }
@@ -377,7 +438,9 @@ impl Cohere2Moe {
         let head_name = "lm_head.weight".to_owned();
         let head = if config.tied {
             // A tied checkpoint may still carry a copy.
-            weights.ignored.push((head_name, vec![vocabulary, config.hidden]));
+            weights
+                .ignored
+                .push((head_name, vec![vocabulary, config.hidden]));
             embedding
         } else {
             weights.matrix(&[(head_name, vocabulary)], config.hidden)
@@ -414,31 +477,43 @@ struct Groups {
 impl Groups {
     fn new(kinds: &[LayerKind]) -> Self {
         let sliding_group = u32::from(kinds.iter().any(|kind| !kind.sliding));
-        let mut groups = Self { layers: Vec::new(), num_full: 0, num_sliding: 0 };
+        let mut groups = Self {
+            layers: Vec::new(),
+            num_full: 0,
+            num_sliding: 0,
+        };
         for kind in kinds {
             let (group, count) = if kind.sliding {
                 (sliding_group, &mut groups.num_sliding)
             } else {
                 (0, &mut groups.num_full)
             };
-            groups.layers.push(KvLayer { group, layer_in_group: *count });
+            groups.layers.push(KvLayer {
+                group,
+                layer_in_group: *count,
+            });
             *count += 1;
         }
         groups
     }
 
     fn specs(&self, config: &Config) -> Vec<KvGroup> {
-        let sliding = AttentionSpan::Sliding { visible_keys: config.visible_keys };
-        [(AttentionSpan::Full, self.num_full), (sliding, self.num_sliding)]
-            .into_iter()
-            .filter(|(_, num_layers)| *num_layers > 0)
-            .map(|(span, num_layers)| KvGroup {
-                span,
-                num_layers,
-                kv_heads: config.attention.kv_heads,
-                head_dim: config.attention.head_dim,
-            })
-            .collect()
+        let sliding = AttentionSpan::Sliding {
+            visible_keys: config.visible_keys,
+        };
+        [
+            (AttentionSpan::Full, self.num_full),
+            (sliding, self.num_sliding),
+        ]
+        .into_iter()
+        .filter(|(_, num_layers)| *num_layers > 0)
+        .map(|(span, num_layers)| KvGroup {
+            span,
+            num_layers,
+            kv_heads: config.attention.kv_heads,
+            head_dim: config.attention.head_dim,
+        })
+        .collect()
     }
 }
 
@@ -484,9 +559,18 @@ impl Mlp {
             let width = config.expert_width * config.num_shared_experts;
             let prefix = format!("{prefix}.shared_experts");
             let (gate_up, down) = gated(weights, &prefix, config.hidden, width);
-            Shared { gate_up, down, scale: config.shared_scale }
+            Shared {
+                gate_up,
+                down,
+                scale: config.shared_scale,
+            }
         });
-        Self::Sparse { gate, rule: config.rule, experts, shared }
+        Self::Sparse {
+            gate,
+            rule: config.rule,
+            experts,
+            shared,
+        }
     }
 }
 

@@ -110,21 +110,34 @@ impl ExpertsRequest {
 }
 
 fn required(name: String, shape: Vec<usize>, allowed: &'static [ElementType]) -> ExpectedTensor {
-    ExpectedTensor { name, shape, allowed, required: true }
+    ExpectedTensor {
+        name,
+        shape,
+        allowed,
+        required: true,
+    }
 }
 
 impl WeightMap {
     /// Adds a one-dimensional weight.
     pub fn vector(&mut self, name: impl Into<String>, len: usize) -> VectorId {
-        self.vectors.push(VectorRequest { name: name.into(), len });
+        self.vectors.push(VectorRequest {
+            name: name.into(),
+            len,
+        });
         VectorId(index(self.vectors.len()))
     }
 
     /// Adds a matrix stacked from `parts` (name, rows).
     pub fn matrix(&mut self, parts: &[(String, usize)], columns: usize) -> MatrixId {
-        let parts =
-            parts.iter().map(|(name, rows)| MatrixPart { name: name.clone(), rows: *rows });
-        self.matrices.push(MatrixRequest { parts: parts.collect(), columns });
+        let parts = parts.iter().map(|(name, rows)| MatrixPart {
+            name: name.clone(),
+            rows: *rows,
+        });
+        self.matrices.push(MatrixRequest {
+            parts: parts.collect(),
+            columns,
+        });
         MatrixId(index(self.matrices.len()))
     }
 

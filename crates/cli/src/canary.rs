@@ -12,7 +12,10 @@ pub(crate) fn run(args: CanaryArgs) -> Result<ExitCode, String> {
     crate::runtime()?.block_on(record(args))
 }
 
-#[expect(clippy::print_stdout, reason = "the section is what the command is for")]
+#[expect(
+    clippy::print_stdout,
+    reason = "the section is what the command is for"
+)]
 async fn record(args: CanaryArgs) -> Result<ExitCode, String> {
     let open = load::open(&args.model)?;
     let prompt = open.text.tokenizer.encode(&args.prompt, true);
@@ -24,8 +27,10 @@ async fn record(args: CanaryArgs) -> Result<ExitCode, String> {
     tokio::task::block_in_place(|| running.thread.stop());
     let answer = answer?;
     let ids: Vec<u32> = answer.iter().map(|token| token.id).collect();
-    let logprobs: Vec<String> =
-        answer.iter().map(|token| format!("{:.4}", logprob(token))).collect();
+    let logprobs: Vec<String> = answer
+        .iter()
+        .map(|token| format!("{:.4}", logprob(token)))
+        .collect();
     println!("[canary]");
     println!("prompt_tokens = {prompt:?}");
     println!("tokens = {ids:?}");
@@ -36,6 +41,9 @@ async fn record(args: CanaryArgs) -> Result<ExitCode, String> {
 
 /// Never positive, nor minus zero, which a manifest would not take for a log-probability.
 fn logprob(token: &SampledToken) -> f32 {
-    let logprob = token.logprobs.as_ref().map_or(f32::NAN, |logprobs| logprobs.logprob);
+    let logprob = token
+        .logprobs
+        .as_ref()
+        .map_or(f32::NAN, |logprobs| logprobs.logprob);
     if logprob > -0.00005 { 0.0 } else { logprob }
 }

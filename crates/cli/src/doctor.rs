@@ -19,8 +19,14 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<ExitCode, String> {
     println!("  instructions     {}", features.detected.join(" "));
     println!("  kernels run with {:?}", features.chosen);
     println!("\nMemory");
-    println!("  total            {}", memory(machine::total_memory_bytes()));
-    println!("  available        {}", memory(machine::available_memory_bytes()));
+    println!(
+        "  total            {}",
+        memory(machine::total_memory_bytes())
+    );
+    println!(
+        "  available        {}",
+        memory(machine::available_memory_bytes())
+    );
     println!("\nGPU");
     println!("  not used: this build computes on the processor only");
 
@@ -43,7 +49,11 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<ExitCode, String> {
             }
         }
     }
-    Ok(if healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if healthy {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 fn memory(bytes: Option<u64>) -> String {
@@ -52,7 +62,10 @@ fn memory(bytes: Option<u64>) -> String {
 
 /// Whether the model would load with default settings; the error says why not.
 fn judge(name: &str) -> Result<String, String> {
-    let args = ModelArgs { model: Some(name.to_owned()), ..ModelArgs::default() };
+    let args = ModelArgs {
+        model: Some(name.to_owned()),
+        ..ModelArgs::default()
+    };
     let open = load::open(&args)?;
     let limits = load::limits(&args, &open)?;
     let kv = load::kv_memory(&args, &limits, &open.spec().kv_groups)?;

@@ -49,7 +49,11 @@ async fn generate(args: GenerateArgs) -> Result<ExitCode, String> {
         cache_salt: 0,
         queue_timeout: None,
     };
-    let generation = running.engine.submit(request).await.map_err(|error| error.to_string())?;
+    let generation = running
+        .engine
+        .submit(request)
+        .await
+        .map_err(|error| error.to_string())?;
     let stream = TextStream::new(
         Arc::clone(&text.tokenizer),
         StreamOptions {
@@ -106,7 +110,10 @@ fn prompt(
 }
 
 fn sampling(args: &GenerateArgs, text: &ModelText) -> Result<SamplingParams, String> {
-    let temperature = args.temperature.or(text.defaults.temperature).unwrap_or(1.0);
+    let temperature = args
+        .temperature
+        .or(text.defaults.temperature)
+        .unwrap_or(1.0);
     if !(0.0..=2.0).contains(&temperature) {
         return Err("--temperature must lie between 0 and 2".into());
     }

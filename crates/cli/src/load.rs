@@ -64,7 +64,11 @@ impl OpenModel {
             .tokenizer
             .encode("def main():", true)
             .map_err(|error| format!("tokenizer of {}: {error}", self.name))?;
-        if tokens.is_empty() { Ok(vec![0]) } else { Ok(tokens) }
+        if tokens.is_empty() {
+            Ok(vec![0])
+        } else {
+            Ok(tokens)
+        }
     }
 }
 
@@ -72,10 +76,15 @@ impl ModelText {
     fn read(checkpoint: &Checkpoint, manifest: Option<&Manifest>) -> Result<Self, String> {
         let tokenizer =
             Tokenizer::from_file(checkpoint.tokenizer_path()).map_err(|error| error.to_string())?;
-        let template = checkpoint.chat_template().map(ChatTemplate::from_source).transpose();
+        let template = checkpoint
+            .chat_template()
+            .map(ChatTemplate::from_source)
+            .transpose();
         let tokens = checkpoint.special_tokens();
         let generation = checkpoint.generation_config();
-        let serving = manifest.map(|manifest| manifest.serving.clone()).unwrap_or_default();
+        let serving = manifest
+            .map(|manifest| manifest.serving.clone())
+            .unwrap_or_default();
         let number = |ours: Option<f64>, theirs: Option<f64>| ours.or(theirs).map(|x| x as f32);
         Ok(Self {
             tokenizer: Arc::new(tokenizer),
@@ -104,19 +113,28 @@ pub(crate) struct RunningModel {
 /// Finds the model and reads its text files.
 pub(crate) fn open(args: &ModelArgs) -> Result<OpenModel, String> {
     let wanted = args.model.as_deref().unwrap_or(DEFAULT_MODEL);
-    let located =
-        ModelLocator::from_environment().locate(wanted).map_err(|error| error.to_string())?;
+    let located = ModelLocator::from_environment()
+        .locate(wanted)
+        .map_err(|error| error.to_string())?;
     let name = located.name();
     let manifest = located.manifest.map(|(_, manifest)| manifest);
-    let mut checkpoint =
-        Checkpoint::open(&located.directory).map_err(|error| error.to_string())?;
+    let mut checkpoint = Checkpoint::open(&located.directory).map_err(|error| error.to_string())?;
     if let Some(overrides) = &args.hf_overrides {
-        checkpoint.apply_overrides(overrides).map_err(|error| error.to_string())?;
+        checkpoint
+            .apply_overrides(overrides)
+            .map_err(|error| error.to_string())?;
     }
     let model = backstop_arch::build::<CpuBackend>(checkpoint.config())
         .map_err(|error| format!("{}: {error}", located.directory.display()))?;
     let text = ModelText::read(&checkpoint, manifest.as_ref())?;
-    Ok(OpenModel { name, directory: located.directory, manifest, text, checkpoint, model })
+    Ok(OpenModel {
+        name,
+        directory: located.directory,
+        manifest,
+        text,
+        checkpoint,
+        model,
+    })
 }
 
 /// Limits of the engine, from settings, manifest and model.
@@ -132,7 +150,10 @@ pub(crate) struct Limits {
 
 pub(crate) fn limits(args: &ModelArgs, open: &OpenModel) -> Result<Limits, String> {
     let spec = open.spec();
-    let recommended = open.manifest.as_ref().and_then(|manifest| manifest.serving.max_model_len);
+    let recommended = open
+        .manifest
+        .as_ref()
+        .and_then(|manifest| manifest.serving.max_model_len);
     let longest = spec.max_position_embeddings;
     let max_model_len = args.max_model_len.or(recommended).unwrap_or(longest);
     if max_model_len > longest {
@@ -160,7 +181,11 @@ pub(crate) fn limits(args: &ModelArgs, open: &OpenModel) -> Result<Limits, Strin
     };
     positive("max-model-len", limits.max_model_len.into(), longest.into())?;
     positive("max-num-seqs", limits.max_num_seqs.into(), 4096)?;
-    positive("max-num-batched-tokens", limits.max_num_batched_tokens.into(), 65_536)?;
+    positive(
+        "max-num-batched-tokens",
+        limits.max_num_batched_tokens.into(),
+        65_536,
+    )?;
     positive("block-size", limits.block_size.into(), 1024)?;
     positive("num-threads", limits.num_threads as u64, 1024)?;
     if limits.max_num_batched_tokens < limits.max_num_seqs {
@@ -248,7 +273,10 @@ pub(crate) fn start(
     let bar = loading_bar(bytes_total);
     let progress = |bytes_done: u64| {
         bar.set_position(bytes_done);
-        lifecycle.advance(LifecycleState::Loading { bytes_done, bytes_total });
+        lifecycle.advance(LifecycleState::Loading {
+            bytes_done,
+            bytes_total,
+        });
     };
     let weights = load_cpu_weights(&open.checkpoint, open.spec(), &progress)
         .map_err(|error| format!("{}: {error}", open.directory.display()))?;
@@ -303,5 +331,9 @@ fn spawn(
     };
     let (engine, thread) = EngineThread::spawn(&config, Box::new(executor), lifecycle.clone())
         .map_err(|error| error.to_string())?;
-    Ok(RunningModel { engine, thread, max_model_len: limits.max_model_len })
+    Ok(RunningModel {
+        engine,
+        thread,
+        max_model_len: limits.max_model_len,
+    })
 }

@@ -7,7 +7,9 @@ use serde::{Deserialize, Deserializer, de::Error};
 /// Bytes with an optional unit: `1073741824`, `512MiB`, `8G`.
 pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
     let text = text.trim();
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let factor: u64 = match unit.trim().to_ascii_lowercase().as_str() {
         "" | "b" => 1,
@@ -21,7 +23,9 @@ pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
         "tb" => 1_000_000_000_000,
         _ => return Err("the unit must be B, KiB, MiB, GiB, TiB, kB, MB, GB or TB".into()),
     };
-    let number: f64 = number.parse().map_err(|_| "expected a number such as 8GiB".to_owned())?;
+    let number: f64 = number
+        .parse()
+        .map_err(|_| "expected a number such as 8GiB".to_owned())?;
     let bytes = number * factor as f64;
     if !(0.0..=1e18).contains(&bytes) {
         return Err("out of range".into());
@@ -32,7 +36,9 @@ pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
 /// A time with an optional unit: `90`, `90s`, `1500ms`, `2m`.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     let text = text.trim();
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let factor = match unit.trim() {
         "" | "s" => 1.0,
@@ -41,14 +47,20 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
         "h" => 3600.0,
         _ => return Err("the unit must be ms, s, m or h".into()),
     };
-    let number: f64 = number.parse().map_err(|_| "expected a time such as 90s".to_owned())?;
+    let number: f64 = number
+        .parse()
+        .map_err(|_| "expected a time such as 90s".to_owned())?;
     Duration::try_from_secs_f64(number * factor).map_err(|error| error.to_string())
 }
 
 /// A JSON object.
 pub(crate) fn parse_json_object(text: &str) -> Result<serde_json::Value, String> {
     let value: serde_json::Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
-    if value.is_object() { Ok(value) } else { Err("expected a JSON object".into()) }
+    if value.is_object() {
+        Ok(value)
+    } else {
+        Err("expected a JSON object".into())
+    }
 }
 
 /// Bytes in a configuration file: a number or a text as on the command line.

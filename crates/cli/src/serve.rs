@@ -81,15 +81,17 @@ async fn bring_up(
     max_waiting: u32,
     server: &Server,
 ) -> Result<EngineThread, String> {
-    let canary = open.manifest.as_ref().and_then(|manifest| manifest.canary.clone());
+    let canary = open
+        .manifest
+        .as_ref()
+        .and_then(|manifest| manifest.canary.clone());
     let prompt = open.warm_up_prompt()?;
     let identity = ModelIdentity::of(&open);
     let lifecycle = server.lifecycle().clone();
-    let running = tokio::task::spawn_blocking(move || {
-        load::start(&args, open, max_waiting, &lifecycle)
-    })
-    .await
-    .map_err(|error| format!("loading panicked: {error}"))??;
+    let running =
+        tokio::task::spawn_blocking(move || load::start(&args, open, max_waiting, &lifecycle))
+            .await
+            .map_err(|error| format!("loading panicked: {error}"))??;
     server.lifecycle().advance(LifecycleState::Warming);
     warm_up(&running.engine, canary.as_ref(), &prompt).await?;
     server.install(identity.served(running.engine, running.max_model_len)?);
@@ -106,7 +108,10 @@ struct ModelIdentity {
 
 impl ModelIdentity {
     fn of(open: &OpenModel) -> Self {
-        let repository = open.manifest.as_ref().and_then(|manifest| manifest.repository.clone());
+        let repository = open
+            .manifest
+            .as_ref()
+            .and_then(|manifest| manifest.repository.clone());
         Self {
             text: open.text.clone(),
             chat_format: open.spec().chat_format,
@@ -138,7 +143,9 @@ impl ModelIdentity {
 fn max_waiting(args: &ServeArgs) -> Result<u32, String> {
     match args.max_num_queued_reqs.unwrap_or(DEFAULT_MAX_QUEUED) {
         count @ 1..=MAX_QUEUED => Ok(count),
-        _ => Err(format!("--max-num-queued-reqs must lie between 1 and {MAX_QUEUED}")),
+        _ => Err(format!(
+            "--max-num-queued-reqs must lie between 1 and {MAX_QUEUED}"
+        )),
     }
 }
 
@@ -150,8 +157,15 @@ fn served_names(args: &ServeArgs, open: &OpenModel) -> Vec<String> {
     }
 }
 
-fn server_config(args: &ServeArgs, served_model_names: Vec<String>) -> Result<ServerConfig, String> {
-    let keys = args.api_key_file.as_deref().map(KeySet::from_file).transpose();
+fn server_config(
+    args: &ServeArgs,
+    served_model_names: Vec<String>,
+) -> Result<ServerConfig, String> {
+    let keys = args
+        .api_key_file
+        .as_deref()
+        .map(KeySet::from_file)
+        .transpose();
     Ok(ServerConfig {
         served_model_names,
         api_keys: keys.map_err(|error| error.to_string())?,
@@ -165,7 +179,9 @@ async fn listen(args: &ServeArgs) -> Result<TcpListener, String> {
     let host = args.host.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
     let address = SocketAddr::new(host, args.port.unwrap_or(DEFAULT_PORT));
     if !host.is_loopback() && args.api_key_file.is_none() {
-        tracing::warn!("listening on {host} without --api-key-file: anybody who reaches it is served");
+        tracing::warn!(
+            "listening on {host} without --api-key-file: anybody who reaches it is served"
+        );
     }
     TcpListener::bind(address).await.map_err(|error| {
         format!("cannot listen on {address}: {error}; choose another with --host or --port")
@@ -174,7 +190,10 @@ async fn listen(args: &ServeArgs) -> Result<TcpListener, String> {
 
 /// The one line that says that everything works, and how to try it.
 fn announce(address: SocketAddr, names: &[String], elapsed: Duration) {
-    let name = names.iter().find(|name| *name != "*").map_or("any", String::as_str);
+    let name = names
+        .iter()
+        .find(|name| *name != "*")
+        .map_or("any", String::as_str);
     tracing::info!(
         "ready after {:.1} s: curl http://{address}/v1/chat/completions -H 'content-type: \
          application/json' -d '{{\"model\": \"{name}\", \"messages\": [{{\"role\": \"user\", \

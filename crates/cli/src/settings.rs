@@ -27,12 +27,18 @@ fn read(path: &Path) -> Result<ServeArgs, String> {
 fn parse(text: &str) -> Result<ServeArgs, toml::de::Error> {
     let model_command = ModelArgs::augment_args(clap::Command::new("model"));
     let is_model = |key: &str| {
-        model_command.get_arguments().any(|argument| argument.get_id() == &key.replace('-', "_"))
+        model_command
+            .get_arguments()
+            .any(|argument| argument.get_id() == &key.replace('-', "_"))
     };
-    let (model, serve): (toml::Table, toml::Table) =
-        toml::from_str::<toml::Table>(text)?.into_iter().partition(|(key, _)| is_model(key));
+    let (model, serve): (toml::Table, toml::Table) = toml::from_str::<toml::Table>(text)?
+        .into_iter()
+        .partition(|(key, _)| is_model(key));
     let model: ModelArgs = model.try_into()?;
-    Ok(ServeArgs { model, ..serve.try_into()? })
+    Ok(ServeArgs {
+        model,
+        ..serve.try_into()?
+    })
 }
 
 fn merge(args: ServeArgs, file: ServeArgs) -> ServeArgs {
@@ -95,7 +101,10 @@ mod tests {
         let merged = merge(from_command_line(&["b", "--port", "2"]), file);
         assert_eq!(merged.model.model.as_deref(), Some("b"));
         assert_eq!(merged.port, Some(2));
-        assert_eq!(merged.queue_timeout, Some(std::time::Duration::from_secs(5)));
+        assert_eq!(
+            merged.queue_timeout,
+            Some(std::time::Duration::from_secs(5))
+        );
         assert_eq!(merged.model.kv_cache_memory, Some(1 << 30));
         assert_eq!(merged.served_model_name, ["x", "*"]);
         assert_eq!(merged.model.hf_overrides.unwrap()["sliding_window"], 8);

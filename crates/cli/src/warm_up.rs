@@ -17,7 +17,9 @@ pub(crate) async fn warm_up(
     fallback_prompt: &[TokenId],
 ) -> Result<(), String> {
     match canary {
-        None => generate(engine, fallback_prompt, WARM_UP_TOKENS).await.map(|_| ()),
+        None => generate(engine, fallback_prompt, WARM_UP_TOKENS)
+            .await
+            .map(|_| ()),
         Some(canary) => {
             let count = u32::try_from(canary.tokens.len()).unwrap_or(u32::MAX);
             let tokens = generate(engine, &canary.prompt_tokens, count).await?;
@@ -35,7 +37,10 @@ fn compare(canary: &Canary, tokens: &[SampledToken]) -> Result<(), String> {
         ));
     }
     for (index, (token, recorded)) in tokens.iter().zip(&canary.tokens).enumerate() {
-        let logprob = token.logprobs.as_ref().map_or(f32::NAN, |logprobs| logprobs.logprob);
+        let logprob = token
+            .logprobs
+            .as_ref()
+            .map_or(f32::NAN, |logprobs| logprobs.logprob);
         let difference = (logprob - canary.logprobs[index]).abs();
         // A difference that is not a number must fail as well.
         if token.id != *recorded || difference.is_nan() || difference > canary.tolerance {
@@ -58,7 +63,10 @@ pub(crate) async fn generate(
 ) -> Result<Vec<SampledToken>, String> {
     let request = GenerationRequest {
         prompt: prompt.into(),
-        sampling: Arc::new(SamplingParams { logprobs: Some(0), ..SamplingParams::default() }),
+        sampling: Arc::new(SamplingParams {
+            logprobs: Some(0),
+            ..SamplingParams::default()
+        }),
         stop: Arc::new(StopConditions {
             max_tokens: count,
             min_tokens: 0,
@@ -69,14 +77,19 @@ pub(crate) async fn generate(
         cache_salt: u64::MAX,
         queue_timeout: None,
     };
-    let mut generation =
-        engine.submit_warm_up(request).await.map_err(|error| format!("warm-up: {error}"))?;
+    let mut generation = engine
+        .submit_warm_up(request)
+        .await
+        .map_err(|error| format!("warm-up: {error}"))?;
     let mut tokens = Vec::new();
     while let Some(event) = generation.next().await {
         match event {
             GenerationEvent::Admitted { .. } => {}
             GenerationEvent::Token(token) => tokens.push(token),
-            GenerationEvent::Finished { reason: FinishReason::Length, .. } => return Ok(tokens),
+            GenerationEvent::Finished {
+                reason: FinishReason::Length,
+                ..
+            } => return Ok(tokens),
             GenerationEvent::Finished { reason, .. } => {
                 return Err(format!("warm-up: the generation ended with {reason:?}"));
             }

@@ -73,7 +73,11 @@ pub struct EngineHandle {
 
 impl EngineHandle {
     pub(crate) fn new(inbox: Inbox, lifecycle: Lifecycle, stats: Arc<StatsCell>) -> Self {
-        Self { inbox, lifecycle, stats }
+        Self {
+            inbox,
+            lifecycle,
+            stats,
+        }
     }
 
     /// Submits a generation and waits until the scheduler has accepted it into its queue, at most
@@ -96,9 +100,19 @@ impl EngineHandle {
         let id = self.inbox.next_sequence_id();
         // The guard exists before the request is sent: if this future is dropped while it waits,
         // the sequence is aborted all the same.
-        let mut generation = Generation { id, events, inbox: self.inbox.clone(), finished: false };
+        let mut generation = Generation {
+            id,
+            events,
+            inbox: self.inbox.clone(),
+            finished: false,
+        };
         self.inbox
-            .try_send(Command::Submit { id, request, events: event_sender, reply })
+            .try_send(Command::Submit {
+                id,
+                request,
+                events: event_sender,
+                reply,
+            })
             .map_err(|_| match self.lifecycle.state() {
                 LifecycleState::Ready | LifecycleState::Warming => SubmitError::InboxFull,
                 state => SubmitError::NotReady(state),

@@ -61,8 +61,14 @@ pub(crate) fn inbox(capacity: usize) -> (Inbox, InboxReceiver) {
     let (sender, receiver) = sync_channel(capacity);
     let shared = Arc::new(Shared::default());
     (
-        Inbox { commands: sender, shared: Arc::clone(&shared) },
-        InboxReceiver { commands: receiver, shared },
+        Inbox {
+            commands: sender,
+            shared: Arc::clone(&shared),
+        },
+        InboxReceiver {
+            commands: receiver,
+            shared,
+        },
     )
 }
 

@@ -58,7 +58,10 @@ pub struct Lifecycle {
 
 impl Default for Lifecycle {
     fn default() -> Self {
-        let (sender, _) = watch::channel(LifecycleState::Loading { bytes_done: 0, bytes_total: 0 });
+        let (sender, _) = watch::channel(LifecycleState::Loading {
+            bytes_done: 0,
+            bytes_total: 0,
+        });
         Self { sender }
     }
 }

@@ -32,7 +32,10 @@ impl Outbox {
     pub(crate) fn spawn(runtime: &tokio::runtime::Handle) -> Self {
         let (messages, receiver) = mpsc::unbounded_channel();
         runtime.spawn(spread(receiver));
-        Self { messages, pending: Vec::new() }
+        Self {
+            messages,
+            pending: Vec::new(),
+        }
     }
 
     /// Announces a sequence before its first event.

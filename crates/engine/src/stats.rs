@@ -27,8 +27,7 @@ pub struct EngineStats {
 
 impl EngineStats {
     /// Upper bounds of the buckets of `step_tokens`.
-    pub const STEP_TOKEN_BUCKETS: [u32; 12] =
-        [1, 2, 4, 8, 16, 32, 64, 128, 512, 1024, 2048, 8192];
+    pub const STEP_TOKEN_BUCKETS: [u32; 12] = [1, 2, 4, 8, 16, 32, 64, 128, 512, 1024, 2048, 8192];
 }
 
 /// Whether the engine makes progress.
@@ -74,9 +73,15 @@ impl StatsCell {
             tokens_computed: 0,
             step_tokens: [0; EngineStats::STEP_TOKEN_BUCKETS.len() + 1],
         };
-        let inner =
-            Inner { stats, busy: false, last_progress: Instant::now(), thread_alive: true };
-        Self { inner: Mutex::new(inner) }
+        let inner = Inner {
+            stats,
+            busy: false,
+            last_progress: Instant::now(),
+            thread_alive: true,
+        };
+        Self {
+            inner: Mutex::new(inner),
+        }
     }
 
     pub(crate) fn read(&self) -> EngineStats {

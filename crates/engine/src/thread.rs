@@ -52,7 +52,10 @@ impl EngineThread {
         let scheduler = Scheduler::new(scheduler_config(config, executor.as_ref()))?;
         // As many commands as sequences can be accepted; more would only be refused later.
         let (inbox, receiver) = inbox((config.max_waiting + config.max_num_seqs) as usize + 16);
-        let stats = Arc::new(StatsCell::new(scheduler.stats(), executor.kv_spec().clone()));
+        let stats = Arc::new(StatsCell::new(
+            scheduler.stats(),
+            executor.kv_spec().clone(),
+        ));
         let handle = EngineHandle::new(inbox.clone(), lifecycle.clone(), Arc::clone(&stats));
         let engine = Engine {
             scheduler,
@@ -72,14 +75,22 @@ impl EngineThread {
             match result {
                 Ok(Ok(())) => {}
                 Ok(Err(reason)) => lifecycle.advance(LifecycleState::Failed(reason)),
-                Err(_) => lifecycle.advance(LifecycleState::Failed("engine thread panicked".into())),
+                Err(_) => {
+                    lifecycle.advance(LifecycleState::Failed("engine thread panicked".into()))
+                }
             }
         };
         let thread = std::thread::Builder::new()
             .name("engine".into())
             .spawn(body)
             .expect("the operating system gives the process one more thread");
-        Ok((handle, Self { inbox, thread: Some(thread) }))
+        Ok((
+            handle,
+            Self {
+                inbox,
+                thread: Some(thread),
+            },
+        ))
     }
 
     /// Aborts what still runs and waits for the thread's end.
@@ -157,7 +168,12 @@ impl Engine {
         match command {
             Command::Wake => {}
             Command::Stop => self.stopping = true,
-            Command::Submit { id, request, events, reply } => {
+            Command::Submit {
+                id,
+                request,
+                events,
+                reply,
+            } => {
                 let accepted = self.scheduler.on(Event::Arrive(self.arrival(id, request)));
                 if accepted.is_ok() {
                     self.outbox.register(id, events);
@@ -172,7 +188,9 @@ impl Engine {
     }
 
     fn arrival(&self, id: backstop_types::SequenceId, request: GenerationRequest) -> Arrival {
-        let deadline = request.queue_timeout.map(|wait| self.epoch.elapsed() + wait);
+        let deadline = request
+            .queue_timeout
+            .map(|wait| self.epoch.elapsed() + wait);
         Arrival {
             id,
             prompt: request.prompt,
@@ -186,12 +204,16 @@ impl Engine {
 
     fn tick(&mut self) {
         let now_ms = milliseconds(self.epoch.elapsed());
-        self.scheduler.on(Event::Tick { now_ms }).expect("a tick is never refused");
+        self.scheduler
+            .on(Event::Tick { now_ms })
+            .expect("a tick is never refused");
     }
 
     fn fill_pipeline(&mut self) {
         while self.in_flight.len() < self.executor.pipeline_depth() {
-            let Some(plan) = self.scheduler.plan() else { break };
+            let Some(plan) = self.scheduler.plan() else {
+                break;
+            };
             self.submit(plan);
         }
         assert!(
@@ -234,34 +256,48 @@ impl Engine {
         if failure.fatal {
             return Err(failure.message);
         }
-        self.scheduler.on(Event::StepFailed(failure.plan)).expect("the plan was in flight");
+        self.scheduler
+            .on(Event::StepFailed(failure.plan))
+            .expect("the plan was in flight");
         Ok(())
     }
 
     fn complete(&mut self, outcome: StepOutcome, tokens: u32) {
         self.stats.step_completed(tokens);
-        self.scheduler.on(Event::StepDone(outcome)).expect("the plan was in flight");
+        self.scheduler
+            .on(Event::StepDone(outcome))
+            .expect("the plan was in flight");
     }
 
     /// Sends what happened to the clients and the statistics.
     fn publish(&mut self) {
         for notice in self.scheduler.take_notices() {
             match notice {
-                Notice::Admitted { sequence, cached_tokens } => {
-                    self.outbox.push(sequence, GenerationEvent::Admitted { cached_tokens });
+                Notice::Admitted {
+                    sequence,
+                    cached_tokens,
+                } => {
+                    self.outbox
+                        .push(sequence, GenerationEvent::Admitted { cached_tokens });
                 }
                 // The statistics count preemptions; to the client nothing has changed.
                 Notice::Preempted { .. } => {}
                 Notice::Token { sequence, token } => {
                     self.outbox.push(sequence, GenerationEvent::Token(token));
                 }
-                Notice::Finished { sequence, reason, usage } => {
-                    self.outbox.push(sequence, GenerationEvent::Finished { reason, usage });
+                Notice::Finished {
+                    sequence,
+                    reason,
+                    usage,
+                } => {
+                    self.outbox
+                        .push(sequence, GenerationEvent::Finished { reason, usage });
                 }
             }
         }
         self.outbox.flush();
-        self.stats.turn(self.scheduler.stats(), self.scheduler.has_work());
+        self.stats
+            .turn(self.scheduler.stats(), self.scheduler.has_work());
     }
 }
 

@@ -40,8 +40,13 @@ impl Executor for CountingExecutor {
         let plan = self.in_flight.pop_front().expect("a plan is in flight");
         if self.fail_next.swap(false, Ordering::SeqCst) {
             // Whatever is behind the failed plan fails too.
-            self.fail_next.store(!self.in_flight.is_empty(), Ordering::SeqCst);
-            return Err(StepFailure { plan: plan.id, message: "asked to".into(), fatal: false });
+            self.fail_next
+                .store(!self.in_flight.is_empty(), Ordering::SeqCst);
+            return Err(StepFailure {
+                plan: plan.id,
+                message: "asked to".into(),
+                fatal: false,
+            });
         }
         let samples = plan.sequences.iter().filter(|scheduled| scheduled.samples);
         let samples = samples.map(|scheduled| TokenSample {
@@ -51,15 +56,24 @@ impl Executor for CountingExecutor {
                 logprobs: None,
             }),
         });
-        Ok(StepOutcome { plan: plan.id, samples: samples.collect() })
+        Ok(StepOutcome {
+            plan: plan.id,
+            samples: samples.collect(),
+        })
     }
 }
 
 fn start(step_time: Duration) -> (EngineHandle, EngineThread, Arc<AtomicBool>) {
     let fail_next = Arc::new(AtomicBool::new(false));
-    let group = KvGroupSpec { span: AttentionSpan::Full, num_blocks: 256 };
+    let group = KvGroupSpec {
+        span: AttentionSpan::Full,
+        num_blocks: 256,
+    };
     let executor = CountingExecutor {
-        kv: KvSpec { block_size: 4, groups: vec![group] },
+        kv: KvSpec {
+            block_size: 4,
+            groups: vec![group],
+        },
         in_flight: VecDeque::new(),
         fail_next: Arc::clone(&fail_next),
         step_time,
@@ -83,7 +97,11 @@ fn request(prompt_len: u32, max_tokens: u32) -> GenerationRequest {
     GenerationRequest {
         prompt: (0..prompt_len).collect(),
         sampling: Arc::new(SamplingParams::default()),
-        stop: Arc::new(StopConditions { max_tokens, min_tokens: 0, stop_token_ids: Vec::new() }),
+        stop: Arc::new(StopConditions {
+            max_tokens,
+            min_tokens: 0,
+            stop_token_ids: Vec::new(),
+        }),
         priority: 0,
         cache_salt: 0,
         queue_timeout: None,
@@ -167,7 +185,10 @@ async fn nothing_is_admitted_while_draining() {
     let (handle, thread, _) = start(Duration::ZERO);
     handle.lifecycle().advance(LifecycleState::Draining);
     let refused = handle.submit(request(5, 5)).await;
-    assert_eq!(refused.err(), Some(SubmitError::NotReady(LifecycleState::Draining)));
+    assert_eq!(
+        refused.err(),
+        Some(SubmitError::NotReady(LifecycleState::Draining))
+    );
     thread.stop();
 }
 
@@ -175,9 +196,17 @@ async fn nothing_is_admitted_while_draining() {
 async fn stopping_ends_every_generation() {
     let (handle, thread, _) = start(Duration::from_millis(2));
     let mut generation = handle.submit(request(5, 500)).await.expect("accepted");
-    tokio::task::spawn_blocking(move || thread.stop()).await.expect("no panic");
+    tokio::task::spawn_blocking(move || thread.stop())
+        .await
+        .expect("no panic");
     while let Some(event) = generation.next().await {
-        assert!(!matches!(event, GenerationEvent::Finished { reason: FinishReason::Length, .. }));
+        assert!(!matches!(
+            event,
+            GenerationEvent::Finished {
+                reason: FinishReason::Length,
+                ..
+            }
+        ));
     }
     assert!(!handle.liveness().thread_alive);
 }

@@ -19,7 +19,10 @@ use crate::slots::Slots;
 const PIPELINE_DEPTH: usize = 2;
 
 /// What a [`CpuExecutor`] is made of.
-#[expect(missing_debug_implementations, reason = "models and weights have no useful text form")]
+#[expect(
+    missing_debug_implementations,
+    reason = "models and weights have no useful text form"
+)]
 pub struct CpuExecutorConfig {
     /// The architecture.
     pub model: Box<dyn Model<CpuBackend>>,
@@ -64,12 +67,20 @@ impl CpuExecutor {
             scratch: SampleScratch::default(),
             failed_epoch: None,
         };
-        std::thread::Builder::new().name("executor".into()).spawn(move || {
-            // The whole loop runs inside the pool: entering it for every operation would cost a
-            // thread switch each.
-            pool.install(move || worker.run(plan_receiver, result_sender));
-        })?;
-        Ok(Self { kv, plans, results, in_flight: Default::default(), epoch: 0 })
+        std::thread::Builder::new()
+            .name("executor".into())
+            .spawn(move || {
+                // The whole loop runs inside the pool: entering it for every operation would cost a
+                // thread switch each.
+                pool.install(move || worker.run(plan_receiver, result_sender));
+            })?;
+        Ok(Self {
+            kv,
+            plans,
+            results,
+            in_flight: Default::default(),
+            epoch: 0,
+        })
     }
 }
 
@@ -83,7 +94,10 @@ impl Executor for CpuExecutor {
     }
 
     fn submit(&mut self, plan: StepPlan) {
-        assert!(self.in_flight.len() < PIPELINE_DEPTH, "the pipeline is full");
+        assert!(
+            self.in_flight.len() < PIPELINE_DEPTH,
+            "the pipeline is full"
+        );
         self.in_flight.push_back(plan.id);
         // A worker that is gone shows in `wait`.
         let _ignored = self.plans.send((self.epoch, plan));
@@ -92,7 +106,11 @@ impl Executor for CpuExecutor {
     fn wait(&mut self) -> Result<StepOutcome, StepFailure> {
         let plan = self.in_flight.pop_front().expect("a plan is in flight");
         let result = self.results.recv().unwrap_or_else(|_| {
-            Err(StepFailure { plan, message: "the executor's thread ended".into(), fatal: true })
+            Err(StepFailure {
+                plan,
+                message: "the executor's thread ended".into(),
+                fatal: true,
+            })
         });
         if result.is_err() && self.in_flight.is_empty() {
             self.epoch += 1;
@@ -126,7 +144,11 @@ impl Worker {
     }
 
     fn step_guarded(&mut self, epoch: u64, plan: &StepPlan) -> Result<StepOutcome, StepFailure> {
-        let failure = |message: String| StepFailure { plan: plan.id, message, fatal: false };
+        let failure = |message: String| StepFailure {
+            plan: plan.id,
+            message,
+            fatal: false,
+        };
         if self.failed_epoch == Some(epoch) {
             return Err(failure("a step before it failed".into()));
         }
@@ -151,13 +173,19 @@ impl Worker {
         }
         self.backend.begin(&self.batch, &self.slots.tables);
         self.model.forward(&mut self.backend);
-        StepOutcome { plan: plan.id, samples: self.sample(plan) }
+        StepOutcome {
+            plan: plan.id,
+            samples: self.sample(plan),
+        }
     }
 
     fn sample(&mut self, plan: &StepPlan) -> Vec<TokenSample> {
         let vocabulary = self.model.spec().vocabulary_size as usize;
-        let sampling: Vec<&ScheduledSequence> =
-            plan.sequences.iter().filter(|scheduled| scheduled.samples).collect();
+        let sampling: Vec<&ScheduledSequence> = plan
+            .sequences
+            .iter()
+            .filter(|scheduled| scheduled.samples)
+            .collect();
         let slots = &self.slots.slots;
         let scratch = &mut self.scratch;
         let rows = self.backend.logits().chunks_exact(vocabulary);
@@ -176,13 +204,18 @@ impl Worker {
                     position: slot.tokens.len() as u32,
                 };
                 let token = sample(&args, scratch);
-                TokenSample { sequence: scheduled.sequence, token }
+                TokenSample {
+                    sequence: scheduled.sequence,
+                    token,
+                }
             })
             .collect();
         for (scheduled, sample) in sampling.iter().zip(&samples) {
             // A sequence without a token ends here; whatever stands in its history is not read.
             let token = sample.token.as_ref().map_or(0, |token| token.id);
-            self.slots.slots[scheduled.slot.0 as usize].tokens.push(token);
+            self.slots.slots[scheduled.slot.0 as usize]
+                .tokens
+                .push(token);
         }
         samples
     }

@@ -23,7 +23,9 @@ pub enum LoadFailure {
     #[error(transparent)]
     Quantization(#[from] QuantizationError),
     /// Tensors that are computed as one are stored in different number formats.
-    #[error("{0} and other tensors that are computed with it are stored in different number formats")]
+    #[error(
+        "{0} and other tensors that are computed with it are stored in different number formats"
+    )]
     MixedFormats(String),
 }
 
@@ -69,8 +71,13 @@ struct ExpertBuffers {
 
 impl Buffer {
     fn new(element: ElementType, elements: usize) -> Self {
-        let width = element.bytes().expect("the census allowed only whole-byte elements");
-        Self { element, bytes: AlignedBytes::zeroed(elements * width) }
+        let width = element
+            .bytes()
+            .expect("the census allowed only whole-byte elements");
+        Self {
+            element,
+            bytes: AlignedBytes::zeroed(elements * width),
+        }
     }
 
     /// Bytes of one element.
@@ -82,7 +89,12 @@ impl Buffer {
         match self.element {
             ElementType::F32 => self.bytes.as_f32().to_vec(),
             // BF16 is the upper half of an f32.
-            _ => self.bytes.as_u16().iter().map(|bits| f32::from_bits(u32::from(*bits) << 16)).collect(),
+            _ => self
+                .bytes
+                .as_u16()
+                .iter()
+                .map(|bits| f32::from_bits(u32::from(*bits) << 16))
+                .collect(),
         }
     }
 }
@@ -90,10 +102,15 @@ impl Buffer {
 impl Buffers {
     fn allocate(checkpoint: &Checkpoint, map: &WeightMap) -> Result<Self, LoadFailure> {
         let element = |name: &str| {
-            checkpoint.tensor(name).expect("the census found every required tensor").element_type
+            checkpoint
+                .tensor(name)
+                .expect("the census found every required tensor")
+                .element_type
         };
-        let vectors =
-            map.vectors.iter().map(|vector| Buffer::new(element(&vector.name), vector.len));
+        let vectors = map
+            .vectors
+            .iter()
+            .map(|vector| Buffer::new(element(&vector.name), vector.len));
         let matrices = map.matrices.iter().map(|matrix| {
             let names = matrix.parts.iter().map(|part| part.name.as_str());
             let element = common_element(names, &element)?;
@@ -115,7 +132,10 @@ impl Buffers {
         let mut jobs = Vec::new();
         for (buffer, vector) in self.vectors.iter_mut().zip(&map.vectors) {
             let destination = buffer.bytes.as_mut_slice();
-            jobs.push(CopyJob { name: vector.name.clone(), destination });
+            jobs.push(CopyJob {
+                name: vector.name.clone(),
+                destination,
+            });
         }
         for (buffer, matrix) in self.matrices.iter_mut().zip(&map.matrices) {
             matrix_jobs(buffer, matrix, &mut jobs);
@@ -127,9 +147,18 @@ impl Buffers {
     }
 
     fn finish(self, map: &WeightMap) -> CpuWeights {
-        let matrices = self.matrices.into_iter().zip(&map.matrices).map(|(buffer, request)| {
-            CpuMatrix::new(request.rows(), request.columns, kernel_element(buffer.element), buffer.bytes)
-        });
+        let matrices = self
+            .matrices
+            .into_iter()
+            .zip(&map.matrices)
+            .map(|(buffer, request)| {
+                CpuMatrix::new(
+                    request.rows(),
+                    request.columns,
+                    kernel_element(buffer.element),
+                    buffer.bytes,
+                )
+            });
         let experts = self.experts.into_iter().zip(&map.experts);
         let mut weights = CpuWeights::new();
         for vector in self.vectors {
@@ -164,7 +193,10 @@ fn matrix_jobs<'a>(buffer: &'a mut Buffer, matrix: &MatrixRequest, jobs: &mut Ve
     let mut rest = buffer.bytes.as_mut_slice();
     for part in &matrix.parts {
         let (destination, behind) = rest.split_at_mut(part.rows * row_bytes);
-        jobs.push(CopyJob { name: part.name.clone(), destination });
+        jobs.push(CopyJob {
+            name: part.name.clone(),
+            destination,
+        });
         rest = behind;
     }
 }
@@ -175,7 +207,12 @@ impl ExpertBuffers {
         packed: bool,
         element: &impl Fn(&str) -> ElementType,
     ) -> Result<Self, LoadFailure> {
-        let ExpertsRequest { num_experts, hidden, width, .. } = *request;
+        let ExpertsRequest {
+            num_experts,
+            hidden,
+            width,
+            ..
+        } = *request;
         let weight = if packed {
             let names = [request.packed_gate_up(), request.packed_down()];
             common_element(names.iter().map(String::as_str), element)?
@@ -200,9 +237,15 @@ impl ExpertBuffers {
     fn jobs<'a>(&'a mut self, request: &ExpertsRequest, jobs: &mut Vec<CopyJob<'a>>) {
         if self.packed {
             let destination = self.gate_up.bytes.as_mut_slice();
-            jobs.push(CopyJob { name: request.packed_gate_up(), destination });
+            jobs.push(CopyJob {
+                name: request.packed_gate_up(),
+                destination,
+            });
             let destination = self.down.bytes.as_mut_slice();
-            jobs.push(CopyJob { name: request.packed_down(), destination });
+            jobs.push(CopyJob {
+                name: request.packed_down(),
+                destination,
+            });
             return;
         }
         let weights = [&mut self.gate_up, &mut self.down];
@@ -213,7 +256,9 @@ impl ExpertBuffers {
     }
 
     fn finish(self, request: &ExpertsRequest) -> CpuExperts {
-        let scales = self.scales.map(|[gate_up, down]| (gate_up.into_f32(), down.into_f32()));
+        let scales = self
+            .scales
+            .map(|[gate_up, down]| (gate_up.into_f32(), down.into_f32()));
         let (gate_up_scales, down_scales) = scales.unwrap_or_default();
         CpuExperts {
             num_experts: request.num_experts,
@@ -257,11 +302,17 @@ fn unfused_jobs<'a>(
     let gate_up = gate_up.bytes.as_mut_slice().chunks_exact_mut(gate_bytes);
     for (index, destination) in gate_up.enumerate() {
         let projection = ["gate", "up"][index % 2];
-        jobs.push(CopyJob { name: request.unfused(index / 2, projection) + suffix, destination });
+        jobs.push(CopyJob {
+            name: request.unfused(index / 2, projection) + suffix,
+            destination,
+        });
     }
     let down = down.bytes.as_mut_slice().chunks_exact_mut(down_bytes);
     for (expert, destination) in down.enumerate() {
-        jobs.push(CopyJob { name: request.unfused(expert, "down") + suffix, destination });
+        jobs.push(CopyJob {
+            name: request.unfused(expert, "down") + suffix,
+            destination,
+        });
     }
 }
 

@@ -54,7 +54,11 @@ pub fn plan_kv_memory(
     request: &KvMemoryRequest,
 ) -> Result<KvMemoryPlan, KvMemoryError> {
     let cost = |blocks: &[u64]| -> u64 {
-        groups.iter().zip(blocks).map(|(group, count)| block_bytes(group, request) * count).sum()
+        groups
+            .iter()
+            .zip(blocks)
+            .map(|(group, count)| block_bytes(group, request) * count)
+            .sum()
     };
     let at_length = |length: u32| -> Vec<u64> {
         let pool = |group: &KvGroup| {
@@ -82,12 +86,18 @@ pub fn plan_kv_memory(
             *count = (*count * factor).min(u64::from(u32::MAX / 2));
         }
     }
-    let specs = groups.iter().zip(&blocks).map(|(group, &count)| KvGroupSpec {
-        span: group.span,
-        num_blocks: u32::try_from(count).expect("bounded above"),
-    });
+    let specs = groups
+        .iter()
+        .zip(&blocks)
+        .map(|(group, &count)| KvGroupSpec {
+            span: group.span,
+            num_blocks: u32::try_from(count).expect("bounded above"),
+        });
     Ok(KvMemoryPlan {
-        spec: KvSpec { block_size: request.block_size, groups: specs.collect() },
+        spec: KvSpec {
+            block_size: request.block_size,
+            groups: specs.collect(),
+        },
         bytes: cost(&blocks),
     })
 }
@@ -110,7 +120,9 @@ fn blocks_for(span: AttentionSpan, length: u32, request: &KvMemoryRequest) -> u6
         AttentionSpan::Sliding { visible_keys } => {
             // The window and one step's positions, neither aligned to blocks.
             let held = u64::from(visible_keys) + u64::from(request.max_num_batched_tokens);
-            length.div_ceil(block_size).min(held.div_ceil(block_size) + 1)
+            length
+                .div_ceil(block_size)
+                .min(held.div_ceil(block_size) + 1)
         }
     }
 }
@@ -129,7 +141,11 @@ fn largest(limit: u32, fits: impl Fn(u32) -> bool) -> u32 {
     let (mut low, mut high) = (1, limit.max(1));
     while low < high {
         let middle = low + (high - low).div_ceil(2);
-        if fits(middle) { low = middle } else { high = middle - 1 }
+        if fits(middle) {
+            low = middle
+        } else {
+            high = middle - 1
+        }
     }
     low
 }
@@ -139,7 +155,12 @@ mod tests {
     use super::*;
 
     fn north_mini_code() -> [KvGroup; 2] {
-        let group = |span, num_layers| KvGroup { span, num_layers, kv_heads: 4, head_dim: 128 };
+        let group = |span, num_layers| KvGroup {
+            span,
+            num_layers,
+            kv_heads: 4,
+            head_dim: 128,
+        };
         [
             group(AttentionSpan::Full, 13),
             group(AttentionSpan::Sliding { visible_keys: 4097 }, 36),
@@ -171,7 +192,10 @@ mod tests {
     fn a_budget_below_one_sequence_says_by_how_much() {
         let error = plan_kv_memory(&north_mini_code(), &request(1 << 30)).unwrap_err();
         let text = error.to_string();
-        assert!(text.contains("--kv-cache-memory") && text.contains("too few"), "{text}");
+        assert!(
+            text.contains("--kv-cache-memory") && text.contains("too few"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -75,7 +75,10 @@ impl Slots {
 
 fn extend(table: &mut Vec<u32>, append: &BlockAppend) {
     let first = append.first_index as usize;
-    assert!(first >= table.len(), "a block table entry is never replaced");
+    assert!(
+        first >= table.len(),
+        "a block table entry is never replaced"
+    );
     // Entries before a window that already passed are never read; any number does.
     table.resize(first, u32::MAX);
     table.extend(append.blocks.iter().map(|block| block.0));

@@ -18,8 +18,14 @@ struct Tolerance {
     largest: f64,
 }
 
-const FLOAT: Tolerance = Tolerance { root_mean_square: 2e-5, largest: 2e-4 };
-const FP8: Tolerance = Tolerance { root_mean_square: 2e-2, largest: 2e-1 };
+const FLOAT: Tolerance = Tolerance {
+    root_mean_square: 2e-5,
+    largest: 2e-4,
+};
+const FP8: Tolerance = Tolerance {
+    root_mean_square: 2e-2,
+    largest: 2e-1,
+};
 
 struct Expected {
     tokens: Vec<u32>,
@@ -34,18 +40,31 @@ fn expected(directory: &Path) -> Expected {
     let integers = |name: &str| -> Option<Vec<u32>> {
         let tensor = tensors.tensor(name).ok()?;
         let words = tensor.data().chunks_exact(8);
-        Some(words.map(|word| i64::from_le_bytes(word.try_into().expect("8 bytes")) as u32).collect())
+        Some(
+            words
+                .map(|word| i64::from_le_bytes(word.try_into().expect("8 bytes")) as u32)
+                .collect(),
+        )
     };
     let tokens = integers("tokens").expect("tokens");
     let positions = integers("positions").unwrap_or_else(|| (0..tokens.len() as u32).collect());
     let logits = tensors.tensor("logits").expect("logits");
     let logits = logits.data().chunks_exact(4);
     let logits = logits.map(|word| f32::from_le_bytes(word.try_into().expect("4 bytes")));
-    Expected { tokens, positions, logits: logits.collect() }
+    Expected {
+        tokens,
+        positions,
+        logits: logits.collect(),
+    }
 }
 
 /// All wanted logits of one sequence, computed in chunks of `chunk` tokens.
-fn compute(backend: &mut CpuBackend, checkpoint: &Checkpoint, expected: &Expected, chunk: usize) -> Vec<f32> {
+fn compute(
+    backend: &mut CpuBackend,
+    checkpoint: &Checkpoint,
+    expected: &Expected,
+    chunk: usize,
+) -> Vec<f32> {
     let model = model(checkpoint);
     let groups = model.spec().kv_groups.len();
     // Blocks in descending order, so that a block's number never equals its index by chance.
@@ -56,7 +75,10 @@ fn compute(backend: &mut CpuBackend, checkpoint: &Checkpoint, expected: &Expecte
         let mut batch = Batch::new();
         batch.push(0, first, tokens, false);
         let range = first..first + tokens.len() as u32;
-        let wanted = expected.positions.iter().filter(|position| range.contains(position));
+        let wanted = expected
+            .positions
+            .iter()
+            .filter(|position| range.contains(position));
         batch.logit_rows = wanted.map(|position| position - first).collect();
         backend.begin(&batch, &tables);
         model.forward(backend);
@@ -66,23 +88,38 @@ fn compute(backend: &mut CpuBackend, checkpoint: &Checkpoint, expected: &Expecte
 }
 
 fn check(checkpoint: &Path, golden: &Path) {
-    let name = golden.file_name().expect("a name").to_string_lossy().into_owned();
+    let name = golden
+        .file_name()
+        .expect("a name")
+        .to_string_lossy()
+        .into_owned();
     let expected = expected(golden);
     let loaded = load(checkpoint);
-    let quantized = loaded.checkpoint.config().contains_key("quantization_config");
+    let quantized = loaded
+        .checkpoint
+        .config()
+        .contains_key("quantization_config");
     let tolerance = if quantized { FP8 } else { FLOAT };
     let groups = model(&loaded.checkpoint).spec().kv_groups.len();
     let blocks = vec![64; groups];
     let mut whole = Vec::new();
     for chunk in [usize::MAX, 17, 1] {
         let mut backend = backend(&loaded, 16, &blocks, Element::F32);
-        let found = compute(&mut backend, &loaded.checkpoint, &expected, chunk.min(expected.tokens.len()));
+        let found = compute(
+            &mut backend,
+            &loaded.checkpoint,
+            &expected,
+            chunk.min(expected.tokens.len()),
+        );
         assert_eq!(found.len(), expected.logits.len(), "{name}");
         compare(&name, &found, &expected.logits, &tolerance);
         if whole.is_empty() {
             whole = found;
         } else {
-            assert!(whole == found, "{name}: chunks of {chunk} change the logits");
+            assert!(
+                whole == found,
+                "{name}: chunks of {chunk} change the logits"
+            );
         }
     }
 }
@@ -90,9 +127,15 @@ fn check(checkpoint: &Path, golden: &Path) {
 fn compare(name: &str, found: &[f32], expected: &[f32], tolerance: &Tolerance) {
     let count = expected.len() as f64;
     let mean = expected.iter().map(|x| f64::from(*x)).sum::<f64>() / count;
-    let variance = expected.iter().map(|x| (f64::from(*x) - mean).powi(2)).sum::<f64>() / count;
-    let differences =
-        found.iter().zip(expected).map(|(a, b)| (f64::from(*a) - f64::from(*b)) / variance.sqrt());
+    let variance = expected
+        .iter()
+        .map(|x| (f64::from(*x) - mean).powi(2))
+        .sum::<f64>()
+        / count;
+    let differences = found
+        .iter()
+        .zip(expected)
+        .map(|(a, b)| (f64::from(*a) - f64::from(*b)) / variance.sqrt());
     let (mut squares, mut largest) = (0.0_f64, 0.0_f64);
     for difference in differences {
         assert!(difference.is_finite(), "{name}: a logit is not a number");
@@ -125,5 +168,8 @@ fn random_checkpoints_agree_with_the_reference_implementation() {
 
 #[test]
 fn the_demo_model_agrees_with_the_reference_implementation() {
-    check(&repository("models/demo"), &repository("tests/goldens/demo"));
+    check(
+        &repository("models/demo"),
+        &repository("tests/goldens/demo"),
+    );
 }

@@ -13,13 +13,19 @@ struct Numbers(u64);
 
 impl Numbers {
     fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % limit
     }
 }
 
 fn vocabulary(loaded: &Loaded) -> u64 {
-    common::model(&loaded.checkpoint).spec().vocabulary_size.into()
+    common::model(&loaded.checkpoint)
+        .spec()
+        .vocabulary_size
+        .into()
 }
 
 /// `count` requests of different lengths; every other one samples at random, and some share a
@@ -30,7 +36,9 @@ fn requests(loaded: &Loaded, count: usize) -> Vec<Request> {
     let mut requests: Vec<Request> = Vec::new();
     for index in 0..count {
         let length = 1 + numbers.below(120) as usize;
-        let mut prompt: Vec<u32> = (0..length).map(|_| numbers.below(vocabulary) as u32).collect();
+        let mut prompt: Vec<u32> = (0..length)
+            .map(|_| numbers.below(vocabulary) as u32)
+            .collect();
         if index % 3 == 2 {
             let before = &requests[index - 1].prompt;
             let shared = before.len().min(prompt.len());
@@ -44,7 +52,11 @@ fn requests(loaded: &Loaded, count: usize) -> Vec<Request> {
             logprobs: Some(3),
             ..SamplingParams::default()
         };
-        requests.push(Request { prompt, sampling, max_tokens: 24 });
+        requests.push(Request {
+            prompt,
+            sampling,
+            max_tokens: 24,
+        });
     }
     requests
 }
@@ -62,21 +74,38 @@ fn roomy() -> Drive {
 
 /// The answers of each request alone, one after the other.
 fn alone(loaded: &Loaded, requests: &[Request]) -> Driven {
-    let waves: Vec<Vec<Request>> = requests.iter().map(|request| vec![request.clone()]).collect();
+    let waves: Vec<Vec<Request>> = requests
+        .iter()
+        .map(|request| vec![request.clone()])
+        .collect();
     drive(loaded, &roomy(), &waves)
 }
 
 fn assert_same(expected: &[Vec<SampledToken>], found: &[Vec<SampledToken>], what: &str) {
     for (index, (expected, found)) in expected.iter().zip(found).enumerate() {
-        assert_eq!(expected.len(), found.len(), "{what}: length of answer {index}");
+        assert_eq!(
+            expected.len(),
+            found.len(),
+            "{what}: length of answer {index}"
+        );
         for (position, (expected, found)) in expected.iter().zip(found).enumerate() {
-            assert_eq!(expected.id, found.id, "{what}: token {position} of answer {index}");
+            assert_eq!(
+                expected.id, found.id,
+                "{what}: token {position} of answer {index}"
+            );
             let bits = |token: &SampledToken| {
                 let logprobs = token.logprobs.as_ref().expect("asked for");
-                let top = logprobs.top.iter().map(|(id, logprob)| (*id, logprob.to_bits()));
+                let top = logprobs
+                    .top
+                    .iter()
+                    .map(|(id, logprob)| (*id, logprob.to_bits()));
                 (logprobs.logprob.to_bits(), top.collect::<Vec<_>>())
             };
-            assert_eq!(bits(expected), bits(found), "{what}: token {position} of answer {index}");
+            assert_eq!(
+                bits(expected),
+                bits(found),
+                "{what}: token {position} of answer {index}"
+            );
         }
     }
 }
@@ -87,39 +116,65 @@ fn check(what: &str, run: impl Fn(&Loaded, &[Request]) -> Driven) {
         let requests = requests(&loaded, 65);
         let expected = alone(&loaded, &requests);
         let found = run(&loaded, &requests);
-        assert_same(&expected.tokens, &found.tokens, &format!("{checkpoint}: {what}"));
+        assert_same(
+            &expected.tokens,
+            &found.tokens,
+            &format!("{checkpoint}: {what}"),
+        );
     }
 }
 
 #[test]
 fn an_answer_is_the_same_among_64_others() {
-    check("in a batch", |loaded, requests| drive(loaded, &roomy(), &[requests.to_vec()]));
+    check("in a batch", |loaded, requests| {
+        drive(loaded, &roomy(), &[requests.to_vec()])
+    });
 }
 
 #[test]
 fn an_answer_is_the_same_however_its_prompt_is_chunked() {
     for (max_num_batched_tokens, block_size) in [(64, 16), (65, 8), (97, 32)] {
-        let settings = Drive { max_num_batched_tokens, block_size, ..roomy() };
-        check("chunked", |loaded, requests| drive(loaded, &settings, &[requests.to_vec()]));
+        let settings = Drive {
+            max_num_batched_tokens,
+            block_size,
+            ..roomy()
+        };
+        check("chunked", |loaded, requests| {
+            drive(loaded, &settings, &[requests.to_vec()])
+        });
     }
 }
 
 #[test]
 fn an_answer_is_the_same_after_preemption() {
-    let settings = Drive { blocks: 24, ..roomy() };
+    let settings = Drive {
+        blocks: 24,
+        ..roomy()
+    };
     check("preempted", |loaded, requests| {
         let driven = drive(loaded, &settings, &[requests.to_vec()]);
-        assert!(driven.preemptions > 10, "only {} preemptions", driven.preemptions);
+        assert!(
+            driven.preemptions > 10,
+            "only {} preemptions",
+            driven.preemptions
+        );
         driven
     });
 }
 
 #[test]
 fn an_answer_is_the_same_after_a_prefix_hit() {
-    let settings = Drive { enable_prefix_caching: true, ..roomy() };
+    let settings = Drive {
+        enable_prefix_caching: true,
+        ..roomy()
+    };
     check("after a prefix hit", |loaded, requests| {
         let twice = drive(loaded, &settings, &[requests.to_vec(), requests.to_vec()]);
-        assert!(twice.prefix_hits > 1000, "only {} tokens hit", twice.prefix_hits);
+        assert!(
+            twice.prefix_hits > 1000,
+            "only {} tokens hit",
+            twice.prefix_hits
+        );
         let (first, second) = twice.tokens.split_at(requests.len());
         assert_same(first, second, "second time");
         twice
@@ -128,6 +183,11 @@ fn an_answer_is_the_same_after_a_prefix_hit() {
 
 #[test]
 fn an_answer_is_the_same_on_one_thread() {
-    let settings = Drive { num_threads: 1, ..roomy() };
-    check("on one thread", |loaded, requests| drive(loaded, &settings, &[requests.to_vec()]));
+    let settings = Drive {
+        num_threads: 1,
+        ..roomy()
+    };
+    check("on one thread", |loaded, requests| {
+        drive(loaded, &settings, &[requests.to_vec()])
+    });
 }

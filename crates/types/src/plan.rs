@@ -20,7 +20,10 @@ pub struct StepPlan {
 impl StepPlan {
     /// Tokens that the step computes over all its sequences.
     pub fn num_tokens(&self) -> u32 {
-        self.sequences.iter().map(|sequence| sequence.num_tokens).sum()
+        self.sequences
+            .iter()
+            .map(|sequence| sequence.num_tokens)
+            .sum()
     }
 }
 

@@ -79,7 +79,9 @@ impl Checkpoint {
     /// The bytes of one tensor: its elements, row-major and little-endian.
     pub fn read(&self, name: &str) -> Result<Vec<u8>, LoadError> {
         let tensor = self.tensor(name).ok_or_else(|| LoadError {
-            problems: vec![LoadProblem::Unknown { name: name.to_owned() }],
+            problems: vec![LoadProblem::Unknown {
+                name: name.to_owned(),
+            }],
         })?;
         // The file has that many bytes, so a damaged header cannot ask for more than is there.
         let mut bytes = vec![0; tensor.bytes as usize];

@@ -1,4 +1,9 @@
-#![allow(unreachable_pub, dead_code, missing_docs, reason = "shared by several test binaries")]
+#![allow(
+    unreachable_pub,
+    dead_code,
+    missing_docs,
+    reason = "shared by several test binaries"
+)]
 //! Loads checkpoints and drives scheduler and executor without an engine thread.
 
 use std::path::{Path, PathBuf};
@@ -16,7 +21,9 @@ use backstop_weights::Checkpoint;
 
 /// A directory below the repository's root.
 pub fn repository(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../..")
+        .join(path)
 }
 
 /// A model with its weights.
@@ -30,7 +37,10 @@ pub fn load(directory: &Path) -> Loaded {
     let model = model(&checkpoint);
     let weights = load_cpu_weights(&checkpoint, model.spec(), &|_| {})
         .unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
-    Loaded { checkpoint, weights: Arc::new(weights) }
+    Loaded {
+        checkpoint,
+        weights: Arc::new(weights),
+    }
 }
 
 pub fn model(checkpoint: &Checkpoint) -> Box<dyn Model<CpuBackend>> {
@@ -86,7 +96,10 @@ pub fn drive(loaded: &Loaded, drive: &Drive, waves: &[Vec<Request>]) -> Driven {
         block_size: drive.block_size,
         groups: groups
             .iter()
-            .map(|group| KvGroupSpec { span: group.span, num_blocks: drive.blocks })
+            .map(|group| KvGroupSpec {
+                span: group.span,
+                num_blocks: drive.blocks,
+            })
             .collect(),
     };
     let blocks = vec![drive.blocks; groups.len()];
@@ -118,7 +131,11 @@ pub fn drive(loaded: &Loaded, drive: &Drive, waves: &[Vec<Request>]) -> Driven {
         run_to_end(&mut scheduler, &mut executor, &mut tokens);
     }
     let stats = scheduler.stats();
-    Driven { tokens, preemptions: stats.preemptions, prefix_hits: stats.prefix_cache_hits }
+    Driven {
+        tokens,
+        preemptions: stats.preemptions,
+        prefix_hits: stats.prefix_cache_hits,
+    }
 }
 
 fn arrive(scheduler: &mut Scheduler, id: u64, request: &Request) {
@@ -151,9 +168,13 @@ fn run_to_end(
             executor.submit(plan);
             in_flight += 1;
         }
-        let outcome = executor.wait().unwrap_or_else(|failure| panic!("{failure:?}"));
+        let outcome = executor
+            .wait()
+            .unwrap_or_else(|failure| panic!("{failure:?}"));
         in_flight -= 1;
-        scheduler.on(Event::StepDone(outcome)).expect("the plan was in flight");
+        scheduler
+            .on(Event::StepDone(outcome))
+            .expect("the plan was in flight");
         scheduler.audit();
         for notice in scheduler.take_notices() {
             if let Notice::Token { sequence, token } = notice {

@@ -2,10 +2,10 @@
 
 mod support;
 
-mod finite;
 mod census;
 mod checkpoint;
 mod copy;
+mod finite;
 mod header;
 mod manifest;
 mod quantization;
