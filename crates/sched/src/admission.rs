@@ -1,10 +1,14 @@
 //! The queue: who enters it, who waits too long, and who may leave it to run.
 
 use backstop_kv::fault::{Fault, planted};
-use backstop_types::FinishReason;
+use backstop_types::{FinishReason, PlanId};
 
 use crate::sequence::{Sequence, SequenceIndex, Stage};
 use crate::{Arrival, Notice, Rejection, Scheduler};
+
+/// Plans for which a refused sequence is taken to need as many blocks as before. After that it may
+/// find that another one has computed its prefix meanwhile.
+const REFUSAL_PLANS: u64 = 8;
 
 impl Scheduler {
     /// Queues a sequence, or refuses it when it could never finish.
@@ -124,8 +128,10 @@ impl Scheduler {
     fn try_admit(&mut self, index: SequenceIndex, reserved: &mut [u32]) -> bool {
         // Someone must run. Alone, any sequence that was let in can finish.
         let alone = self.running.is_empty();
-        let refused = &self.sequence(index).refused_blocks;
-        if !alone && !refused.is_empty() && !self.fits(refused, reserved) {
+        let sequence = self.sequence(index);
+        let remembered =
+            !sequence.refused_blocks.is_empty() && self.next_plan < sequence.refused_until;
+        if !alone && remembered && !self.fits(&sequence.refused_blocks, reserved) {
             return false;
         }
         let sequence = self.sequences[index.0 as usize].as_mut();
@@ -136,7 +142,10 @@ impl Scheduler {
         self.add_reserve(sequence, &mut needed);
         if !alone && !self.fits(&needed, reserved) {
             self.release_blocks(index);
-            self.sequence_mut(index).refused_blocks = needed;
+            let refused_until = PlanId(self.next_plan.0 + REFUSAL_PLANS);
+            let sequence = self.sequence_mut(index);
+            sequence.refused_blocks = needed;
+            sequence.refused_until = refused_until;
             return false;
         }
         reserved

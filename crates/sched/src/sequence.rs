@@ -67,6 +67,8 @@ pub(crate) struct Sequence {
     /// Blocks that were too many when it was last refused admission, for each group; empty
     /// before that. Spares looking up a long prompt again in every step.
     pub(crate) refused_blocks: Vec<u32>,
+    /// First plan for which it is looked up again all the same.
+    pub(crate) refused_until: PlanId,
 }
 
 impl Sequence {
@@ -95,6 +97,7 @@ impl Sequence {
             cached_tokens: None,
             blocks: SequenceBlocks::new(groups, arrival.cache_salt),
             refused_blocks: Vec::new(),
+            refused_until: PlanId(0),
         }
     }
 

@@ -13,11 +13,13 @@
 //! Whatever they dislike is a panic. The same seed gives the same run on every machine.
 
 mod executor;
+mod load;
 mod oracle;
 mod random;
 mod report;
 mod scenario;
 mod simulation;
 
+pub use load::DecodeLoad;
 pub use report::Report;
 pub use simulation::{Simulation, run};

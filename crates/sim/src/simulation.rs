@@ -56,7 +56,7 @@ impl Simulation {
         let mut episode = Episode {
             scheduler,
             executor: ShadowExecutor::new(scenario.config.clone()),
-            oracle: Oracle::new(scenario.config.clone()),
+            oracle: Oracle::new(scenario.config.clone(), scenario.priorities),
             scenario,
             random,
             next_id: 0,

@@ -74,7 +74,7 @@ pub(crate) struct Machine {
 impl Machine {
     pub(crate) fn new(config: SchedulerConfig) -> Self {
         Self {
-            scheduler: Scheduler::new(config).unwrap(),
+            scheduler: Scheduler::new(config).expect("tests have valid limits"),
             notices: Vec::new(),
         }
     }
@@ -86,11 +86,12 @@ impl Machine {
     }
 
     pub(crate) fn arrive(&mut self, arrival: Arrival) {
-        self.on(Event::Arrive(arrival)).unwrap();
+        self.on(Event::Arrive(arrival)).expect("it is let in");
     }
 
     pub(crate) fn abort(&mut self, id: u64) {
-        self.on(Event::Abort(SequenceId(id))).unwrap();
+        self.on(Event::Abort(SequenceId(id)))
+            .expect("only arrivals are refused");
     }
 
     pub(crate) fn plan(&mut self) -> Option<StepPlan> {
@@ -118,7 +119,8 @@ impl Machine {
             plan: plan.id,
             samples: samples.collect(),
         };
-        self.on(Event::StepDone(outcome)).unwrap();
+        self.on(Event::StepDone(outcome))
+            .expect("only arrivals are refused");
     }
 
     pub(crate) fn done(&mut self, plan: &StepPlan) {
@@ -126,7 +128,8 @@ impl Machine {
     }
 
     pub(crate) fn failed(&mut self, plan: &StepPlan) {
-        self.on(Event::StepFailed(plan.id)).unwrap();
+        self.on(Event::StepFailed(plan.id))
+            .expect("only arrivals are refused");
     }
 
     /// Plans and completes one step.

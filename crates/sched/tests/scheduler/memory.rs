@@ -244,3 +244,17 @@ fn a_prefix_whose_last_window_is_gone_is_no_hit() {
     });
     assert_eq!(usage.unwrap().prompt_tokens, 25);
 }
+
+#[test]
+fn a_sequence_that_waits_for_blocks_notices_that_its_prefix_was_computed() {
+    let mut machine = Machine::new(config(vec![full(9)]));
+    machine.arrive(arrival(1, &prompt(1, 16), 20));
+    machine.arrive(arrival(2, &prompt(1, 17), 1));
+    machine.step();
+    assert_eq!(machine.cached(2), None);
+    while machine.finish(1).is_none() {
+        machine.step();
+    }
+    assert_eq!(machine.cached(2), Some(16));
+    assert_eq!(machine.finish(2), Some(FinishReason::Length));
+}

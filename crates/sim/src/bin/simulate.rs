@@ -1,13 +1,14 @@
 //! Runs the simulation from the command line:
 //! `cargo run --release -p backstop-sim --bin simulate -- --steps 10000000 --seed 1`.
+//! With `--decode N` it measures instead what a step costs with N sequences that generate.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use backstop_sim::Simulation;
+use backstop_sim::{DecodeLoad, Simulation};
 
-const USAGE: &str = "usage: simulate [--steps N] [--seed S]";
+const USAGE: &str = "usage: simulate [--steps N] [--seed S] [--decode SEQUENCES]";
 
 #[expect(
     clippy::print_stdout,
@@ -15,10 +16,19 @@ const USAGE: &str = "usage: simulate [--steps N] [--seed S]";
     reason = "this is a command-line tool"
 )]
 fn main() -> ExitCode {
-    let Some((steps, seed)) = parse(std::env::args().skip(1)) else {
+    let Some(Options {
+        steps,
+        seed,
+        decode,
+    }) = parse(std::env::args().skip(1))
+    else {
         eprintln!("{USAGE}");
         return ExitCode::from(2);
     };
+    if decode > 0 {
+        println!("{}", measure_decode(decode));
+        return ExitCode::SUCCESS;
+    }
     let started = Instant::now();
     let mut simulation = Simulation::new(seed);
     while simulation.report().steps < steps {
@@ -37,16 +47,48 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Number of steps and seed.
-fn parse(mut arguments: impl Iterator<Item = String>) -> Option<(u64, u64)> {
-    let (mut steps, mut seed) = (1_000_000, 1);
+/// What to do.
+struct Options {
+    steps: u64,
+    seed: u64,
+    /// Sequences of the decode measurement; 0 for a simulation.
+    decode: u32,
+}
+
+fn parse(mut arguments: impl Iterator<Item = String>) -> Option<Options> {
+    let mut options = Options {
+        steps: 1_000_000,
+        seed: 1,
+        decode: 0,
+    };
     while let Some(name) = arguments.next() {
-        let value = arguments.next()?.parse().ok()?;
+        let value = arguments.next()?;
         match name.as_str() {
-            "--steps" => steps = value,
-            "--seed" => seed = value,
+            "--steps" => options.steps = value.parse().ok()?,
+            "--seed" => options.seed = value.parse().ok()?,
+            "--decode" => options.decode = value.parse().ok()?,
             _ => return None,
         }
     }
-    Some((steps, seed))
+    Some(options)
+}
+
+/// Times steps of the scheduler alone.
+fn measure_decode(num_sequences: u32) -> String {
+    const STEPS: u32 = 2000;
+    let mut load = DecodeLoad::new(num_sequences, 1000, STEPS);
+    let mut times: Vec<_> = (0..STEPS)
+        .map(|_| {
+            let started = Instant::now();
+            load.step();
+            started.elapsed()
+        })
+        .collect();
+    times.sort_unstable();
+    let at = |per_mille: usize| times[times.len() * per_mille / 1000].as_secs_f64() * 1e6;
+    format!(
+        "{num_sequences} sequences: plan and outcome take {:.1} us (median), {:.1} us (p99)",
+        at(500),
+        at(990)
+    )
 }
