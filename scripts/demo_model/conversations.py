@@ -1,5 +1,6 @@
 """Builds the chat part of the corpus and renders it with the model's own template."""
 
+import json
 import random
 from pathlib import Path
 
@@ -17,8 +18,6 @@ NO_THINKING = "<|START_THINKING|><|END_THINKING|>"
 
 def template():
     """The chat template under the same jinja2 settings as transformers uses."""
-    import json
-
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
     environment.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False, **options)
     return environment.from_string((MODEL_FOLDER / "chat_template.jinja").read_text())
