@@ -134,20 +134,18 @@ impl KvCache {
         ends.min().expect("a KV cache has at least one group")
     }
 
-    /// Extends the sequence's tables so that they cover all positions before `end`, which
-    /// [`reachable_end`](Self::reachable_end) must allow.
-    pub fn extend(&mut self, blocks: &mut SequenceBlocks, end: u32) {
-        let end_index = end.div_ceil(self.block_size);
-        for (group, table) in blocks.groups.iter_mut().enumerate() {
-            while table.end_index() < end_index {
-                let (block, evicted) = self.pools[group]
-                    .allocate()
-                    .expect("the caller asked for reachable positions");
-                if let Some(node) = evicted {
-                    self.index.clear_block(node, group, block);
-                }
-                table.blocks.push_back(block);
+    /// Extends the sequence's table in a group so that it covers all positions before `end`,
+    /// which [`reachable_end`](Self::reachable_end) must allow.
+    pub fn extend(&mut self, blocks: &mut SequenceBlocks, group: usize, end: u32) {
+        let table = &mut blocks.groups[group];
+        while table.end_index() < end.div_ceil(self.block_size) {
+            let (block, evicted) = self.pools[group]
+                .allocate()
+                .expect("the caller asked for reachable positions");
+            if let Some(node) = evicted {
+                self.index.clear_block(node, group, block);
             }
+            table.blocks.push_back(block);
         }
     }
 

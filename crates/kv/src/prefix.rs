@@ -1,22 +1,23 @@
 //! Which token prefixes have blocks with computed keys and values.
 //!
 //! The index is a tree. A node stands for one block's worth of tokens after everything on the
-//! path from its root, and there is one root for each salt. A hash only finds a node quickly; a
-//! node is the one looked for when its parent is and its tokens are equal. So a hash collision
-//! costs a missed hit and never returns another prompt's block.
-
-use std::collections::BTreeMap;
+//! path from its root, and there is one root for each salt. A hash table finds the children of a
+//! node, but a node is the one looked for only if its parent is and its tokens are equal. So a
+//! hash collision costs a comparison and never returns another prompt's block.
 
 use backstop_types::{BlockId, TokenId};
 
 use crate::fault::{Fault, planted};
 
+/// End of a bucket's list.
+const NONE: u32 = u32::MAX;
+
 /// Index of a node. Handed on to another node only when nothing refers to the first any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NodeId(u32);
 
 /// What a node continues.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Parent {
     /// The beginning of all sequences with this salt.
     Root(u64),
@@ -27,7 +28,10 @@ pub(crate) enum Parent {
 #[derive(Clone, Debug)]
 struct Node {
     parent: Parent,
+    /// Of parent and tokens.
     hash: u64,
+    /// Next node in the same bucket.
+    next: u32,
     /// Nodes that continue this one.
     children: u32,
     /// Sequences whose last published block this is.
@@ -43,64 +47,74 @@ pub(crate) struct PrefixIndex {
     block_size: usize,
     num_groups: usize,
     capacity: usize,
-    hash: fn(&[TokenId]) -> u64,
     nodes: Vec<Node>,
     free: Vec<NodeId>,
     /// `block_size` tokens for each node.
     tokens: Vec<TokenId>,
     /// `num_groups` blocks for each node.
     blocks: Vec<Option<BlockId>>,
-    by_key: BTreeMap<(Parent, u64), NodeId>,
+    /// First node of each bucket of the hash table. Never grows, so that no step has to wait for
+    /// that. Its length is a power of two.
+    buckets: Vec<u32>,
 }
 
 impl PrefixIndex {
-    /// An index of at most `capacity` nodes. It grows as it is used.
+    /// An index of at most `capacity` nodes.
     pub(crate) fn new(block_size: u32, num_groups: usize, capacity: usize) -> Self {
-        assert!(
-            u32::try_from(capacity).is_ok(),
-            "nodes are numbered with 32 bits"
-        );
+        assert!(capacity < NONE as usize, "nodes are numbered with 32 bits");
         Self {
             block_size: block_size as usize,
             num_groups,
             capacity,
-            hash: hash_tokens,
-            nodes: Vec::new(),
+            nodes: Vec::with_capacity(capacity),
             free: Vec::new(),
-            tokens: Vec::new(),
-            blocks: Vec::new(),
-            by_key: BTreeMap::new(),
+            tokens: Vec::with_capacity(capacity * block_size as usize),
+            blocks: Vec::with_capacity(capacity * num_groups),
+            buckets: vec![NONE; capacity.next_power_of_two()],
         }
     }
 
     /// The node for `tokens` after `parent`.
     pub(crate) fn find(&self, parent: Parent, tokens: &[TokenId]) -> Option<NodeId> {
-        let key = self.key(parent, tokens);
-        let node = *self.by_key.get(&key)?;
-        (self.tokens_of(node) == tokens || planted(Fault::TokensNotCompared)).then_some(node)
+        let parent = effective(parent);
+        self.find_hashed(parent, tokens, hash(parent, tokens))
     }
 
-    /// The node for `tokens` after `parent`, made if need be. `None` when the index is full or
-    /// another node has the same hash.
+    fn find_hashed(&self, parent: Parent, tokens: &[TokenId], hash: u64) -> Option<NodeId> {
+        let mut current = self.buckets[self.bucket_of(hash)];
+        while current != NONE {
+            let node = &self.nodes[current as usize];
+            let id = NodeId(current);
+            if node.hash == hash && node.parent == parent {
+                let same = self.tokens_of(id) == tokens || planted(Fault::TokensNotCompared);
+                if same {
+                    return Some(id);
+                }
+            }
+            current = node.next;
+        }
+        None
+    }
+
+    /// The node for `tokens` after `parent`, made if need be. `None` when the index is full.
     pub(crate) fn find_or_insert(&mut self, parent: Parent, tokens: &[TokenId]) -> Option<NodeId> {
         assert_eq!(
             tokens.len(),
             self.block_size,
             "a node stands for a whole block"
         );
-        let key = self.key(parent, tokens);
-        if let Some(&node) = self.by_key.get(&key) {
-            let same = self.tokens_of(node) == tokens || planted(Fault::TokensNotCompared);
-            return same.then_some(node);
+        let parent = effective(parent);
+        let hash = hash(parent, tokens);
+        if let Some(node) = self.find_hashed(parent, tokens, hash) {
+            return Some(node);
         }
-        let node = self.new_node(key)?;
-        let start = node.0 as usize * self.block_size;
+        let id = self.new_node(parent, hash)?;
+        let start = id.0 as usize * self.block_size;
         self.tokens[start..start + self.block_size].copy_from_slice(tokens);
-        if let Parent::Node(parent) = key.0 {
+        if let Parent::Node(parent) = parent {
             self.node_mut(parent).children += 1;
         }
-        self.by_key.insert(key, node);
-        Some(node)
+        Some(id)
     }
 
     /// Keeps a node while a sequence stands on it.
@@ -148,53 +162,61 @@ impl PrefixIndex {
                 return;
             }
             node.live = false;
-            let key = (node.parent, node.hash);
+            candidate = node.parent;
+            self.unlink(id);
             self.free.push(id);
-            let removed = self.by_key.remove(&key);
-            assert_eq!(removed, Some(id), "the index finds every live node");
-            candidate = key.0;
             if let Parent::Node(parent) = candidate {
                 self.node_mut(parent).children -= 1;
             }
         }
     }
 
-    fn new_node(&mut self, (parent, hash): (Parent, u64)) -> Option<NodeId> {
+    /// A node in its bucket, without tokens, blocks and uses.
+    fn new_node(&mut self, parent: Parent, hash: u64) -> Option<NodeId> {
+        if self.free.is_empty() && self.nodes.len() == self.capacity {
+            return None;
+        }
+        let bucket = self.bucket_of(hash);
         let node = Node {
             parent,
             hash,
+            next: self.buckets[bucket],
             children: 0,
             pins: 0,
             num_blocks: 0,
             live: true,
         };
-        if let Some(id) = self.free.pop() {
+        let id = if let Some(id) = self.free.pop() {
             self.nodes[id.0 as usize] = node;
-            return Some(id);
-        }
-        if self.nodes.len() == self.capacity {
-            return None;
-        }
-        let id = NodeId(self.nodes.len() as u32);
-        self.nodes.push(node);
-        self.tokens.resize(self.tokens.len() + self.block_size, 0);
-        self.blocks
-            .resize(self.blocks.len() + self.num_groups, None);
+            id
+        } else {
+            self.nodes.push(node);
+            self.tokens.resize(self.tokens.len() + self.block_size, 0);
+            self.blocks
+                .resize(self.blocks.len() + self.num_groups, None);
+            NodeId(self.nodes.len() as u32 - 1)
+        };
+        self.buckets[bucket] = id.0;
         Some(id)
     }
 
-    fn key(&self, parent: Parent, tokens: &[TokenId]) -> (Parent, u64) {
-        let hash = (self.hash)(tokens);
-        let hash = if planted(Fault::TokensNotCompared) {
-            hash & 1
-        } else {
-            hash
-        };
-        match parent {
-            Parent::Root(_) if planted(Fault::SaltIgnored) => (Parent::Root(0), hash),
-            Parent::Node(_) if planted(Fault::ParentIgnored) => (Parent::Root(0), hash),
-            _ => (parent, hash),
+    /// Takes a node out of its bucket.
+    fn unlink(&mut self, id: NodeId) {
+        let Node { hash, next, .. } = self.nodes[id.0 as usize];
+        let bucket = self.bucket_of(hash);
+        let mut current = self.buckets[bucket];
+        if current == id.0 {
+            self.buckets[bucket] = next;
+            return;
         }
+        while self.nodes[current as usize].next != id.0 {
+            current = self.nodes[current as usize].next;
+        }
+        self.nodes[current as usize].next = next;
+    }
+
+    fn bucket_of(&self, hash: u64) -> usize {
+        hash as usize & (self.buckets.len() - 1)
     }
 
     fn tokens_of(&self, node: NodeId) -> &[TokenId] {
@@ -224,11 +246,7 @@ impl PrefixIndex {
         for (number, node) in self.nodes.iter().enumerate().filter(|(_, node)| node.live) {
             live += 1;
             let id = NodeId(number as u32);
-            assert_eq!(
-                self.by_key.get(&(node.parent, node.hash)),
-                Some(&id),
-                "lost node"
-            );
+            assert!(self.is_listed(id), "node {number} is not in its bucket");
             if let Parent::Node(parent) = node.parent {
                 children[parent.0 as usize] += 1;
                 assert!(
@@ -258,11 +276,19 @@ impl PrefixIndex {
             let needed = node.children + node.pins + node.num_blocks;
             assert!(needed > 0, "node {number} outlives its use");
         }
-        assert_eq!(self.by_key.len(), live, "the index knows a dead node");
         assert_eq!(self.free.len() + live, self.nodes.len(), "a node is lost");
     }
 
-    /// Blocks that stand in the index, over all groups.
+    fn is_listed(&self, id: NodeId) -> bool {
+        let mut current = self.buckets[self.bucket_of(self.nodes[id.0 as usize].hash)];
+        while current != NONE && current != id.0 {
+            assert!(self.nodes[current as usize].live, "a dead node is listed");
+            current = self.nodes[current as usize].next;
+        }
+        current == id.0
+    }
+
+    /// Blocks of a group that stand in the index.
     pub(crate) fn count_blocks(&self, group: usize) -> u32 {
         let live = self.nodes.iter().enumerate().filter(|(_, node)| node.live);
         live.filter(|(number, _)| self.block(NodeId(*number as u32), group).is_some())
@@ -270,12 +296,36 @@ impl PrefixIndex {
     }
 }
 
-/// Mixes a block's tokens into 64 bits. It need not be secure: see the module's first lines.
-fn hash_tokens(tokens: &[TokenId]) -> u64 {
-    tokens.iter().fold(0x9e37_79b9_7f4a_7c15, |hash, &token| {
-        let mixed = (hash ^ u64::from(token)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed ^ (mixed >> 29)
-    })
+/// The parent as the index sees it.
+fn effective(parent: Parent) -> Parent {
+    match parent {
+        Parent::Root(_) if planted(Fault::SaltIgnored) => Parent::Root(0),
+        Parent::Node(_) if planted(Fault::ParentIgnored) => Parent::Root(0),
+        _ => parent,
+    }
+}
+
+/// Mixes a parent and a block's tokens. It need not be secure: see the module's first lines.
+fn hash(parent: Parent, tokens: &[TokenId]) -> u64 {
+    let seed = match parent {
+        Parent::Root(salt) => mix(salt),
+        Parent::Node(node) => mix(!u64::from(node.0)),
+    };
+    let hash = tokens
+        .iter()
+        .fold(seed, |hash, &token| mix(hash ^ u64::from(token)));
+    if cfg!(test) || planted(Fault::TokensNotCompared) {
+        // Few buckets and many collisions.
+        return hash & 1;
+    }
+    hash
+}
+
+fn mix(value: u64) -> u64 {
+    let mixed = value
+        .wrapping_add(0x9e37_79b9_7f4a_7c15)
+        .wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed ^ (mixed >> 32)
 }
 
 #[cfg(test)]
@@ -283,14 +333,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hash_collision_is_a_miss_and_never_a_wrong_hit() {
+    fn nodes_with_equal_hashes_are_told_apart() {
         let mut index = PrefixIndex::new(2, 1, 8);
-        index.hash = |_| 7;
         let root = Parent::Root(0);
-        let first = index.find_or_insert(root, &[1, 2]).unwrap();
-        assert_eq!(index.find(root, &[1, 2]), Some(first));
-        assert_eq!(index.find(root, &[3, 4]), None);
-        assert_eq!(index.find_or_insert(root, &[3, 4]), None);
+        let mut insert = |first| index.find_or_insert(root, &[first, 5]).unwrap();
+        let nodes = [0, 1, 2, 3, 4].map(&mut insert);
+        for (first, node) in (0..).zip(nodes) {
+            assert_eq!(index.find(root, &[first, 5]), Some(node));
+        }
+        assert_eq!(index.find(root, &[5, 5]), None);
+        // Removal finds its way through the shared buckets.
+        for removed in [nodes[2], nodes[0], nodes[4]] {
+            index.pin(removed);
+            index.unpin(removed);
+        }
+        let found = [0, 1, 2, 3, 4].map(|first| index.find(root, &[first, 5]).is_some());
+        assert_eq!(found, [false, true, false, true, false]);
     }
 
     #[test]

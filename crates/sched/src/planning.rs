@@ -170,34 +170,28 @@ impl Scheduler {
         let first_position = sequence.planned;
         let end = first_position + num_tokens;
         let end_index = end.div_ceil(self.kv.block_size());
-        // A start tells the executor of all blocks, otherwise only of those it does not know.
         let mut new_blocks = Vec::new();
-        let needs_blocks = sequence
-            .blocks
-            .tables()
-            .iter()
-            .any(|table| table.end_index() < end_index);
-        if start.is_some() || needs_blocks {
-            let known_end = |table: &backstop_kv::GroupTable| match start {
+        for group in 0..self.kv.num_groups() {
+            // A start tells the executor of all blocks, otherwise only of those it does not know.
+            let table = &sequence.blocks.tables()[group];
+            let first_index = match start {
                 Some(_) => table.first_index(),
                 None => table.end_index(),
             };
-            let known_ends: Vec<u32> = sequence.blocks.tables().iter().map(known_end).collect();
-            self.kv.extend(&mut sequence.blocks, end);
-            for (group, (table, first_index)) in
-                sequence.blocks.tables().iter().zip(known_ends).enumerate()
-            {
-                let mut blocks = table.blocks_from(first_index);
-                if planted(Fault::TableOneBlockShort) {
-                    blocks.pop();
-                }
-                if !blocks.is_empty() {
-                    new_blocks.push(BlockAppend {
-                        group,
-                        first_index,
-                        blocks,
-                    });
-                }
+            if start.is_none() && first_index >= end_index {
+                continue;
+            }
+            self.kv.extend(&mut sequence.blocks, group, end);
+            let mut blocks = sequence.blocks.tables()[group].blocks_from(first_index);
+            if planted(Fault::TableOneBlockShort) {
+                blocks.pop();
+            }
+            if !blocks.is_empty() {
+                new_blocks.push(BlockAppend {
+                    group,
+                    first_index,
+                    blocks,
+                });
             }
         }
         let samples = end == sequence.total();

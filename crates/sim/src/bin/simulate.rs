@@ -4,7 +4,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use backstop_sim::{DecodeLoad, Simulation};
 
@@ -86,8 +86,10 @@ fn measure_decode(num_sequences: u32) -> String {
         .collect();
     times.sort_unstable();
     let at = |per_mille: usize| times[times.len() * per_mille / 1000].as_secs_f64() * 1e6;
+    let mean = times.iter().sum::<Duration>().as_secs_f64() * 1e6 / f64::from(STEPS);
     format!(
-        "{num_sequences} sequences: plan and outcome take {:.1} us (median), {:.1} us (p99)",
+        "{num_sequences} sequences: plan and outcome take {mean:.1} us (mean), {:.1} us (median), \
+         {:.1} us (p99)",
         at(500),
         at(990)
     )
