@@ -100,7 +100,7 @@ impl CaseSpec {
 }
 
 /// An operation with its input.
-pub trait Case {
+pub trait Case: Send + Sync {
     /// Rows of the output; each is computed independently of the others.
     fn rows(&self) -> usize;
 

@@ -27,7 +27,8 @@ const TOKEN_BLOCK_NUMBERS: usize = 128 * 1024;
 /// Weight rows of one tile, and of one tile for a single row of activations.
 const TILE_ROWS: usize = 4;
 const TILE_ROWS_SINGLE: usize = 8;
-/// Activation rows of one tile, with 32 vector registers.
+/// Most activation rows of one tile: 24 accumulators of 32 vector registers, or 12 of 16 with
+/// half as many.
 const TILE_TOKENS: usize = 6;
 
 /// A weight matrix `[rows, columns]` in its stored format.
@@ -194,14 +195,20 @@ impl<'a> Product<'a> {
     /// Naive product.
     pub(crate) fn reference(&self, out: &mut [f32]) {
         self.check(out.len());
-        for (token, out) in out.chunks_exact_mut(self.weight.rows).enumerate() {
-            for (row, out) in out.iter_mut().enumerate() {
-                let input = self.input.row(token).iter().enumerate();
+        for row in 0..self.weight.rows {
+            let columns = 0..self.weight.columns;
+            let weights: Vec<f32> = columns
+                .map(|column| self.weight.read(row, column))
+                .collect();
+            let scale = self.factor * self.weight_scales.map_or(1.0, |scales| scales[row]);
+            for token in 0..self.input.len() {
+                let input = self.input.row(token);
                 let sum: f32 = input
-                    .map(|(at, &value)| value * self.weight.read(row, at))
+                    .iter()
+                    .zip(&weights)
+                    .map(|(x, weight)| x * weight)
                     .sum();
-                let scale = self.weight_scales.map_or(1.0, |scales| scales[row]);
-                *out = sum * self.factor * scale * self.input.scale(token);
+                out[token * self.weight.rows + row] = sum * scale * self.input.scale(token);
             }
         }
     }
@@ -275,39 +282,21 @@ impl Program for Block<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        match self.product.weight.element {
-            Element::F32 => self.run_format::<S, AsF32>(simd),
-            Element::BF16 => self.run_format::<S, AsBf16>(simd),
-            Element::F8E4M3 => self.run_format::<S, AsF8>(simd),
+        let element = self.product.weight.element;
+        let wide = element == Element::F32 || !self.scratch.is_empty();
+        match (self.product.input.len(), element) {
+            (0, _) => {}
+            (1, Element::F32) => self.run_single::<S, AsF32>(simd),
+            (1, Element::BF16) => self.run_single::<S, AsBf16>(simd),
+            (1, Element::F8E4M3) => self.run_single::<S, AsF8>(simd),
+            _ if wide => self.run_wide(simd),
+            (_, Element::BF16) => self.run_few::<S, AsBf16>(simd),
+            (_, _) => self.run_few::<S, AsF8>(simd),
         }
     }
 }
 
 impl Block<'_> {
-    #[inline(always)]
-    fn run_format<S: Simd, F: Format>(mut self, simd: S) {
-        let tokens = self.product.input.len();
-        if tokens == 1 {
-            return self.run_single::<S, F>(simd);
-        }
-        let block = (TOKEN_BLOCK_NUMBERS / self.product.weight.columns.max(1)).max(1);
-        let block = block.next_multiple_of(TILE_TOKENS);
-        let mut first = 0;
-        while first < tokens {
-            let last = (first + block).min(tokens);
-            let mut row = self.rows.start;
-            while row + TILE_ROWS <= self.rows.end {
-                self.rows_by_tokens::<S, F, TILE_ROWS>(simd, row, first..last);
-                row += TILE_ROWS;
-            }
-            while row < self.rows.end {
-                self.rows_by_tokens::<S, F, 1>(simd, row, first..last);
-                row += 1;
-            }
-            first = last;
-        }
-    }
-
     /// One row of activations.
     #[inline(always)]
     fn run_single<S: Simd, F: Format>(&self, simd: S) {
@@ -318,60 +307,111 @@ impl Block<'_> {
             row += TILE_ROWS_SINGLE;
         }
         while row < self.rows.end {
-            let weights = self.weight_rows::<F, 1>(row);
-            self.tile::<S, F, 1, 1>(simd, weights, row, 0);
+            self.tile::<S, F, 1, 1>(simd, self.weight_rows::<F, 1>(row), row, 0);
             row += 1;
         }
     }
 
-    /// `R` rows of weights, widened first if that pays.
+    /// Fewer rows of activations than make widening pay: weights are widened in registers.
     #[inline(always)]
-    fn rows_by_tokens<S: Simd, F: Format, const R: usize>(
-        &mut self,
-        simd: S,
-        row: usize,
-        tokens: Range<usize>,
-    ) {
-        let weights = self.weight_rows::<F, R>(row);
-        if self.scratch.is_empty() {
-            return self.token_tiles::<S, F, R>(simd, weights, row, tokens);
+    fn run_few<S: Simd, F: Format>(&self, simd: S) {
+        let tokens = self.product.input.len();
+        let mut row = self.rows.start;
+        while row + TILE_ROWS <= self.rows.end {
+            let weights = self.weight_rows::<F, TILE_ROWS>(row);
+            let mut token = 0;
+            while token + 2 <= tokens {
+                self.tile::<S, F, TILE_ROWS, 2>(simd, weights, row, token);
+                token += 2;
+            }
+            if token < tokens {
+                self.tile::<S, F, TILE_ROWS, 1>(simd, weights, row, token);
+            }
+            row += TILE_ROWS;
         }
-        let columns = self.product.weight.columns;
-        let mut wide = [std::ptr::null(); R];
-        for (r, out) in self
-            .scratch
-            .chunks_exact_mut(padded(columns))
-            .take(R)
-            .enumerate()
-        {
-            // SAFETY: a row of the weights has `columns` numbers.
-            unsafe { simd::widen::<S, F>(simd, weights[r], &mut out[..columns]) };
-            wide[r] = out.as_ptr();
+        while row < self.rows.end {
+            for token in 0..tokens {
+                self.tile::<S, F, 1, 1>(simd, self.weight_rows::<F, 1>(row), row, token);
+            }
+            row += 1;
         }
-        self.token_tiles::<S, AsF32, R>(simd, wide, row, tokens);
+    }
+
+    /// Many rows of activations, in blocks that stay in the cache while the weights pass by.
+    #[inline(always)]
+    fn run_wide<S: Simd>(mut self, simd: S) {
+        let tokens = self.product.input.len();
+        let block = (TOKEN_BLOCK_NUMBERS / self.product.weight.columns.max(1)).max(1);
+        let block = block.next_multiple_of(TILE_TOKENS);
+        let mut first = 0;
+        while first < tokens {
+            let last = (first + block).min(tokens);
+            let mut row = self.rows.start;
+            while row < self.rows.end {
+                let rows = TILE_ROWS.min(self.rows.end - row);
+                let weights = self.wide_rows(simd, row, rows);
+                if rows == TILE_ROWS {
+                    self.token_tiles(simd, weights, row, first..last);
+                } else {
+                    for (r, weights) in weights[..rows].iter().enumerate() {
+                        for token in first..last {
+                            self.tile::<S, AsF32, 1, 1>(simd, [*weights], row + r, token);
+                        }
+                    }
+                }
+                row += rows;
+            }
+            first = last;
+        }
+    }
+
+    /// `rows` rows of weights as f32, in scratch memory unless they are stored so.
+    #[inline(always)]
+    fn wide_rows<S: Simd>(&mut self, simd: S, row: usize, rows: usize) -> [*const f32; TILE_ROWS] {
+        let weight = self.product.weight;
+        let mut wide = [std::ptr::null(); TILE_ROWS];
+        if weight.element == Element::F32 {
+            for (r, wide) in wide[..rows].iter_mut().enumerate() {
+                *wide = weight.row::<AsF32>(row + r);
+            }
+            return wide;
+        }
+        let scratch = self.scratch.chunks_exact_mut(padded(weight.columns));
+        for (r, (wide, out)) in wide[..rows].iter_mut().zip(scratch).enumerate() {
+            *wide = out.as_ptr();
+            let out = &mut out[..weight.columns];
+            // SAFETY: a row of the weights has `columns` numbers of its format.
+            unsafe {
+                if weight.element == Element::BF16 {
+                    simd::widen::<S, AsBf16>(simd, weight.row::<AsBf16>(row + r), out);
+                } else {
+                    simd::widen::<S, AsF8>(simd, weight.row::<AsF8>(row + r), out);
+                }
+            }
+        }
+        wide
     }
 
     #[inline(always)]
-    fn token_tiles<S: Simd, F: Format, const R: usize>(
+    fn token_tiles<S: Simd>(
         &self,
         simd: S,
-        weights: [*const F::Raw; R],
+        weights: [*const f32; TILE_ROWS],
         row: usize,
         tokens: Range<usize>,
     ) {
         let mut token = tokens.start;
-        if S::MANY_REGISTERS {
-            while token + TILE_TOKENS <= tokens.end {
-                self.tile::<S, F, R, TILE_TOKENS>(simd, weights, row, token);
-                token += TILE_TOKENS;
-            }
-        }
-        while token + 2 <= tokens.end {
-            self.tile::<S, F, R, 2>(simd, weights, row, token);
-            token += 2;
-        }
-        if token < tokens.end {
-            self.tile::<S, F, R, 1>(simd, weights, row, token);
+        while token < tokens.end {
+            token += match (S::MANY_REGISTERS, tokens.end - token) {
+                // Eight are better cut in halves than in six and two.
+                (true, 6 | 7 | 9..) => {
+                    self.tile::<S, AsF32, TILE_ROWS, 6>(simd, weights, row, token)
+                }
+                (true, 4 | 5 | 8) => self.tile::<S, AsF32, TILE_ROWS, 4>(simd, weights, row, token),
+                (false, 3..) => self.tile::<S, AsF32, TILE_ROWS, 3>(simd, weights, row, token),
+                (_, 2 | 3) => self.tile::<S, AsF32, TILE_ROWS, 2>(simd, weights, row, token),
+                _ => self.tile::<S, AsF32, TILE_ROWS, 1>(simd, weights, row, token),
+            };
         }
     }
 
@@ -384,7 +424,7 @@ impl Block<'_> {
         rows
     }
 
-    /// `R` rows of weights times `T` rows of activations.
+    /// `R` rows of weights times `T` rows of activations; returns `T`.
     #[expect(
         clippy::needless_range_loop,
         reason = "indices say which row of activations"
@@ -396,7 +436,7 @@ impl Block<'_> {
         weights: [*const F::Raw; R],
         row: usize,
         token: usize,
-    ) {
+    ) -> usize {
         let product = self.product;
         let mut inputs = [std::ptr::null(); T];
         for (t, pointer) in inputs.iter_mut().enumerate() {
@@ -418,6 +458,7 @@ impl Block<'_> {
                 *out = sums[r][t] * (self.fold() * product.factor * weight_scale) * scale;
             }
         }
+        T
     }
 
     /// What loading (or widening) left out of the weights.
@@ -453,6 +494,10 @@ unsafe fn dots<S: Simd, F: Format, const R: usize, const T: usize>(
         for r in 0..R {
             // SAFETY: a whole vector lies before the end.
             let weight = unsafe { F::load(simd, weights[r].add(at)) };
+            if T == 1 {
+                // Rows are about as long as a page, where the processor's own prefetching ends.
+                simd.prefetch(weights[r].wrapping_add(at + R * columns).cast());
+            }
             for t in 0..T {
                 sums[r][t] = simd.multiply_add(weight, input[t], sums[r][t]);
             }

@@ -13,7 +13,13 @@ pub(crate) fn with_scratch<R>(len: usize, body: impl FnOnce(&mut [f32]) -> R) ->
     if len == 0 {
         return body(&mut []);
     }
-    let kept = FREE.with_borrow_mut(Vec::pop);
+    let kept = FREE.with_borrow_mut(|free| {
+        let fitting = (0..free.len()).filter(|&index| free[index].len() >= len * 4);
+        let best = fitting.min_by_key(|&index| free[index].len());
+        // A buffer that never fits is given up, so that their number stays that of nested calls.
+        let given = best.or_else(|| free.len().checked_sub(1));
+        given.map(|index| free.swap_remove(index))
+    });
     let mut bytes = match kept {
         Some(bytes) if bytes.len() >= len * 4 => bytes,
         _ => AlignedBytes::zeroed((len * 4).next_power_of_two()),

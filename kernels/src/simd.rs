@@ -44,6 +44,10 @@ pub(crate) trait Simd: Copy {
     /// The largest lane; unspecified if one is NaN.
     fn largest(self, value: Self::Vector) -> f32;
 
+    /// Asks for a cache line, which need not exist.
+    #[inline(always)]
+    fn prefetch(self, _line: *const u8) {}
+
     /// # Safety
     /// `pointer` addresses `LANES` readable numbers. The same goes for the other loads.
     unsafe fn load(self, pointer: *const f32) -> Self::Vector;
@@ -78,14 +82,21 @@ pub(crate) trait Format {
     /// `pointer` addresses `count` readable numbers.
     #[inline(always)]
     unsafe fn load_first<S: Simd>(simd: S, pointer: *const Self::Raw, count: usize) -> S::Vector {
-        let mut padded = [Self::Raw::default(); LANES_MAX];
         debug_assert!(count <= S::LANES);
-        // SAFETY: `count` numbers are readable by contract and fit, and the array has all lanes.
+        // SAFETY: `count` numbers are readable by contract, and the array has all lanes.
         unsafe {
-            std::ptr::copy_nonoverlapping(pointer, padded.as_mut_ptr(), count);
+            let padded = padded(std::slice::from_raw_parts(pointer, count));
             Self::load(simd, padded.as_ptr())
         }
     }
+}
+
+/// The numbers, then zeros. Not inlined, so that the rare ragged end does not bloat kernels.
+#[inline(never)]
+fn padded<T: Copy + Default>(numbers: &[T]) -> [T; LANES_MAX] {
+    let mut padded = [T::default(); LANES_MAX];
+    padded[..numbers.len()].copy_from_slice(numbers);
+    padded
 }
 
 /// [`Element::F32`](crate::Element::F32).
@@ -150,8 +161,13 @@ pub(crate) fn store_slice<S: Simd>(simd: S, out: &mut [f32], value: S::Vector) {
         let mut all = [0.0; LANES_MAX];
         // SAFETY: the array has room for all lanes.
         unsafe { simd.store(all.as_mut_ptr(), value) }
-        out.copy_from_slice(&all[..out.len()]);
+        store_first(out, &all);
     }
+}
+
+#[inline(never)]
+fn store_first(out: &mut [f32], all: &[f32; LANES_MAX]) {
+    out.copy_from_slice(&all[..out.len()]);
 }
 
 /// Widens stored numbers, without the fold.

@@ -13,6 +13,7 @@ use crate::gemm::{InputRows, Product, rows_per_task};
 use crate::ops::gated_mlp::{swiglu, swiglu_reference};
 use crate::ops::router::Routing;
 use crate::parallel::{self, SharedOutput};
+use crate::scratch::with_scratch;
 use crate::simd::{self, Program, Simd};
 
 /// Arguments.
@@ -110,42 +111,29 @@ impl ExpertsArgs<'_> {
         let (hidden, width) = (self.experts.hidden, self.experts.width);
         let groups = Groups::new(self.routing, self.experts.num_experts);
         let slots = self.routing.experts.len();
+        with_scratch(slots * (3 * width + hidden), |scratch| {
+            let (gated, rest) = scratch.split_at_mut(slots * 2 * width);
+            let (inner, results) = rest.split_at_mut(slots * width);
+            let input = Quantised::new(self.input, hidden, self.quantises(), instructions);
+            self.grouped(instructions, &groups, Stage::GateUp(input.rows()), gated);
+            swiglu(instructions, gated, width, inner);
+            let inner = Quantised::new(inner, width, self.quantises(), instructions);
+            self.grouped(instructions, &groups, Stage::Down(inner.rows()), results);
 
-        let mut input = Quantised::new(self.input, hidden);
-        input.quantise_if(self.quantises(), instructions);
-        let mut gated = vec![0.0; slots * 2 * width];
-        self.grouped(
-            instructions,
-            &groups,
-            Stage::GateUp(input.rows()),
-            &mut gated,
-        );
-
-        let mut inner = vec![0.0; slots * width];
-        swiglu(instructions, &gated, width, &mut inner);
-        let mut inner = Quantised::new(&inner, width);
-        inner.quantise_if(self.quantises(), instructions);
-        let mut results = vec![0.0; slots * hidden];
-        self.grouped(
-            instructions,
-            &groups,
-            Stage::Down(inner.rows()),
-            &mut results,
-        );
-
-        let combine = Combine {
-            routing: self.routing,
-            groups: &groups,
-            results: &results,
-        };
-        parallel::for_each_rows(out, hidden, results.len(), |first, out| {
-            let part = CombineRows {
-                combine: &combine,
-                hidden,
-                first,
-                out,
+            let combine = Combine {
+                routing: self.routing,
+                groups: &groups,
+                results,
             };
-            simd::dispatch(instructions, part);
+            parallel::for_each_rows(out, hidden, results.len(), |first, out| {
+                let part = CombineRows {
+                    combine: &combine,
+                    hidden,
+                    first,
+                    out,
+                };
+                simd::dispatch(instructions, part);
+            });
         });
     }
 
@@ -273,19 +261,25 @@ struct Quantised<'a> {
 }
 
 impl<'a> Quantised<'a> {
-    fn new(original: &'a [f32], columns: usize) -> Self {
-        Self {
+    fn new(
+        original: &'a [f32],
+        columns: usize,
+        quantises: bool,
+        instructions: InstructionSet,
+    ) -> Self {
+        let mut quantised = Self {
             original,
             columns,
             values: Vec::new(),
             scales: Vec::new(),
+        };
+        if quantises {
+            quantised.quantise(instructions);
         }
+        quantised
     }
 
-    fn quantise_if(&mut self, wanted: bool, instructions: InstructionSet) {
-        if !wanted {
-            return;
-        }
+    fn quantise(&mut self, instructions: InstructionSet) {
         let columns = self.columns;
         self.values = self.original.to_vec();
         self.scales = vec![0.0; self.original.len() / columns];

@@ -7,6 +7,7 @@ use crate::features::InstructionSet;
 use crate::gemm::WeightView;
 use crate::ops::linear::LinearArgs;
 use crate::parallel;
+use crate::scratch::with_scratch;
 use crate::simd::{self, Program, Simd, load_slice, store_slice};
 
 /// Arguments.
@@ -52,20 +53,26 @@ impl GatedMlpArgs<'_> {
 
     /// The block; `out` is `[tokens, hidden]`.
     pub fn run(&self, instructions: InstructionSet, out: &mut [f32]) {
-        let width = self.down.columns();
-        let mut gated = vec![0.0; self.tokens() * 2 * width];
-        LinearArgs {
-            input: self.input,
-            weight: self.gate_up,
-        }
-        .run(instructions, &mut gated);
-        let mut inner = vec![0.0; self.tokens() * width];
-        swiglu(instructions, &gated, width, &mut inner);
-        LinearArgs {
-            input: &inner,
-            weight: self.down,
-        }
-        .run(instructions, out);
+        let (tokens, width) = (self.tokens(), self.down.columns());
+        with_scratch(tokens * 3 * width, |scratch| {
+            let (gated, inner) = scratch.split_at_mut(tokens * 2 * width);
+            let Self {
+                input,
+                gate_up,
+                down,
+            } = *self;
+            LinearArgs {
+                input,
+                weight: gate_up,
+            }
+            .run(instructions, gated);
+            swiglu(instructions, gated, width, inner);
+            LinearArgs {
+                input: inner,
+                weight: down,
+            }
+            .run(instructions, out);
+        });
     }
 }
 

@@ -153,6 +153,11 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn prefetch(self, line: *const u8) {
+        proven!(_mm_prefetch::<_MM_HINT_T0>(line.cast()))
+    }
+
+    #[inline(always)]
     unsafe fn load(self, pointer: *const f32) -> __m256 {
         proven!(_mm256_loadu_ps(pointer))
     }
@@ -254,6 +259,11 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn largest(self, value: __m512) -> f32 {
         proven!(_mm512_reduce_max_ps(value))
+    }
+
+    #[inline(always)]
+    fn prefetch(self, line: *const u8) {
+        proven!(_mm_prefetch::<_MM_HINT_T0>(line.cast()))
     }
 
     #[inline(always)]

@@ -7,7 +7,7 @@ use super::{AttentionArgs, PARTITION, TILE, Task};
 use crate::element::Element;
 use crate::simd::{AsBf16, AsF8, AsF32, Format, Program, Simd, load_slice, store_slice, widen};
 
-/// Queries of one register tile.
+/// Most queries of one register tile.
 const TILE_QUERIES: usize = 4;
 /// Vectors of one register tile, along positions or along a head.
 const TILE_VECTORS: usize = 4;
@@ -73,10 +73,12 @@ impl Walk<'_> {
             values,
             scores,
         };
+        let factor = F::FOLD * self.args.shape.scale;
         let walker = Walker {
             args: self.args,
             task: self.task,
             shape,
+            factor,
         };
         shape.clear(self.state);
         for partition in self.partitions {
@@ -87,7 +89,7 @@ impl Walk<'_> {
                 let to = (start + TILE).min(self.task.visible.end);
                 if from < to {
                     walker.load::<S, F>(simd, start, from..to, &mut tiles);
-                    walker.tile::<S, F>(simd, start, &mut tiles, shape.split_mut(part));
+                    walker.tile(simd, start, &mut tiles, shape.split_mut(part));
                 }
                 start += TILE;
             }
@@ -100,6 +102,8 @@ struct Walker<'a> {
     args: &'a AttentionArgs<'a>,
     task: &'a Task<'a>,
     shape: StateShape,
+    /// Factor on dot products of queries and loaded keys.
+    factor: f32,
 }
 
 impl Walker<'_> {
@@ -141,13 +145,7 @@ impl Walker<'_> {
 
     /// All queries over one tile of keys and values.
     #[inline(always)]
-    fn tile<S: Simd, F: Format>(
-        &self,
-        simd: S,
-        start: usize,
-        tiles: &mut Tiles<'_>,
-        mut state: State<'_>,
-    ) {
+    fn tile<S: Simd>(&self, simd: S, start: usize, tiles: &mut Tiles<'_>, mut state: State<'_>) {
         let group = self.args.group();
         for row in self.task.rows.clone() {
             let visible = self.args.visible(self.task.sequence, row);
@@ -158,16 +156,6 @@ impl Walker<'_> {
             }
             let query = (row - self.task.rows.start) * group;
             let mut head = 0;
-            while head + TILE_QUERIES <= group {
-                let at = Place {
-                    row,
-                    head,
-                    query: query + head,
-                    visible: from..to,
-                };
-                self.queries::<S, F, TILE_QUERIES>(simd, at, tiles, &mut state);
-                head += TILE_QUERIES;
-            }
             while head < group {
                 let at = Place {
                     row,
@@ -175,21 +163,24 @@ impl Walker<'_> {
                     query: query + head,
                     visible: from..to,
                 };
-                self.queries::<S, F, 1>(simd, at, tiles, &mut state);
-                head += 1;
+                head += match (S::MANY_REGISTERS, group - head) {
+                    (true, 4..) => self.queries::<S, 4>(simd, at, tiles, &mut state),
+                    (_, 2..) => self.queries::<S, 2>(simd, at, tiles, &mut state),
+                    _ => self.queries::<S, 1>(simd, at, tiles, &mut state),
+                };
             }
         }
     }
 
-    /// `Q` heads of one row over one tile.
+    /// `Q` heads of one row over one tile; returns `Q`.
     #[inline(always)]
-    fn queries<S: Simd, F: Format, const Q: usize>(
+    fn queries<S: Simd, const Q: usize>(
         &self,
         simd: S,
         at: Place,
         tiles: &mut Tiles<'_>,
         state: &mut State<'_>,
-    ) {
+    ) -> usize {
         let head_dim = self.args.cache.shape.head_dim;
         let first = (self.task.sequence.first_row + at.row) * self.args.columns()
             + (self.task.kv_head * self.args.group() + at.head) * head_dim;
@@ -199,10 +190,9 @@ impl Walker<'_> {
             let scores = &mut tiles.scores[q * TILE..][..TILE];
             scores[..at.visible.start].fill(f32::NEG_INFINITY);
             scores[at.visible.end..].fill(f32::NEG_INFINITY);
-            let factor = F::FOLD * self.args.shape.scale;
             let query = at.query + q;
             let old = state.maxima[query];
-            let largest = scale_and_find_largest(simd, scores, factor, old);
+            let largest = scale_and_find_largest(simd, scores, self.factor, old);
             let sum = weights_of_scores(simd, scores, largest);
             let values = &mut state.values[query * self.shape.stride..][..self.shape.stride];
             if largest > old {
@@ -223,6 +213,7 @@ impl Walker<'_> {
             (tiles.values, stride),
             values,
         );
+        Q
     }
 }
 
@@ -252,7 +243,9 @@ fn scores<S: Simd, const Q: usize>(simd: S, queries: &[f32], keys: &[f32], out: 
         let mut sums = [[simd.splat(0.0); TILE_VECTORS]; Q];
         for dimension in 0..head_dim {
             for (q, sums) in sums.iter_mut().enumerate() {
-                let query = simd.splat(queries[q * head_dim + dimension]);
+                // SAFETY: there are `Q * head_dim` numbers.
+                let query = unsafe { *queries.as_ptr().add(q * head_dim + dimension) };
+                let query = simd.splat(query);
                 for (v, sum) in sums.iter_mut().enumerate() {
                     let index = dimension * TILE + lane + v * S::LANES;
                     // SAFETY: the tile has `head_dim * TILE` keys by the assertion, and TILE is a
@@ -359,7 +352,9 @@ fn sum_lanes<S: Simd, const Q: usize, const V: usize>(
             *value = unsafe { simd.load(values.as_ptr().add(index)) };
         }
         for (q, sums) in sums.iter_mut().enumerate() {
-            let weight = simd.splat(weights[q * TILE + position]);
+            // SAFETY: there are `Q * TILE` weights, and positions are below TILE, by the
+            // assertions.
+            let weight = simd.splat(unsafe { *weights.as_ptr().add(q * TILE + position) });
             for (v, sum) in sums.iter_mut().enumerate() {
                 *sum = simd.multiply_add(weight, value[v], *sum);
             }
