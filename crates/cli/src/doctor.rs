@@ -40,7 +40,12 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<ExitCode, String> {
         println!("  none found; looked in {:?}", locator.directories());
     }
     for name in names {
-        match judge(&name) {
+        let verdict = judge(&name).and_then(|verdict| match &args.model {
+            // Reading every file takes a while, so only for a model that was asked for.
+            Some(_) => Ok(format!("{verdict}; {}", verify(&locator, &name)?)),
+            None => Ok(verdict),
+        });
+        match verdict {
             Ok(verdict) => println!("  {name}: {verdict}"),
             Err(reason) => {
                 // A known model without weights on this machine is normal, unless it was asked for.
@@ -58,6 +63,18 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<ExitCode, String> {
 
 fn memory(bytes: Option<u64>) -> String {
     bytes.map_or_else(|| "unknown".to_owned(), format_bytes)
+}
+
+/// Compares the files with the digests of the manifest.
+fn verify(locator: &ModelLocator, name: &str) -> Result<&'static str, String> {
+    let located = locator.locate(name).map_err(|error| error.to_string())?;
+    match located
+        .verify_digests(&|_| {})
+        .map_err(|error| error.to_string())?
+    {
+        true => Ok("all files match the manifest's digests"),
+        false => Ok("no digests are known to compare the files with"),
+    }
 }
 
 /// Whether the model would load with default settings; the error says why not.

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant, SystemTime};
 use backstop_engine::{EngineHandle, EngineThread, Lifecycle, LifecycleState};
 use backstop_server::{KeySet, ServedModel, Server, ServerConfig};
 use backstop_text::chat_format;
+use backstop_weights::Canary;
 use tokio::net::TcpListener;
 
-use crate::args::{ModelArgs, ServeArgs};
+use crate::args::{KvCacheDtype, ModelArgs, ServeArgs};
 use crate::load::{self, ModelText, OpenModel};
 use crate::warm_up::warm_up;
 use crate::{EXIT_ENGINE_FAILED, settings};
@@ -81,10 +82,7 @@ async fn bring_up(
     max_waiting: u32,
     server: &Server,
 ) -> Result<EngineThread, String> {
-    let canary = open
-        .manifest
-        .as_ref()
-        .and_then(|manifest| manifest.canary.clone());
+    let canary = comparable_canary(&args, &open);
     let prompt = open.warm_up_prompt()?;
     let identity = ModelIdentity::of(&open);
     let lifecycle = server.lifecycle().clone();
@@ -96,6 +94,23 @@ async fn bring_up(
     warm_up(&running.engine, canary.as_ref(), &prompt).await?;
     server.install(identity.served(running.engine, running.max_model_len)?);
     Ok(running.thread)
+}
+
+/// The recorded answer, unless the settings change what the model computes.
+fn comparable_canary(args: &ModelArgs, open: &OpenModel) -> Option<Canary> {
+    let canary = open
+        .manifest
+        .as_ref()
+        .and_then(|manifest| manifest.canary.clone())?;
+    let changed = if args.hf_overrides.is_some() {
+        "--hf-overrides"
+    } else if args.kv_cache_dtype == Some(KvCacheDtype::Fp8) {
+        "--kv-cache-dtype fp8"
+    } else {
+        return Some(canary);
+    };
+    tracing::warn!("{changed} changes the answers: the recorded canary is not compared");
+    None
 }
 
 /// What the server tells of a model and needs for its texts.
