@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::BodyDataStream;
+use axum::body::{Body, BodyDataStream};
 use axum::extract::Request;
 use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_LENGTH, EXPECT};
@@ -51,10 +51,11 @@ pub(crate) async fn read(server: &Server, request: Request) -> Result<BudgetedBo
     result
 }
 
-/// Reads and throws away the body of a request that is answered without it.
-pub(crate) async fn ignore(request: Request) {
+/// The same request, its body read and thrown away, for what is answered without it.
+pub(crate) async fn without(request: Request) -> Request {
     let (head, body) = request.into_parts();
     discard(&head.headers, body.into_data_stream()).await;
+    Request::from_parts(head, Body::empty())
 }
 
 async fn collect(
@@ -111,7 +112,6 @@ async fn discard(headers: &HeaderMap, mut stream: BodyDataStream) {
 
 #[cfg(test)]
 mod tests {
-    use axum::body::Body;
     use backstop_engine::Lifecycle;
 
     use super::*;

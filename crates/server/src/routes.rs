@@ -49,6 +49,9 @@ const ACCESS: [(&str, Access); 9] = [
     ("/v1/completions", Access::Ready),
 ];
 
+/// Routes whose handlers read the body. Of every other request it is thrown away beforehand.
+const WITH_BODY: [&str; 2] = ["/v1/chat/completions", "/v1/completions"];
+
 /// A path's name for metrics, of which there are finitely many, and its access.
 fn route(path: &str) -> (&'static str, Access) {
     let known = ACCESS.into_iter().find(|(known, _)| *known == path);
@@ -73,7 +76,7 @@ impl Server {
             .route("/version", get(probes::version))
             .route("/metrics", get(probes::metrics))
             .route("/", get(probes::root))
-            .fallback(async |request| refuse(request, ApiError::route_not_found()).await)
+            .fallback(async || ErrorReply(ApiError::route_not_found()))
             .method_not_allowed_fallback(async |request| {
                 refuse(request, ApiError::method_not_allowed()).await
             })
@@ -89,13 +92,19 @@ async fn envelope(State(server): State<Server>, request: Request, next: Next) ->
     let (label, access) = route(request.uri().path());
     let mut response = match check_access(&server, access, label, request.headers()) {
         Err(error) => refuse(request, error).await.into_response(),
-        Ok(()) => match AssertUnwindSafe(next.run(request)).catch_unwind().await {
-            Ok(response) => response,
-            Err(_) => {
-                tracing::error!(route = label, request_id = ?id, "a request handler panicked");
-                ErrorReply(ApiError::internal()).into_response()
+        Ok(()) => {
+            let request = match WITH_BODY.contains(&label) {
+                true => request,
+                false => body::without(request).await,
+            };
+            match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+                Ok(response) => response,
+                Err(_) => {
+                    tracing::error!(route = label, request_id = ?id, "a request handler panicked");
+                    ErrorReply(ApiError::internal()).into_response()
+                }
             }
-        },
+        }
     };
     let status = response.status().as_u16();
     server.metrics().responded(label, status);
@@ -112,7 +121,7 @@ async fn envelope(State(server): State<Server>, request: Request, next: Next) ->
 
 /// Answers a request whose body nobody reads.
 async fn refuse(request: Request, error: ApiError) -> ErrorReply {
-    body::ignore(request).await;
+    body::without(request).await;
     ErrorReply(error)
 }
 
