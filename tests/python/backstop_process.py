@@ -13,7 +13,7 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-BINARY = Path(os.environ.get("BACKSTOP_BINARY", REPOSITORY / "target/debug/backstop"))
+BINARY = Path(os.environ.get("BACKSTOP_BINARY", REPOSITORY / "target/debug/backstop")).resolve()
 MODEL = os.environ.get("BACKSTOP_TEST_MODEL", "demo")
 START_TIMEOUT_S = 120
 STOP_TIMEOUT_S = 60

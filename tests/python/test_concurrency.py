@@ -84,7 +84,7 @@ async def serial_and_concurrent(base_url: str) -> tuple[list, list]:
         pytest.param([], id="defaults"),
         # Room for a few sequences only, small steps and no cache: preemptions and odd chunks.
         pytest.param(
-            ["--kv-cache-memory", "5MiB", "--max-model-len", "1024", "--max-num-batched-tokens", "67", "--no-enable-prefix-caching"],
+            ["--kv-cache-memory", "2MiB", "--block-size", "4", "--max-model-len", "1024", "--max-num-batched-tokens", "67", "--no-enable-prefix-caching"],
             id="cramped",
         ),
     ],

@@ -159,7 +159,7 @@ def test_errors_that_need_no_body_leave_the_connection_usable(server: BackstopPr
     # A gateway keeps its connections; one that dies behind an answer costs it the next request.
     with httpx.Client(base_url=server.root, timeout=30) as client:
         for size in (0, 100, 5_000, 200_000, 2_000_000):
-            for path, status in [("/nothing", 404), ("/v1/models", 405)]:
+            for path, status in [("/nothing", 404), ("/v1/models", 405), ("/ping", 200)]:
                 for _ in range(10):
                     assert client.post(path, content=b"x" * size).status_code == status
                     assert client.get("/health").status_code == 200
