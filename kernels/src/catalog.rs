@@ -1,6 +1,9 @@
 //! All operations with their cases: one list for the property test, the benchmark, the comparison
 //! of other devices with the references, and the documentation.
 
+#[cfg(test)]
+mod properties;
+
 use crate::element::Element;
 use crate::features::InstructionSet;
 use crate::ops;

@@ -8,6 +8,8 @@
 
 mod activation;
 pub(crate) mod kv_cache;
+#[cfg(test)]
+mod tests;
 pub(crate) mod weights;
 
 use std::sync::Arc;

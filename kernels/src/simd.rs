@@ -10,6 +10,7 @@ mod portable;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+use crate::element::F8_MAX;
 use crate::features::InstructionSet;
 
 /// `load_f8` yields the value divided by this, which saves a multiplication for each vector.
@@ -44,6 +45,8 @@ pub(crate) trait Simd: Copy {
     /// The largest lane; unspecified if one is NaN.
     fn largest(self, value: Self::Vector) -> f32;
 
+    /// NaN in the lanes whose magnitude exceeds `limit`.
+    fn invalidate_beyond(self, value: Self::Vector, limit: f32) -> Self::Vector;
     /// Asks for a cache line, which need not exist.
     #[inline(always)]
     fn prefetch(self, _line: *const u8) {}
@@ -56,7 +59,7 @@ pub(crate) trait Simd: Copy {
     /// # Safety
     /// As `load`.
     unsafe fn load_bf16(self, pointer: *const u16) -> Self::Vector;
-    /// E4M3 numbers divided by `F8_FOLD`. NaN is not recognised.
+    /// E4M3 numbers divided by `F8_FOLD`; NaN is loaded as 480 would be.
     ///
     /// # Safety
     /// As `load`.
@@ -103,8 +106,10 @@ fn padded<T: Copy + Default>(numbers: &[T]) -> [T; LANES_MAX] {
 pub(crate) struct AsF32;
 /// [`Element::BF16`](crate::Element::BF16).
 pub(crate) struct AsBf16;
-/// [`Element::F8E4M3`](crate::Element::F8E4M3).
+/// [`Element::F8E4M3`](crate::Element::F8E4M3), for weights, which hold no NaN.
 pub(crate) struct AsF8;
+/// [`Element::F8E4M3`](crate::Element::F8E4M3), for computed numbers, among which NaN stays NaN.
+pub(crate) struct AsF8OrNan;
 
 impl Format for AsF32 {
     type Raw = f32;
@@ -136,6 +141,19 @@ impl Format for AsF8 {
     unsafe fn load<S: Simd>(simd: S, pointer: *const u8) -> S::Vector {
         // SAFETY: the caller's promise.
         unsafe { simd.load_f8(pointer) }
+    }
+}
+
+impl Format for AsF8OrNan {
+    type Raw = u8;
+    const FOLD: f32 = F8_FOLD;
+
+    #[inline(always)]
+    unsafe fn load<S: Simd>(simd: S, pointer: *const u8) -> S::Vector {
+        // SAFETY: the caller's promise.
+        let value = unsafe { simd.load_f8(pointer) };
+        // NaN is loaded as if it were the number after the largest.
+        simd.invalidate_beyond(value, F8_MAX / F8_FOLD)
     }
 }
 

@@ -78,7 +78,8 @@ pub struct CpuExperts {
     pub hidden: usize,
     /// Elements of one expert's intermediate activation.
     pub width: usize,
-    /// Number format of both matrices. With FP8, activations are quantised to E4M3 as well.
+    /// Number format of both matrices. With FP8, activations are quantised to E4M3 as well, and
+    /// weights must not be NaN.
     pub element: Element,
     /// `[experts, 2 * width, hidden]`, gate rows before up rows.
     pub gate_up: AlignedBytes,

@@ -390,13 +390,25 @@ impl Program for CombineRows<'_> {
     }
 }
 
-struct ExpertsCase {
+pub(crate) struct ExpertsCase {
     input: Vec<f32>,
     routing: Routing,
     experts: CpuExperts,
 }
 
 impl ExpertsCase {
+    /// Experts, experts per token, hidden size, width and number of tokens.
+    pub(crate) fn random(
+        [num_experts, top_k, hidden, width, tokens]: [usize; 5],
+        element: Element,
+    ) -> Self {
+        Self {
+            input: random_values(1, tokens * hidden, 1.0),
+            routing: random_routing(tokens, top_k, num_experts),
+            experts: CpuExperts::random(4, [num_experts, hidden, width], element),
+        }
+    }
+
     fn run(
         &self,
         tokens: std::ops::Range<usize>,
@@ -463,7 +475,7 @@ pub fn cases() -> Vec<CaseSpec> {
         (5, 2, 19, 7, 9),
         (4, 4, 32, 16, 0),
         (3, 2, 96, 50, 40),
-        (16, 8, 2048, 768, 5),
+        (9, 4, 2048, 768, 3),
     ];
     let large = [
         (128, 8, 2048, 768, 1),
@@ -477,11 +489,8 @@ pub fn cases() -> Vec<CaseSpec> {
                 "{element:?} {top_k} of {num_experts}, hidden {hidden}, width {width}, \
                  {tokens} tokens"
             );
-            let case = CaseSpec::new(label, move || ExpertsCase {
-                input: random_values(1, tokens * hidden, 1.0),
-                routing: random_routing(tokens, top_k, num_experts),
-                experts: CpuExperts::random(4, [num_experts, hidden, width], element),
-            });
+            let shape = [num_experts, top_k, hidden, width, tokens];
+            let case = CaseSpec::new(label, move || ExpertsCase::random(shape, element));
             let only = num_experts == 128;
             cases.push(if only {
                 case.only_for_benchmarks()

@@ -38,12 +38,23 @@ impl<'a> LinearArgs<'a> {
     }
 }
 
-struct LinearCase {
+pub(crate) struct LinearCase {
     input: Vec<f32>,
     weight: CpuMatrix,
 }
 
 impl LinearCase {
+    /// Outputs, inputs and tokens.
+    pub(crate) fn random(
+        (outputs, inputs, tokens): (usize, usize, usize),
+        element: Element,
+    ) -> Self {
+        Self {
+            input: random_values(1, tokens * inputs, 1.0),
+            weight: CpuMatrix::random(2, outputs, inputs, element),
+        }
+    }
+
     fn run(&self, input: &[f32], run: impl FnOnce(&LinearArgs<'_>, &mut [f32])) -> Vec<f32> {
         let tokens = input.len() / self.weight.columns();
         let mut out = vec![0.0; tokens * self.weight.rows()];
@@ -121,10 +132,8 @@ pub fn cases() -> Vec<CaseSpec> {
     for (outputs, inputs, tokens) in ragged.into_iter().chain(real).chain(large) {
         for element in [Element::F32, Element::BF16] {
             let label = format!("{element:?} [{outputs}, {inputs}], {tokens} tokens");
-            let case = CaseSpec::new(label, move || LinearCase {
-                input: random_values(1, tokens * inputs, 1.0),
-                weight: CpuMatrix::random(2, outputs, inputs, element),
-            });
+            let shape = (outputs, inputs, tokens);
+            let case = CaseSpec::new(label, move || LinearCase::random(shape, element));
             let only = large.contains(&(outputs, inputs, tokens));
             cases.push(if only {
                 case.only_for_benchmarks()

@@ -78,6 +78,11 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn invalidate_beyond(self, value: Self::Vector, limit: f32) -> Self::Vector {
+        value.map(|value| if value.abs() > limit { f32::NAN } else { value })
+    }
+
+    #[inline(always)]
     unsafe fn load(self, pointer: *const f32) -> Self::Vector {
         // SAFETY: LANES numbers are readable by contract.
         unsafe { pointer.cast::<[f32; LANES]>().read_unaligned() }

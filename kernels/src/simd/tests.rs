@@ -125,6 +125,15 @@ fn every_f8_and_bf16_is_widened_exactly() {
         for (&byte, wide) in bytes.iter().zip(wide) {
             assert_eq!(wide.to_bits(), decode_f8(byte).to_bits(), "{byte:#x}");
         }
+        let all: Vec<u8> = (0..=255).collect();
+        let wide = dispatch(instructions, Widen::<AsF8OrNan> { raw: &all });
+        for (&byte, wide) in all.iter().zip(wide) {
+            let expected = decode_f8(byte);
+            assert!(
+                wide == expected || wide.is_nan() && expected.is_nan(),
+                "{byte:#x}"
+            );
+        }
         let wide = dispatch(instructions, Widen::<AsBf16> { raw: &words });
         for (&word, wide) in words.iter().zip(wide) {
             assert_eq!(wide.to_bits(), widen_bf16(word).to_bits(), "{word:#x}");

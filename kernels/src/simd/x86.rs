@@ -153,6 +153,16 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn invalidate_beyond(self, value: __m256, limit: f32) -> __m256 {
+        proven!({
+            let magnitude = _mm256_andnot_ps(_mm256_set1_ps(-0.0), value);
+            // All ones are a NaN.
+            let beyond = _mm256_cmp_ps::<_CMP_GT_OQ>(magnitude, _mm256_set1_ps(limit));
+            _mm256_or_ps(value, beyond)
+        })
+    }
+
+    #[inline(always)]
     fn prefetch(self, line: *const u8) {
         proven!(_mm_prefetch::<_MM_HINT_T0>(line.cast()))
     }
@@ -259,6 +269,15 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn largest(self, value: __m512) -> f32 {
         proven!(_mm512_reduce_max_ps(value))
+    }
+
+    #[inline(always)]
+    fn invalidate_beyond(self, value: __m512, limit: f32) -> __m512 {
+        proven!({
+            let limit = _mm512_set1_ps(limit);
+            let beyond = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(_mm512_abs_ps(value), limit);
+            _mm512_mask_mov_ps(value, beyond, _mm512_set1_ps(f32::NAN))
+        })
     }
 
     #[inline(always)]

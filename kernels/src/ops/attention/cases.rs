@@ -284,7 +284,7 @@ impl Paged {
     }
 }
 
-struct AttentionCase(Paged);
+pub(crate) struct AttentionCase(pub(crate) Paged);
 
 impl Case for AttentionCase {
     fn rows(&self) -> usize {

@@ -5,7 +5,9 @@ use std::ops::Range;
 use super::state::{State, StateShape};
 use super::{AttentionArgs, PARTITION, TILE, Task};
 use crate::element::Element;
-use crate::simd::{AsBf16, AsF8, AsF32, Format, Program, Simd, load_slice, store_slice, widen};
+use crate::simd::{
+    AsBf16, AsF8OrNan, AsF32, Format, Program, Simd, load_slice, store_slice, widen,
+};
 
 /// Most queries of one register tile.
 const TILE_QUERIES: usize = 4;
@@ -17,7 +19,7 @@ pub(super) fn value_fold(element: Element) -> f32 {
     match element {
         Element::F32 => AsF32::FOLD,
         Element::BF16 => AsBf16::FOLD,
-        Element::F8E4M3 => AsF8::FOLD,
+        Element::F8E4M3 => AsF8OrNan::FOLD,
     }
 }
 
@@ -56,7 +58,7 @@ impl Program for Walk<'_> {
         match self.args.cache.shape.element {
             Element::F32 => self.run_format::<S, AsF32>(simd),
             Element::BF16 => self.run_format::<S, AsBf16>(simd),
-            Element::F8E4M3 => self.run_format::<S, AsF8>(simd),
+            Element::F8E4M3 => self.run_format::<S, AsF8OrNan>(simd),
         }
     }
 }
