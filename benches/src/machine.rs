@@ -18,10 +18,20 @@ pub fn facts() -> Value {
         "changed_files": output("git", &["status", "--porcelain", "--untracked-files=no"])
             .lines()
             .count(),
+        "benchmark_profile": if cfg!(debug_assertions) { "dev" } else { "release" },
         "compiler": output("rustc", &["--version"]),
         "date": output("date", &["--utc", "+%Y-%m-%dT%H:%M:%SZ"]),
         "command": std::env::args().collect::<Vec<_>>().join(" "),
     })
+}
+
+/// When the file at `path` was written last.
+pub fn modified(path: &Path) -> String {
+    let path = path.to_string_lossy();
+    output(
+        "date",
+        &["--utc", "--reference", &path, "+%Y-%m-%dT%H:%M:%SZ"],
+    )
 }
 
 fn cpu_field(name: &str) -> String {

@@ -28,7 +28,8 @@ fn main() -> io::Result<()> {
         [binary, model, directory] => (binary, model, Some(PathBuf::from(directory))),
         _ => return Err(io::Error::other(USAGE)),
     };
-    let machine = machine::facts();
+    let mut machine = machine::facts();
+    machine["server_built"] = json!(machine::modified(Path::new(binary)));
     let (startup, startup_table) = measure_startup(Path::new(binary), model)?;
 
     let server = ServerProcess::start(Path::new(binary), model, &[])?;
