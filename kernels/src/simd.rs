@@ -188,26 +188,37 @@ fn store_first(out: &mut [f32], all: &[f32; LANES_MAX]) {
     out.copy_from_slice(&all[..out.len()]);
 }
 
-/// Widens stored numbers, without the fold.
+/// Widens `rows` rows of `len` stored numbers, without the fold. Rows follow one another at the
+/// given strides.
 ///
 /// # Safety
-/// `raw` addresses `out.len()` readable numbers.
+/// All rows are readable at `source` and writable at `target`.
 #[inline(always)]
-pub(crate) unsafe fn widen<S: Simd, F: Format>(simd: S, raw: *const F::Raw, out: &mut [f32]) {
-    let len = out.len();
-    let mut at = 0;
-    while at < len {
-        let count = S::LANES.min(len - at);
-        // SAFETY: `count` numbers lie before the end.
-        let vector = unsafe {
-            if count == S::LANES {
-                F::load(simd, raw.add(at))
-            } else {
-                F::load_first(simd, raw.add(at), count)
+pub(crate) unsafe fn widen_rows<S: Simd, F: Format>(
+    simd: S,
+    (mut source, source_stride): (*const F::Raw, usize),
+    (mut target, target_stride): (*mut f32, usize),
+    rows: usize,
+    len: usize,
+) {
+    let whole = len - len % S::LANES;
+    for _ in 0..rows {
+        let mut at = 0;
+        while at < whole {
+            // SAFETY: a whole vector lies before the end of the row.
+            unsafe { simd.store(target.add(at), F::load(simd, source.add(at))) };
+            at += S::LANES;
+        }
+        if at < len {
+            // SAFETY: the rest of the row lies before its end.
+            unsafe {
+                let vector = F::load_first(simd, source.add(at), len - at);
+                let rest = std::slice::from_raw_parts_mut(target.add(at), len - at);
+                store_slice(simd, rest, vector);
             }
-        };
-        store_slice(simd, &mut out[at..at + count], vector);
-        at += count;
+        }
+        source = source.wrapping_add(source_stride);
+        target = target.wrapping_add(target_stride);
     }
 }
 

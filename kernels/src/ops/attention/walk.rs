@@ -6,13 +6,16 @@ use super::state::{State, StateShape};
 use super::{AttentionArgs, PARTITION, TILE, Task};
 use crate::element::Element;
 use crate::simd::{
-    AsBf16, AsF8OrNan, AsF32, Format, Program, Simd, load_slice, store_slice, widen,
+    AsBf16, AsF8OrNan, AsF32, Format, Program, Simd, load_slice, store_slice, widen_rows,
 };
 
 /// Most queries of one register tile.
 const TILE_QUERIES: usize = 4;
 /// Vectors of one register tile, along positions or along a head.
 const TILE_VECTORS: usize = 4;
+
+/// Cache lines that are asked for at once.
+const PREFETCH_LINES: usize = 256;
 
 /// What the sums over values must still be multiplied with.
 pub(super) fn value_fold(element: Element) -> f32 {
@@ -118,30 +121,55 @@ impl Walker<'_> {
         positions: Range<usize>,
         tiles: &mut Tiles<'_>,
     ) {
-        let cache = self.args.cache;
-        let (block_size, head_dim) = (cache.shape.block_size, cache.shape.head_dim);
+        let shape = self.args.cache.shape;
+        let (block_size, head_dim, stride) = (shape.block_size, shape.head_dim, self.shape.stride);
+        assert!(
+            positions.start >= start && positions.end <= start + TILE,
+            "positions of a tile"
+        );
+        assert!(
+            tiles.keys.len() >= head_dim * TILE && tiles.values.len() >= TILE * stride,
+            "tiles"
+        );
         let mut position = positions.start;
         while position < positions.end {
-            let block = self.task.sequence.table[position / block_size];
+            let index = position / block_size;
             let offset = position % block_size;
             let count = (block_size - offset).min(positions.end - position);
-            let memory = cache.shape.keys_start(block, self.task.kv_head);
-            let memory = &cache.bytes[memory..][..2 * cache.shape.half_bytes()];
-            let memory = memory.as_ptr().cast::<F::Raw>();
-            for dimension in 0..head_dim {
-                let index = cache.shape.key_index(offset, dimension);
-                let out = &mut tiles.keys[dimension * TILE + position - start..][..count];
-                // SAFETY: `count` positions from `offset` on lie within the block.
-                unsafe { widen::<S, F>(simd, memory.add(index), out) };
+            if (index + 1) * block_size < self.task.visible.end {
+                self.prefetch(simd, index + 1);
             }
-            for at in 0..count {
-                let index = cache.shape.value_index(offset + at, 0);
-                let row = (position + at - start) * self.shape.stride;
-                let out = &mut tiles.values[row..][..head_dim];
-                // SAFETY: one position's values lie within the block.
-                unsafe { widen::<S, F>(simd, memory.add(index), out) };
+            let block = self.block(index).as_ptr().cast::<F::Raw>();
+            // SAFETY: `count` positions from `offset` on lie within the block, and the same
+            // number from `position - start` on within the tiles.
+            unsafe {
+                let keys = block.add(shape.key_index(offset, 0));
+                let out = tiles.keys.as_mut_ptr().add(position - start);
+                widen_rows::<S, F>(simd, (keys, block_size), (out, TILE), head_dim, count);
+                let values = block.add(shape.value_index(offset, 0));
+                let out = tiles.values.as_mut_ptr().add((position - start) * stride);
+                widen_rows::<S, F>(simd, (values, head_dim), (out, stride), count, head_dim);
             }
             position += count;
+        }
+    }
+
+    /// Keys and values of the sequence's block at `index` of its table.
+    #[inline(always)]
+    fn block(&self, index: usize) -> &[u8] {
+        let cache = self.args.cache;
+        let start = cache
+            .shape
+            .keys_start(self.task.sequence.table[index], self.task.kv_head);
+        &cache.bytes[start..][..2 * cache.shape.half_bytes()]
+    }
+
+    /// Asks for a block that is needed soon. The processor does not foresee it, since blocks lie
+    /// anywhere.
+    #[inline(always)]
+    fn prefetch<S: Simd>(&self, simd: S, index: usize) {
+        for line in self.block(index).chunks(64).take(PREFETCH_LINES) {
+            simd.prefetch(line.as_ptr());
         }
     }
 
