@@ -24,6 +24,11 @@ use crate::parallel::{self, SharedOutput};
 use crate::scratch::with_scratch;
 use crate::simd::{self, Format};
 
+/// Tasks for each thread, so that those that finish early find more to do.
+const TASKS_PER_THREAD: usize = 4;
+/// Multiply-adds that are worth handing to another thread: some ten microseconds.
+const TASK_WORK_MIN: usize = 100_000;
+
 /// A weight matrix `[rows, columns]` in its stored format.
 #[derive(Clone, Copy, Debug)]
 pub struct WeightView<'a> {
@@ -209,7 +214,7 @@ impl<'a> Product<'a> {
     /// The product, spread over threads.
     pub(crate) fn run(&self, instructions: InstructionSet, out: &mut [f32]) {
         self.check(out.len());
-        let rows = rows_per_task(self.weight.rows, self.work());
+        let rows = rows_per_task(self.weight.rows, self.work(), 1);
         let out = SharedOutput::new(out);
         parallel::for_each(self.weight.rows.div_ceil(rows), self.work(), |task| {
             let range = task * rows..((task + 1) * rows).min(self.weight.rows);
@@ -240,11 +245,19 @@ impl<'a> Product<'a> {
     }
 }
 
-/// Weight rows of one task: enough tasks to balance the threads, each a whole number of tiles.
-pub(crate) fn rows_per_task(rows: usize, work: usize) -> usize {
-    let tasks = match parallel::threads_for(work) {
-        1 => 1,
-        threads => threads * 8,
+/// Weight rows of one task when `products` products of `rows` rows each, `work` multiply-adds
+/// in all, run side by side: enough tasks to balance the threads, none too small to be worth
+/// handing over, each a whole number of panels.
+pub(crate) fn rows_per_task(rows: usize, work: usize, products: usize) -> usize {
+    let threads = parallel::threads_for(work);
+    let wanted = if threads == 1 {
+        products
+    } else {
+        threads * TASKS_PER_THREAD
     };
+    let tasks = wanted
+        .min(work / TASK_WORK_MIN)
+        .div_ceil(products.max(1))
+        .max(1);
     rows.div_ceil(tasks).next_multiple_of(block::PANEL_ROWS)
 }

@@ -146,12 +146,13 @@ impl ExpertsArgs<'_> {
         out: &mut [f32],
     ) {
         let used: Vec<usize> = groups.used().collect();
-        let outputs = match stage {
-            Stage::GateUp(_) => 2 * self.experts.width,
-            Stage::Down(_) => self.experts.hidden,
+        let (hidden, width) = (self.experts.hidden, self.experts.width);
+        let (outputs, inputs) = match stage {
+            Stage::GateUp(_) => (2 * width, hidden),
+            Stage::Down(_) => (hidden, width),
         };
-        let work = self.experts.width * self.experts.hidden * groups.tokens.len();
-        let rows = rows_per_task(outputs, work / used.len().max(1));
+        let work = outputs * inputs * groups.tokens.len();
+        let rows = rows_per_task(outputs, work, used.len());
         let tasks_per_expert = outputs.div_ceil(rows);
         let out = SharedOutput::new(out);
         parallel::for_each(used.len() * tasks_per_expert, work, |task| {

@@ -12,6 +12,7 @@
 //! and with sums in a fixed order, so that the instruction set does not matter.
 
 mod logprobs;
+mod nucleus;
 mod select;
 #[cfg(test)]
 mod tests;
@@ -20,15 +21,14 @@ mod weights;
 use backstop_types::{SampledToken, SamplingParams, TokenId};
 
 use crate::features::InstructionSet;
+use nucleus::Nucleus;
 use select::Selector;
 use weights::Weights;
 
 /// Temperatures below this one mean greedy decoding.
 pub const GREEDY_TEMPERATURE_MAX: f32 = 1e-5;
-/// Most likely tokens that are looked at first when only `top_p` truncates, and the factor by
-/// which their number grows until they suffice.
+/// Most likely tokens that are looked at first when only `top_p` truncates.
 const TOP_P_CANDIDATES: usize = 512;
-const TOP_P_GROWTH: usize = 16;
 
 /// Arguments.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +56,7 @@ pub struct SampleScratch {
     counts: Vec<u32>,
     weights: Weights,
     selector: Selector,
+    nucleus: Nucleus,
 }
 
 /// Samples one token. `None` if a logit is NaN or plus infinity, or if none that may be sampled
@@ -182,6 +183,7 @@ fn draw(
         adjusted,
         weights,
         selector,
+        nucleus,
         ..
     } = scratch;
     let params = args.params;
@@ -193,26 +195,21 @@ fn draw(
         params.temperature,
         params.min_p,
     );
-    let limits_count = params.top_k > 0 && (params.top_k as usize) < adjusted.len();
-    if !limits_count && params.top_p >= 1.0 {
-        return weights.draw_from_all(random);
-    }
-    let kept = if limits_count {
+    let top_p = f64::from(params.top_p);
+    if params.top_k > 0 && (params.top_k as usize) < adjusted.len() {
         selector.select(adjusted, params.top_k as usize);
         let total = weights.sum_of(selector.sorted());
-        weights.count_reaching(selector.sorted(), f64::from(params.top_p) * total)
-    } else {
-        let target = f64::from(params.top_p) * weights.total;
-        let mut candidates = TOP_P_CANDIDATES;
-        loop {
-            selector.select(adjusted, candidates);
-            let kept = weights.count_reaching(selector.sorted(), target);
-            // Fewer than asked for: the candidates reach the target.
-            if kept < candidates || candidates >= adjusted.len() {
-                break kept;
-            }
-            candidates *= TOP_P_GROWTH;
-        }
-    };
-    weights.draw_from(selector.keep(kept), random)
+        let kept = weights.count_reaching(selector.sorted(), top_p * total);
+        return weights.draw_from(selector.keep(kept.unwrap_or(usize::MAX)), random);
+    }
+    if params.top_p >= 1.0 {
+        return weights.draw_from_all(random);
+    }
+    let target = top_p * weights.total;
+    selector.select(adjusted, TOP_P_CANDIDATES);
+    if let Some(kept) = weights.count_reaching(selector.sorted(), target) {
+        return weights.draw_from(selector.keep(kept), random);
+    }
+    let kept = nucleus.find(weights.all(), target);
+    weights.draw_from(kept, random)
 }

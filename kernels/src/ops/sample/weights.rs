@@ -88,24 +88,32 @@ impl Weights {
             .sum()
     }
 
-    /// How many of `tokens`, from the first on, it takes for their sum to reach `target`; at
-    /// least 1, and never one without weight.
+    /// Of every token.
+    pub(super) fn all(&self) -> &[f32] {
+        &self.of_token
+    }
+
+    /// How many of `tokens`, from the first on, it takes for their sum to reach `target`: at
+    /// least 1, and never one without weight. `None` if all of them do not.
     pub(super) fn count_reaching(
         &self,
         tokens: impl Iterator<Item = TokenId>,
         target: f64,
-    ) -> usize {
+    ) -> Option<usize> {
         let mut sum = 0.0;
         let mut count = 0;
         for token in tokens {
             let weight = self.of_token[token as usize];
-            if weight == 0.0 || (count > 0 && sum >= target) {
+            if weight == 0.0 {
                 break;
             }
             sum += f64::from(weight);
             count += 1;
+            if sum >= target {
+                return Some(count);
+            }
         }
-        count
+        None
     }
 
     /// The draw from all tokens: first the block, then the token within it.
