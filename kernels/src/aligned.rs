@@ -14,7 +14,10 @@ const ALIGNMENT: usize = 64;
 /// A fixed-length, 64-byte-aligned byte buffer; zeroed when made. Large ones cost no memory until
 /// they are written, since the zeroes come from the operating system.
 pub struct AlignedBytes {
+    /// First byte of the buffer, within the allocation.
     pointer: NonNull<u8>,
+    /// First byte of the allocation.
+    allocation: NonNull<u8>,
     len: usize,
 }
 
@@ -28,11 +31,19 @@ impl AlignedBytes {
     pub fn zeroed(len: usize) -> Self {
         let layout = Self::layout(len);
         // SAFETY: the layout's size is at least ALIGNMENT, thus not zero.
-        let pointer = unsafe { alloc_zeroed(layout) };
-        let Some(pointer) = NonNull::new(pointer) else {
+        let allocation = unsafe { alloc_zeroed(layout) };
+        let Some(allocation) = NonNull::new(allocation) else {
             handle_alloc_error(layout)
         };
-        Self { pointer, len }
+        let offset = allocation.as_ptr().align_offset(ALIGNMENT);
+        assert!(offset < ALIGNMENT, "a byte pointer can always be aligned");
+        // SAFETY: the layout has ALIGNMENT bytes more than `len`, and the offset is smaller.
+        let pointer = unsafe { allocation.add(offset) };
+        Self {
+            pointer,
+            allocation,
+            len,
+        }
     }
 
     /// A copy of `bytes`.
@@ -104,8 +115,12 @@ impl AlignedBytes {
         unsafe { std::slice::from_raw_parts_mut(self.pointer.as_ptr().cast(), self.len / 2) }
     }
 
+    /// Room for `len` bytes from an aligned address on. The allocation itself asks for no
+    /// alignment: for an aligned one the standard library writes the zeroes itself, which would
+    /// cost the time and the memory that untouched pages save.
     fn layout(len: usize) -> Layout {
-        let Ok(layout) = Layout::from_size_align(len.max(ALIGNMENT), ALIGNMENT) else {
+        let size = len.checked_add(ALIGNMENT);
+        let Some(Ok(layout)) = size.map(|size| Layout::from_size_align(size, 1)) else {
             panic!("a buffer of {len} bytes cannot be addressed");
         };
         layout
@@ -115,7 +130,7 @@ impl AlignedBytes {
 impl Drop for AlignedBytes {
     fn drop(&mut self) {
         // SAFETY: allocated in `zeroed` with the same layout, and freed only here.
-        unsafe { dealloc(self.pointer.as_ptr(), Self::layout(self.len)) }
+        unsafe { dealloc(self.allocation.as_ptr(), Self::layout(self.len)) }
     }
 }
 
