@@ -30,8 +30,8 @@ def start() -> Iterator[Callable[..., BackstopProcess]]:
     """Starts servers that end with the test; those still running then must end cleanly."""
     processes: list[BackstopProcess] = []
 
-    def start_one(*arguments: str) -> BackstopProcess:
-        processes.append(BackstopProcess(*arguments))
+    def start_one(*arguments: str, **options: str) -> BackstopProcess:
+        processes.append(BackstopProcess(*arguments, **options))
         return processes[-1]
 
     try:

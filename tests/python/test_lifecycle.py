@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import pytest
@@ -12,15 +13,17 @@ from openai import RateLimitError
 
 from backstop_process import BackstopProcess
 from conftest import sdk
+from large_checkpoint import write_large_checkpoint
 from requests_made import chat, collect, completion
 
 LONG = {"ignore_eos": True}
 
 
 def test_while_loading_everything_is_a_503_that_says_when_to_come_back(
-    start: Callable[..., BackstopProcess],
+    start: Callable[..., BackstopProcess], tmp_path: Path
 ) -> None:
-    server = start("--num-threads", "1")
+    # The demo model itself is loaded before a client can ask.
+    server = start("--served-model-name", "demo", model=str(write_large_checkpoint(tmp_path)))
     seen: dict[str, list[httpx.Response]] = {"/ready": [], "/health": [], "/v1/models": [], "/v1/chat/completions": []}
     with httpx.Client(base_url=server.root, timeout=10) as client:
         deadline = time.monotonic() + 60
