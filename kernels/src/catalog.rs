@@ -4,6 +4,9 @@
 #[cfg(test)]
 mod properties;
 
+use std::sync::Arc;
+
+use crate::cuda::{Device, DeviceError};
 use crate::element::Element;
 use crate::features::InstructionSet;
 use crate::ops;
@@ -121,6 +124,27 @@ pub trait Case: Send + Sync {
 
     /// What the operation costs.
     fn cost(&self) -> Cost;
+
+    /// The same on a device; `None` if the device does not support the case's number format.
+    fn device<'a>(&'a self, device: &'a Arc<dyn Device>) -> Option<DeviceResult<'a>> {
+        let _ = device;
+        None
+    }
+}
+
+/// A case set up on a device, or why that failed.
+pub type DeviceResult<'a> = Result<DeviceRun<'a>, DeviceError>;
+
+/// A case that has been set up on a device, with poisoned outputs.
+pub struct DeviceRun<'a> {
+    /// Queues the operation on the main stream. The benchmark calls it again and again.
+    pub launch: Box<dyn Fn() -> Result<(), DeviceError> + 'a>,
+    /// The output, row after row; waits for the work.
+    pub read: Box<dyn Fn() -> Result<Vec<f32>, DeviceError> + 'a>,
+    /// The reference, computed from inputs rounded as the device stores them.
+    pub expected: Box<dyn Fn() -> Vec<f32> + 'a>,
+    /// How far an output may be from the reference.
+    pub tolerance: Tolerance,
 }
 
 /// Work and memory traffic of one run.

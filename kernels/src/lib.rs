@@ -21,6 +21,7 @@ pub mod backend;
 mod batch;
 pub mod catalog;
 mod cpu;
+pub mod cuda;
 mod element;
 mod features;
 mod gemm;

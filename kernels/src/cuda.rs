@@ -1,0 +1,13 @@
+//! The engine's side of the CUDA kernels in `kernels/cuda`.
+#![expect(
+    unsafe_code,
+    reason = "device memory and launches are outside the compiler's view"
+)]
+
+pub mod buffer;
+pub mod device;
+
+pub use buffer::{DeviceBuffer, Plain, PoisonedBuffer};
+pub use device::{
+    Device, DeviceError, DeviceFacts, DevicePointer, Event, Graph, Grid, KernelArgs, Stream,
+};
