@@ -6,6 +6,9 @@
 
 pub mod buffer;
 pub mod device;
+pub mod group;
+pub mod layout;
+pub mod pack;
 
 pub use buffer::{DeviceBuffer, Plain, PoisonedBuffer};
 pub use device::{
