@@ -5,12 +5,16 @@
 )]
 
 pub mod buffer;
+#[cfg(feature = "cuda")]
+pub mod cubins;
 pub mod device;
 pub mod group;
 pub mod layout;
 pub mod pack;
+pub mod nvidia;
 
 pub use buffer::{DeviceBuffer, Plain, PoisonedBuffer};
 pub use device::{
     Device, DeviceError, DeviceFacts, DevicePointer, Event, Graph, Grid, KernelArgs, Stream,
 };
+pub use nvidia::{NoCuda, open_nvidia};
