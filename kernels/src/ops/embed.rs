@@ -1,7 +1,13 @@
 //! Rows of the embedding table for the batch's tokens.
 
-use crate::catalog::{Case, CaseSpec, Cost, Tolerance, random_indices};
+#[expect(unsafe_code, reason = "launches are outside the compiler's view")]
+pub mod cuda;
+
+use std::sync::Arc;
+
+use crate::catalog::{Case, CaseSpec, Cost, DeviceResult, Tolerance, random_indices};
 use crate::cpu::CpuMatrix;
+use crate::cuda::Device;
 use crate::element::Element;
 use crate::element::widen_bf16;
 use crate::features::InstructionSet;
@@ -150,6 +156,10 @@ impl Case for EmbedCase {
             multiply_adds: 0,
             bytes,
         }
+    }
+
+    fn device<'a>(&'a self, device: &'a Arc<dyn Device>) -> Option<DeviceResult<'a>> {
+        cuda::device(self, device)
     }
 }
 

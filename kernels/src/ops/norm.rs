@@ -1,7 +1,13 @@
 //! Normalisation over the last dimension, alone or fused with the residual additions before it.
 
+#[expect(unsafe_code, reason = "launches are outside the compiler's view")]
+pub mod cuda;
+
+use std::sync::Arc;
+
 use crate::backend::Norm;
-use crate::catalog::{Case, CaseSpec, Cost, Tolerance, random_values};
+use crate::catalog::{Case, CaseSpec, Cost, DeviceResult, Tolerance, random_values};
+use crate::cuda::Device;
 use crate::element::Element;
 use crate::features::InstructionSet;
 use crate::ops::add_scaled::add_assign;
@@ -235,6 +241,10 @@ impl Case for NormCase {
             multiply_adds: self.hidden.len() * 2,
             bytes: 0,
         }
+    }
+
+    fn device<'a>(&'a self, device: &'a Arc<dyn Device>) -> Option<DeviceResult<'a>> {
+        Some(cuda::device(self, device))
     }
 }
 

@@ -1,8 +1,14 @@
 //! Choice of experts: logits, scores, the best few.
 
+#[expect(unsafe_code, reason = "launches are outside the compiler's view")]
+pub mod cuda;
+
+use std::sync::Arc;
+
 use crate::backend::{RouterRule, RouterScoring};
-use crate::catalog::{Case, CaseSpec, Cost, Tolerance, random_values};
+use crate::catalog::{Case, CaseSpec, Cost, DeviceResult, Tolerance, random_values};
 use crate::cpu::CpuMatrix;
+use crate::cuda::Device;
 use crate::element::Element;
 use crate::features::InstructionSet;
 use crate::gemm::{InputRows, Product, WeightView};
@@ -28,6 +34,19 @@ pub struct Routing {
     pub experts: Vec<u32>,
     /// Their weights.
     pub weights: Vec<f32>,
+}
+
+impl Routing {
+    /// Experts, then weights, of each token.
+    fn side_by_side(&self) -> Vec<f32> {
+        let experts = self.experts.chunks(self.top_k);
+        let rows = experts.zip(self.weights.chunks(self.top_k));
+        rows.flat_map(|(experts, weights)| {
+            let experts = experts.iter().map(|&expert| expert as f32);
+            experts.chain(weights.iter().copied())
+        })
+        .collect()
+    }
 }
 
 impl RouterArgs<'_> {
@@ -113,22 +132,31 @@ struct RouterCase {
 }
 
 impl RouterCase {
-    /// Experts, then weights, of each token.
-    fn run(&self, input: &[f32], run: impl FnOnce(&RouterArgs<'_>) -> Routing) -> Vec<f32> {
-        let routing = run(&RouterArgs {
+    fn args<'a>(&'a self, input: &'a [f32]) -> RouterArgs<'a> {
+        RouterArgs {
             input,
             gate: self.gate.view(),
             rule: self.rule,
-        });
-        let experts = routing.experts.chunks(routing.top_k);
-        let rows = experts.zip(routing.weights.chunks(routing.top_k));
-        rows.flat_map(|(experts, weights)| {
-            experts
-                .iter()
-                .map(|&expert| expert as f32)
-                .chain(weights.iter().copied())
-        })
-        .collect()
+        }
+    }
+
+    /// Logits of all tokens.
+    fn logits(&self) -> Vec<f32> {
+        let args = self.args(&self.input);
+        let product = args.product();
+        let mut logits = vec![0.0; product.input.len() * self.gate.rows()];
+        product.reference(&mut logits);
+        logits
+    }
+
+    /// The choice from logits of all tokens.
+    fn choose(&self, logits: &[f32]) -> Routing {
+        self.args(&self.input).choose(logits)
+    }
+
+    /// Experts, then weights, of each token.
+    fn run(&self, input: &[f32], run: impl FnOnce(&RouterArgs<'_>) -> Routing) -> Vec<f32> {
+        run(&self.args(input)).side_by_side()
     }
 }
 
@@ -162,6 +190,10 @@ impl Case for RouterCase {
             multiply_adds: weights * self.rows(),
             bytes,
         }
+    }
+
+    fn device<'a>(&'a self, device: &'a Arc<dyn Device>) -> Option<DeviceResult<'a>> {
+        Some(cuda::device(self, device))
     }
 }
 
