@@ -33,6 +33,8 @@ mod cubins {
         source: PathBuf,
         digest: String,
         cubin: PathBuf,
+        /// The repository has the cubin of these sources.
+        committed: bool,
     }
 
     pub(crate) fn choose() -> Result<(), String> {
@@ -49,7 +51,8 @@ mod cubins {
         let mut stale = Vec::new();
         for unit in &mut units {
             let fresh = committed.get(&unit.name) == Some(&unit.digest);
-            if !fresh || !unit.cubin.exists() {
+            unit.committed = fresh && unit.cubin.exists();
+            if !unit.committed {
                 stale.push(unit);
             }
         }
@@ -71,6 +74,7 @@ mod cubins {
                 cubin: cuda.join("cubins").join(format!("{name}.cubin")),
                 name: name.into_owned(),
                 source,
+                committed: false,
             });
         }
         units.sort_by(|a, b| a.name.cmp(&b.name));
@@ -225,8 +229,12 @@ mod cubins {
     /// Rust text of the list of all cubins, each where its tables can be read in place.
     fn table(units: &[Unit]) -> String {
         let rows = units.iter().map(|unit| {
-            let (name, path) = (&unit.name, unit.cubin.display().to_string());
-            format!("Cubin {{ name: {name:?}, image: &Aligned(*include_bytes!({path:?})).0 }},\n")
+            let (name, committed) = (&unit.name, unit.committed);
+            let path = unit.cubin.display().to_string();
+            format!(
+                "Cubin {{ name: {name:?}, committed: {committed}, \
+                 image: &Aligned(*include_bytes!({path:?})).0 }},\n"
+            )
         });
         let rows: String = rows.collect();
         if rows.is_empty() {
