@@ -4,14 +4,17 @@
     reason = "device memory and launches are outside the compiler's view"
 )]
 
+pub mod batch;
 pub mod buffer;
 #[cfg(feature = "cuda")]
 pub mod cubins;
 pub mod device;
 pub mod group;
 pub mod layout;
-pub mod pack;
 pub mod nvidia;
+pub mod pack;
+pub mod repack;
+pub mod synthetic;
 
 pub use buffer::{DeviceBuffer, Plain, PoisonedBuffer};
 pub use device::{

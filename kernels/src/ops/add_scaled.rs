@@ -1,6 +1,12 @@
 //! `(a + b) * scale`.
 
-use crate::catalog::{Case, CaseSpec, Cost, Tolerance, random_values};
+#[expect(unsafe_code, reason = "launches are outside the compiler's view")]
+pub mod cuda;
+
+use std::sync::Arc;
+
+use crate::catalog::{Case, CaseSpec, Cost, DeviceResult, Tolerance, random_values};
+use crate::cuda::Device;
 use crate::features::InstructionSet;
 use crate::parallel;
 use crate::simd::{self, Program, Simd};
@@ -148,6 +154,10 @@ impl Case for AddScaledCase {
             multiply_adds: self.a.len(),
             bytes: 0,
         }
+    }
+
+    fn device<'a>(&'a self, device: &'a Arc<dyn Device>) -> Option<DeviceResult<'a>> {
+        Some(cuda::device(self, device))
     }
 }
 
