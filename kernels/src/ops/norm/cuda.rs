@@ -67,10 +67,10 @@ impl AddNorm {
         }
         let kernel = match self.columns {
             0 => panic!("a norm has at least one column"),
-            ..=2048 => "norm_2048",
-            ..=4096 => "norm_4096",
-            ..=8192 => "norm_8192",
-            ..=COLUMNS_MAX => "norm_16384",
+            1..=2048 => "norm_2048",
+            2049..=4096 => "norm_4096",
+            4097..=8192 => "norm_8192",
+            8193..=COLUMNS_MAX => "norm_16384",
             columns => panic!("a norm has at most {COLUMNS_MAX} columns, not {columns}"),
         };
         let (centred, epsilon) = match self.norm {

@@ -77,9 +77,9 @@ impl Choose {
             return Ok(());
         }
         let kernel = match self.num_experts {
-            ..=128 => "router_128",
-            ..=512 => "router_512",
-            ..=EXPERTS_MAX => "router_1024",
+            0..=128 => "router_128",
+            129..=512 => "router_512",
+            513..=EXPERTS_MAX => "router_1024",
             experts => panic!("a router has at most {EXPERTS_MAX} experts, not {experts}"),
         };
         let args = RouterArgs {
