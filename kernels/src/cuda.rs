@@ -4,17 +4,14 @@
     reason = "device memory and launches are outside the compiler's view"
 )]
 
-pub mod batch;
 pub mod buffer;
 #[cfg(feature = "cuda")]
 pub mod cubins;
 pub mod device;
 pub mod group;
 pub mod layout;
-pub mod nvidia;
 pub mod pack;
-pub mod repack;
-pub mod synthetic;
+pub mod nvidia;
 
 pub use buffer::{DeviceBuffer, Plain, PoisonedBuffer};
 pub use device::{
