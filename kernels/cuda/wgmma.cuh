@@ -20,8 +20,13 @@ DEVICE uint64_t panel_descriptor(const void* panel, int step) {
 }
 
 // Which kind of numbers.
-struct E4m3 {};
-struct Bf16 {};
+struct E4m3 {
+    // Products are multiplied by a scale for each row of either factor.
+    static constexpr bool SCALED = true;
+};
+struct Bf16 {
+    static constexpr bool SCALED = false;
+};
 
 #ifdef __CUDACC__
 

@@ -164,6 +164,9 @@ impl Tolerance {
     /// No difference at all.
     pub const EXACT: Self = Self(0.0);
 
+    /// For results that are rounded to BF16, which keeps 8 bits.
+    pub const BF16: Self = Self(1.0 / 256.0);
+
     /// For sums of products with weights of this format. BF16 is widened exactly, so that only
     /// the order of f32 additions matters; with FP8, the quantised intermediate activation may
     /// fall to either side of a rounding boundary.

@@ -4,17 +4,29 @@
     reason = "device memory and launches are outside the compiler's view"
 )]
 
+pub mod activation;
+pub mod arena;
+pub mod batch;
 pub mod buffer;
+pub(crate) mod check;
 #[cfg(feature = "cuda")]
 pub mod cubins;
 pub mod device;
 pub mod group;
+pub mod kv_cache;
 pub mod layout;
-pub mod pack;
 pub mod nvidia;
+pub mod pack;
+pub mod planning;
+pub mod product;
+pub mod repack;
+pub mod synthetic;
+pub mod weights;
 
 pub use buffer::{DeviceBuffer, Plain, PoisonedBuffer};
 pub use device::{
     Device, DeviceError, DeviceFacts, DevicePointer, Event, Graph, Grid, KernelArgs, Stream,
 };
+pub use kv_cache::CudaKvCache;
 pub use nvidia::{NoCuda, open_nvidia};
+pub use weights::{CudaWeights, ExpertsMemory};

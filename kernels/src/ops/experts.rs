@@ -5,8 +5,15 @@
     reason = "tasks write disjoint parts of the intermediate activations"
 )]
 
-use crate::catalog::{Case, CaseSpec, Cost, Tolerance, random_indices, random_values};
+pub(crate) mod cuda;
+
+use std::sync::Arc;
+
+use crate::catalog::{
+    Case, CaseSpec, Cost, DeviceResult, Tolerance, random_indices, random_values,
+};
 use crate::cpu::weights::CpuExperts;
+use crate::cuda::Device;
 use crate::element::{Element, F8_MAX, round_f8};
 use crate::features::InstructionSet;
 use crate::gemm::{InputRows, Product, rows_per_task};
@@ -466,6 +473,10 @@ impl Case for ExpertsCase {
             multiply_adds: weights * self.routing.experts.len(),
             bytes: weights * used.len() * self.experts.element.bytes(),
         }
+    }
+
+    fn device<'a>(&'a self, device: &'a Arc<dyn Device>) -> Option<DeviceResult<'a>> {
+        cuda::device(self, device)
     }
 }
 

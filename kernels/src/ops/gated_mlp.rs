@@ -1,7 +1,12 @@
 //! The gated feed-forward block `down(silu(gate(x)) * up(x))` (Shazeer 2020).
 
-use crate::catalog::{Case, CaseSpec, Cost, Tolerance, random_values};
+pub(crate) mod cuda;
+
+use std::sync::Arc;
+
+use crate::catalog::{Case, CaseSpec, Cost, DeviceResult, Tolerance, random_values};
 use crate::cpu::CpuMatrix;
+use crate::cuda::Device;
 use crate::element::Element;
 use crate::features::InstructionSet;
 use crate::gemm::WeightView;
@@ -171,6 +176,10 @@ impl Case for GatedMlpCase {
             multiply_adds: weights * self.rows(),
             bytes,
         }
+    }
+
+    fn device<'a>(&'a self, device: &'a Arc<dyn Device>) -> Option<DeviceResult<'a>> {
+        cuda::device(self, device)
     }
 }
 

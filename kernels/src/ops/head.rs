@@ -1,7 +1,14 @@
 //! Logits of the rows that the batch samples.
 
-use crate::catalog::{Case, CaseSpec, Cost, Tolerance, random_indices, random_values};
+pub(crate) mod cuda;
+
+use std::sync::Arc;
+
+use crate::catalog::{
+    Case, CaseSpec, Cost, DeviceResult, Tolerance, random_indices, random_values,
+};
 use crate::cpu::CpuMatrix;
+use crate::cuda::Device;
 use crate::element::Element;
 use crate::features::InstructionSet;
 use crate::gemm::{InputRows, Product, WeightView};
@@ -48,6 +55,9 @@ impl<'a> HeadArgs<'a> {
     }
 }
 
+/// Factor on the logits of the cases.
+const CASE_SCALE: f32 = 0.375;
+
 struct HeadCase {
     input: Vec<f32>,
     rows: Vec<u32>,
@@ -56,14 +66,23 @@ struct HeadCase {
 
 impl HeadCase {
     fn run(&self, rows: &[u32], run: impl FnOnce(&HeadArgs<'_>, &mut [f32])) -> Vec<f32> {
+        self.run_on(&self.input, rows, run)
+    }
+
+    fn run_on(
+        &self,
+        input: &[f32],
+        rows: &[u32],
+        run: impl FnOnce(&HeadArgs<'_>, &mut [f32]),
+    ) -> Vec<f32> {
         let mut out = vec![0.0; rows.len() * self.weight.rows()];
-        let (input, weight) = (&self.input, self.weight.view());
+        let weight = self.weight.view();
         run(
             &HeadArgs {
                 input,
                 rows,
                 weight,
-                scale: 0.375,
+                scale: CASE_SCALE,
             },
             &mut out,
         );
@@ -101,6 +120,10 @@ impl Case for HeadCase {
             multiply_adds: weights * self.rows(),
             bytes,
         }
+    }
+
+    fn device<'a>(&'a self, device: &'a Arc<dyn Device>) -> Option<DeviceResult<'a>> {
+        cuda::device(self, device)
     }
 }
 

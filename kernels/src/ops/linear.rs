@@ -1,7 +1,12 @@
 //! `input * weight^T`: weights F32 or BF16, activations and accumulation f32.
 
-use crate::catalog::{Case, CaseSpec, Cost, Tolerance, random_values};
+pub(crate) mod cuda;
+
+use std::sync::Arc;
+
+use crate::catalog::{Case, CaseSpec, Cost, DeviceResult, Tolerance, random_values};
 use crate::cpu::CpuMatrix;
+use crate::cuda::Device;
 use crate::element::Element;
 use crate::features::InstructionSet;
 use crate::gemm::{InputRows, Product, WeightView};
@@ -99,6 +104,10 @@ impl Case for LinearCase {
             multiply_adds: weights * self.rows(),
             bytes,
         }
+    }
+
+    fn device<'a>(&'a self, device: &'a Arc<dyn Device>) -> Option<DeviceResult<'a>> {
+        cuda::device(self, device)
     }
 }
 

@@ -1,0 +1,132 @@
+//! What the operations' device cases have in common: inputs, a poisoned arena for outputs, and
+//! reading what came of it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::activation::{Panels, Rows};
+use super::arena::Arena;
+use super::buffer::{DeviceBuffer, Plain, PoisonedBuffer};
+use super::device::{Device, DeviceError, DevicePointer, Stream};
+use super::pack::{Pack, RowSource};
+use crate::catalog::{DeviceRun, Tolerance};
+use crate::element::{Element, narrow_bf16, widen_bf16};
+use crate::ops::add_scaled::cuda::AddScaled;
+
+/// Memory of one case.
+pub(crate) struct Bench {
+    /// The device.
+    pub(crate) device: Arc<dyn Device>,
+    /// Memory for outputs and what lies between, full of NaN before the first run.
+    pub(crate) arena: Arena,
+    memory: DeviceBuffer,
+    inputs: Vec<DeviceBuffer>,
+}
+
+impl Bench {
+    /// A bench with `arena_bytes` bytes for everything that [`Arena::take`] is asked for.
+    pub(crate) fn new(device: &Arc<dyn Device>, arena_bytes: usize) -> Result<Self, DeviceError> {
+        let memory = DeviceBuffer::filled(device, 0xff, arena_bytes)?;
+        Ok(Self {
+            device: Arc::clone(device),
+            arena: Arena::guarded(memory.pointer(), arena_bytes),
+            memory,
+            inputs: Vec::new(),
+        })
+    }
+
+    /// Copies an input, which lives as long as the bench.
+    pub(crate) fn upload<T: Plain>(&mut self, values: &[T]) -> Result<DevicePointer, DeviceError> {
+        let buffer = DeviceBuffer::from_slice(&self.device, values)?;
+        let pointer = buffer.pointer();
+        self.inputs.push(buffer);
+        Ok(pointer)
+    }
+
+    /// Rows of f32 as panels.
+    pub(crate) fn panels(
+        &mut self,
+        values: &[f32],
+        columns: usize,
+        formats: &[Element],
+    ) -> Result<Panels, DeviceError> {
+        let rows = values.len() / columns;
+        let source = RowSource::f32(self.upload(values)?);
+        let panels = Panels::take(&self.arena, rows, columns, formats);
+        let pack = Pack {
+            source,
+            token_of_row: DevicePointer::NULL,
+            out: panels.output(),
+            rows,
+            columns,
+        };
+        // SAFETY: the sizes are those of the memory above.
+        unsafe { pack.launch(&*self.device, Stream::Main)? };
+        Ok(panels)
+    }
+
+    /// Reads rows back as f32; an error if a gap behind one of `rows.memory` was written.
+    fn read(&self, rows: &Rows, count: usize) -> Result<Vec<f32>, DeviceError> {
+        let out = PoisonedBuffer::new(&self.device, count * rows.columns * 4)?;
+        let sum = AddScaled {
+            a: rows.source,
+            b: RowSource::None,
+            scale: 1.0,
+            out: out.pointer(),
+            rows: count,
+            columns: rows.columns,
+        };
+        // SAFETY: the output has room for all rows, and the source is what a kernel left.
+        unsafe { sum.launch(&*self.device, Stream::Main)? };
+        let values = out.read()?;
+        let arena = self.memory.read::<u8>()?;
+        for piece in &rows.memory {
+            if arena[piece.guarded_range()]
+                .iter()
+                .any(|&byte| byte != 0xff)
+            {
+                return Err(DeviceError {
+                    attempt: "checking an output".into(),
+                    reason: "a kernel wrote behind its end".into(),
+                    fatal: false,
+                });
+            }
+        }
+        Ok(values)
+    }
+}
+
+/// A case whose output is `count` rows. `run` queues the operation on the main stream.
+pub(crate) fn rows_run<'a>(
+    bench: Bench,
+    count: usize,
+    run: impl Fn(&Bench) -> Result<Rows, DeviceError> + 'a,
+    expected: impl Fn() -> Vec<f32> + 'a,
+    tolerance: Tolerance,
+) -> DeviceRun<'a> {
+    let bench = Arc::new(bench);
+    let last: Arc<Mutex<Option<Rows>>> = Arc::default();
+    let (launch_bench, launch_last) = (Arc::clone(&bench), Arc::clone(&last));
+    let launch = move || {
+        let mut last = launch_last.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = None;
+        launch_bench.arena.recycle();
+        *last = Some(run(&launch_bench)?);
+        Ok(())
+    };
+    let read = move || {
+        let last = last.lock().unwrap_or_else(PoisonError::into_inner);
+        bench.read(last.as_ref().expect("launched before"), count)
+    };
+    DeviceRun {
+        launch: Box::new(launch),
+        read: Box::new(read),
+        expected: Box::new(expected),
+        tolerance,
+    }
+}
+
+/// Values rounded to BF16, as panels hold them.
+pub(crate) fn rounded_bf16(values: &[f32]) -> Vec<f32> {
+    let round = |&value: &f32| widen_bf16(narrow_bf16(value));
+    values.iter().map(round).collect()
+}
