@@ -13,6 +13,7 @@ pub(crate) mod check;
 pub mod cubins;
 pub mod device;
 pub mod group;
+pub mod host;
 pub mod kv_cache;
 pub mod layout;
 pub mod nvidia;
