@@ -14,7 +14,7 @@ use backstop_kernels::cuda::Device;
 use backstop_kernels::cuda::host::HostDevice;
 
 /// Operations that have kernels: at least one of their cases must run.
-const ON_DEVICE: &[&str] = &["embed", "norm", "router"];
+const ON_DEVICE: &[&str] = &["embed", "norm", "router", "add_scaled"];
 
 /// Environment variable: only cases whose "operation label" contains this.
 const FILTER: &str = "BACKSTOP_KERNEL_CASES";
