@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use backstop_kernels::catalog::{self, CaseSpec, Kernel};
 use backstop_kernels::cuda::Device;
-use backstop_kernels::cuda::host::HostDevice;
+use backstop_kernels::cuda::host::{HostDevice, build_library};
 
 /// Operations that have kernels: at least one of their cases must run.
 const ON_DEVICE: &[&str] = &["embed", "norm", "router", "add_scaled"];
@@ -122,4 +122,12 @@ fn operations_with_kernels_are_in_the_catalog() {
             "{name}"
         );
     }
+}
+
+/// Makes the library that `scripts/sanitize_kernels` lets [`kernels_agree_with_the_references`] use.
+#[test]
+#[ignore = "part of scripts/sanitize_kernels"]
+fn build_the_sanitized_library() {
+    let library = build_library(true).unwrap();
+    eprintln!("sanitized library: {}", library.display());
 }
