@@ -14,7 +14,16 @@ use backstop_kernels::cuda::Device;
 use backstop_kernels::cuda::host::{HostDevice, build_library};
 
 /// Operations that have kernels: at least one of their cases must run.
-const ON_DEVICE: &[&str] = &["embed", "norm", "router", "add_scaled"];
+const ON_DEVICE: &[&str] = &[
+    "embed",
+    "norm",
+    "linear",
+    "router",
+    "experts",
+    "gated_mlp",
+    "add_scaled",
+    "head",
+];
 
 /// Environment variable: only cases whose "operation label" contains this.
 const FILTER: &str = "BACKSTOP_KERNEL_CASES";
