@@ -15,8 +15,8 @@ use crate::element::{Element, narrow_bf16, widen_bf16};
 /// Longest row.
 pub const COLUMNS_MAX: usize = 16_384;
 
-const THREADS: u32 = 256;
-const SHARED_BYTES: usize = 3 * THREADS as usize / 32 * 4;
+/// Rows up to this length have eight columns for each thread of a small block.
+const SHORT_COLUMNS_MAX: usize = 2048;
 
 /// `residual += addends`, one after the other, then `norm(residual) * weight` into panels.
 #[derive(Clone, Copy, Debug)]
@@ -65,13 +65,11 @@ impl AddNorm {
         if self.rows == 0 {
             return Ok(());
         }
-        let kernel = match self.columns {
-            0 => panic!("a norm has at least one column"),
-            1..=2048 => "norm_2048",
-            2049..=4096 => "norm_4096",
-            4097..=8192 => "norm_8192",
-            8193..=COLUMNS_MAX => "norm_16384",
-            columns => panic!("a norm has at most {COLUMNS_MAX} columns, not {columns}"),
+        assert!((1..=COLUMNS_MAX).contains(&self.columns), "columns of a norm");
+        let (kernel, threads) = if self.columns <= SHORT_COLUMNS_MAX {
+            ("norm_short", 256)
+        } else {
+            ("norm_long", 512)
         };
         let (centred, epsilon) = match self.norm {
             Norm::Rms { epsilon } => (0, epsilon),
@@ -87,7 +85,9 @@ impl AddNorm {
             rows: int(self.rows),
             columns: int(self.columns),
         };
-        let grid = Grid::line(self.rows, THREADS).shared(SHARED_BYTES);
+        // The row, the weight, and three reductions over warps.
+        let shared_bytes = 2 * 4 * self.columns.next_multiple_of(8) + 3 * 4 * threads / 32;
+        let grid = Grid::line(self.rows, threads as u32).shared(shared_bytes);
         // SAFETY: the caller's promise; the struct is the kernel's.
         unsafe { device.launch(stream, kernel, grid, &args) }
     }
