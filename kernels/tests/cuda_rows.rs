@@ -1,6 +1,6 @@
 //! The kernels around the matrix products, on the host executor: sorting tokens by expert, rows
-//! into panels, weights into tiles, synthetic weights, block tables. The catalog's cases test the
-//! operations themselves; here is what those do not reach.
+//! into panels, block tables. The catalog's cases test the operations themselves; here is what
+//! those do not reach.
 #![expect(unsafe_code, reason = "launches take pointers")]
 
 use std::sync::Arc;
@@ -11,8 +11,7 @@ use backstop_kernels::cuda::group::{GroupMemory, Grouping};
 use backstop_kernels::cuda::host::HostDevice;
 use backstop_kernels::cuda::layout::{NONE, PanelLayout, TiledMatrix};
 use backstop_kernels::cuda::pack::{Gather, Pack, PanelOutput, RowSource};
-use backstop_kernels::cuda::synthetic::{SyntheticMatrix, SyntheticTensor, gate_factors};
-use backstop_kernels::cuda::{Device, DeviceBuffer, DevicePointer, PoisonedBuffer, Stream};
+use backstop_kernels::cuda::{Device, DeviceBuffer, DevicePointer, Plain, PoisonedBuffer, Stream};
 use backstop_kernels::ops::embed::cuda::{Embed, FEEDBACK};
 use backstop_kernels::ops::norm::cuda::AddNorm;
 use backstop_kernels::ops::router::cuda::Choose;
@@ -24,10 +23,7 @@ fn device() -> Arc<dyn Device> {
     HostDevice::for_tests().expect("the kernels compile for the processor")
 }
 
-fn upload<T: backstop_kernels::cuda::Plain>(
-    device: &Arc<dyn Device>,
-    values: &[T],
-) -> DeviceBuffer {
+fn upload<T: Plain>(device: &Arc<dyn Device>, values: &[T]) -> DeviceBuffer {
     DeviceBuffer::from_slice(device, values).expect("memory")
 }
 
@@ -51,7 +47,11 @@ fn rounded(values: &[f32]) -> Vec<f32> {
 fn quantised(values: &[f32], columns: usize) -> (Vec<f32>, Vec<f32>) {
     let scale = |row: &[f32]| {
         let largest = row.iter().fold(0f32, |largest, v| largest.max(v.abs()));
-        if largest == 0.0 { 1.0 } else { largest / F8_MAX }
+        if largest == 0.0 {
+            1.0
+        } else {
+            largest / F8_MAX
+        }
     };
     let scales: Vec<f32> = values.chunks(columns).map(scale).collect();
     let rows = values.chunks(columns).zip(&scales);
@@ -114,7 +114,11 @@ fn check_sort(device: &Arc<dyn Device>, grouping: Grouping, experts: &[u32]) {
     // SAFETY: the buffers have the sizes of the sort.
     unsafe { grouping.launch(&**device, Stream::Main, &memory) }.expect("a launch");
     let counts: Vec<u32> = counts.read().expect("counts");
-    assert_eq!(counts, [expected.tiles.len() as u32, expected.end], "{grouping:?}");
+    assert_eq!(
+        counts,
+        [expected.tiles.len() as u32, expected.end],
+        "{grouping:?}"
+    );
     let pairs: Vec<u32> = pair_of_slot.read().expect("pairs");
     assert!(pairs == expected.pair_of_slot, "{grouping:?}");
     let tokens: Vec<u32> = token_of_pair.read().expect("tokens");
@@ -168,7 +172,9 @@ fn capacities_are_enough_for_the_most_scattered_choice() {
             experts,
             tile_width,
         };
-        let chosen: Vec<u32> = (0..rows * top_k).map(|slot| (slot % experts) as u32).collect();
+        let chosen: Vec<u32> = (0..rows * top_k)
+            .map(|slot| (slot % experts) as u32)
+            .collect();
         check_sort(&device, grouping, &chosen);
     }
 }
@@ -375,7 +381,14 @@ fn rows_of_every_form_become_panels() {
 #[test]
 fn norms_of_rows_of_every_form_and_length_are_quantised_from_f32() {
     let device = device();
-    for (rows, columns) in [(3, 8), (2, 2048), (2, 2056), (1, 4099), (2, 8192), (1, 16_384)] {
+    for (rows, columns) in [
+        (3, 8),
+        (2, 2048),
+        (2, 2056),
+        (1, 4099),
+        (2, 8192),
+        (1, 16_384),
+    ] {
         for (_memory, source, values) in row_sources(&device, rows, columns) {
             let hidden = random_values(3, rows * columns, 1.0);
             let weight = upload(&device, &vec![1.0f32; columns]);
@@ -401,7 +414,11 @@ fn norms_of_rows_of_every_form_and_length_are_quantised_from_f32() {
             let (layout, panels) = &out.e4m3;
             let actual = layout.unpack(&panels.read().expect("panels"), rows);
             let differing = actual.iter().zip(&expected).filter(|(a, b)| a != b).count();
-            assert!(differing * 1000 <= actual.len(), "{differing} of {}", actual.len());
+            assert!(
+                differing * 1000 <= actual.len(),
+                "{differing} of {}",
+                actual.len()
+            );
             let (layout, panels) = &out.bf16;
             let normed = layout.unpack(&panels.read().expect("panels"), rows);
             let scales: Vec<f32> = out.scales.read().expect("scales");
@@ -409,7 +426,10 @@ fn norms_of_rows_of_every_form_and_length_are_quantised_from_f32() {
                 let scale = scales[index / columns];
                 // Half a step of E4M3, and of BF16.
                 let allowed = normed.abs() * (1.0 / 16.0 + 1.0 / 256.0) + scale / 1024.0;
-                assert!((normed - number * scale).abs() <= allowed, "{normed}, {number}");
+                assert!(
+                    (normed - number * scale).abs() <= allowed,
+                    "{normed}, {number}"
+                );
             }
         }
     }
@@ -463,7 +483,10 @@ fn what_is_in_no_range_is_token_zero() {
     let device = device();
     let (vocabulary, columns) = (70, 24);
     let values = random_values(1, vocabulary * columns, 1.0);
-    let bytes: Vec<u8> = bf16(&values).iter().flat_map(|bits| bits.to_le_bytes()).collect();
+    let bytes: Vec<u8> = bf16(&values)
+        .iter()
+        .flat_map(|bits| bits.to_le_bytes())
+        .collect();
     let tiled = TiledMatrix::new(vocabulary, columns, Element::BF16).pack(&bytes);
     let table = upload(&device, &tiled);
     let ids = [69, 70, NONE, FEEDBACK | 1, FEEDBACK | 2, FEEDBACK, 1 << 30];
@@ -485,93 +508,10 @@ fn what_is_in_no_range_is_token_zero() {
     let out: Vec<f32> = out.read().expect("rows");
     let table = rounded(&values);
     for (row, token) in [69, 0, 0, 33, 0, 0, 0].into_iter().enumerate() {
-        assert_eq!(out[row * columns..][..columns], table[token * columns..][..columns]);
-    }
-}
-
-/// Matrices with and without padding, of both kinds and formats.
-fn matrices() -> Vec<TiledMatrix> {
-    let shapes = [(64, 128), (70, 130), (2, 7), (200, 768)];
-    let formats = [Element::BF16, Element::F8E4M3];
-    shapes
-        .into_iter()
-        .flat_map(|(rows, columns)| formats.map(move |element| (rows, columns, element)))
-        .flat_map(|(rows, columns, element)| {
-            [
-                TiledMatrix::new(rows, columns, element),
-                TiledMatrix::gate_up(rows / 2, columns, element),
-            ]
-        })
-        .collect()
-}
-
-#[test]
-fn weights_are_repacked_as_on_the_host_however_the_rows_arrive() {
-    let device = device();
-    for matrix in matrices() {
-        let source: Vec<u8> = random_indices(5, matrix.source_bytes(), 251)
-            .iter()
-            .map(|&byte| byte as u8 + 1)
-            .collect();
-        let out = poisoned(&device, matrix.bytes());
-        let row_bytes = matrix.columns * matrix.element.bytes();
-        // SAFETY: the buffers have the sizes of the matrix.
-        unsafe { matrix.clear(&*device, Stream::Main, out.pointer()) }.expect("zeroes");
-        let cut = matrix.rows / 3 + 1;
-        for rows in [cut..matrix.rows, 0..cut] {
-            let bytes = &source[rows.start * row_bytes..rows.end * row_bytes];
-            let staged = upload(&device, bytes);
-            let pointers = [staged.pointer(), out.pointer()];
-            // SAFETY: as above.
-            unsafe { matrix.repack(&*device, Stream::Main, pointers, rows) }.expect("a launch");
-        }
-        assert!(out.read::<u8>().expect("tiles") == matrix.pack(&source), "{matrix:?}");
-
-        let scales = random_values(6, matrix.rows, 1.0);
-        let staged = upload(&device, &scales);
-        let out = poisoned(&device, matrix.padded_rows() * 4);
-        let pointers = [staged.pointer(), out.pointer()];
-        // SAFETY: as above.
-        unsafe { matrix.repack_scales(&*device, Stream::Main, pointers) }.expect("a launch");
-        let out: Vec<f32> = out.read().expect("scales");
-        assert_eq!(out, matrix.pack_scales(&scales));
-    }
-}
-
-#[test]
-fn synthetic_weights_are_the_same_bits_on_device_and_host() {
-    let device = device();
-    for matrix in matrices() {
-        let matrices = 3;
-        let tensor = SyntheticTensor::new(11, 4);
-        let weights = SyntheticMatrix::weights(tensor, matrix, matrices);
-        for factors in [None, Some(gate_factors(tensor, matrices * matrix.rows))] {
-            let out = poisoned(&device, matrices * matrix.bytes());
-            let staged = factors.as_ref().map(|factors| upload(&device, factors));
-            let pointer = staged.as_ref().map_or(DevicePointer::NULL, DeviceBuffer::pointer);
-            // SAFETY: the buffers have the sizes of the matrices.
-            unsafe { weights.launch(&*device, Stream::Main, out.pointer(), pointer) }
-                .expect("a launch");
-            let host = weights.host(factors.as_deref());
-            let expected = host.chunks(matrix.source_bytes()).flat_map(|one| matrix.pack(one));
-            let out: Vec<u8> = out.read().expect("tiles");
-            assert!(expected.eq(out), "{matrix:?}");
-        }
-        let scales = weights.scales(SyntheticTensor::new(11, 5));
-        let out = poisoned(&device, matrices * matrix.padded_rows() * 4);
-        // SAFETY: as above.
-        unsafe {
-            scales.launch_for_rows(&*device, Stream::Main, out.pointer(), (matrix, matrices))
-        }
-        .expect("a launch");
-        let host = scales.host(matrices * matrix.rows);
-        let expected = host.chunks(matrix.rows).flat_map(|one| matrix.pack_scales(one));
-        let out: Vec<f32> = out.read().expect("scales");
-        assert!(expected.eq(out), "{matrix:?}");
-        let out = poisoned(&device, 1000 * 4);
-        // SAFETY: as above.
-        unsafe { scales.launch(&*device, Stream::Main, out.pointer(), 1000) }.expect("a launch");
-        assert_eq!(out.read::<f32>().expect("a vector"), scales.host(1000));
+        assert_eq!(
+            out[row * columns..][..columns],
+            table[token * columns..][..columns]
+        );
     }
 }
 
@@ -589,23 +529,34 @@ fn tables_take_their_updates_and_nothing_else() {
         count,
         offset,
     };
-    let mut updates = vec![update(0, 4, 0, 40, 100), update(1, 2, 8, 1, 0), update(0, 1, 3, 0, 9)];
+    let mut updates = vec![
+        update(0, 4, 0, 40, 100),
+        update(1, 2, 8, 1, 0),
+        update(0, 1, 3, 0, 9),
+    ];
     for update in &updates {
         let length = lengths[update.table as usize];
         for i in 0..update.count as usize {
-            expected[update.table as usize][update.slot as usize * length + update.first as usize + i] =
+            expected[update.table as usize]
+                [update.slot as usize * length + update.first as usize + i] =
                 blocks[update.offset as usize + i];
         }
     }
     // What does not fit, and what is behind the number of updates.
-    updates.extend([update(2, 0, 0, 1, 0), update(1, 5, 0, 1, 0), update(1, 4, 9, 1, 0)]);
+    updates.extend([
+        update(2, 0, 0, 1, 0),
+        update(1, 5, 0, 1, 0),
+        update(1, 4, 9, 1, 0),
+    ]);
     let num_updates = updates.len() as u32;
     updates.push(update(0, 0, 0, 1, 0));
     let updates = upload(&device, &updates);
     let num_updates = upload(&device, &[num_updates]);
     let blocks = upload(&device, &blocks);
     let launch = UpdateTables {
-        tables: [0, 1].map(|i| (tables[i].pointer(), lengths[i] as u32)).to_vec(),
+        tables: [0, 1]
+            .map(|i| (tables[i].pointer(), lengths[i] as u32))
+            .to_vec(),
         slots: slots as u32,
         updates: updates.pointer(),
         num_updates: num_updates.pointer(),

@@ -65,7 +65,10 @@ impl AddNorm {
         if self.rows == 0 {
             return Ok(());
         }
-        assert!((1..=COLUMNS_MAX).contains(&self.columns), "columns of a norm");
+        assert!(
+            (1..=COLUMNS_MAX).contains(&self.columns),
+            "columns of a norm"
+        );
         let (kernel, threads) = if self.columns <= SHORT_COLUMNS_MAX {
             ("norm_short", 256)
         } else {
