@@ -266,8 +266,9 @@ pub(super) fn device<'a>(
         };
         let Tolerance(rounding) = Tolerance::BF16;
         let Tolerance(quantising) = Tolerance::of(element);
-        // The intermediate activation is rounded to BF16, and so is what each expert yields.
-        let tolerance = Tolerance(2.0 * rounding + quantising);
+        // The intermediate activation is rounded to BF16 before it is quantised, and so is what each
+        // expert yields.
+        let tolerance = Tolerance(2.0 * (rounding + quantising));
         Ok(check::rows_run(bench, rows, launch, expected, tolerance))
     };
     (element != Element::F32 && even).then(set_up)
