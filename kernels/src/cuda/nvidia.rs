@@ -40,7 +40,7 @@ pub enum NoCuda {
     },
     /// The kernels are for another kind of card.
     #[error(
-        "GPU {ordinal} is a {name} (sm_{major}{minor}); Backstop's kernels are for sm_90 (H100, H200)"
+        "GPU {ordinal} ({name}, sm_{major}{minor}) cannot run Backstop's kernels, which are for sm_90 (H100, H200)"
     )]
     WrongArchitecture {
         /// Which card.
@@ -90,7 +90,7 @@ mod tests {
             major: 8,
             minor: 0,
         };
-        let text = "GPU 0 is a NVIDIA A100-SXM4-80GB (sm_80); Backstop's kernels are for sm_90 (H100, H200)";
+        let text = "GPU 0 (NVIDIA A100-SXM4-80GB, sm_80) cannot run Backstop's kernels, which are for sm_90 (H100, H200)";
         assert_eq!(a100.to_string(), text);
     }
 
