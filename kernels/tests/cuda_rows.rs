@@ -103,6 +103,14 @@ fn check_sort(device: &Arc<dyn Device>, grouping: Grouping, experts: &[u32]) {
     let tiles = poisoned(device, grouping.tile_capacity() * 16);
     let counts = poisoned(device, 8);
     let scratch = poisoned(device, grouping.scratch_bytes());
+    // Poison happens to be NONE.
+    for (buffer, len) in [
+        (&pair_of_slot, experts.len()),
+        (&token_of_pair, grouping.pair_capacity()),
+    ] {
+        // SAFETY: the buffer is this long.
+        unsafe { device.fill(Stream::Main, buffer.pointer(), 7, len * 4) }.expect("a fill");
+    }
     let memory = GroupMemory {
         experts: input.pointer(),
         pair_of_slot: pair_of_slot.pointer(),
