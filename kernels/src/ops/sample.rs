@@ -6,10 +6,10 @@
 //! logits are equal, the smaller token id comes first.
 //!
 //! The draw is a function of the kept tokens' weights `exp((logit - largest) / temperature)` and
-//! of a number `u` in `[0, 1)` that [`uniform`] makes of the seed and the position: the first
+//! of a number `u` in `[0, 1)` that [`random_bits`] makes of the seed and the position: the first
 //! token, in ascending order of ids, at which the running sum of weights exceeds `u` times their
 //! total. All of it is arithmetic that every processor does alike, without fused multiply-adds
-//! and with sums in a fixed order, so that the instruction set does not matter.
+//! and with sums of integers, so that neither the instruction set nor the device matters.
 
 mod logprobs;
 mod nucleus;
@@ -23,7 +23,7 @@ use backstop_types::{SampledToken, SamplingParams, TokenId};
 use crate::features::InstructionSet;
 use nucleus::Nucleus;
 use select::Selector;
-use weights::Weights;
+use weights::{Weights, share_of};
 
 /// Temperatures below this one mean greedy decoding.
 pub const GREEDY_TEMPERATURE_MAX: f32 = 1e-5;
@@ -99,13 +99,13 @@ pub fn sample_with(
     Some(SampledToken { id, logprobs })
 }
 
-/// A number in `[0, 1)` with 53 random bits: the SplitMix64 finaliser (Steele, Lea & Flood 2014)
-/// of the position's multiple of the golden gamma, added to the finalised seed.
-pub fn uniform(seed: u64, position: u32) -> f64 {
+/// The random number of a position, as the 64 bits behind the binary point: the SplitMix64
+/// finaliser (Steele, Lea & Flood 2014) of the position's multiple of the golden gamma, added to
+/// the finalised seed.
+pub fn random_bits(seed: u64, position: u32) -> u64 {
     const GOLDEN_GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
     let step = (u64::from(position) + 1).wrapping_mul(GOLDEN_GAMMA);
-    let bits = mix(mix(seed).wrapping_add(step));
-    (bits >> 11) as f64 * (1.0 / (1u64 << 53) as f64)
+    mix(mix(seed).wrapping_add(step))
 }
 
 /// The SplitMix64 finaliser.
@@ -187,7 +187,7 @@ fn draw(
         ..
     } = scratch;
     let params = args.params;
-    let random = uniform(params.seed, args.position);
+    let random = random_bits(params.seed, args.position);
     weights.fill(
         instructions,
         adjusted,
@@ -195,21 +195,21 @@ fn draw(
         params.temperature,
         params.min_p,
     );
-    let top_p = f64::from(params.top_p);
     if params.top_k > 0 && (params.top_k as usize) < adjusted.len() {
         selector.select(adjusted, params.top_k as usize);
         let total = weights.sum_of(selector.sorted());
-        let kept = weights.count_reaching(selector.sorted(), top_p * total);
+        let target = share_of(params.top_p, total);
+        let kept = weights.count_reaching(selector.sorted(), target);
         return weights.draw_from(selector.keep(kept.unwrap_or(usize::MAX)), random);
     }
     if params.top_p >= 1.0 {
         return weights.draw_from_all(random);
     }
-    let target = top_p * weights.total;
+    let target = share_of(params.top_p, weights.total);
     selector.select(adjusted, TOP_P_CANDIDATES);
     if let Some(kept) = weights.count_reaching(selector.sorted(), target) {
         return weights.draw_from(selector.keep(kept), random);
     }
-    let kept = nucleus.find(weights.all(), target);
+    let kept = nucleus.find(adjusted, largest, params.temperature, weights, target);
     weights.draw_from(kept, random)
 }

@@ -2,16 +2,18 @@
 
 use backstop_types::{TokenId, TokenLogprobs};
 
-/// Of `token`, given the raw logits, the largest of them, the sum of `exp(logit - largest)`, and
-/// the tokens to report.
+use super::weights::UNIT;
+
+/// Of `token`, given the raw logits, the largest of them, the sum of `exp(logit - largest)` in
+/// units of [`UNIT`], and the tokens to report.
 pub(super) fn of_token(
     logits: &[f32],
     largest: f32,
-    total: f64,
+    total: u64,
     top: impl Iterator<Item = TokenId>,
     token: TokenId,
 ) -> TokenLogprobs {
-    let log_total = total.ln();
+    let log_total = (total as f64 / UNIT as f64).ln();
     let logprob = |token: TokenId| {
         let logit = f64::from(logits[token as usize]);
         (logit - f64::from(largest) - log_total) as f32

@@ -1,20 +1,23 @@
 //! The smallest set of most likely tokens that reaches a given weight, when it is large.
 //!
-//! Weights are counted in narrow buckets, and only those of the bucket in which the target is
-//! reached are sorted.
+//! Weights are summed in narrow buckets of logits, and only the tokens of the bucket in which the
+//! target is reached are sorted.
 
 use backstop_types::TokenId;
 
-/// Bits of a weight below those that name its bucket: 32 buckets for each power of two.
-const BUCKET_SHIFT: u32 = 18;
-/// Buckets of all weights up to 1.
-const BUCKETS: usize = (1f32.to_bits() >> BUCKET_SHIFT) as usize + 1;
+use super::select::{key, token_of};
+use super::weights::Weights;
+
+/// Buckets for each halving of the weight.
+const PER_HALVING: f32 = 32.0;
+/// Buckets of all weights that are not 0, and one for the rest.
+const BUCKETS: usize = 4096;
 
 /// Memory for the search.
 #[derive(Debug, Default)]
 pub(super) struct Nucleus {
-    /// Sum of the weights of each bucket.
-    sums: Vec<f64>,
+    /// Sum of the weights of each bucket, the most likely first.
+    sums: Vec<u64>,
     /// Keys of the tokens in the bucket where the target is reached.
     edge: Vec<u64>,
     /// Tokens that were kept, in ascending order.
@@ -22,105 +25,83 @@ pub(super) struct Nucleus {
 }
 
 impl Nucleus {
-    /// The tokens, in ascending order of ids, given weights from 0 to 1. Among equal weights,
-    /// the smaller id comes first; tokens without weight are never kept.
-    pub(super) fn find(&mut self, weights: &[f32], target: f64) -> &[TokenId] {
+    /// The tokens, in ascending order of ids, given the logits, the largest of them, and the
+    /// weights at this temperature. The target is at most the sum of all weights and not 0.
+    pub(super) fn find(
+        &mut self,
+        logits: &[f32],
+        largest: f32,
+        temperature: f32,
+        weights: &Weights,
+        target: u64,
+    ) -> &[TokenId] {
+        let per_logit = PER_HALVING * std::f32::consts::LOG2_E / temperature;
+        let bucket = |logit: f32| (((largest - logit) * per_logit) as usize).min(BUCKETS - 1);
+        let tokens = || (0..).zip(logits.iter().copied());
         self.sums.clear();
-        self.sums.resize(BUCKETS, 0.0);
-        for &weight in weights {
-            self.sums[bucket(weight)] += f64::from(weight);
+        self.sums.resize(BUCKETS, 0);
+        for (token, logit) in tokens() {
+            self.sums[bucket(logit)] += weights.of(token);
         }
-        let (edge, before) = self.edge_bucket(target);
+        let mut rest = target;
+        let mut edge = 0;
+        while edge + 1 < BUCKETS && self.sums[edge] < rest {
+            rest -= self.sums[edge];
+            edge += 1;
+        }
         self.edge.clear();
-        let keys = weights
-            .iter()
-            .enumerate()
-            .filter(|&(_, &weight)| bucket(weight) == edge);
+        let of_edge = tokens().filter(|&(_, logit)| bucket(logit) == edge);
         self.edge
-            .extend(keys.map(|(token, &weight)| key(weight, token as TokenId)));
+            .extend(of_edge.map(|(token, logit)| key(logit, token)));
         self.edge.sort_unstable_by(|a, b| b.cmp(a));
-        let mut sum = before;
-        let mut last = u64::MAX;
-        for &key in &self.edge {
-            if sum >= target && last != u64::MAX {
-                break;
-            }
-            sum += f64::from(f32::from_bits((key >> 32) as u32));
-            last = key;
-        }
+        let sorted = self.edge.iter().map(|&key| token_of(key));
+        let count = weights.count_reaching(sorted, rest).unwrap_or(0);
+        let last = self.edge.get(count.saturating_sub(1)).copied().unwrap_or(0);
         self.kept.clear();
-        let kept = weights
-            .iter()
-            .enumerate()
-            .filter(|&(token, &weight)| weight > 0.0 && key(weight, token as TokenId) >= last);
-        self.kept.extend(kept.map(|(token, _)| token as TokenId));
+        let kept = tokens().filter(|&(token, logit)| key(logit, token) >= last);
+        self.kept.extend(kept.map(|(token, _)| token));
         &self.kept
     }
-
-    /// The bucket in which the running sum reaches the target, and the sum before it. The last
-    /// one with any weight if rounding keeps the sum below.
-    fn edge_bucket(&self, target: f64) -> (usize, f64) {
-        let mut before = 0.0;
-        let mut edge = (BUCKETS - 1, 0.0);
-        for (bucket, &sum) in self.sums.iter().enumerate().rev() {
-            if sum > 0.0 {
-                edge = (bucket, before);
-                before += sum;
-                if before >= target {
-                    break;
-                }
-            }
-        }
-        edge
-    }
-}
-
-fn bucket(weight: f32) -> usize {
-    (weight.to_bits() >> BUCKET_SHIFT) as usize
-}
-
-/// Orders tokens by weight, equal ones by descending id. Weights are not negative, so that their
-/// bits are ordered as they are.
-fn key(weight: f32, token: TokenId) -> u64 {
-    u64::from(weight.to_bits()) << 32 | u64::from(u32::MAX - token)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::catalog::random_indices;
+    use crate::features::InstructionSet;
+    use crate::ops::sample::weights::share_of;
 
     #[test]
     fn the_set_is_that_of_a_sort() {
         let mut nucleus = Nucleus::default();
         for (seed, levels) in [3, 50, 100_000].into_iter().enumerate() {
             let numbers = random_indices(seed as u64, 3000, levels);
-            let largest = *numbers.iter().max().unwrap() as f32;
-            let weights: Vec<f32> = numbers.iter().map(|&n| n as f32 / largest).collect();
+            let logits: Vec<f32> = numbers
+                .iter()
+                .map(|&number| number as f32 * (9.0 / levels as f32))
+                .collect();
+            let largest = logits.iter().copied().fold(f32::MIN, f32::max);
+            let mut weights = Weights::default();
+            weights.fill(InstructionSet::detect(), &logits, largest, 0.8, 1e-3);
             let mut sorted: Vec<TokenId> = (0..3000).collect();
-            sorted.retain(|&token| weights[token as usize] > 0.0);
-            let weight = |token: TokenId| weights[token as usize];
-            sorted.sort_by(|&a, &b| weight(b).total_cmp(&weight(a)).then(a.cmp(&b)));
-            let total: f64 = weights.iter().map(|&weight| f64::from(weight)).sum();
-            for share in [0.0, 1e-9, 0.1, 0.5, 0.951, 0.999_999] {
-                let mut sum = 0.0;
+            let logit = |token: TokenId| logits[token as usize];
+            sorted.sort_by(|&a, &b| logit(b).total_cmp(&logit(a)).then(a.cmp(&b)));
+            for share in [0.0, 1e-9, 0.1, 0.5, 0.951, 0.999_999, 1.0] {
+                let target = share_of(share, weights.total);
+                let mut sum = 0;
                 let mut expected: Vec<TokenId> = sorted
                     .iter()
                     .copied()
                     .take_while(|&token| {
-                        let kept = sum == 0.0 || sum < share * total;
-                        sum += f64::from(weight(token));
+                        let kept = sum < target;
+                        sum += weights.of(token);
                         kept
                     })
                     .collect();
                 expected.sort_unstable();
-                assert_eq!(
-                    nucleus.find(&weights, share * total),
-                    expected,
-                    "{share}, {levels}"
-                );
+                let found = nucleus.find(&logits, largest, 0.8, &weights, target);
+                assert_eq!(found, expected, "{share}, {levels}");
             }
         }
-        assert_eq!(nucleus.find(&[0.0, 1.0, 0.5], 9.0), [1, 2]);
     }
 }

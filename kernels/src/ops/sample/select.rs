@@ -83,7 +83,7 @@ fn block_maximum(block: &[f32]) -> f32 {
 }
 
 /// A number that orders tokens by logit, equal ones by descending id.
-fn key(logit: f32, token: TokenId) -> u64 {
+pub(super) fn key(logit: f32, token: TokenId) -> u64 {
     // Adding zero makes the two zeros one.
     let bits = (logit + 0.0).to_bits();
     let ordered = if bits >> 31 == 0 {
@@ -94,6 +94,6 @@ fn key(logit: f32, token: TokenId) -> u64 {
     u64::from(ordered) << 32 | u64::from(u32::MAX - token)
 }
 
-fn token_of(key: u64) -> TokenId {
+pub(super) fn token_of(key: u64) -> TokenId {
     u32::MAX - key as u32
 }

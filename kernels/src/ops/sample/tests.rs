@@ -65,6 +65,10 @@ fn naive_draws(distribution: &[(TokenId, f64)], random: f64) -> Vec<TokenId> {
     draws
 }
 
+fn uniform(seed: u64, position: u32) -> f64 {
+    random_bits(seed, position) as f64 / 2f64.powi(64)
+}
+
 fn params() -> SamplingParams {
     SamplingParams {
         temperature: 1.0,

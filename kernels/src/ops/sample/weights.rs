@@ -7,8 +7,8 @@ use crate::simd::{self, Program, Simd};
 
 /// Tokens whose weights are summed together.
 const BLOCK: usize = 1024;
-/// Partial sums of a block; token `i` of a block belongs to sum `i % SUMS`.
-const SUMS: usize = 16;
+/// Lanes of a maximum.
+const LANES: usize = 16;
 
 /// The largest logit, or `None` if there is a NaN or plus infinity, or nothing finite.
 pub(super) fn largest(instructions: InstructionSet, logits: &[f32]) -> Option<f32> {
@@ -26,8 +26,8 @@ impl Program for Largest<'_> {
     /// Plus infinity if there is a NaN.
     #[inline(always)]
     fn run<S: Simd>(self, _: S) -> f32 {
-        let mut lanes = [f32::NEG_INFINITY; SUMS];
-        let (whole, rest) = self.logits.as_chunks::<SUMS>();
+        let mut lanes = [f32::NEG_INFINITY; LANES];
+        let (whole, rest) = self.logits.as_chunks::<LANES>();
         for chunk in whole {
             for (lane, &logit) in lanes.iter_mut().zip(chunk) {
                 *lane = larger(*lane, logit);
@@ -46,13 +46,38 @@ fn larger(largest: f32, logit: f32) -> f32 {
     if logit > largest { logit } else { largest }
 }
 
+/// What the largest logit's weight counts in sums.
+pub(super) const UNIT: u64 = 1 << 44;
+
+/// A weight from 0 to 1 in units of `2^-44`, rounded to nearest even. Sums of such integers are
+/// exact, so that neither their order nor how they are split among threads matters; those of
+/// `2^19` weights fit 63 bits.
+#[inline(always)]
+pub(super) fn fixed(weight: f32) -> u64 {
+    // Numbers from 256 to 512 are that far apart, and their bits count up.
+    const OFFSET: f64 = 256.0;
+    let bits = (f64::from(weight) + OFFSET).to_bits();
+    bits.wrapping_sub(OFFSET.to_bits())
+}
+
+/// The least sum that is at least `share` of `total`; never 0.
+pub(super) fn share_of(share: f32, total: u64) -> u64 {
+    let target = (f64::from(share) * total as f64).ceil() as u64;
+    target.min(total).max(1)
+}
+
+/// `random / 2^64` of `total`, rounded down.
+fn point_in(total: u64, random: u64) -> u64 {
+    ((u128::from(random) * u128::from(total)) >> 64) as u64
+}
+
 /// `exp((logit - largest) / temperature)` of every token, 0 where `min_p` drops it.
 #[derive(Debug, Default)]
 pub(super) struct Weights {
     of_token: Vec<f32>,
-    of_block: Vec<f64>,
+    of_block: Vec<u64>,
     /// Sum of all weights.
-    pub(super) total: f64,
+    pub(super) total: u64,
 }
 
 impl Weights {
@@ -75,89 +100,69 @@ impl Weights {
                 temperature,
                 min_p,
             };
-            self.of_block
-                .push(f64::from(simd::dispatch(instructions, fill)));
+            self.of_block.push(simd::dispatch(instructions, fill));
         }
         self.total = self.of_block.iter().sum();
     }
 
+    /// Of one token.
+    pub(super) fn of(&self, token: TokenId) -> u64 {
+        fixed(self.of_token[token as usize])
+    }
+
     /// Sum over some tokens.
-    pub(super) fn sum_of(&self, tokens: impl Iterator<Item = TokenId>) -> f64 {
-        tokens
-            .map(|token| f64::from(self.of_token[token as usize]))
-            .sum()
+    pub(super) fn sum_of(&self, tokens: impl Iterator<Item = TokenId>) -> u64 {
+        tokens.map(|token| self.of(token)).sum()
     }
 
-    /// Of every token.
-    pub(super) fn all(&self) -> &[f32] {
-        &self.of_token
-    }
-
-    /// How many of `tokens`, from the first on, it takes for their sum to reach `target`: at
-    /// least 1, and never one without weight. `None` if all of them do not.
+    /// How many of `tokens`, from the first on, it takes for their sum to reach `target`. `None`
+    /// if all of them do not.
     pub(super) fn count_reaching(
         &self,
         tokens: impl Iterator<Item = TokenId>,
-        target: f64,
+        target: u64,
     ) -> Option<usize> {
-        let mut sum = 0.0;
-        let mut count = 0;
-        for token in tokens {
-            let weight = self.of_token[token as usize];
-            if weight == 0.0 {
-                break;
-            }
-            sum += f64::from(weight);
-            count += 1;
+        let mut sum = 0;
+        for (index, token) in tokens.enumerate() {
+            sum += self.of(token);
             if sum >= target {
-                return Some(count);
+                return Some(index + 1);
             }
         }
         None
     }
 
     /// The draw from all tokens: first the block, then the token within it.
-    pub(super) fn draw_from_all(&self, random: f64) -> Option<TokenId> {
-        let target = random * self.total;
-        let mut before = 0.0;
-        let mut chosen = None;
+    pub(super) fn draw_from_all(&self, random: u64) -> Option<TokenId> {
+        let mut rest = point_in(self.total, random);
         for (block, &sum) in self.of_block.iter().enumerate() {
-            if sum > 0.0 {
-                chosen = Some((block, before));
-                if before + sum > target {
-                    break;
-                }
+            if sum > rest {
+                let first = block * BLOCK;
+                let end = (first + BLOCK).min(self.of_token.len());
+                return self.first_beyond(first as TokenId..end as TokenId, rest);
             }
-            before += sum;
+            rest -= sum;
         }
-        let (block, before) = chosen?;
-        let first = block * BLOCK;
-        let end = (first + BLOCK).min(self.of_token.len());
-        self.first_beyond(first as TokenId..end as TokenId, target - before)
+        None
     }
 
     /// The draw from some tokens, in ascending order of ids.
-    pub(super) fn draw_from(&self, tokens: &[TokenId], random: f64) -> Option<TokenId> {
+    pub(super) fn draw_from(&self, tokens: &[TokenId], random: u64) -> Option<TokenId> {
         let total = self.sum_of(tokens.iter().copied());
-        self.first_beyond(tokens.iter().copied(), random * total)
+        self.first_beyond(tokens.iter().copied(), point_in(total, random))
     }
 
-    /// The token at which the running sum exceeds `target`, or the last one with any weight if
-    /// rounding keeps the sum below it.
-    fn first_beyond(&self, tokens: impl Iterator<Item = TokenId>, target: f64) -> Option<TokenId> {
-        let mut sum = 0.0;
-        let mut last = None;
-        for token in tokens {
-            let weight = self.of_token[token as usize];
-            if weight > 0.0 {
-                sum += f64::from(weight);
-                last = Some(token);
-                if sum > target {
-                    break;
-                }
-            }
-        }
-        last
+    /// The token at which the running sum exceeds `target`.
+    fn first_beyond(
+        &self,
+        mut tokens: impl Iterator<Item = TokenId>,
+        target: u64,
+    ) -> Option<TokenId> {
+        let mut sum = 0;
+        tokens.find(|&token| {
+            sum += self.of(token);
+            sum > target
+        })
     }
 }
 
@@ -170,25 +175,17 @@ struct Fill<'a> {
 }
 
 impl Program for Fill<'_> {
-    type Output = f32;
+    type Output = u64;
 
     #[inline(always)]
-    fn run<S: Simd>(self, _: S) -> f32 {
+    fn run<S: Simd>(self, _: S) -> u64 {
+        let mut sum = 0;
         for weight in self.weights.iter_mut() {
             let exact = exp_of_negative((*weight - self.largest) / self.temperature);
             *weight = if exact >= self.min_p { exact } else { 0.0 };
+            sum = u64::wrapping_add(sum, fixed(*weight));
         }
-        let mut sums = [0.0; SUMS];
-        let (whole, rest) = self.weights.as_chunks::<SUMS>();
-        for chunk in whole {
-            for (sum, &weight) in sums.iter_mut().zip(chunk) {
-                *sum += weight;
-            }
-        }
-        for (sum, &weight) in sums.iter_mut().zip(rest) {
-            *sum += weight;
-        }
-        sums.iter().sum()
+        sum
     }
 }
 
