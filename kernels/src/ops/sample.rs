@@ -11,6 +11,8 @@
 //! total. All of it is arithmetic that every processor does alike, without fused multiply-adds
 //! and with sums of integers, so that neither the instruction set nor the device matters.
 
+#[expect(unsafe_code, reason = "launches are outside the compiler's view")]
+pub mod cuda;
 mod logprobs;
 mod nucleus;
 mod select;
