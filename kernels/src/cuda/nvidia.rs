@@ -16,7 +16,7 @@ pub enum NoCuda {
     #[error("this binary was built without CUDA")]
     NotBuilt,
     /// There is no library `libcuda`.
-    #[error("there is no NVIDIA driver: libcuda.so.1 cannot be loaded")]
+    #[error("there is no NVIDIA driver: no working libcuda.so.1 was found")]
     NoDriver,
     /// The driver is older than the kernels.
     #[error(

@@ -21,8 +21,13 @@ pub(super) struct Card {
 
 /// Checks driver and card, in the order in which they can be missing.
 pub(super) fn find(ordinal: u32) -> Result<Card, NoCuda> {
+    // Everything else in `sys` panics where the library or a function is missing.
     // SAFETY: loads a library of the system, which every other use of the driver does as well.
-    if !unsafe { sys::is_culib_present() } {
+    let present = unsafe {
+        type Function = unsafe extern "C" fn();
+        sys::is_culib_present() && sys::culib().get::<Function>(b"cuDriverGetVersion").is_ok()
+    };
+    if !present {
         return Err(NoCuda::NoDriver);
     }
     let unusable = |error: DriverError| NoCuda::NoDevice(describe(error));
@@ -97,7 +102,8 @@ pub(super) fn failure(attempt: impl Into<String>, error: DriverError) -> DeviceE
 fn describe(error: DriverError) -> String {
     let name = match error.error_name() {
         Ok(name) => name.to_string_lossy().into_owned(),
-        Err(_) => format!("{:?}", error.0),
+        // Newer than this list of errors, perhaps.
+        Err(_) => format!("CUDA error {}", error.0 as u32),
     };
     match error.error_string() {
         Ok(text) => format!("{name} ({})", text.to_string_lossy()),
