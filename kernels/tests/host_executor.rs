@@ -1,22 +1,30 @@
 //! What the host executor computes, and the mistakes in kernels that it notices.
 #![expect(unsafe_code, reason = "launches are outside the compiler's view")]
+#![expect(
+    clippy::print_stderr,
+    reason = "scripts/sanitize_kernels reads where the sanitized library is"
+)]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use backstop_kernels::cuda::host::{HostDevice, build_library_of};
+use backstop_kernels::cuda::host::{HostDevice, LIBRARY_VARIABLE, build_library_of};
 use backstop_kernels::cuda::{
     Device, DeviceBuffer, DevicePointer, Grid, KernelArgs, PoisonedBuffer, Stream,
 };
 use backstop_kernels::{decode_f8, narrow_bf16, widen_bf16};
 
+/// The test kernels, compiled.
+fn library(sanitize: bool) -> PathBuf {
+    let kernels = Path::new(env!("CARGO_MANIFEST_DIR")).join("cuda/host/tests");
+    let kernels = ["correct.cu", "broken.cu"].map(|name| kernels.join(name));
+    build_library_of(&kernels, sanitize).unwrap()
+}
+
 fn device() -> Arc<dyn Device> {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     let library = LIBRARY.get_or_init(|| {
-        let kernel = |name| {
-            PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/cuda/host/tests")).join(name)
-        };
-        build_library_of(&[kernel("correct.cu"), kernel("broken.cu")], false).unwrap()
+        std::env::var_os(LIBRARY_VARIABLE).map_or_else(|| library(false), PathBuf::from)
     });
     Arc::new(HostDevice::open(library).unwrap())
 }
@@ -327,7 +335,7 @@ fn misused_bulk_copies_are_errors() {
     for (mistake, says) in [
         (
             2,
-            "deadlock; threads 0 to 63 wait for mbarrier at 0x500, parity 0",
+            "deadlock; 64 threads (0-63) wait in mbarrier at 0x500, parity 0",
         ),
         (3, "is not initialised"),
         (4, "no mbarrier_init_fence"),
@@ -382,5 +390,41 @@ fn misused_warpgroup_products_show() {
         (7, "behind the block's"),
     ] {
         fails(kernel, mistake, 128, shared, &[says]);
+    }
+}
+
+/// Makes the library with which `scripts/sanitize_kernels` runs these tests again.
+#[test]
+#[ignore = "part of scripts/sanitize_kernels"]
+fn build_the_sanitized_library() {
+    eprintln!("sanitized library: {}", library(true).display());
+}
+
+/// What only sanitizers notice; with them, these end the process.
+mod for_sanitizers {
+    use super::run;
+
+    #[test]
+    #[ignore = "part of scripts/sanitize_kernels, which expects it to fail"]
+    fn read_behind_shared_memory() {
+        run("test_read_behind", 1, 64, 256).unwrap();
+    }
+
+    #[test]
+    #[ignore = "part of scripts/sanitize_kernels, which expects it to fail"]
+    fn read_behind_device_memory() {
+        run("test_read_behind", 2, 64, 256).unwrap();
+    }
+
+    #[test]
+    #[ignore = "part of scripts/sanitize_kernels, which expects it to fail"]
+    fn copy_from_behind_device_memory() {
+        run("test_read_behind", 3, 64, 256).unwrap();
+    }
+
+    #[test]
+    #[ignore = "part of scripts/sanitize_kernels, which expects it to fail"]
+    fn misaligned_vector() {
+        run("test_read_behind", 4, 64, 256).unwrap();
     }
 }

@@ -3,6 +3,7 @@
 
 #include <cstdarg>
 #include <cstdio>
+#include <map>
 #include <sys/mman.h>
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -187,20 +188,30 @@ static std::string waiting_text(const Waiting& waiting) {
     return text;
 }
 
+// "0-30, 33, 35-63"; only the first few ranges.
+static std::string ranges(const std::vector<unsigned>& numbers) {
+    std::string text;
+    for (size_t first = 0, last; first < numbers.size(); first = last + 1) {
+        if (first > 0) text += ", ";
+        if (text.size() > 60) return text + "...";
+        last = first;
+        while (last + 1 < numbers.size() && numbers[last + 1] == numbers[last] + 1) last++;
+        text += std::to_string(numbers[first]);
+        if (last > first) text += "-" + std::to_string(numbers[last]);
+    }
+    return text;
+}
+
 std::string Block::deadlock() const {
+    std::map<std::string, std::vector<unsigned>> states;
+    for (const Fiber& fiber : fibers) {
+        std::string state = fiber.ended ? "have ended" : "wait in " + waiting_text(fiber.waiting);
+        states[state].push_back(fiber.number);
+    }
     std::string text = "deadlock";
-    std::string last;
-    for (unsigned begin = 0; begin < threads;) {
-        auto describe_fiber = [&](unsigned number) {
-            const Fiber& fiber = fibers[number];
-            return fiber.ended ? std::string("ended") : "wait for " + waiting_text(fiber.waiting);
-        };
-        std::string state = describe_fiber(begin);
-        unsigned end = begin + 1;
-        while (end < threads && describe_fiber(end) == state) end++;
-        text += describe("; threads %u to %u ", begin, end - 1) + state;
-        begin = end;
-        if (text.size() > 1500) return text + "; and others";
+    for (const auto& [state, numbers] : states) {
+        if (text.size() > 2000) return text + "; and others";
+        text += describe("; %zu threads (", numbers.size()) + ranges(numbers) + ") " + state;
     }
     return text;
 }

@@ -46,6 +46,21 @@ KERNEL(test_write_behind, Args, 64, 1) {
     args.out[threadIdx.x] = 0;
 }
 
+// What only sanitizers notice.
+KERNEL(test_read_behind, Args, 64, 1) {
+    constexpr int shared = 1, global = 2, copied = 3, misaligned = 4;
+    const uint32_t* in = reinterpret_cast<const uint32_t*>(args.in);
+    unsigned thread = threadIdx.x;
+    words()[thread] = thread;
+    async_copy16(shared_memory(), args.in + (args.broken == copied ? 256 : 0), thread == 0);
+    async_copy_commit();
+    async_copy_wait<0>();
+    uint32_t value = words()[args.broken == shared ? thread + 1 : thread];
+    value += in[args.broken == global ? thread + 1 : thread];
+    const uint8_t* vector = shared_memory() + (args.broken == misaligned ? 4 : 0);
+    args.out[thread] = value + reinterpret_cast<const uint2*>(vector)->x;
+}
+
 KERNEL(test_address_behind, Args, 64, 1) {
     uint32_t part[4];
     load_matrices(part, shared_memory() + (args.broken && threadIdx.x == 33 ? 256 : 0));
