@@ -6,6 +6,8 @@ mod properties;
 
 use std::sync::Arc;
 
+use rayon::prelude::{IntoParallelIterator, ParallelIterator};
+
 use crate::cuda::{Device, DeviceError};
 use crate::element::Element;
 use crate::features::InstructionSet;
@@ -207,7 +209,7 @@ pub fn random_values(seed: u64, len: usize, scale: f32) -> Vec<f32> {
         let sum: u64 = (0..4).map(|part| (bits >> (16 * part)) & 0xffff).sum();
         (sum as f32 / 65_535.0 - 2.0) * 1.732 * scale
     };
-    (0..len).map(number).collect()
+    (0..len).into_par_iter().map(number).collect()
 }
 
 /// `len` numbers below `bound`; the same for the same seed.

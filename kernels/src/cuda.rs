@@ -6,6 +6,7 @@
 
 pub mod activation;
 pub mod arena;
+pub mod bandwidth;
 pub mod batch;
 pub mod buffer;
 pub(crate) mod check;

@@ -1,5 +1,7 @@
 //! Weights in memory, in the number format in which they are stored.
 
+use rayon::prelude::{IndexedParallelIterator, ParallelIterator, ParallelSliceMut};
+
 use crate::aligned::AlignedBytes;
 use crate::backend::{ExpertsId, MatrixId, VectorId};
 use crate::catalog::random_values;
@@ -101,9 +103,10 @@ fn random_weights(seed: u64, len: usize, inputs: usize, element: Element) -> Ali
     };
     let mut data = AlignedBytes::zeroed(len * element.bytes());
     let values = random_values(seed, len, scale);
-    for (index, value) in values.into_iter().enumerate() {
-        element.write(data.as_mut_slice(), index, value);
-    }
+    let numbers = data.as_mut_slice().par_chunks_exact_mut(element.bytes());
+    numbers
+        .zip(values)
+        .for_each(|(bytes, value)| element.write(bytes, 0, value));
     data
 }
 

@@ -1,5 +1,7 @@
 //! How matrices lie in the device's memory: the host's side of `kernels/cuda/layout.cuh`.
 
+use rayon::prelude::{IndexedParallelIterator, ParallelIterator, ParallelSliceMut};
+
 use crate::element::Element;
 
 /// Bytes of one row in a panel.
@@ -180,11 +182,21 @@ impl TiledMatrix {
             "bytes of a weight matrix"
         );
         let mut out = vec![0; self.bytes()];
-        let size = self.element.bytes();
-        for (index, number) in source.chunks_exact(size).enumerate() {
-            let offset = self.offset(index / self.columns, index % self.columns);
-            out[offset..][..size].copy_from_slice(number);
-        }
+        let row_bytes = self.columns * self.element.bytes();
+        let tiles = out.par_chunks_exact_mut(TILE_ROWS * self.panels() * PANEL_BYTES);
+        tiles.enumerate().for_each(|(tile, out)| {
+            for place in 0..TILE_ROWS {
+                let Some(row) = self.row_of_place(tile * TILE_ROWS + place) else {
+                    continue;
+                };
+                let chunks = source[row * row_bytes..][..row_bytes].chunks(16);
+                for (byte_column, chunk) in (0..).step_by(16).zip(chunks) {
+                    let line = byte_column / PANEL_BYTES * TILE_ROWS + place;
+                    let offset = line * PANEL_BYTES + swizzled(place, byte_column);
+                    out[offset..][..chunk.len()].copy_from_slice(chunk);
+                }
+            }
+        });
         out
     }
 
@@ -239,6 +251,13 @@ mod tests {
             let packed = matrix.pack(&source);
             let written = packed.iter().filter(|&&byte| byte == 0xa5).count();
             assert_eq!(written, source.len());
+            for (row, column) in [(0, 0), (7, 8), (64, 69), (36, 17)] {
+                let mut source = vec![0; matrix.source_bytes()];
+                let byte = (row * matrix.columns + column) * matrix.element.bytes();
+                source[byte] = 1;
+                let place = matrix.pack(&source).iter().position(|&byte| byte == 1);
+                assert_eq!(place, Some(matrix.offset(row, column)));
+            }
             let scales = matrix.pack_scales(&vec![2.0; matrix.rows]);
             assert_eq!(scales.iter().sum::<f32>(), 2.0 * matrix.rows as f32);
         }

@@ -489,29 +489,24 @@ pub fn cases() -> Vec<CaseSpec> {
         (3, 2, 96, 50, 40),
         (9, 4, 2048, 768, 3),
     ];
-    let large = [
-        (128, 8, 2048, 768, 1),
-        (128, 8, 2048, 768, 16),
-        (128, 8, 2048, 768, 512),
-    ];
-    let mut cases = Vec::new();
-    for (num_experts, top_k, hidden, width, tokens) in shapes.into_iter().chain(large) {
-        for element in [Element::F32, Element::BF16, Element::F8E4M3] {
-            let label = format!(
-                "{element:?} {top_k} of {num_experts}, hidden {hidden}, width {width}, \
-                 {tokens} tokens"
-            );
-            let shape = [num_experts, top_k, hidden, width, tokens];
-            let case = CaseSpec::new(label, move || ExpertsCase::random(shape, element));
-            let only = num_experts == 128;
-            cases.push(if only {
-                case.only_for_benchmarks()
-            } else {
-                case
-            });
-        }
-    }
-    cases
+    let large = [1, 8, 64, 256, 8192].map(|tokens| (128, 8, 2048, 768, tokens));
+    let case = |shape: (usize, usize, usize, usize, usize), element: Element| {
+        let (num_experts, top_k, hidden, width, tokens) = shape;
+        let label = format!(
+            "{element:?} {top_k} of {num_experts}, hidden {hidden}, width {width}, {tokens} tokens"
+        );
+        let shape = [num_experts, top_k, hidden, width, tokens];
+        CaseSpec::new(label, move || ExpertsCase::random(shape, element))
+    };
+    let small = shapes.into_iter().flat_map(|shape| {
+        [Element::F32, Element::BF16, Element::F8E4M3].map(|element| case(shape, element))
+    });
+    let large = large
+        .into_iter()
+        .flat_map(|shape| [Element::F8E4M3, Element::BF16].map(|element| case(shape, element)));
+    small
+        .chain(large.map(CaseSpec::only_for_benchmarks))
+        .collect()
 }
 
 /// Distinct experts for each token.

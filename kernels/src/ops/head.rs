@@ -135,7 +135,7 @@ pub fn cases() -> Vec<CaseSpec> {
         (1000, 65, 9, 4),
         (4099, 2048, 3, 7),
     ];
-    let large = [(262_144, 2048, 1, 1), (262_144, 2048, 8, 8)];
+    let large = [1, 64, 256].map(|rows| (262_144, 2048, rows, rows));
     let case = |(vocabulary, hidden, tokens, sampled)| {
         let label = format!("BF16 [{vocabulary}, {hidden}], {sampled} of {tokens} tokens");
         CaseSpec::new(label, move || HeadCase {

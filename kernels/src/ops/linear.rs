@@ -131,25 +131,18 @@ pub fn cases() -> Vec<CaseSpec> {
         (2048, 4096, 8),
         (256, 2048, 133),
     ];
-    let large = [
-        (4096, 2048, 1),
-        (4096, 2048, 8),
-        (4096, 2048, 64),
-        (4096, 2048, 512),
-    ];
-    let mut cases = Vec::new();
-    for (outputs, inputs, tokens) in ragged.into_iter().chain(real).chain(large) {
-        for element in [Element::F32, Element::BF16] {
-            let label = format!("{element:?} [{outputs}, {inputs}], {tokens} tokens");
-            let shape = (outputs, inputs, tokens);
-            let case = CaseSpec::new(label, move || LinearCase::random(shape, element));
-            let only = large.contains(&(outputs, inputs, tokens));
-            cases.push(if only {
-                case.only_for_benchmarks()
-            } else {
-                case
-            });
-        }
-    }
-    cases
+    let large = [1, 8, 64, 256, 8192]
+        .map(|tokens| [(5120, 2048, tokens), (2048, 4096, tokens)])
+        .concat();
+    let case = |shape: (usize, usize, usize), element: Element| {
+        let (outputs, inputs, tokens) = shape;
+        let label = format!("{element:?} [{outputs}, {inputs}], {tokens} tokens");
+        CaseSpec::new(label, move || LinearCase::random(shape, element))
+    };
+    let small = ragged.into_iter().chain(real);
+    let small = small.flat_map(|shape| [Element::F32, Element::BF16].map(|e| case(shape, e)));
+    let large = large.into_iter().map(|shape| case(shape, Element::BF16));
+    small
+        .chain(large.map(CaseSpec::only_for_benchmarks))
+        .collect()
 }

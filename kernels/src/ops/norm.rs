@@ -269,15 +269,22 @@ pub fn cases() -> Vec<CaseSpec> {
             .into_iter()
             .flat_map(|norm| [0, 1, 2].map(|n| (norm, n)))
         {
-            let label = format!("[{rows}, {columns}], {addends} addends, {norm:?}");
-            let values = move |seed| random_values(seed, rows * columns, 3.0);
-            cases.push(CaseSpec::new(label, move || NormCase {
-                hidden: values(1),
-                addends: [2, 3].map(|seed| (seed < 2 + addends).then(|| values(seed))),
-                weight: random_values(4, columns, 1.0),
-                norm,
-            }));
+            cases.push(case((rows, columns), norm, addends));
         }
     }
+    for rows in [1, 8, 64, 256, 8192] {
+        cases.push(case((rows, 2048), norms[0], 2).only_for_benchmarks());
+    }
     cases
+}
+
+fn case((rows, columns): (usize, usize), norm: Norm, addends: u64) -> CaseSpec {
+    let label = format!("[{rows}, {columns}], {addends} addends, {norm:?}");
+    let values = move |seed| random_values(seed, rows * columns, 3.0);
+    CaseSpec::new(label, move || NormCase {
+        hidden: values(1),
+        addends: [2, 3].map(|seed| (seed < 2 + addends).then(|| values(seed))),
+        weight: random_values(4, columns, 1.0),
+        norm,
+    })
 }

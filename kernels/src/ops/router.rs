@@ -214,16 +214,28 @@ pub fn cases() -> Vec<CaseSpec> {
                     scoring,
                     renormalise,
                 };
-                let label = format!("[{experts}, {hidden}], {tokens} tokens, {rule:?}");
-                cases.push(CaseSpec::new(label, move || RouterCase {
-                    input: random_values(1, tokens * hidden, 1.0),
-                    gate: CpuMatrix::random(2, experts, hidden, Element::BF16),
-                    rule,
-                }));
+                cases.push(case([experts, hidden, tokens], rule));
             }
         }
     }
+    for tokens in [1, 8, 64, 256, 8192] {
+        let rule = RouterRule {
+            top_k: 8,
+            scoring: RouterScoring::Sigmoid,
+            renormalise: false,
+        };
+        cases.push(case([128, 2048, tokens], rule).only_for_benchmarks());
+    }
     cases
+}
+
+fn case([experts, hidden, tokens]: [usize; 3], rule: RouterRule) -> CaseSpec {
+    let label = format!("[{experts}, {hidden}], {tokens} tokens, {rule:?}");
+    CaseSpec::new(label, move || RouterCase {
+        input: random_values(1, tokens * hidden, 1.0),
+        gate: CpuMatrix::random(2, experts, hidden, Element::BF16),
+        rule,
+    })
 }
 
 #[cfg(test)]
