@@ -11,6 +11,7 @@
 )]
 
 pub(crate) mod cases;
+pub mod cuda;
 mod state;
 mod walk;
 

@@ -4,9 +4,14 @@
     reason = "threads write the interleaved places of different heads"
 )]
 
+pub mod cuda;
+
+use std::sync::Arc;
+
 use crate::backend::AttentionShape;
-use crate::catalog::{Case, CaseSpec, Cost, Tolerance};
+use crate::catalog::{Case, CaseSpec, Cost, DeviceResult, Tolerance};
 use crate::cpu::kv_cache::KvShape;
+use crate::cuda::Device;
 use crate::element::{Element, encode_f8, narrow_bf16};
 use crate::features::InstructionSet;
 use crate::ops::attention::cases::{Paged, shapes};
@@ -156,13 +161,22 @@ struct KvWriteCase(Paged);
 impl KvWriteCase {
     /// The places of each row in a cache that was zero, keys then values of each head.
     fn run(&self, rows: std::ops::Range<usize>, run: impl FnOnce(KvWriteArgs<'_>)) -> Vec<f32> {
+        self.run_with(&self.0.batch(rows.clone()).qkv, rows, run)
+    }
+
+    /// The same with these queries, keys and values.
+    fn run_with(
+        &self,
+        qkv: &[f32],
+        rows: std::ops::Range<usize>,
+        run: impl FnOnce(KvWriteArgs<'_>),
+    ) -> Vec<f32> {
         let Self(paged) = self;
         let layout = paged.layout();
         let mut cache = paged.empty_cache();
-        let batch = paged.batch(rows.clone());
-        let sequences = batch.sequences();
+        let sequences = paged.batch(rows.clone()).sequences();
         run(KvWriteArgs {
-            qkv: &batch.qkv,
+            qkv,
             shape: paged.shape,
             sequences: &sequences,
             layout,
@@ -215,6 +229,10 @@ impl Case for KvWriteCase {
             multiply_adds: 0,
             bytes: self.rows() * self.0.bytes_per_position(),
         }
+    }
+
+    fn device<'a>(&'a self, device: &'a Arc<dyn Device>) -> Option<DeviceResult<'a>> {
+        cuda::device(self, device)
     }
 }
 

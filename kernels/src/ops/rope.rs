@@ -1,7 +1,14 @@
 //! Rotary position embedding, in place, over queries and keys.
 
+pub mod cuda;
+
+use std::sync::Arc;
+
 use crate::backend::{AttentionShape, RopePairing};
-use crate::catalog::{Case, CaseSpec, Cost, Tolerance, random_indices, random_values};
+use crate::catalog::{
+    Case, CaseSpec, Cost, DeviceResult, Tolerance, random_indices, random_values,
+};
+use crate::cuda::Device;
 use crate::element::Element;
 use crate::features::InstructionSet;
 use crate::parallel;
@@ -26,9 +33,7 @@ impl RopeTable {
             "head_dim of rope must be even"
         );
         let half_dim = head_dim / 2;
-        let inverse_frequency =
-            |index: usize| 1.0 / theta.powf((2 * index) as f32 / head_dim as f32);
-        let frequencies: Vec<f32> = (0..half_dim).map(inverse_frequency).collect();
+        let frequencies = inverse_frequencies(theta, head_dim);
         let angles: Vec<f32> = positions
             .iter()
             .flat_map(|&position| frequencies.iter().map(move |f| position as f32 * f))
@@ -44,6 +49,12 @@ impl RopeTable {
         let range = row * self.half_dim..(row + 1) * self.half_dim;
         (&self.cosines[range.clone()], &self.sines[range])
     }
+}
+
+/// What positions are multiplied with to get the angles.
+fn inverse_frequencies(theta: f32, head_dim: usize) -> Vec<f32> {
+    let inverse_frequency = |index: usize| 1.0 / theta.powf((2 * index) as f32 / head_dim as f32);
+    (0..head_dim / 2).map(inverse_frequency).collect()
 }
 
 /// Arguments: `qkv` is `[rows, (heads + 2 * kv_heads) * head_dim]`; queries and keys, its first
@@ -163,6 +174,9 @@ fn rotate_halves(head: &mut [f32], cosines: &[f32], sines: &[f32]) {
     }
 }
 
+/// Base of the cases.
+const CASE_THETA: f32 = 5e4;
+
 struct RopeCase {
     qkv: Vec<f32>,
     positions: Vec<u32>,
@@ -172,9 +186,20 @@ struct RopeCase {
 
 impl RopeCase {
     fn run(&self, rows: std::ops::Range<usize>, run: impl FnOnce(RopeArgs<'_>)) -> Vec<f32> {
-        let columns = self.qkv.len() / self.positions.len();
-        let mut qkv = self.qkv[rows.start * columns..rows.end * columns].to_vec();
-        let table = RopeTable::new(&self.positions[rows], 5e4, self.shape.head_dim as usize);
+        self.run_with(&self.qkv, rows, run)
+    }
+
+    /// The given rows of `qkv`, rotated.
+    fn run_with(
+        &self,
+        qkv: &[f32],
+        rows: std::ops::Range<usize>,
+        run: impl FnOnce(RopeArgs<'_>),
+    ) -> Vec<f32> {
+        let columns = qkv.len() / self.positions.len();
+        let mut qkv = qkv[rows.start * columns..rows.end * columns].to_vec();
+        let head_dim = self.shape.head_dim as usize;
+        let table = RopeTable::new(&self.positions[rows], CASE_THETA, head_dim);
         let (shape, pairing) = (self.shape, self.pairing);
         run(RopeArgs {
             qkv: &mut qkv,
@@ -213,11 +238,22 @@ impl Case for RopeCase {
             bytes: 0,
         }
     }
+
+    fn device<'a>(&'a self, device: &'a Arc<dyn Device>) -> Option<DeviceResult<'a>> {
+        cuda::device(self, device)
+    }
 }
 
 /// Heads, key-value heads, head size and number of rows.
 pub fn cases() -> Vec<CaseSpec> {
-    let shapes = [(1, 1, 2, 1), (3, 1, 6, 4), (4, 2, 34, 5), (32, 4, 128, 40)];
+    let shapes = [
+        (1, 1, 2, 1),
+        (3, 1, 6, 4),
+        (4, 2, 34, 5),
+        (5, 5, 32, 3),
+        (6, 2, 64, 7),
+        (32, 4, 128, 40),
+    ];
     let mut cases = Vec::new();
     for (heads, kv_heads, head_dim, rows) in shapes {
         for pairing in [RopePairing::Interleaved, RopePairing::Halves] {
@@ -231,7 +267,7 @@ pub fn cases() -> Vec<CaseSpec> {
             let columns = ((heads + 2 * kv_heads) * head_dim) as usize;
             cases.push(CaseSpec::new(label, move || RopeCase {
                 qkv: random_values(1, rows * columns, 1.0),
-                positions: random_indices(2, rows, 300_000),
+                positions: random_indices(2, rows, 100_000),
                 shape,
                 pairing,
             }));

@@ -1,17 +1,21 @@
 //! Paged sequences for the cases of attention and of the cache writes.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use backstop_types::AttentionSpan;
 
 use super::AttentionArgs;
 use crate::aligned::AlignedBytes;
 use crate::backend::AttentionShape;
-use crate::catalog::{Case, CaseSpec, Cost, Tolerance, random_values};
+use crate::batch::BatchSequence;
+use crate::catalog::{Case, CaseSpec, Cost, DeviceResult, Tolerance, random_values};
 use crate::cpu::kv_cache::{KvShape, KvView};
+use crate::cuda::Device;
 use crate::element::Element;
 use crate::features::InstructionSet;
 use crate::ops::kv_write::SequenceRows;
+use crate::ops::kv_write::cuda::Places;
 
 /// Heads, formats and sequences of a case.
 #[derive(Clone, Debug)]
@@ -84,6 +88,7 @@ pub(crate) fn shapes() -> Vec<PagedShape> {
             });
         }
     }
+    shapes.extend(device_shapes());
     // Several partitions.
     let heads = [8, 1, 64];
     for (span, sequences) in [
@@ -105,12 +110,55 @@ pub(crate) fn shapes() -> Vec<PagedShape> {
     shapes
 }
 
+/// Shapes that the device supports as well: groups of one head to more than its small tasks hold,
+/// edges of its tiles and partitions, and the end of the last panel within a row.
+fn device_shapes() -> Vec<PagedShape> {
+    let sliding = |visible_keys| AttentionSpan::Sliding { visible_keys };
+    let full = AttentionSpan::Full;
+    let (bf16, e4m3) = (Element::BF16, Element::F8E4M3);
+    let shape = |heads, block_size, element, span, sequences: &[(usize, usize)]| PagedShape {
+        heads,
+        block_size,
+        element,
+        span,
+        sequences: sequences.to_vec(),
+    };
+    vec![
+        shape([5, 5, 32], 16, bf16, full, &[(0, 130), (510, 5), (63, 1)]),
+        shape([4, 2, 64], 64, e4m3, full, &[(0, 200), (510, 5), (1535, 1)]),
+        shape([6, 2, 64], 48, bf16, sliding(1000), &[(1500, 50), (30, 1)]),
+        shape(
+            [8, 1, 128],
+            16,
+            bf16,
+            full,
+            &[(2800, 20), (0, 33), (511, 2)],
+        ),
+        shape(
+            [8, 1, 128],
+            64,
+            e4m3,
+            sliding(600),
+            &[(1100, 40), (2047, 1), (599, 3)],
+        ),
+        shape([16, 2, 32], 32, bf16, sliding(64), &[(0, 200), (1000, 1)]),
+        shape(
+            [16, 1, 128],
+            16,
+            e4m3,
+            full,
+            &[(600, 9), (512, 1), (513, 1)],
+        ),
+        shape([32, 1, 64], 16, bf16, full, &[(700, 1), (1, 6)]),
+    ]
+}
+
 /// Sequences in a cache. Blocks are scattered; everything that no row may see is NaN, and so are
 /// the blocks that table entries before the window name.
 pub(crate) struct Paged {
     pub(crate) shape: AttentionShape,
     layout: KvShape,
-    span: AttentionSpan,
+    pub(super) span: AttentionSpan,
     sequences: Vec<PagedSequence>,
     qkv: Vec<f32>,
     cache: AlignedBytes,
@@ -221,6 +269,48 @@ impl Paged {
         self.layout
     }
 
+    /// The memory of all blocks.
+    pub(crate) fn cache_bytes(&self) -> &[u8] {
+        self.cache.as_slice()
+    }
+
+    /// Where the rows belong; slots are sequences.
+    pub(crate) fn places(&self) -> Places {
+        let lengths = self.sequences.iter().map(|sequence| sequence.table.len());
+        let table_stride = lengths.max().unwrap_or(0);
+        let mut tables = Vec::new();
+        let mut rows = Vec::new();
+        for (slot, sequence) in self.sequences.iter().enumerate() {
+            tables.extend_from_slice(&sequence.table);
+            tables.resize((slot + 1) * table_stride, u32::MAX);
+            let positions = sequence.first_position..sequence.first_position + sequence.rows.len();
+            rows.extend(positions.map(|position| (slot as u32, position as u32)));
+        }
+        Places {
+            rows,
+            tables,
+            table_stride,
+            blocks: self.cache.len() / self.layout.keys_start(1, 0),
+        }
+    }
+
+    /// The sequences of the given rows, whose slots are all sequences in their order.
+    pub(crate) fn batch_sequences(&self, rows: Range<usize>) -> Vec<BatchSequence> {
+        let mut out = Vec::new();
+        for (slot, sequence) in (0..).zip(&self.sequences) {
+            let from = sequence.rows.start.max(rows.start);
+            let to = sequence.rows.end.min(rows.end);
+            if from < to {
+                out.push(BatchSequence {
+                    rows: (from - rows.start) as u32..(to - rows.start) as u32,
+                    first_position: (sequence.first_position + from - sequence.rows.start) as u32,
+                    slot,
+                });
+            }
+        }
+        out
+    }
+
     pub(crate) fn empty_cache(&self) -> AlignedBytes {
         AlignedBytes::zeroed(self.cache.len())
     }
@@ -267,10 +357,20 @@ impl Paged {
         rows: Range<usize>,
         run: impl FnOnce(&AttentionArgs<'_>, &mut [f32]),
     ) -> Vec<f32> {
+        self.attend_with(&self.batch(rows.clone()).qkv, rows, run)
+    }
+
+    /// The same with these queries.
+    pub(super) fn attend_with(
+        &self,
+        qkv: &[f32],
+        rows: Range<usize>,
+        run: impl FnOnce(&AttentionArgs<'_>, &mut [f32]),
+    ) -> Vec<f32> {
         let mut out = vec![0.0; rows.len() * (self.shape.heads * self.shape.head_dim) as usize];
         let batch = self.batch(rows);
         let args = AttentionArgs {
-            qkv: &batch.qkv,
+            qkv,
             shape: self.shape,
             span: self.span,
             sequences: &batch.sequences(),
@@ -324,6 +424,10 @@ impl Case for AttentionCase {
             cost.bytes += (positions.end - first) * paged.bytes_per_position();
         }
         cost
+    }
+
+    fn device<'a>(&'a self, device: &'a Arc<dyn Device>) -> Option<DeviceResult<'a>> {
+        super::cuda::device(self, device)
     }
 }
 
