@@ -6,6 +6,7 @@
 
 pub mod activation;
 pub mod arena;
+pub mod backend;
 pub mod bandwidth;
 pub mod batch;
 pub mod buffer;
@@ -19,9 +20,12 @@ pub mod kv_cache;
 pub mod layout;
 pub mod nvidia;
 pub mod pack;
+pub mod pinned;
 pub mod planning;
 pub mod product;
 pub mod repack;
+pub mod runner;
+pub mod step;
 pub mod synthetic;
 pub mod weights;
 

@@ -59,6 +59,11 @@ impl<'a> WeightView<'a> {
         }
     }
 
+    /// All numbers, row-major.
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
     /// Number format.
     pub fn element(&self) -> Element {
         self.element

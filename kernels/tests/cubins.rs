@@ -26,7 +26,9 @@ fn kernels(cubin: &Cubin) -> BTreeSet<String> {
 fn defined(source: &str) -> BTreeSet<String> {
     let name = |line: &str| {
         let (macro_name, rest) = line.split_once('(')?;
-        let is_macro = macro_name.chars().all(|c| c.is_ascii_uppercase() || c == '_');
+        let is_macro = macro_name
+            .chars()
+            .all(|c| c.is_ascii_uppercase() || c == '_');
         let is_kernel = is_macro && macro_name.ends_with("KERNEL");
         let (name, _) = rest.split_once(',')?;
         is_kernel.then(|| name.trim().to_owned())

@@ -548,7 +548,7 @@ impl Mlp {
             return Self::Dense { gate_up, down };
         }
         let gate = format!("{prefix}.gate.weight");
-        let gate = weights.matrix(&[(gate, config.num_experts)], config.hidden);
+        let gate = weights.router(gate, config.num_experts, config.hidden);
         let experts = weights.experts(ExpertsRequest {
             prefix: format!("{prefix}.experts"),
             num_experts: config.num_experts,
@@ -582,7 +582,7 @@ fn gated(
     width: usize,
 ) -> (MatrixId, MatrixId) {
     let name = |projection: &str| format!("{prefix}.{projection}_proj.weight");
-    let gate_up = weights.matrix(&[(name("gate"), width), (name("up"), width)], hidden);
+    let gate_up = weights.gate_up([name("gate"), name("up")], width, hidden);
     let down = weights.matrix(&[(name("down"), hidden)], width);
     (gate_up, down)
 }

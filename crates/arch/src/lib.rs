@@ -13,4 +13,6 @@ mod weight_map;
 
 pub use registry::{ArchError, Model, build, names};
 pub use spec::{KvGroup, ModelSpec};
-pub use weight_map::{ExpertsRequest, MatrixPart, MatrixRequest, VectorRequest, WeightMap};
+pub use weight_map::{
+    ExpertsRequest, MatrixPart, MatrixRequest, MatrixRole, VectorRequest, WeightMap,
+};

@@ -35,6 +35,20 @@ pub struct MatrixRequest {
     pub parts: Vec<MatrixPart>,
     /// Inputs.
     pub columns: usize,
+    /// What it is for.
+    pub role: MatrixRole,
+}
+
+/// What a matrix is for, as far as it matters to how it is stored or made up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MatrixRole {
+    /// One product like any other.
+    #[default]
+    Plain,
+    /// Both inputs of a gated MLP: gate rows, and then as many up rows.
+    GateUp,
+    /// The router of a layer with experts: a row for each.
+    Router,
 }
 
 impl MatrixRequest {
@@ -137,8 +151,23 @@ impl WeightMap {
         self.matrices.push(MatrixRequest {
             parts: parts.collect(),
             columns,
+            role: MatrixRole::Plain,
         });
         MatrixId(index(self.matrices.len()))
+    }
+
+    /// Adds the gate and up projections (name and name) of a gated MLP of this width.
+    pub fn gate_up(&mut self, names: [String; 2], width: usize, columns: usize) -> MatrixId {
+        let id = self.matrix(&names.map(|name| (name, width)), columns);
+        self.matrices[id.0 as usize].role = MatrixRole::GateUp;
+        id
+    }
+
+    /// Adds the router of a layer with this many experts.
+    pub fn router(&mut self, name: String, experts: usize, columns: usize) -> MatrixId {
+        let id = self.matrix(&[(name, experts)], columns);
+        self.matrices[id.0 as usize].role = MatrixRole::Router;
+        id
     }
 
     /// Adds the routed experts of a layer.

@@ -156,7 +156,7 @@ impl Worker {
         // and those that fail again and again are given up one by one.
         catch_unwind(AssertUnwindSafe(|| self.step(plan))).map_err(|panic| {
             self.failed_epoch = Some(epoch);
-            failure(panic_message(panic.as_ref()))
+            failure(crate::panics::message(panic.as_ref()))
         })
     }
 
@@ -219,10 +219,4 @@ impl Worker {
         }
         samples
     }
-}
-
-fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "panic without a message".into())
 }

@@ -1,7 +1,5 @@
 //! Weights in memory, in the number format in which they are stored.
 
-use rayon::prelude::{IndexedParallelIterator, ParallelIterator, ParallelSliceMut};
-
 use crate::aligned::AlignedBytes;
 use crate::backend::{ExpertsId, MatrixId, VectorId};
 use crate::catalog::random_values;
@@ -103,10 +101,9 @@ fn random_weights(seed: u64, len: usize, inputs: usize, element: Element) -> Ali
     };
     let mut data = AlignedBytes::zeroed(len * element.bytes());
     let values = random_values(seed, len, scale);
-    let numbers = data.as_mut_slice().par_chunks_exact_mut(element.bytes());
-    numbers
-        .zip(values)
-        .for_each(|(bytes, value)| element.write(bytes, 0, value));
+    for (index, value) in values.into_iter().enumerate() {
+        element.write(data.as_mut_slice(), index, value);
+    }
     data
 }
 
@@ -222,6 +219,21 @@ impl CpuWeights {
         experts.check();
         self.experts.push(experts);
         ExpertsId(self.experts.len() as u32 - 1)
+    }
+
+    /// All vectors, by id.
+    pub(crate) fn vectors(&self) -> &[Vec<f32>] {
+        &self.vectors
+    }
+
+    /// All matrices, by id.
+    pub(crate) fn matrices(&self) -> &[CpuMatrix] {
+        &self.matrices
+    }
+
+    /// The experts of all layers, by id.
+    pub(crate) fn experts(&self) -> &[CpuExperts] {
+        &self.experts
     }
 
     /// The vector with this id.

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use super::buffer::DeviceBuffer;
-use super::device::{Device, DeviceError, DevicePointer};
+use super::buffer::{DeviceBuffer, Plain};
+use super::device::{Device, DeviceError, DevicePointer, Stream};
 use super::layout::TiledMatrix;
 use super::product::ProductWeights;
 use crate::backend::{ExpertsId, MatrixId, VectorId};
+use crate::cpu::CpuWeights;
 use crate::element::Element;
 use crate::ops::experts::cuda::DeviceExperts;
 
@@ -119,6 +120,78 @@ impl CudaWeights {
             },
         });
         Ok((ExpertsId(self.experts.len() as u32 - 1), memory))
+    }
+
+    /// Copies weights that are in host memory: how small models and tests come to a device.
+    /// `is_gate_up` says which matrices are gate and up of a feed-forward block.
+    ///
+    /// # Panics
+    ///
+    /// If a matrix or experts are F32.
+    pub fn from_host(
+        device: &Arc<dyn Device>,
+        host: &CpuWeights,
+        is_gate_up: impl Fn(MatrixId) -> bool,
+    ) -> Result<Self, DeviceError> {
+        let mut weights = Self::new(device);
+        for vector in host.vectors() {
+            let (_, to) = weights.reserve_vector(vector.len())?;
+            weights.fill(to, vector)?;
+        }
+        for (index, matrix) in host.matrices().iter().enumerate() {
+            let view = matrix.view();
+            let layout = if is_gate_up(MatrixId(index as u32)) {
+                TiledMatrix::gate_up(view.rows() / 2, view.columns(), view.element())
+            } else {
+                TiledMatrix::new(view.rows(), view.columns(), view.element())
+            };
+            let (_, to) = weights.reserve_matrix(layout)?;
+            weights.fill(to, &layout.pack(view.bytes()))?;
+        }
+        for experts in host.experts() {
+            let shape = [experts.num_experts, experts.hidden, experts.width];
+            let (_, memory) = weights.reserve_experts(shape, experts.element)?;
+            let kinds = [
+                (
+                    memory.gate_up_layout,
+                    memory.gate_up,
+                    memory.gate_up_scales,
+                    &experts.gate_up,
+                    &experts.gate_up_scales,
+                ),
+                (
+                    memory.down_layout,
+                    memory.down,
+                    memory.down_scales,
+                    &experts.down,
+                    &experts.down_scales,
+                ),
+            ];
+            for (layout, to, scales_to, from, scales) in kinds {
+                let matrices = from.as_slice().chunks_exact(layout.source_bytes());
+                let packed: Vec<u8> = matrices.flat_map(|matrix| layout.pack(matrix)).collect();
+                weights.fill(to, &packed)?;
+                let scales = scales.chunks_exact(layout.rows);
+                let packed: Vec<f32> = scales
+                    .flat_map(|scales| layout.pack_scales(scales))
+                    .collect();
+                weights.fill(scales_to, &packed)?;
+            }
+        }
+        Ok(weights)
+    }
+
+    fn fill<T: Plain>(&self, to: DevicePointer, values: &[T]) -> Result<(), DeviceError> {
+        if values.is_empty() {
+            return Ok(());
+        }
+        // SAFETY: memory was reserved in this size, and the copy ends before the values go.
+        unsafe {
+            let from = values.as_ptr().cast();
+            self.device
+                .upload(Stream::Main, to, from, size_of_val(values))?;
+        }
+        self.device.synchronize(Stream::Main)
     }
 
     /// Bytes of device memory.

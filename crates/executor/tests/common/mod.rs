@@ -111,8 +111,18 @@ pub fn drive(loaded: &Loaded, drive: &Drive, waves: &[Vec<Request>]) -> Driven {
         num_threads: drive.num_threads,
     })
     .expect("threads start");
+    drive_with(&mut executor, &spec, drive, waves)
+}
+
+/// The same on an executor that stands ready.
+pub fn drive_with(
+    executor: &mut dyn Executor,
+    spec: &KvSpec,
+    drive: &Drive,
+    waves: &[Vec<Request>],
+) -> Driven {
     let mut scheduler = Scheduler::new(SchedulerConfig {
-        kv: spec,
+        kv: spec.clone(),
         max_num_seqs: drive.max_num_seqs,
         max_num_batched_tokens: drive.max_num_batched_tokens,
         max_waiting: 1024,
@@ -128,7 +138,7 @@ pub fn drive(loaded: &Loaded, drive: &Drive, waves: &[Vec<Request>]) -> Driven {
             arrive(&mut scheduler, tokens.len() as u64, request);
             tokens.push(Vec::new());
         }
-        run_to_end(&mut scheduler, &mut executor, &mut tokens);
+        run_to_end(&mut scheduler, executor, &mut tokens);
     }
     let stats = scheduler.stats();
     Driven {
@@ -157,7 +167,7 @@ fn arrive(scheduler: &mut Scheduler, id: u64, request: &Request) {
 
 fn run_to_end(
     scheduler: &mut Scheduler,
-    executor: &mut CpuExecutor,
+    executor: &mut dyn Executor,
     tokens: &mut [Vec<SampledToken>],
 ) {
     let mut in_flight = 0;
