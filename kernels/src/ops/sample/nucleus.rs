@@ -12,10 +12,13 @@ use super::weights::Weights;
 const PER_HALVING: f32 = 32.0;
 /// Buckets of all weights that are not 0, and one for the rest.
 const BUCKETS: usize = 4096;
+const LAST_BUCKET: f32 = (BUCKETS - 1) as f32;
 
 /// Memory for the search.
 #[derive(Debug, Default)]
 pub(super) struct Nucleus {
+    /// Bucket of each token.
+    buckets: Vec<u16>,
     /// Sum of the weights of each bucket, the most likely first.
     sums: Vec<u64>,
     /// Keys of the tokens in the bucket where the target is reached.
@@ -36,12 +39,13 @@ impl Nucleus {
         target: u64,
     ) -> &[TokenId] {
         let per_logit = PER_HALVING * std::f32::consts::LOG2_E / temperature;
-        let bucket = |logit: f32| (((largest - logit) * per_logit) as usize).min(BUCKETS - 1);
-        let tokens = || (0..).zip(logits.iter().copied());
+        let bucket = |logit: &f32| ((largest - logit) * per_logit).min(LAST_BUCKET) as i32 as u16;
+        self.buckets.clear();
+        self.buckets.extend(logits.iter().map(bucket));
         self.sums.clear();
         self.sums.resize(BUCKETS, 0);
-        for (token, logit) in tokens() {
-            self.sums[bucket(logit)] += weights.of(token);
+        for (token, &bucket) in (0..).zip(&self.buckets) {
+            self.sums[usize::from(bucket)] += weights.of(token);
         }
         let mut rest = target;
         let mut edge = 0;
@@ -49,18 +53,28 @@ impl Nucleus {
             rest -= self.sums[edge];
             edge += 1;
         }
-        self.edge.clear();
-        let of_edge = tokens().filter(|&(_, logit)| bucket(logit) == edge);
-        self.edge
-            .extend(of_edge.map(|(token, logit)| key(logit, token)));
-        self.edge.sort_unstable_by(|a, b| b.cmp(a));
-        let sorted = self.edge.iter().map(|&key| token_of(key));
-        let count = weights.count_reaching(sorted, rest).unwrap_or(0);
-        let last = self.edge.get(count.saturating_sub(1)).copied().unwrap_or(0);
+        let last = self.last_of(edge as u16, logits, weights, rest);
+        let last_logit = logits.get(last as usize).copied().unwrap_or(largest);
         self.kept.clear();
-        let kept = tokens().filter(|&(token, logit)| key(logit, token) >= last);
+        let kept = (0..).zip(logits).filter(|&(token, &logit)| {
+            logit > last_logit || (logit == last_logit && token <= last)
+        });
         self.kept.extend(kept.map(|(token, _)| token));
         &self.kept
+    }
+
+    /// The token of a bucket at which the running sum of the bucket's weights reaches `target`.
+    fn last_of(&mut self, bucket: u16, logits: &[f32], weights: &Weights, target: u64) -> TokenId {
+        self.edge.clear();
+        for (token, (&logit, &of_token)) in (0..).zip(logits.iter().zip(&self.buckets)) {
+            if of_token == bucket {
+                self.edge.push(key(logit, token));
+            }
+        }
+        self.edge.sort_unstable_by(|a, b| b.cmp(a));
+        let sorted = self.edge.iter().map(|&key| token_of(key));
+        let count = weights.count_reaching(sorted, target).unwrap_or(1);
+        self.edge.get(count - 1).map_or(0, |&key| token_of(key))
     }
 }
 
