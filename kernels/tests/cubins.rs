@@ -1,4 +1,4 @@
-//! The compiled kernels belong to their sources.
+//! The compiled kernels belong to the library around them.
 #![cfg(feature = "cuda")]
 
 use std::collections::BTreeSet;
@@ -22,20 +22,6 @@ fn kernels(cubin: &Cubin) -> BTreeSet<String> {
     kernels.into_iter().map(|kernel| kernel.name).collect()
 }
 
-/// Names of the kernels that a source defines: `KERNEL(name, …)`, perhaps through a macro.
-fn defined(source: &str) -> BTreeSet<String> {
-    let name = |line: &str| {
-        let (macro_name, rest) = line.split_once('(')?;
-        let is_macro = macro_name
-            .chars()
-            .all(|c| c.is_ascii_uppercase() || c == '_');
-        let is_kernel = is_macro && macro_name.ends_with("KERNEL");
-        let (name, _) = rest.split_once(',')?;
-        is_kernel.then(|| name.trim().to_owned())
-    };
-    source.lines().filter_map(name).collect()
-}
-
 /// All Rust sources below a directory, one after the other.
 fn rust_text(directory: &Path, text: &mut String) {
     let entries = fs::read_dir(directory).expect("the sources are readable");
@@ -49,16 +35,8 @@ fn rust_text(directory: &Path, text: &mut String) {
 }
 
 #[test]
-fn every_kernel_of_the_sources_is_compiled_and_no_other() {
-    assert!(!CUBINS.is_empty());
-    for cubin in CUBINS {
-        let source = read(&directory("cuda").join(cubin.name).with_extension("cu"));
-        assert_eq!(kernels(cubin), defined(&source), "{}.cu", cubin.name);
-    }
-}
-
-#[test]
 fn every_kernel_is_launched_somewhere() {
+    assert!(!CUBINS.is_empty());
     let mut text = String::new();
     rust_text(&directory("src"), &mut text);
     for name in CUBINS.iter().flat_map(kernels) {
