@@ -9,29 +9,29 @@
 
 template <class Task> DEVICE void attention(const AttentionArgs& args) {
     uint8_t* shared = shared_memory();
-    uint32_t end = args.range[1] * args.kv_heads;
-    for (uint32_t item = args.range[0] * args.kv_heads + blockIdx.x; item < end;
-         item += gridDim.x) {
+    uint32_t item = args.range[0] * args.kv_heads + blockIdx.x;
+    for (; item < args.range[1] * args.kv_heads; item += gridDim.x) {
         Task(args, item, shared).run(shared);
         // The next task overwrites shared memory.
         __syncthreads();
     }
 }
 
-#define ATTENTION(cache, Cache, head_dim)                                                          \
-    KERNEL(attention_tall_##cache##_##head_dim, AttentionArgs, ATTENTION_THREADS, 2) {             \
-        attention<TallTask<Cache, head_dim>>(args);                                                \
-    }                                                                                              \
-    KERNEL(attention_flat_##cache##_##head_dim, AttentionArgs, ATTENTION_THREADS, 2) {             \
-        attention<FlatTask<Cache, head_dim>>(args);                                                \
-    }
+#define ATTENTION_KERNEL(name, ...)                                                                \
+    KERNEL(name, AttentionArgs, ATTENTION_THREADS, 2) { attention<__VA_ARGS__>(args); }
 
-ATTENTION(bf16, Bf16Cache, 32)
-ATTENTION(bf16, Bf16Cache, 64)
-ATTENTION(bf16, Bf16Cache, 128)
-ATTENTION(e4m3, E4m3Cache, 32)
-ATTENTION(e4m3, E4m3Cache, 64)
-ATTENTION(e4m3, E4m3Cache, 128)
+ATTENTION_KERNEL(attention_tall_bf16_32, TallTask<Bf16Cache, 32>)
+ATTENTION_KERNEL(attention_tall_bf16_64, TallTask<Bf16Cache, 64>)
+ATTENTION_KERNEL(attention_tall_bf16_128, TallTask<Bf16Cache, 128>)
+ATTENTION_KERNEL(attention_tall_e4m3_32, TallTask<E4m3Cache, 32>)
+ATTENTION_KERNEL(attention_tall_e4m3_64, TallTask<E4m3Cache, 64>)
+ATTENTION_KERNEL(attention_tall_e4m3_128, TallTask<E4m3Cache, 128>)
+ATTENTION_KERNEL(attention_flat_bf16_32, FlatTask<Bf16Cache, 32>)
+ATTENTION_KERNEL(attention_flat_bf16_64, FlatTask<Bf16Cache, 64>)
+ATTENTION_KERNEL(attention_flat_bf16_128, FlatTask<Bf16Cache, 128>)
+ATTENTION_KERNEL(attention_flat_e4m3_32, FlatTask<E4m3Cache, 32>)
+ATTENTION_KERNEL(attention_flat_e4m3_64, FlatTask<E4m3Cache, 64>)
+ATTENTION_KERNEL(attention_flat_e4m3_128, FlatTask<E4m3Cache, 128>)
 
 // The partial results of one row.
 struct AttentionMerge {

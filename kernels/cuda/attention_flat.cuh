@@ -75,7 +75,7 @@ template <class Cache, int head_dim> struct FlatTask {
 
     DEVICE void load_queries(uint32_t (&query)[QUERY_STEPS][4]) const {
         // They came with the first half tile.
-        async_copy_wait<Stream::SLOTS - 2>();
+        async_copy_wait<Stream::AHEAD - 1>();
         __syncthreads();
 #pragma unroll
         for (int step = 0; step < QUERY_STEPS; step++)

@@ -41,13 +41,12 @@ template <class Cache, int head_dim> struct TallTask {
         write_padding<head_dim>(args, head);
         copy_queries<head_dim>(args, head, TALL_QUERIES, queries);
         stream.start();
-        int first = head.first / TILE_KEYS, last = head.last / TILE_KEYS;
         int first_full = head.first_full(args), last_full = head.last_full();
         bool whole = head.task.first_line == WHOLE;
-        for (int tile = first; tile <= last;) {
+        for (int tile = stream.first_tile(); tile <= stream.last_tile();) {
             clear();
-            int end = min(tile / PARTITION_TILES * PARTITION_TILES + PARTITION_TILES, last + 1);
-            for (; tile < end; tile++) {
+            int end = tile / PARTITION_TILES * PARTITION_TILES + PARTITION_TILES;
+            for (; tile < end && tile <= stream.last_tile(); tile++) {
                 float scores[2][KEY_STEPS][4];
                 multiply_keys(stream.take(), scores);
                 if (tile < first_full || tile > last_full) mask(tile, scores);
@@ -56,17 +55,27 @@ template <class Cache, int head_dim> struct TallTask {
                 narrow(scores, weights);
                 multiply_values(stream.take(), weights);
             }
-            if (!whole) {
-                write_partial((tile - 1) / PARTITION_TILES);
-                continue;
-            }
-            if (tile > (first / PARTITION_TILES + 1) * PARTITION_TILES) merge();
-            if (tile <= last) keep();
+            finish_partition(stream, end / PARTITION_TILES - 1, whole);
         }
-        if (whole) finish();
     }
 
   private:
+    // Puts the result of a partition where it belongs.
+    DEVICE void finish_partition(const Stream& stream, int partition, bool whole) {
+        bool first = partition == stream.first_tile() / PARTITION_TILES;
+        bool last = partition == stream.last_tile() / PARTITION_TILES;
+        if (!whole) {
+            write_partial(partition);
+            return;
+        }
+        if (!first) merge();
+        if (last) {
+            finish();
+        } else {
+            keep();
+        }
+    }
+
     DEVICE void clear() {
 #pragma unroll
         for (int i = 0; i < 4; i++) maximum[i] = -INFINITY;
@@ -169,7 +178,7 @@ template <class Cache, int head_dim> struct TallTask {
                 for (int i = 0; i < 4; i++) {
                     const float(&from)[4] = scores[m][step * 2 + i / 2];
                     weights[m][step][i] =
-                        recompute(pack_bf16(from[i % 2 * 2], from[i % 2 * 2 + 1]));
+                        pack_bf16(from[i % 2 * 2], from[i % 2 * 2 + 1]);
                 }
     }
 
@@ -196,6 +205,7 @@ template <class Cache, int head_dim> struct TallTask {
 
     DEVICE void write_partial(int partition) const {
         HeadTask head(args, item);
+        int lane = recompute(this->lane);
 #pragma unroll
         for (int row = 0; row < 4; row++) {
             int query = first_query + row * 8 + lane / 4;
@@ -215,7 +225,7 @@ template <class Cache, int head_dim> struct TallTask {
 
     // Place of this thread's values of one product in the block's scratch.
     DEVICE float* total(int m, int n) const {
-        return totals + ((m * VALUE_STEPS + n) * ATTENTION_THREADS + threadIdx.x) * 4;
+        return totals + ((m * VALUE_STEPS + n) * ATTENTION_THREADS + recompute(threadIdx.x)) * 4;
     }
 
     // Puts the partitions done aside.
@@ -238,34 +248,41 @@ template <class Cache, int head_dim> struct TallTask {
 
     // Merges this partition with those done.
     DEVICE void merge() {
-        float keep[4], take[4];
 #pragma unroll
-        for (int row = 0; row < 4; row++) {
-            float2 before =
-                reinterpret_cast<float2*>(total_sums)[first_query + row * 8 + lane / 4];
-            Merge merge(before.x, maximum[row]);
-            maximum[row] = merge.maximum;
-            float& sum = sums[row / 2][row % 2 * 2];
-            sum = merged(before.y, merge.keep, sum, merge.take);
-            keep[row] = merge.keep;
-            take[row] = merge.take;
-        }
-        __syncwarp();
+        for (int m = 0; m < 2; m++) {
+            float keep[2];
 #pragma unroll
-        for (int m = 0; m < 2; m++)
+            for (int i = 0; i < 2; i++) {
+                int row = m * 2 + i;
+                float2 before =
+                    reinterpret_cast<float2*>(total_sums)[first_query + row * 8 + lane / 4];
+                Merge merge(before.x, maximum[row]);
+                maximum[row] = merge.maximum;
+                sums[m][i * 2] = merged(before.y, merge.keep, sums[m][i * 2], merge.take);
+                keep[i] = merge.keep;
+                // `merged` in two steps, which takes fewer registers.
+#pragma unroll
+                for (int n = 0; n < VALUE_STEPS; n++) {
+                    values[m][n][i * 2] *= merge.take;
+                    values[m][n][i * 2 + 1] *= merge.take;
+                }
+            }
 #pragma unroll
             for (int n = 0; n < VALUE_STEPS; n++) {
                 float4 before = *reinterpret_cast<const float4*>(total(m, n));
                 float(&value)[4] = values[m][n];
-                value[0] = merged(before.x, keep[m * 2], value[0], take[m * 2]);
-                value[1] = merged(before.y, keep[m * 2], value[1], take[m * 2]);
-                value[2] = merged(before.z, keep[m * 2 + 1], value[2], take[m * 2 + 1]);
-                value[3] = merged(before.w, keep[m * 2 + 1], value[3], take[m * 2 + 1]);
+                value[0] = merged(before.x, keep[0], value[0], 1.0f);
+                value[1] = merged(before.y, keep[0], value[1], 1.0f);
+                value[2] = merged(before.z, keep[1], value[2], 1.0f);
+                value[3] = merged(before.w, keep[1], value[3], 1.0f);
             }
+        }
+        __syncwarp();
     }
 
     DEVICE void finish() const {
         HeadTask head(args, item);
+        int lane = recompute(this->lane);
         // The warp's own queries are no longer needed.
         __syncwarp();
 #pragma unroll

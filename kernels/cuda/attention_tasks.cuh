@@ -14,6 +14,13 @@ constexpr int PARTITION_KEYS = TILE_KEYS * PARTITION_TILES;
 constexpr int BLOCK_KEYS = 16;
 constexpr int GROUPS_IN_TILE = TILE_KEYS / BLOCK_KEYS;
 
+// The same number, of which the compiler knows nothing: what is computed from it is computed where
+// it is needed, instead of being kept in registers.
+DEVICE int recompute(int value) {
+    asm volatile("" : "+r"(value));
+    return value;
+}
+
 // Consecutive rows of one sequence, and some of the partitions that they see.
 struct AttentionTask {
     uint32_t first_row;
@@ -77,7 +84,8 @@ struct HeadTask {
     int first;
     int last;
 
-    DEVICE HeadTask(const AttentionArgs& args, uint32_t item) {
+    DEVICE HeadTask(const AttentionArgs& args, uint32_t item_of_block) {
+        uint32_t item = recompute(item_of_block);
         task = args.tasks[item / args.kv_heads];
         kv_head = item % args.kv_heads;
         group = args.heads / args.kv_heads;

@@ -8,13 +8,6 @@
 
 #include "attention_tasks.cuh"
 
-// The same number, of which the compiler knows nothing: what is computed from it is computed where
-// it is needed, instead of being kept in registers.
-DEVICE int recompute(int value) {
-    asm volatile("" : "+r"(value));
-    return value;
-}
-
 // Offset of a 16-byte chunk in a matrix with rows of `columns` 16-bit numbers. Eight neighbouring
 // rows have the same chunk in different banks.
 template <int columns> DEVICE int chunk_offset(int row, int chunk) {
@@ -61,6 +54,8 @@ template <class Cache, int head_dim, bool alternating> struct HalfTiles {
     static constexpr int WIDE_BYTES = TILE_KEYS * head_dim * 2;
     static constexpr int SLOTS = 4;
     static constexpr bool WIDENED = Cache::BYTES == 1;
+    // Half tiles on their way.
+    static constexpr int AHEAD = WIDENED ? SLOTS : SLOTS - 1;
     // Slots, and two places for widened half tiles.
     static constexpr int SHARED_BYTES = SLOTS * HALF_BYTES + (WIDENED ? 2 * WIDE_BYTES : 0);
     static constexpr int ROW_CHUNKS = ROW_BYTES / 16;
@@ -72,9 +67,9 @@ template <class Cache, int head_dim, bool alternating> struct HalfTiles {
     // Positions that any row sees; all others are brought as zeroes.
     int first;
     int last;
-    // The next half tile to begin.
-    int tile;
-    bool values;
+    // The next half tile to begin: twice the tile, plus 1 for its values.
+    int half;
+    // Half tiles taken; counted by `half` if it never jumps.
     int taken;
     // Where the keys of 16 positions lie in the cache, in units of 16 bytes: those with number
     // `lane` of the partition.
@@ -83,79 +78,74 @@ template <class Cache, int head_dim, bool alternating> struct HalfTiles {
     DEVICE HalfTiles(const AttentionArgs& args, uint32_t item, const HeadTask& head,
                      uint8_t* shared)
         : args(args), item(item), shared(shared), first(head.first), last(head.last),
-          tile(head.first / TILE_KEYS), values(false), taken(0), group(0) {
-        find_groups();
-    }
+          half(head.first / TILE_KEYS * 2), taken(half), group(0) {}
+
+    // First and last tile of which any row sees something.
+    DEVICE int first_tile() const { return first / TILE_KEYS; }
+    DEVICE int last_tile() const { return last / TILE_KEYS; }
 
     // Starts the first copies. What the thread copied before becomes part of the first.
     DEVICE void start() {
-        for (int slot = 0; slot < (WIDENED ? SLOTS : SLOTS - 1); slot++) begin(slot);
+        for (int i = 0; i < AHEAD; i++) begin((taken + i) % SLOTS);
     }
 
     // The next half tile, 64 rows of `head_dim` BF16 numbers in the layout of `chunk_offset`. All
     // threads of the block call it, done with the half tile before, which is gone.
     DEVICE const uint8_t* take() {
-        const uint8_t* half = shared;
-        int slot = taken % SLOTS;
+        const uint8_t* out = shared;
+        int number = alternating ? half - AHEAD : taken++;
+        async_copy_wait<AHEAD - 1>();
         if (WIDENED) {
-            async_copy_wait<SLOTS - 1>();
-            half += SLOTS * HALF_BYTES + (taken & 1) * WIDE_BYTES;
-            widen(shared + slot * HALF_BYTES, const_cast<uint8_t*>(half));
-            begin(slot);
+            out += SLOTS * HALF_BYTES + number % 2 * WIDE_BYTES;
+            widen(shared + number % SLOTS * HALF_BYTES, const_cast<uint8_t*>(out));
+            begin(number % SLOTS);
             __syncthreads();
         } else {
-            async_copy_wait<SLOTS - 2>();
             __syncthreads();
-            half += slot * HALF_BYTES;
+            out += number % SLOTS * HALF_BYTES;
             // All threads have finished with the slot before.
-            begin((slot + SLOTS - 1) % SLOTS);
+            begin((number + AHEAD) % SLOTS);
         }
-        taken++;
-        return half;
+        return out;
     }
 
   private:
     // Starts the copies of the next half tile, if there is one.
     DEVICE void begin(int slot) {
-        if (tile * TILE_KEYS <= last) {
-            if (tile % PARTITION_TILES == 0 && !values) find_groups();
-            copy(shared + slot * HALF_BYTES);
-            step();
+        int tile = half / 2;
+        bool values = half % 2 != 0;
+        if (tile <= last_tile()) {
+            bool enters = tile == first_tile() || tile % PARTITION_TILES == 0;
+            if (enters && !values) find_groups(tile / PARTITION_TILES);
+            copy(tile, values, shared + slot * HALF_BYTES);
+            if (!alternating) half = after(tile, values);
         }
+        if (alternating) half++;
         // Also without copies, so that the number of groups tells how far they are.
         async_copy_commit();
     }
 
-    DEVICE void step() {
-        if (alternating) {
-            tile += values;
-            values = !values;
-            return;
-        }
-        bool ends = (tile + 1) % PARTITION_TILES == 0 || (tile + 1) * TILE_KEYS > last;
-        if (!ends || values) {
-            tile++;
-            values = values && !ends;
-        } else {
-            int first_of_partition = tile / PARTITION_TILES * PARTITION_TILES;
-            tile = max(first / TILE_KEYS, first_of_partition);
-            values = true;
-        }
+    // The half tile after another, where a partition's keys come before its values.
+    DEVICE int after(int tile, bool values) const {
+        bool ends = (tile + 1) % PARTITION_TILES == 0 || tile == last_tile();
+        if (!ends) return tile * 2 + 2 + values;
+        if (values) return tile * 2 + 2;
+        return max(first_tile(), tile / PARTITION_TILES * PARTITION_TILES) * 2 + 1;
     }
 
-    DEVICE void find_groups() {
-        int partition = tile / PARTITION_TILES;
+    DEVICE void find_groups(int partition) {
         int position = partition * PARTITION_KEYS + (threadIdx.x % 32) * BLOCK_KEYS;
         group = 0;
         // The table may hold anything where no position is visible.
         if (position + BLOCK_KEYS <= first || position > last) return;
+        uint32_t item = recompute(this->item);
         uint32_t slot = args.tasks[item / args.kv_heads].slot, kv_head = item % args.kv_heads;
         size_t entry = static_cast<size_t>(slot) * args.table_stride + position / args.block_size;
         uint32_t half = args.tables[entry] * args.kv_heads + kv_head;
         group = (half * 2 * args.block_size + position % args.block_size) * ROW_CHUNKS;
     }
 
-    DEVICE void copy(uint8_t* slot) {
+    DEVICE void copy(int tile, bool values, uint8_t* slot) const {
         // Chunks of 16 positions that lie together; several passes for one such group, or several
         // groups in one pass.
         constexpr int GROUP_CHUNKS = BLOCK_KEYS * ROW_CHUNKS;
@@ -179,7 +169,7 @@ template <class Cache, int head_dim, bool alternating> struct HalfTiles {
     }
 
     DEVICE void widen(const uint8_t* slot, uint8_t* wide) {
-        int thread = recompute(threadIdx.x);
+        int thread = threadIdx.x;
         slot += thread * 16;
 #pragma unroll
         for (int pass = 0; pass < PASSES; pass++) {
@@ -200,7 +190,7 @@ template <int head_dim>
 DEVICE void copy_queries(const AttentionArgs& args, const HeadTask& head, int capacity,
                          uint8_t* shared) {
     constexpr int CHUNKS = head_dim / 8;
-    for (int index = threadIdx.x; index < capacity * CHUNKS; index += ATTENTION_THREADS) {
+    for (int index = recompute(threadIdx.x); index < capacity * CHUNKS; index += ATTENTION_THREADS) {
         int query = index / CHUNKS, chunk = index % CHUNKS;
         size_t row = head.task.first_row + query / head.group;
         size_t column = head.kv_head * head.group + query % head.group;
@@ -217,7 +207,7 @@ DEVICE void write_output(const AttentionArgs& args, const HeadTask& head, const 
                          int begin, int end, int thread, int threads) {
     constexpr int CHUNKS = head_dim / 8;
     end = min(end, head.queries);
-    for (int index = begin * CHUNKS + thread; index < end * CHUNKS; index += threads) {
+    for (int index = begin * CHUNKS + recompute(thread); index < end * CHUNKS; index += threads) {
         int query = index / CHUNKS, chunk = index % CHUNKS;
         int row = head.task.first_row + query / head.group;
         int column = (head.kv_head * head.group + query % head.group) * head_dim * 2 + chunk * 16;
@@ -232,7 +222,7 @@ template <int head_dim> DEVICE void write_padding(const AttentionArgs& args, con
     int end = args.heads * head_dim * 2;
     int chunks = (PANEL_BYTES - end % PANEL_BYTES) % PANEL_BYTES / 16;
     if (chunks == 0 || head.kv_head != args.kv_heads - 1) return;
-    for (int index = threadIdx.x; index < static_cast<int>(head.task.rows) * chunks;
+    for (int index = recompute(threadIdx.x); index < static_cast<int>(head.task.rows) * chunks;
          index += ATTENTION_THREADS) {
         int row = head.task.first_row + index / chunks;
         size_t to = activation_offset(args.capacity, row, end + index % chunks * 16);
