@@ -47,8 +47,9 @@ struct Thread {
     uint8_t* shared;
 };
 
-// The thread that runs on this thread of the operating system.
-extern __thread Thread* current;
+// The thread that runs on this thread of the operating system. It is looked at all the time, so it
+// lies where no call is needed to find it.
+extern __thread Thread* current __attribute__((tls_model("initial-exec")));
 
 // A kernel, in the list of all.
 struct Registration {
@@ -65,7 +66,7 @@ struct Registration {
 [[noreturn]] void fail(const char* format, ...) __attribute__((format(printf, 1, 2)));
 
 // The threads of a warp in `mask` meet. The last one to arrive performs `complete` with what each
-// lane brought (null outside of the mask); it may write results there.
+// lane of the mask brought; it may write results there.
 using Complete = void (*)(void* const (&lanes)[WARP_LANES], unsigned mask);
 void meet(const char* name, unsigned mask, void* brought, Complete complete);
 

@@ -47,6 +47,7 @@ struct AsyncCopy {
 };
 
 struct Fiber : Thread {
+    struct Block* block;
     unsigned number;
     Context context;
     bool ended;
@@ -67,8 +68,12 @@ struct Meeting {
     const char* name;
     Complete complete;
     unsigned mask;
-    unsigned arrived;
+    unsigned arrived = 0;
+    // Of those that have arrived.
     void* brought[WARP_LANES];
+
+    Meeting(const char* name, Complete complete, unsigned mask)
+        : name(name), complete(complete), mask(mask) {}
 };
 
 struct Warp {
@@ -134,7 +139,7 @@ struct Warpgroup {
     Sums* new_sums(unsigned columns);
     // Whether somebody waits for products that everybody has issued.
     bool due() const;
-    void compute_one(const struct Block& block);
+    void compute_one(struct Block& block);
 };
 
 // One block at a time, with what it needs; used again for later blocks and launches.
@@ -150,6 +155,8 @@ struct Block {
     Barrier barriers[NAMED_BARRIERS];
     std::vector<MBarrier> mbarriers;
     std::vector<BulkCopy> bulk_copies;
+    // Both factors of a matrix product, decoded.
+    float factors[(64 + 128) * 32];
     std::vector<Fiber*> ready;
     unsigned running;
     uint64_t random_state;
@@ -196,8 +203,8 @@ struct Block {
     std::string deadlock() const;
 };
 
-Fiber& current_fiber();
-Block& current_block();
+inline Fiber& current_fiber() { return *static_cast<Fiber*>(current); }
+inline Block& current_block() { return *current_fiber().block; }
 
 // Errors without a block around them; within one, `fail`.
 std::string describe(const char* format, ...) __attribute__((format(printf, 1, 2)));

@@ -17,10 +17,6 @@
 namespace host_executor {
 
 __thread Thread* current = nullptr;
-static __thread Block* running_block = nullptr;
-
-Fiber& current_fiber() { return *static_cast<Fiber*>(current); }
-Block& current_block() { return *running_block; }
 
 // Stacks are only touched where they are used. Under the sanitizer frames are larger.
 constexpr size_t STACK_BYTES = SANITIZED ? 1024 * 1024 : 256 * 1024;
@@ -302,7 +298,9 @@ uint8_t* Block::shared() const { return shared_allocation + CANARY_BYTES; }
 void Block::prepare_stack(Fiber& fiber) {
     uint8_t* bottom = stacks + fiber.number * (STACK_BYTES + GUARD_BYTES) + GUARD_BYTES;
 #if SANITIZED
-    __asan_unpoison_memory_region(bottom, STACK_BYTES);
+    // What a fiber leaves poisoned at its end lies near the top.
+    constexpr size_t LEFT_POISONED = 16 * 1024;
+    __asan_unpoison_memory_region(bottom + STACK_BYTES - LEFT_POISONED, LEFT_POISONED);
 #endif
     // Tops at different places within a page: otherwise all fibers would use the same cache sets.
     uint8_t* top = bottom + STACK_BYTES - fiber.number * 832 % 4096 / 64 * 64;
@@ -340,6 +338,7 @@ void Block::prepare(const Thread& shape, uint64_t seed) {
     for (unsigned number = 0; number < threads; number++) {
         fibers[number].reset(number, shape);
         fibers[number].shared = shared();
+        fibers[number].block = this;
         prepare_stack(fibers[number]);
         ready.push_back(&fibers[number]);
     }
@@ -375,13 +374,15 @@ void Fiber::reset(unsigned new_number, const Thread& shape) {
 
 bool Block::run(const Thread& shape, uint64_t seed) {
     prepare(shape, seed);
-    running_block = this;
     Fiber* first = next();
     current = first;
     switch_context(main, first->context, false);
     current = nullptr;
-    running_block = nullptr;
     if (error.empty()) finish();
+#if SANITIZED
+    // The frames of fibers that were abandoned are poisoned anywhere.
+    else __asan_unpoison_memory_region(stacks, stack_count * (STACK_BYTES + GUARD_BYTES));
+#endif
     return error.empty();
 }
 

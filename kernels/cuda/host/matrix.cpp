@@ -198,9 +198,8 @@ bool Warpgroup::due() const {
            products.front().issued == WARPGROUP_THREADS;
 }
 
-void Warpgroup::compute_one(const Block& block) {
-    // Not on a fiber's stack, which is small.
-    static thread_local float a[ROWS * 32], b[32 * 128];
+void Warpgroup::compute_one(Block& block) {
+    float *a = block.factors, *b = a + ROWS * ROW_BYTES;
     Product product = products.front();
     products.pop_front();
     computed++;

@@ -22,7 +22,7 @@ void meet(const char* name, unsigned mask, void* brought, Complete complete) {
         if (candidate.complete == complete && candidate.name == name && candidate.mask == mask)
             meeting = &candidate;
     if (!meeting) {
-        warp.meetings.push_back(Meeting{name, complete, mask, 0, {}});
+        warp.meetings.emplace_back(name, complete, mask);
         meeting = &warp.meetings.back();
     }
     meeting->arrived |= own;
@@ -31,10 +31,9 @@ void meet(const char* name, unsigned mask, void* brought, Complete complete) {
         block.wait({name, "with mask", mask});
         return;
     }
-    Meeting met = *meeting;
-    *meeting = warp.meetings.back();
+    complete(meeting->brought, mask);
+    if (meeting != &warp.meetings.back()) *meeting = warp.meetings.back();
     warp.meetings.pop_back();
-    met.complete(met.brought, mask);
     Fiber* first = &fiber - fiber.lane;
     for (unsigned lane = 0; lane < WARP_LANES; lane++)
         if (mask >> lane & 1 && lane != fiber.lane) block.wake(first + lane);
