@@ -1,4 +1,4 @@
-//! The compiled kernels belong to the library around them.
+//! The compiled kernels belong to their sources and to the library around them.
 #![cfg(feature = "cuda")]
 
 use std::collections::BTreeSet;
@@ -31,6 +31,42 @@ fn rust_text(directory: &Path, text: &mut String) {
         } else {
             text.push_str(&read(&path));
         }
+    }
+}
+
+#[test]
+fn every_cubin_is_committed_and_made_of_the_present_sources() {
+    for Cubin {
+        name, committed, ..
+    } in CUBINS
+    {
+        assert!(
+            committed,
+            "kernels/cuda/cubins/{name}.cubin is missing or not of the present sources: run \
+             scripts/cubins and commit what it writes"
+        );
+    }
+}
+
+#[test]
+fn the_manifest_lists_what_there_is() {
+    let manifest: toml::Table = read(&directory("cuda/cubins/manifest.toml"))
+        .parse()
+        .expect("the manifest is TOML");
+    let listed = manifest["cubins"]
+        .as_table()
+        .expect("it has a table of cubins");
+    let names: Vec<&str> = listed.keys().map(String::as_str).collect();
+    assert_eq!(
+        names,
+        CUBINS.iter().map(|cubin| cubin.name).collect::<Vec<_>>()
+    );
+    for cubin in CUBINS {
+        let listed = listed[cubin.name]["kernels"]
+            .as_table()
+            .expect("a table of kernels");
+        let listed: BTreeSet<String> = listed.keys().cloned().collect();
+        assert_eq!(listed, kernels(cubin), "{}", cubin.name);
     }
 }
 
