@@ -259,6 +259,44 @@ impl Paged {
         }
     }
 
+    /// Makes what lies `distance` positions apart nearly cancel out: nearly the same key, and the
+    /// opposite value. Differences in the last bits of sums then show in the leading bits of
+    /// results, however these are rounded.
+    #[cfg(test)]
+    pub(super) fn cancel(&mut self, distance: usize) {
+        let layout = self.layout;
+        let size = layout.element.bytes();
+        for sequence in &self.sequences {
+            let end = sequence.first_position + sequence.rows.len();
+            let first = self.span.first_visible(sequence.first_position as u32) as usize;
+            let place = |position: usize, kv_head| {
+                let block = sequence.table[position / layout.block_size];
+                (
+                    layout.keys_start(block, kv_head),
+                    position % layout.block_size,
+                )
+            };
+            let pairs = (first + distance..end)
+                .flat_map(|position| (0..layout.kv_heads).map(move |kv_head| (position, kv_head)));
+            for (position, kv_head) in pairs {
+                let (from, from_offset) = place(position - distance, kv_head);
+                let (to, to_offset) = place(position, kv_head);
+                let memory = self.cache.as_mut_slice();
+                for d in 0..layout.head_dim {
+                    let key = from + layout.key_index(from_offset, d) * size;
+                    let other = to + layout.key_index(to_offset, d) * size;
+                    memory.copy_within(key..key + size, other);
+                    // The last bit of some elements, so that the maxima differ a little.
+                    memory[other] ^= u8::from(d < 2);
+                    let value = from + layout.value_index(from_offset, d) * size;
+                    let other = to + layout.value_index(to_offset, d) * size;
+                    memory.copy_within(value..value + size, other);
+                    memory[other + size - 1] ^= 0x80;
+                }
+            }
+        }
+    }
+
     pub(crate) fn rows(&self) -> usize {
         self.sequences
             .last()

@@ -174,6 +174,7 @@ fn set_up<'a>(case: &'a AttentionCase, device: &'a Arc<dyn Device>) -> DeviceRes
 mod tests {
     use backstop_types::AttentionSpan;
 
+    use super::super::plan::PARTITION;
     use super::*;
     use crate::cuda::host::HostDevice;
     use crate::ops::attention::cases::PagedShape;
@@ -234,7 +235,8 @@ mod tests {
             shape([3, 1, 32], Element::BF16, None, &[(0, 50), (1500, 5)]),
         ];
         for shape in shapes {
-            let paged = Paged::new(&shape);
+            let mut paged = Paged::new(&shape);
+            paged.cancel(PARTITION);
             let rows = paged.rows();
             let together = in_batches(&device, &paged, [rows], |limits| limits);
             for choose in [|limits: AttentionLimits| limits, AttentionLimits::undivided] {
