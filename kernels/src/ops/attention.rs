@@ -12,6 +12,7 @@
 
 pub(crate) mod cases;
 pub mod cuda;
+mod shapes;
 mod state;
 mod walk;
 

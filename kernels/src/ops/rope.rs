@@ -257,23 +257,31 @@ pub fn cases() -> Vec<CaseSpec> {
     let mut cases = Vec::new();
     for (heads, kv_heads, head_dim, rows) in shapes {
         for pairing in [RopePairing::Interleaved, RopePairing::Halves] {
-            let shape = AttentionShape {
-                heads,
-                kv_heads,
-                head_dim,
-                scale: 1.0,
-            };
-            let label = format!("{pairing:?}, {heads}+{kv_heads} heads of {head_dim}, {rows} rows");
-            let columns = ((heads + 2 * kv_heads) * head_dim) as usize;
-            cases.push(CaseSpec::new(label, move || RopeCase {
-                qkv: random_values(1, rows * columns, 1.0),
-                positions: random_indices(2, rows, 100_000),
-                shape,
-                pairing,
-            }));
+            cases.push(case([heads, kv_heads, head_dim], rows, pairing));
         }
     }
+    for rows in [1, 8, 64, 256, 8192] {
+        let real = case([32, 4, 128], rows, RopePairing::Interleaved);
+        cases.push(real.only_for_benchmarks());
+    }
     cases
+}
+
+fn case([heads, kv_heads, head_dim]: [u32; 3], rows: usize, pairing: RopePairing) -> CaseSpec {
+    let shape = AttentionShape {
+        heads,
+        kv_heads,
+        head_dim,
+        scale: 1.0,
+    };
+    let label = format!("{pairing:?}, {heads}+{kv_heads} heads of {head_dim}, {rows} rows");
+    let columns = ((heads + 2 * kv_heads) * head_dim) as usize;
+    CaseSpec::new(label, move || RopeCase {
+        qkv: random_values(1, rows * columns, 1.0),
+        positions: random_indices(2, rows, 100_000),
+        shape,
+        pairing,
+    })
 }
 
 #[cfg(test)]

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use backstop_types::AttentionSpan;
 
 use super::AttentionArgs;
+use super::shapes::large_shapes;
+pub(crate) use super::shapes::{PagedShape, shapes};
 use crate::aligned::AlignedBytes;
 use crate::backend::AttentionShape;
 use crate::batch::BatchSequence;
@@ -16,142 +18,6 @@ use crate::element::Element;
 use crate::features::InstructionSet;
 use crate::ops::kv_write::SequenceRows;
 use crate::ops::kv_write::cuda::Places;
-
-/// Heads, formats and sequences of a case.
-#[derive(Clone, Debug)]
-pub(crate) struct PagedShape {
-    /// Query heads, key-value heads, elements of a head.
-    pub(crate) heads: [u32; 3],
-    pub(crate) block_size: usize,
-    pub(crate) element: Element,
-    pub(crate) span: AttentionSpan,
-    /// First position and number of rows of each sequence.
-    pub(crate) sequences: Vec<(usize, usize)>,
-}
-
-impl PagedShape {
-    pub(crate) fn label(&self) -> String {
-        let Self {
-            heads: [heads, kv_heads, head_dim],
-            block_size,
-            element,
-            span,
-            sequences,
-        } = self;
-        format!(
-            "{heads}/{kv_heads} heads of {head_dim}, {element:?}, blocks of {block_size}, \
-             {span:?}, {sequences:?}"
-        )
-    }
-}
-
-/// The shapes that tests run.
-pub(crate) fn shapes() -> Vec<PagedShape> {
-    let mixed = vec![(0, 5), (70, 1), (3, 17), (129, 2), (0, 1)];
-    let mut shapes = Vec::new();
-    for element in [Element::F32, Element::BF16, Element::F8E4M3] {
-        for span in [
-            AttentionSpan::Full,
-            AttentionSpan::Sliding { visible_keys: 9 },
-        ] {
-            let ragged = [
-                ([1, 1, 2], 1),
-                ([3, 1, 6], 3),
-                ([6, 2, 18], 16),
-                ([5, 5, 64], 8),
-            ];
-            for (heads, block_size) in ragged {
-                let sequences = mixed.clone();
-                shapes.push(PagedShape {
-                    heads,
-                    block_size,
-                    element,
-                    span,
-                    sequences,
-                });
-            }
-        }
-        let real = [
-            (AttentionSpan::Full, vec![(0, 40), (300, 1), (63, 2)]),
-            (
-                AttentionSpan::Sliding { visible_keys: 65 },
-                vec![(500, 20), (0, 3), (130, 1)],
-            ),
-        ];
-        for (span, sequences) in real {
-            shapes.push(PagedShape {
-                heads: [32, 4, 128],
-                block_size: 16,
-                element,
-                span,
-                sequences,
-            });
-        }
-    }
-    shapes.extend(device_shapes());
-    // Several partitions.
-    let heads = [8, 1, 64];
-    for (span, sequences) in [
-        (AttentionSpan::Full, vec![(2200, 1), (1020, 9), (1023, 1)]),
-        (
-            AttentionSpan::Sliding { visible_keys: 1500 },
-            vec![(4000, 3)],
-        ),
-    ] {
-        let element = Element::BF16;
-        shapes.push(PagedShape {
-            heads,
-            block_size: 32,
-            element,
-            span,
-            sequences,
-        });
-    }
-    shapes
-}
-
-/// Shapes that the device supports as well: groups of one head to more than its small tasks hold,
-/// edges of its tiles and partitions, and the end of the last panel within a row.
-fn device_shapes() -> Vec<PagedShape> {
-    let sliding = |visible_keys| AttentionSpan::Sliding { visible_keys };
-    let full = AttentionSpan::Full;
-    let (bf16, e4m3) = (Element::BF16, Element::F8E4M3);
-    let shape = |heads, block_size, element, span, sequences: &[(usize, usize)]| PagedShape {
-        heads,
-        block_size,
-        element,
-        span,
-        sequences: sequences.to_vec(),
-    };
-    vec![
-        shape([5, 5, 32], 16, bf16, full, &[(0, 130), (510, 5), (63, 1)]),
-        shape([4, 2, 64], 64, e4m3, full, &[(0, 200), (510, 5), (1535, 1)]),
-        shape([6, 2, 64], 48, bf16, sliding(1000), &[(1500, 50), (30, 1)]),
-        shape(
-            [8, 1, 128],
-            16,
-            bf16,
-            full,
-            &[(2800, 20), (0, 33), (511, 2)],
-        ),
-        shape(
-            [8, 1, 128],
-            64,
-            e4m3,
-            sliding(600),
-            &[(1100, 40), (2047, 1), (599, 3)],
-        ),
-        shape([16, 2, 32], 32, bf16, sliding(64), &[(0, 200), (1000, 1)]),
-        shape(
-            [16, 1, 128],
-            16,
-            e4m3,
-            full,
-            &[(600, 9), (512, 1), (513, 1)],
-        ),
-        shape([32, 1, 64], 16, bf16, full, &[(700, 1), (1, 6)]),
-    ]
-}
 
 /// Sequences in a cache. Blocks are scattered; everything that no row may see is NaN, and so are
 /// the blocks that table entries before the window name.
@@ -233,7 +99,12 @@ impl Paged {
     /// Writes what rows may see: the same numbers whatever the block size.
     fn fill(&mut self) {
         let layout = self.layout;
-        for (index, sequence) in self.sequences.iter_mut().enumerate() {
+        for index in 0..self.sequences.len() {
+            if let Some(earlier) = self.alike(index) {
+                self.copy_blocks(earlier, index);
+                continue;
+            }
+            let sequence = &mut self.sequences[index];
             let end = sequence.first_position + sequence.rows.len();
             let first = self.span.first_visible(sequence.first_position as u32) as usize;
             for position in first..end {
@@ -294,6 +165,34 @@ impl Paged {
                     memory[other + size - 1] ^= 0x80;
                 }
             }
+        }
+    }
+
+    /// An earlier sequence of the same length, if there are many of them: large batches take too
+    /// long to fill with numbers of their own.
+    fn alike(&self, index: usize) -> Option<usize> {
+        const DIFFERENT: usize = 4;
+        let earlier = index.checked_sub(DIFFERENT)?;
+        let length = |sequence: &PagedSequence| (sequence.first_position, sequence.rows.len());
+        let [one, other] = [earlier, index].map(|index| length(&self.sequences[index]));
+        (one == other).then_some(earlier)
+    }
+
+    /// Makes one sequence's keys and values those of an earlier one, in blocks of its own.
+    fn copy_blocks(&mut self, earlier: usize, index: usize) {
+        let bytes = self.layout.keys_start(1, 0);
+        let blocks = self.sequences[earlier].table.clone();
+        for (from, to) in blocks.into_iter().zip(&mut self.sequences[index].table) {
+            // The window has passed the blocks that are 0.
+            if from == 0 {
+                *to = 0;
+                continue;
+            }
+            let from = self.layout.keys_start(from, 0);
+            let to = self.layout.keys_start(*to, 0);
+            self.cache
+                .as_mut_slice()
+                .copy_within(from..from + bytes, to);
         }
     }
 
@@ -473,24 +372,11 @@ impl Case for AttentionCase {
 pub fn cases() -> Vec<CaseSpec> {
     let case =
         |shape: PagedShape| CaseSpec::new(shape.label(), move || AttentionCase(Paged::new(&shape)));
-    let mut cases: Vec<_> = shapes().into_iter().map(case).collect();
-    for (sequences, element) in [
-        (vec![(2048, 512)], Element::BF16),
-        (vec![(8191, 1)], Element::BF16),
-        (vec![(8191, 1)], Element::F8E4M3),
-        (vec![(1000, 1); 16], Element::BF16),
-    ] {
-        let (heads, block_size, span) = ([32, 4, 128], 16, AttentionSpan::Full);
-        let shape = PagedShape {
-            heads,
-            block_size,
-            element,
-            span,
-            sequences,
-        };
-        cases.push(case(shape).only_for_benchmarks());
-    }
-    cases
+    let small = shapes().into_iter().map(case);
+    let large = large_shapes().into_iter().map(case);
+    small
+        .chain(large.map(CaseSpec::only_for_benchmarks))
+        .collect()
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use rayon::prelude::{IndexedParallelIterator, ParallelIterator, ParallelSlice, ParallelSliceMut};
+
 use super::{Attention, AttentionLimits, AttentionPlan, AttentionWorkspace};
 use crate::catalog::{Case, DeviceResult, DeviceRun, Tolerance};
 use crate::cuda::layout::PanelLayout;
@@ -26,20 +28,25 @@ fn cache_bytes(paged: &Paged) -> Vec<u8> {
     let size = layout.element.bytes();
     let from = paged.cache_bytes();
     let mut out = vec![0; from.len()];
-    for block in 0..(from.len() / layout.keys_start(1, 0)) as u32 {
-        for kv_head in 0..layout.kv_heads {
-            let memory = &from[layout.keys_start(block, kv_head)..];
-            for offset in 0..layout.block_size {
-                for d in 0..layout.head_dim {
-                    let sides = [layout.key_index(offset, d), layout.value_index(offset, d)];
-                    for (index, values) in sides.into_iter().zip([false, true]) {
-                        let to = device_index(layout, block, kv_head, values, offset) + d;
-                        out[to * size..][..size].copy_from_slice(&memory[index * size..][..size]);
+    let block_bytes = layout.keys_start(1, 0);
+    let blocks = out.par_chunks_exact_mut(block_bytes);
+    blocks
+        .zip(from.par_chunks_exact(block_bytes))
+        .for_each(|(out, from)| {
+            for kv_head in 0..layout.kv_heads {
+                let memory = &from[layout.keys_start(0, kv_head)..];
+                for offset in 0..layout.block_size {
+                    for d in 0..layout.head_dim {
+                        let sides = [layout.key_index(offset, d), layout.value_index(offset, d)];
+                        for (index, values) in sides.into_iter().zip([false, true]) {
+                            let to = device_index(layout, 0, kv_head, values, offset) + d;
+                            out[to * size..][..size]
+                                .copy_from_slice(&memory[index * size..][..size]);
+                        }
                     }
                 }
             }
-        }
-    }
+        });
     out
 }
 
