@@ -5,4 +5,5 @@ pub mod load;
 pub mod machine;
 pub mod process;
 pub mod report;
+pub mod schedule;
 pub mod statistics;

@@ -30,10 +30,11 @@ pub struct Load {
 
 /// One stream, as its client saw it.
 #[derive(Clone, Debug)]
-struct Stream {
-    sent: Instant,
-    /// When text came, in order.
-    texts: Vec<Instant>,
+pub struct Stream {
+    /// When the request was sent.
+    pub sent: Instant,
+    /// When text came, in order; at least once.
+    pub texts: Vec<Instant>,
 }
 
 /// What a load came to.
@@ -118,29 +119,53 @@ pub fn run(address: SocketAddr, load: Load) -> io::Result<Outcome> {
 }
 
 fn ask(address: SocketAddr, load: Load, client: usize, round: usize) -> io::Result<Stream> {
+    stream(address, &prompt(load, client, round), load.answer_tokens)
+}
+
+/// Asks for an answer of exactly this length.
+pub fn stream(address: SocketAddr, prompt: &[u64], answer_tokens: usize) -> io::Result<Stream> {
     let body = json!({
-        "prompt": prompt(load, client, round),
-        "max_tokens": load.answer_tokens,
+        "prompt": prompt,
+        "max_tokens": answer_tokens,
         "ignore_eos": true,
         "temperature": 0,
         "stream": true,
         "stream_options": {"include_usage": true},
     });
     let answer = http::post(address, "/v1/completions", &body.to_string())?;
-    parse(&answer, load.answer_tokens)
+    parse(&answer, answer_tokens)
 }
 
 /// Different from the first token on for every load, client and round.
 fn prompt(load: Load, client: usize, round: usize) -> Vec<u64> {
     let shape = load.clients * 1_000_003 + load.prompt_tokens * 7919 + load.answer_tokens;
-    let mut state = (shape as u64) << 32 | (client as u64) << 16 | round as u64;
-    let mut next = || {
-        state = state
+    let mut random = Random((shape as u64) << 32 | (client as u64) << 16 | round as u64);
+    (0..load.prompt_tokens).map(|_| random.token()).collect()
+}
+
+/// Numbers that look random enough for loads; the same for the same seed.
+#[derive(Clone, Debug)]
+pub struct Random(pub u64);
+
+impl Random {
+    /// 31 bits.
+    pub fn bits(&mut self) -> u64 {
+        self.0 = self
+            .0
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1_442_695_040_888_963_407);
-        FIRST_TOKEN + (state >> 33) % TOKENS
-    };
-    (0..load.prompt_tokens).map(|_| next()).collect()
+        self.0 >> 33
+    }
+
+    /// A token that is plain text.
+    pub fn token(&mut self) -> u64 {
+        FIRST_TOKEN + self.bits() % TOKENS
+    }
+
+    /// Above 0, and at most 1.
+    pub fn fraction(&mut self) -> f64 {
+        (self.bits() + 1) as f64 / (1u64 << 31) as f64
+    }
 }
 
 /// Checks that the answer is whole, and notes when its texts came.

@@ -30,6 +30,31 @@ pub struct ServerProcess {
 impl ServerProcess {
     /// Starts `binary serve model` and waits until it is ready.
     pub fn start(binary: &Path, model: &str, arguments: &[&str]) -> io::Result<Self> {
+        Self::start_with(binary, model, arguments, Stdio::null())
+    }
+
+    /// The same, with what the server says about itself in a file. If it ends early, the error
+    /// has its last words.
+    pub fn start_with_log(
+        binary: &Path,
+        model: &str,
+        arguments: &[&str],
+        log: &Path,
+    ) -> io::Result<Self> {
+        let file = fs::File::create(log)?;
+        Self::start_with(binary, model, arguments, file.into()).map_err(|error| {
+            let text = fs::read_to_string(log).unwrap_or_default();
+            let words = text.lines().rev().find(|line| !line.trim().is_empty());
+            io::Error::other(format!("{error}: {}", words.unwrap_or_default()))
+        })
+    }
+
+    fn start_with(
+        binary: &Path,
+        model: &str,
+        arguments: &[&str],
+        errors: Stdio,
+    ) -> io::Result<Self> {
         let address = free_address()?;
         let started = Instant::now();
         let child = Command::new(binary)
@@ -37,7 +62,7 @@ impl ServerProcess {
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(errors)
             .spawn()?;
         let mut server = Self {
             child,

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A table of measurements.
 #[derive(Clone, Debug)]
@@ -11,18 +11,43 @@ pub struct Table {
     /// What it shows.
     pub title: String,
     /// Names of the columns, with units.
-    pub columns: Vec<&'static str>,
+    pub columns: Vec<String>,
     /// One cell for each column.
     pub rows: Vec<Vec<String>>,
 }
 
 impl Table {
     /// An empty table.
-    pub fn new(title: impl Into<String>, columns: &[&'static str]) -> Self {
+    pub fn new(title: impl Into<String>, columns: &[&str]) -> Self {
         Self {
             title: title.into(),
-            columns: columns.to_vec(),
+            columns: columns.iter().map(|&column| column.to_owned()).collect(),
             rows: Vec::new(),
+        }
+    }
+
+    /// The table as [`from_json`](Self::from_json) reads it.
+    pub fn to_json(&self) -> Value {
+        json!({"title": self.title, "columns": self.columns, "rows": self.rows})
+    }
+
+    /// A table that [`to_json`](Self::to_json) wrote; what is no text is left out.
+    pub fn from_json(value: &Value) -> Self {
+        let texts = |value: &Value| -> Vec<String> {
+            let cells = value.as_array().into_iter().flatten();
+            cells
+                .filter_map(|cell| cell.as_str().map(str::to_owned))
+                .collect()
+        };
+        Self {
+            title: value["title"].as_str().unwrap_or_default().to_owned(),
+            columns: texts(&value["columns"]),
+            rows: value["rows"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(texts)
+                .collect(),
         }
     }
 
@@ -33,7 +58,7 @@ impl Table {
             format!("| {} |\n", cells.join(" | "))
         };
         let mut text = format!("## {}\n\n", self.title);
-        text += &line(&mut self.columns.iter().copied());
+        text += &line(&mut self.columns.iter().map(String::as_str));
         text += &line(&mut self.columns.iter().map(|_| "---:"));
         for row in &self.rows {
             text += &line(&mut row.iter().map(String::as_str));
@@ -51,7 +76,7 @@ pub fn write(
     tables: &[Table],
 ) -> io::Result<()> {
     std::fs::create_dir_all(directory)?;
-    let document = serde_json::json!({"machine": machine, "measurements": measurements});
+    let document = json!({"machine": machine, "measurements": measurements});
     let json = serde_json::to_string_pretty(&document)? + "\n";
     std::fs::write(directory.join(format!("{name}.json")), json)?;
     std::fs::write(
@@ -88,5 +113,6 @@ mod tests {
         table.rows.push(vec!["1".to_owned(), "2.5".to_owned()]);
         let expected = "## Speed\n\n| clients | tokens/s |\n| ---: | ---: |\n| 1 | 2.5 |\n";
         assert_eq!(table.to_markdown(), expected);
+        assert_eq!(Table::from_json(&table.to_json()).to_markdown(), expected);
     }
 }
