@@ -54,6 +54,16 @@ fn run_job(job: &Job, record: &mut Record) -> io::Result<Vec<Value>> {
         // Cases that took their process with them could not name themselves.
         result["label"] = json!(spec.label);
     }
+    let untried = results
+        .iter()
+        .filter(|result| text(result, "outcome") == "not tried");
+    match untried.count() {
+        0 => {}
+        count => record.fail(format!(
+            "{}: {count} cases not tried, since too many before them ended their process",
+            job.kernel
+        )),
+    }
     for result in &results {
         if text(result, "outcome") == "failed" {
             let (label, detail) = (text(result, "label"), text(result, "detail"));
@@ -65,7 +75,13 @@ fn run_job(job: &Job, record: &mut Record) -> io::Result<Vec<Value>> {
 
 /// Every kernel against its reference.
 pub(crate) fn check(settings: &Settings, record: &mut Record) -> io::Result<()> {
-    let columns = ["kernel", "passed", "failed", "not taken or too large"];
+    let columns = [
+        "kernel",
+        "passed",
+        "failed",
+        "not tried",
+        "not taken or too large",
+    ];
     let mut table = Table::new("Kernels against their references", &columns);
     let mut all = Map::new();
     for job in jobs(settings, Task::Check) {
@@ -80,6 +96,7 @@ pub(crate) fn check(settings: &Settings, record: &mut Record) -> io::Result<()> 
             job.kernel.clone(),
             count("passed"),
             count("failed"),
+            count("not tried"),
             count("skipped"),
         ]);
         all.insert(job.kernel, json!(results));
