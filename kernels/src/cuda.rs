@@ -25,8 +25,10 @@ pub mod planning;
 pub mod product;
 pub mod repack;
 pub mod runner;
+pub mod staging;
 pub mod step;
 pub mod synthetic;
+pub mod synthetic_model;
 pub mod weights;
 
 pub use buffer::{DeviceBuffer, Plain, PoisonedBuffer};

@@ -88,33 +88,48 @@ pub(crate) struct ModelArgs {
     #[arg(long, env = "BACKSTOP_MAX_MODEL_LEN")]
     pub(crate) max_model_len: Option<u32>,
 
-    /// Sequences that run at once. [default: 64]
+    /// Sequences that run at once. [default: 256 on a GPU, 64 on the CPU]
     #[arg(long, env = "BACKSTOP_MAX_NUM_SEQS")]
     pub(crate) max_num_seqs: Option<u32>,
 
-    /// Tokens computed in one step. [default: 512]
+    /// Tokens computed in one step. [default: 8192 on a GPU, 512 on the CPU]
     #[arg(long, env = "BACKSTOP_MAX_NUM_BATCHED_TOKENS")]
     pub(crate) max_num_batched_tokens: Option<u32>,
 
-    /// Token positions in a block of the KV cache. [default: 16]
+    /// Token positions in a block of the KV cache; on a GPU a multiple of 16. [default: 16]
     #[arg(long, env = "BACKSTOP_BLOCK_SIZE")]
     pub(crate) block_size: Option<u32>,
 
-    /// Memory for the KV cache, such as 8GiB. [default: what --max-num-seqs sequences of
-    /// --max-model-len need, but at most a quarter of the free memory]
+    /// Memory for the KV cache, such as 8GiB. [default: on a GPU what --gpu-memory-utilization
+    /// leaves; on the CPU what --max-num-seqs sequences of --max-model-len need, but at most a
+    /// quarter of the free memory]
     #[arg(long, env = "BACKSTOP_KV_CACHE_MEMORY", value_parser = parse_bytes)]
     #[serde(deserialize_with = "crate::quantities::optional_bytes")]
     pub(crate) kv_cache_memory: Option<u64>,
 
-    /// Number format of the KV cache. [default: auto, the checkpoint's own]
+    /// Number format of the KV cache. [default: auto]
     #[arg(long, env = "BACKSTOP_KV_CACHE_DTYPE")]
     pub(crate) kv_cache_dtype: Option<KvCacheDtype>,
 
-    /// Where to compute. [default: auto]
+    /// Where to compute: `cuda` or, of several GPUs, `cuda:1`; `cpu`; `auto` takes the first GPU
+    /// if it can be used, else the CPU. [default: auto]
     #[arg(long, env = "BACKSTOP_DEVICE")]
     pub(crate) device: Option<DeviceChoice>,
 
-    /// Threads that compute. [default: one for each core]
+    /// Share of the GPU's memory that may be in use, from 0.05 to 1. [default: 0.92]
+    #[arg(long, env = "BACKSTOP_GPU_MEMORY_UTILIZATION")]
+    pub(crate) gpu_memory_utilization: Option<f64>,
+
+    /// On a GPU, queue every operation of every step, instead of replaying decode steps that were
+    /// recorded as graphs: slower, for finding faults.
+    #[arg(long, env = "BACKSTOP_ENFORCE_EAGER")]
+    pub(crate) enforce_eager: bool,
+
+    /// Where the weights come from. [default: auto]
+    #[arg(long, env = "BACKSTOP_LOAD_FORMAT")]
+    pub(crate) load_format: Option<LoadFormat>,
+
+    /// Threads that compute on the CPU. [default: one for each core]
     #[arg(long, env = "BACKSTOP_NUM_THREADS")]
     pub(crate) num_threads: Option<usize>,
 
@@ -184,27 +199,72 @@ pub(crate) struct CanaryArgs {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum KvCacheDtype {
-    /// f32 for F32 checkpoints, bf16 for all others.
+    /// float32 for F32 checkpoints, bfloat16 for all others.
     Auto,
-    /// 32-bit floating point.
-    #[value(alias = "float32")]
+    /// 32-bit floating point; on the CPU only.
+    #[value(name = "float32", alias = "f32")]
+    #[serde(rename = "float32", alias = "f32")]
     F32,
-    /// bfloat16.
-    #[value(alias = "bfloat16")]
+    /// 16-bit floating point with 8 bits of exponent.
+    #[value(name = "bfloat16", alias = "bf16")]
+    #[serde(rename = "bfloat16", alias = "bf16")]
     Bf16,
     /// 8-bit floating point (E4M3).
     #[value(alias = "fp8_e4m3")]
+    #[serde(alias = "fp8_e4m3")]
     Fp8,
 }
 
-/// Where to compute.
+/// Where the weights come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
+pub(crate) enum LoadFormat {
+    /// The checkpoint.
+    Auto,
+    /// The checkpoint, which is in safetensors.
+    Safetensors,
+    /// Made up, in the shape of the model: answers are noise, but take as long as real ones. Needs
+    /// no weights, and for the models in `models/` no file of theirs at all.
+    #[value(alias = "dummy")]
+    #[serde(alias = "dummy")]
+    Synthetic,
+}
+
+/// Where to compute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
 pub(crate) enum DeviceChoice {
-    /// The best that this build and machine have.
+    /// The first GPU if it can be used, else the CPU.
     Auto,
     /// The machine's processors.
     Cpu,
+    /// The GPU of this number.
+    Cuda(u32),
+}
+
+impl std::str::FromStr for DeviceChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let refused = || "expected auto, cpu, cuda, or cuda:N with the number of a GPU".to_owned();
+        match text {
+            "auto" => Ok(Self::Auto),
+            "cpu" => Ok(Self::Cpu),
+            "cuda" => Ok(Self::Cuda(0)),
+            _ => match text.strip_prefix("cuda:") {
+                Some(number) => number.parse().map(Self::Cuda).map_err(|_| refused()),
+                None => Err(refused()),
+            },
+        }
+    }
+}
+
+impl TryFrom<String> for DeviceChoice {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
 }
 
 #[cfg(test)]
@@ -216,5 +276,20 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn devices_are_named_as_elsewhere() {
+        for (text, choice) in [
+            ("auto", DeviceChoice::Auto),
+            ("cpu", DeviceChoice::Cpu),
+            ("cuda", DeviceChoice::Cuda(0)),
+            ("cuda:3", DeviceChoice::Cuda(3)),
+        ] {
+            assert_eq!(text.parse(), Ok(choice));
+        }
+        for text in ["gpu", "cuda:", "cuda:-1", "CUDA", ""] {
+            assert!(text.parse::<DeviceChoice>().is_err(), "{text}");
+        }
     }
 }

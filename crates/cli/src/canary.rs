@@ -6,7 +6,7 @@ use backstop_engine::{Lifecycle, LifecycleState};
 use backstop_types::SampledToken;
 
 use crate::args::CanaryArgs;
-use crate::{load, warm_up};
+use crate::{load, start, warm_up};
 
 pub(crate) fn run(args: CanaryArgs) -> Result<ExitCode, String> {
     crate::runtime()?.block_on(record(args))
@@ -21,7 +21,7 @@ async fn record(args: CanaryArgs) -> Result<ExitCode, String> {
     let prompt = open.text.tokenizer.encode(&args.prompt, true);
     let prompt = prompt.map_err(|error| error.to_string())?;
     let lifecycle = Lifecycle::new();
-    let running = tokio::task::block_in_place(|| load::start(&args.model, open, 1, &lifecycle))?;
+    let running = tokio::task::block_in_place(|| start::start(&args.model, open, 1, &lifecycle))?;
     lifecycle.advance(LifecycleState::Warming);
     let answer = warm_up::generate(&running.engine, &prompt, args.tokens.max(1)).await;
     tokio::task::block_in_place(|| running.thread.stop());

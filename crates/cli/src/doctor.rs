@@ -2,10 +2,13 @@
 
 use std::process::ExitCode;
 
+use backstop_kernels::cuda::{NoCuda, open_nvidia};
 use backstop_weights::ModelLocator;
 
 use crate::args::{DoctorArgs, ModelArgs};
+use crate::device::{Compute, describe};
 use crate::quantities::format_bytes;
+use crate::start::Prepared;
 use crate::{load, machine};
 
 #[expect(clippy::print_stdout, reason = "the report is what the command is for")]
@@ -28,7 +31,9 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<ExitCode, String> {
         memory(machine::available_memory_bytes())
     );
     println!("\nGPU");
-    println!("  not used: this build computes on the processor only");
+    for line in gpus() {
+        println!("  {line}");
+    }
 
     println!("\nModels");
     let locator = ModelLocator::from_environment();
@@ -61,6 +66,28 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<ExitCode, String> {
     })
 }
 
+/// GPUs that are looked at.
+const GPUS_MAX: u32 = 16;
+
+/// What GPUs there are, or why none can be used.
+fn gpus() -> Vec<String> {
+    let mut lines = Vec::new();
+    for ordinal in 0..GPUS_MAX {
+        match open_nvidia(ordinal) {
+            Ok(device) => lines.push(format!("cuda:{ordinal}: {}", describe(&*device))),
+            Err(NoCuda::NoSuchDevice { .. }) if ordinal > 0 => break,
+            Err(reason @ (NoCuda::WrongArchitecture { .. } | NoCuda::Failed { .. })) => {
+                lines.push(format!("cuda:{ordinal}: not used: {reason}"));
+            }
+            Err(reason) => {
+                lines.push(format!("none is used: {reason}"));
+                break;
+            }
+        }
+    }
+    lines
+}
+
 fn memory(bytes: Option<u64>) -> String {
     bytes.map_or_else(|| "unknown".to_owned(), format_bytes)
 }
@@ -84,22 +111,17 @@ fn judge(name: &str) -> Result<String, String> {
         ..ModelArgs::default()
     };
     let open = load::open(&args)?;
-    let limits = load::limits(&args, &open)?;
-    let kv = load::kv_memory(&args, &limits, &open.spec().kv_groups)?;
-    let weights = open.checkpoint.bytes_total();
-    let needed = weights + kv.bytes;
-    match machine::available_memory_bytes() {
-        Some(free) if needed > free => Err(format!(
-            "it needs {} for weights and KV cache, and {} are free",
-            format_bytes(needed),
-            format_bytes(free)
-        )),
-        _ => Ok(format!(
-            "yes: {}, {} of weights, {} of KV cache, context of {} tokens",
-            open.spec().architecture,
-            format_bytes(weights),
-            format_bytes(kv.bytes),
-            limits.max_model_len
-        )),
-    }
+    let compute = open_nvidia(0).map_or(Compute::Cpu, Compute::Cuda);
+    let place = match compute {
+        Compute::Cpu => "the CPU",
+        Compute::Cuda(_) => "the GPU",
+    };
+    let prepared = Prepared::new(&args, &open, compute)?;
+    Ok(format!(
+        "yes, on {place}: {}, {} of weights, {} of KV cache, context of {} tokens",
+        open.spec().architecture,
+        format_bytes(prepared.weights_bytes),
+        format_bytes(prepared.kv_bytes()),
+        prepared.limits.max_model_len
+    ))
 }

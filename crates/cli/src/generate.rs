@@ -16,6 +16,7 @@ use serde_json::{Map, json};
 
 use crate::args::GenerateArgs;
 use crate::load::{self, ModelText, OpenModel};
+use crate::start;
 
 pub(crate) fn run(args: GenerateArgs) -> Result<ExitCode, String> {
     crate::runtime()?.block_on(generate(args))
@@ -26,7 +27,7 @@ async fn generate(args: GenerateArgs) -> Result<ExitCode, String> {
     let text = open.text.clone();
     let (prompt, parser) = prompt(&args, &open)?;
     let lifecycle = Lifecycle::new();
-    let running = tokio::task::block_in_place(|| load::start(&args.model, open, 1, &lifecycle))?;
+    let running = tokio::task::block_in_place(|| start::start(&args.model, open, 1, &lifecycle))?;
     lifecycle.advance(LifecycleState::Ready);
 
     let room = running.max_model_len.saturating_sub(prompt.len() as u32);

@@ -2,14 +2,17 @@
 
 mod args;
 mod canary;
+mod device;
 mod doctor;
 mod generate;
+mod limits;
 mod load;
 mod machine;
 mod progress;
 mod quantities;
 mod serve;
 mod settings;
+mod start;
 mod warm_up;
 
 use std::process::ExitCode;

@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use crate::args::{KvCacheDtype, ModelArgs, ServeArgs};
 use crate::load::{self, ModelText, OpenModel};
 use crate::warm_up::warm_up;
-use crate::{EXIT_ENGINE_FAILED, settings};
+use crate::{EXIT_ENGINE_FAILED, settings, start};
 
 const DEFAULT_PORT: u16 = 8000;
 const DEFAULT_MAX_QUEUED: u32 = 512;
@@ -87,7 +87,7 @@ async fn bring_up(
     let identity = ModelIdentity::of(&open);
     let lifecycle = server.lifecycle().clone();
     let running =
-        tokio::task::spawn_blocking(move || load::start(&args, open, max_waiting, &lifecycle))
+        tokio::task::spawn_blocking(move || start::start(&args, open, max_waiting, &lifecycle))
             .await
             .map_err(|error| format!("loading panicked: {error}"))??;
     server.lifecycle().advance(LifecycleState::Warming);

@@ -69,6 +69,9 @@ fn merge_model(args: ModelArgs, file: ModelArgs) -> ModelArgs {
         kv_cache_memory: args.kv_cache_memory.or(file.kv_cache_memory),
         kv_cache_dtype: args.kv_cache_dtype.or(file.kv_cache_dtype),
         device: args.device.or(file.device),
+        gpu_memory_utilization: args.gpu_memory_utilization.or(file.gpu_memory_utilization),
+        enforce_eager: args.enforce_eager || file.enforce_eager,
+        load_format: args.load_format.or(file.load_format),
         num_threads: args.num_threads.or(file.num_threads),
         hf_overrides: args.hf_overrides.or(file.hf_overrides),
         no_enable_prefix_caching: args.no_enable_prefix_caching || file.no_enable_prefix_caching,
@@ -80,7 +83,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::args::{Command, CommandLine};
+    use crate::args::{Command, CommandLine, DeviceChoice, KvCacheDtype, LoadFormat};
 
     fn from_command_line(arguments: &[&str]) -> ServeArgs {
         let arguments = ["backstop", "serve"].iter().chain(arguments);
@@ -108,6 +111,22 @@ mod tests {
         assert_eq!(merged.model.kv_cache_memory, Some(1 << 30));
         assert_eq!(merged.served_model_name, ["x", "*"]);
         assert_eq!(merged.model.hf_overrides.unwrap()["sliding_window"], 8);
+    }
+
+    #[test]
+    fn settings_of_the_gpu_are_written_as_on_the_command_line() {
+        let text = "device = 'cuda:1'\ngpu-memory-utilization = 0.5\nload-format = 'dummy'\n\
+                    kv-cache-dtype = 'bf16'\nenforce-eager = true\n";
+        let model = merge(from_command_line(&[]), parse(text).unwrap()).model;
+        assert_eq!(model.device, Some(DeviceChoice::Cuda(1)));
+        assert_eq!(model.gpu_memory_utilization, Some(0.5));
+        assert_eq!(model.load_format, Some(LoadFormat::Synthetic));
+        assert_eq!(model.kv_cache_dtype, Some(KvCacheDtype::Bf16));
+        assert!(model.enforce_eager);
+        let model = from_command_line(&["--device", "cpu", "--kv-cache-dtype", "bfloat16"]).model;
+        assert_eq!(model.device, Some(DeviceChoice::Cpu));
+        assert_eq!(model.kv_cache_dtype, Some(KvCacheDtype::Bf16));
+        assert!(parse("device = 'gpu'").is_err());
     }
 
     #[test]

@@ -3,12 +3,22 @@
 
 mod cpu;
 mod cuda;
+mod cuda_plan;
+mod device_loader;
+mod device_memory;
+mod formats;
 mod loader;
 mod memory;
 mod panics;
 mod slots;
+mod synthetic;
 
 pub use cpu::{CpuExecutor, CpuExecutorConfig};
 pub use cuda::{CudaExecutor, CudaExecutorConfig};
-pub use loader::{LoadFailure, load_cpu_weights};
+pub use cuda_plan::{CudaPlan, CudaPlanError, CudaRequest};
+pub use device_loader::{DeviceWeightPlan, load_device_weights, load_in_pieces};
+pub use device_memory::{DeviceMemoryError, DeviceMemoryRequest, plan_device_memory};
+pub use formats::LoadFailure;
+pub use loader::load_cpu_weights;
 pub use memory::{KvMemoryError, KvMemoryPlan, KvMemoryRequest, full_demand_bytes, plan_kv_memory};
+pub use synthetic::SyntheticWeights;

@@ -1,33 +1,10 @@
 //! Reads a checkpoint's tensors into the CPU backend's memory.
 
 use backstop_arch::{ExpertsRequest, MatrixRequest, ModelSpec, WeightMap};
-use backstop_kernels::{AlignedBytes, CpuExperts, CpuMatrix, CpuWeights, Element};
-use backstop_weights::{
-    CensusError, Checkpoint, CopyJob, ElementType, LoadError, QuantizationError, WeightsError,
-    census,
-};
+use backstop_kernels::{AlignedBytes, CpuExperts, CpuMatrix, CpuWeights};
+use backstop_weights::{Checkpoint, CopyJob, ElementType};
 
-/// Why a checkpoint could not be loaded.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadFailure {
-    /// Its tensors are not those of the model.
-    #[error(transparent)]
-    Census(#[from] CensusError),
-    /// A tensor could not be read, or holds something that is not a number.
-    #[error(transparent)]
-    Read(#[from] LoadError),
-    /// Its quantisation is not understood.
-    #[error(transparent)]
-    Checkpoint(#[from] WeightsError),
-    /// Weights and scales do not belong together.
-    #[error(transparent)]
-    Quantization(#[from] QuantizationError),
-    /// Tensors that are computed as one are stored in different number formats.
-    #[error(
-        "{0} and other tensors that are computed with it are stored in different number formats"
-    )]
-    MixedFormats(String),
-}
+use crate::formats::{LoadFailure, StoredExperts, StoredFormats, kernel_element, widened};
 
 /// Loads every weight of `spec`. `progress` is told the bytes read so far, out of
 /// [`Checkpoint::bytes_total`].
@@ -36,14 +13,9 @@ pub fn load_cpu_weights(
     spec: &ModelSpec,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<CpuWeights, LoadFailure> {
-    // Refuses schemes that are not understood, before any tensor is looked at.
-    let quantization = checkpoint.quantization()?;
+    let formats = StoredFormats::of(checkpoint, spec)?;
     let map = &spec.weights;
-    let expected = map.expected(|name| checkpoint.tensor(name).is_some());
-    census(checkpoint, &expected)?;
-    quantization.check_tensors(checkpoint)?;
-
-    let mut buffers = Buffers::allocate(checkpoint, map)?;
+    let mut buffers = Buffers::allocate(&formats, map);
     checkpoint.copy_all(buffers.jobs(map), progress)?;
     Ok(buffers.finish(map))
 }
@@ -86,45 +58,24 @@ impl Buffer {
     }
 
     fn into_f32(self) -> Vec<f32> {
-        match self.element {
-            ElementType::F32 => self.bytes.as_f32().to_vec(),
-            // BF16 is the upper half of an f32.
-            _ => self
-                .bytes
-                .as_u16()
-                .iter()
-                .map(|bits| f32::from_bits(u32::from(*bits) << 16))
-                .collect(),
-        }
+        widened(self.element, self.bytes.as_slice())
     }
 }
 
 impl Buffers {
-    fn allocate(checkpoint: &Checkpoint, map: &WeightMap) -> Result<Self, LoadFailure> {
-        let element = |name: &str| {
-            checkpoint
-                .tensor(name)
-                .expect("the census found every required tensor")
-                .element_type
-        };
-        let vectors = map
-            .vectors
-            .iter()
-            .map(|vector| Buffer::new(element(&vector.name), vector.len));
-        let matrices = map.matrices.iter().map(|matrix| {
-            let names = matrix.parts.iter().map(|part| part.name.as_str());
-            let element = common_element(names, &element)?;
-            Ok(Buffer::new(element, matrix.rows() * matrix.columns))
-        });
-        let experts = map.experts.iter().map(|experts| {
-            let packed = checkpoint.tensor(&experts.packed_gate_up()).is_some();
-            ExpertBuffers::allocate(experts, packed, &element)
-        });
-        Ok(Self {
+    fn allocate(formats: &StoredFormats, map: &WeightMap) -> Self {
+        let vectors = formats.vectors.iter().zip(&map.vectors);
+        let vectors = vectors.map(|(&element, vector)| Buffer::new(element, vector.len));
+        let matrices = formats.matrices.iter().zip(&map.matrices);
+        let matrices =
+            matrices.map(|(&element, matrix)| Buffer::new(element, matrix.rows() * matrix.columns));
+        let experts = formats.experts.iter().zip(&map.experts);
+        let experts = experts.map(|(stored, request)| ExpertBuffers::allocate(request, stored));
+        Self {
             vectors: vectors.collect(),
-            matrices: matrices.collect::<Result<_, LoadFailure>>()?,
-            experts: experts.collect::<Result<_, _>>()?,
-        })
+            matrices: matrices.collect(),
+            experts: experts.collect(),
+        }
     }
 
     /// One job for each tensor.
@@ -132,10 +83,7 @@ impl Buffers {
         let mut jobs = Vec::new();
         for (buffer, vector) in self.vectors.iter_mut().zip(&map.vectors) {
             let destination = buffer.bytes.as_mut_slice();
-            jobs.push(CopyJob {
-                name: vector.name.clone(),
-                destination,
-            });
+            jobs.push(CopyJob::whole(vector.name.clone(), destination));
         }
         for (buffer, matrix) in self.matrices.iter_mut().zip(&map.matrices) {
             matrix_jobs(buffer, matrix, &mut jobs);
@@ -174,78 +122,42 @@ impl Buffers {
     }
 }
 
-fn common_element<'a>(
-    names: impl Iterator<Item = &'a str>,
-    element: &impl Fn(&str) -> ElementType,
-) -> Result<ElementType, LoadFailure> {
-    let mut common = None;
-    for name in names {
-        let found = element(name);
-        if *common.get_or_insert(found) != found {
-            return Err(LoadFailure::MixedFormats(name.to_owned()));
-        }
-    }
-    Ok(common.expect("a weight has at least one tensor"))
-}
-
 fn matrix_jobs<'a>(buffer: &'a mut Buffer, matrix: &MatrixRequest, jobs: &mut Vec<CopyJob<'a>>) {
     let row_bytes = matrix.columns * buffer.width();
     let mut rest = buffer.bytes.as_mut_slice();
     for part in &matrix.parts {
         let (destination, behind) = rest.split_at_mut(part.rows * row_bytes);
-        jobs.push(CopyJob {
-            name: part.name.clone(),
-            destination,
-        });
+        jobs.push(CopyJob::whole(part.name.clone(), destination));
         rest = behind;
     }
 }
 
 impl ExpertBuffers {
-    fn allocate(
-        request: &ExpertsRequest,
-        packed: bool,
-        element: &impl Fn(&str) -> ElementType,
-    ) -> Result<Self, LoadFailure> {
+    fn allocate(request: &ExpertsRequest, stored: &StoredExperts) -> Self {
         let ExpertsRequest {
             num_experts,
             hidden,
             width,
             ..
         } = *request;
-        let weight = if packed {
-            let names = [request.packed_gate_up(), request.packed_down()];
-            common_element(names.iter().map(String::as_str), element)?
-        } else {
-            common_unfused(request, "", element)?
-        };
-        let scales = if weight == ElementType::F8E4M3 {
-            let scale = common_unfused(request, "_scale", element)?;
+        let scales = stored.scale.map(|scale| {
             let buffer = |rows: usize| Buffer::new(scale, num_experts * rows);
-            Some([buffer(2 * width), buffer(hidden)])
-        } else {
-            None
-        };
-        Ok(Self {
-            packed,
-            gate_up: Buffer::new(weight, num_experts * 2 * width * hidden),
-            down: Buffer::new(weight, num_experts * hidden * width),
+            [buffer(2 * width), buffer(hidden)]
+        });
+        Self {
+            packed: stored.packed,
+            gate_up: Buffer::new(stored.weight, num_experts * 2 * width * hidden),
+            down: Buffer::new(stored.weight, num_experts * hidden * width),
             scales,
-        })
+        }
     }
 
     fn jobs<'a>(&'a mut self, request: &ExpertsRequest, jobs: &mut Vec<CopyJob<'a>>) {
         if self.packed {
             let destination = self.gate_up.bytes.as_mut_slice();
-            jobs.push(CopyJob {
-                name: request.packed_gate_up(),
-                destination,
-            });
+            jobs.push(CopyJob::whole(request.packed_gate_up(), destination));
             let destination = self.down.bytes.as_mut_slice();
-            jobs.push(CopyJob {
-                name: request.packed_down(),
-                destination,
-            });
+            jobs.push(CopyJob::whole(request.packed_down(), destination));
             return;
         }
         let weights = [&mut self.gate_up, &mut self.down];
@@ -273,20 +185,6 @@ impl ExpertBuffers {
     }
 }
 
-/// The number format of all unfused tensors of a layer's experts.
-fn common_unfused(
-    request: &ExpertsRequest,
-    suffix: &str,
-    element: &impl Fn(&str) -> ElementType,
-) -> Result<ElementType, LoadFailure> {
-    let names: Vec<String> = (0..request.num_experts)
-        .flat_map(|expert| {
-            ["gate", "up", "down"].map(|kind| request.unfused(expert, kind) + suffix)
-        })
-        .collect();
-    common_element(names.iter().map(String::as_str), element)
-}
-
 /// Jobs for the tensors of every expert: gate above up in the first buffer, down in the second.
 /// `columns` are those of the two buffers.
 fn unfused_jobs<'a>(
@@ -302,25 +200,16 @@ fn unfused_jobs<'a>(
     let gate_up = gate_up.bytes.as_mut_slice().chunks_exact_mut(gate_bytes);
     for (index, destination) in gate_up.enumerate() {
         let projection = ["gate", "up"][index % 2];
-        jobs.push(CopyJob {
-            name: request.unfused(index / 2, projection) + suffix,
+        jobs.push(CopyJob::whole(
+            request.unfused(index / 2, projection) + suffix,
             destination,
-        });
+        ));
     }
     let down = down.bytes.as_mut_slice().chunks_exact_mut(down_bytes);
     for (expert, destination) in down.enumerate() {
-        jobs.push(CopyJob {
-            name: request.unfused(expert, "down") + suffix,
+        jobs.push(CopyJob::whole(
+            request.unfused(expert, "down") + suffix,
             destination,
-        });
-    }
-}
-
-fn kernel_element(element: ElementType) -> Element {
-    match element {
-        ElementType::F32 => Element::F32,
-        ElementType::BF16 => Element::BF16,
-        ElementType::F8E4M3 => Element::F8E4M3,
-        _ => unreachable!("the census allows no other number format"),
+        ));
     }
 }

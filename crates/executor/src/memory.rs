@@ -53,22 +53,9 @@ pub fn plan_kv_memory(
     groups: &[KvGroup],
     request: &KvMemoryRequest,
 ) -> Result<KvMemoryPlan, KvMemoryError> {
-    let cost = |blocks: &[u64]| -> u64 {
-        groups
-            .iter()
-            .zip(blocks)
-            .map(|(group, count)| block_bytes(group, request) * count)
-            .sum()
-    };
-    let at_length = |length: u32| -> Vec<u64> {
-        let pool = |group: &KvGroup| {
-            let one = blocks_for(group.span, length, request);
-            let longest = blocks_for(group.span, request.max_model_len, request);
-            longest.max(one * u64::from(request.max_num_seqs))
-        };
-        groups.iter().map(pool).collect()
-    };
-    let needed_bytes = cost(&at_length(1));
+    let cost = |blocks: &[u64]| pool_bytes(groups, request, blocks);
+    let at_length = |length: u32| pools_for(groups, request, length);
+    let needed_bytes = least_bytes(groups, request);
     if needed_bytes > request.budget_bytes {
         return Err(KvMemoryError {
             needed_bytes,
@@ -100,6 +87,29 @@ pub fn plan_kv_memory(
         },
         bytes: cost(&blocks),
     })
+}
+
+/// Bytes of the smallest pools that can serve a sequence of the maximum length, and that have a
+/// block for each of `max_num_seqs` sequences.
+pub(crate) fn least_bytes(groups: &[KvGroup], request: &KvMemoryRequest) -> u64 {
+    pool_bytes(groups, request, &pools_for(groups, request, 1))
+}
+
+/// Blocks of each pool for `max_num_seqs` sequences of one length and for one of the maximum.
+fn pools_for(groups: &[KvGroup], request: &KvMemoryRequest, length: u32) -> Vec<u64> {
+    let pool = |group: &KvGroup| {
+        let one = blocks_for(group.span, length, request);
+        let longest = blocks_for(group.span, request.max_model_len, request);
+        longest.max(one * u64::from(request.max_num_seqs))
+    };
+    groups.iter().map(pool).collect()
+}
+
+fn pool_bytes(groups: &[KvGroup], request: &KvMemoryRequest, blocks: &[u64]) -> u64 {
+    let pools = groups.iter().zip(blocks);
+    pools
+        .map(|(group, count)| block_bytes(group, request) * count)
+        .sum()
 }
 
 /// Bytes that `max_num_seqs` sequences of the maximum length need: more serves only the cache.

@@ -120,6 +120,22 @@ impl Tokenizer {
         }
     }
 
+    /// Gives the ids from the end of the vocabulary up to `size` a text of their own, such as
+    /// ` #4096`, that no text is encoded to. For models whose weights are made up, and which may
+    /// have more tokens than the tokenizer that stands in for theirs.
+    #[must_use]
+    pub fn with_filler_tokens(mut self, size: usize) -> Self {
+        for id in self.vocab_size()..size.min(VOCAB_SIZE_MAX) {
+            self.bytes.extend_from_slice(format!(" #{id}").as_bytes());
+            self.ends.push(self.bytes.len());
+            self.flags.push(TokenFlags {
+                known: true,
+                special: false,
+            });
+        }
+        self
+    }
+
     /// Encodes a text. The text of special tokens is recognised wherever it stands, as models'
     /// chat templates need; `add_special_tokens` lets the tokenizer add its own (such as a
     /// beginning-of-sequence token), which a rendered chat template already has.

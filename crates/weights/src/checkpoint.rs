@@ -37,6 +37,20 @@ impl TensorInfo {
             offset_bytes: entry.offset_bytes,
         }
     }
+
+    /// Where it lies: its weight file, and the place in that. Storage is read fastest in this order.
+    pub fn position(&self) -> (usize, u64) {
+        (self.shard_index, self.offset_bytes)
+    }
+
+    /// Whether these bytes are whole elements within the tensor.
+    pub(crate) fn has_elements(&self, start: u64, bytes: u64) -> bool {
+        let width = self.element_type.bytes().unwrap_or(1) as u64;
+        let end = start.checked_add(bytes);
+        end.is_some_and(|end| end <= self.bytes)
+            && start.is_multiple_of(width)
+            && bytes.is_multiple_of(width)
+    }
 }
 
 /// An open checkpoint directory.
@@ -61,10 +75,18 @@ impl Checkpoint {
         if !status.is_dir() {
             return Err(WeightsError::malformed(directory, "not a directory"));
         }
+        let mut checkpoint = Self::open_shape(&directory.join("config.json"), directory)?;
+        checkpoint.shards = Shards::open(directory)?;
+        Ok(checkpoint)
+    }
+
+    /// Opens what says how a model would compute and speak, without any weights: the configuration
+    /// in the file `config`, and the text files in `directory`. The result has no tensors.
+    pub fn open_shape(config: &Path, directory: &Path) -> Result<Self, WeightsError> {
         let object = |name: &str| read_object(&directory.join(name), TEXT_BYTES_MAX);
 
-        let config = object("config.json")?
-            .ok_or_else(|| WeightsError::malformed(directory, "there is no config.json"))?;
+        let config = read_object(config, TEXT_BYTES_MAX)?
+            .ok_or_else(|| WeightsError::malformed(config, "there is no such file"))?;
         let generation_file = object("generation_config.json")?;
         let generation = GenerationConfig::parse(generation_file.as_ref(), &config)
             .map_err(|reason| WeightsError::malformed(directory, reason))?;
@@ -88,7 +110,7 @@ impl Checkpoint {
             generation,
             special_tokens,
             chat_template,
-            shards: Shards::open(directory)?,
+            shards: Shards::default(),
         })
     }
 

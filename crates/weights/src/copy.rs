@@ -10,13 +10,26 @@ use crate::{Checkpoint, LoadError, LoadProblem, TensorInfo, check_finite};
 /// share one tensor between cores, and a multiple of every element size.
 const CHUNK_BYTES: usize = 4 << 20;
 
-/// One tensor to copy and where to.
+/// One tensor, or a part of one, to copy and where to.
 #[derive(Debug)]
 pub struct CopyJob<'a> {
     /// The tensor.
     pub name: String,
-    /// Exactly as many bytes as the tensor has.
+    /// Where in the tensor a part begins; `None` for a whole tensor.
+    pub part_from: Option<u64>,
+    /// As many bytes as the tensor has; for a part, as many as are wanted.
     pub destination: &'a mut [u8],
+}
+
+impl<'a> CopyJob<'a> {
+    /// A whole tensor, of which the destination has exactly the size.
+    pub fn whole(name: String, destination: &'a mut [u8]) -> Self {
+        Self {
+            name,
+            part_from: None,
+            destination,
+        }
+    }
 }
 
 /// A part of one job.
@@ -29,7 +42,7 @@ struct Chunk<'a> {
 }
 
 impl Checkpoint {
-    /// Copies every job's tensor, using all cores of the current rayon pool.
+    /// Copies every job's tensor or part, using all cores of the current rayon pool.
     ///
     /// `progress` is told the bytes done so far, from several threads, and may see them out of
     /// order. If a job cannot be done at all (no such tensor, wrong length) nothing is copied. After
@@ -67,13 +80,7 @@ impl Checkpoint {
 
     /// Copies one tensor into `destination`, which must have exactly its size.
     pub fn read_into(&self, name: &str, destination: &mut [u8]) -> Result<(), LoadError> {
-        self.copy_all(
-            vec![CopyJob {
-                name: name.to_owned(),
-                destination,
-            }],
-            &|_| {},
-        )
+        self.copy_all(vec![CopyJob::whole(name.to_owned(), destination)], &|_| {})
     }
 
     /// The bytes of one tensor: its elements, row-major and little-endian.
@@ -92,11 +99,20 @@ impl Checkpoint {
     fn plan<'a>(&'a self, jobs: Vec<CopyJob<'a>>) -> Result<Vec<Chunk<'a>>, LoadError> {
         let mut chunks = Vec::with_capacity(jobs.len());
         let mut problems = Vec::new();
-        for (job_index, CopyJob { name, destination }) in jobs.into_iter().enumerate() {
+        for (job_index, job) in jobs.into_iter().enumerate() {
+            let CopyJob {
+                name,
+                part_from,
+                destination,
+            } = job;
             let destination_bytes = destination.len() as u64;
+            let fits = |tensor: &TensorInfo| match part_from {
+                None => tensor.bytes == destination_bytes,
+                Some(start) => tensor.has_elements(start, destination_bytes),
+            };
             match self.tensor(&name) {
                 None => problems.push(LoadProblem::Unknown { name }),
-                Some(tensor) if tensor.bytes != destination_bytes => {
+                Some(tensor) if !fits(tensor) => {
                     let tensor_bytes = tensor.bytes;
                     problems.push(LoadProblem::Length {
                         name,
@@ -105,7 +121,7 @@ impl Checkpoint {
                     });
                 }
                 Some(tensor) => {
-                    let mut offset = 0;
+                    let mut offset = part_from.unwrap_or(0);
                     for destination in destination.chunks_mut(CHUNK_BYTES) {
                         let length = destination.len() as u64;
                         chunks.push(Chunk {

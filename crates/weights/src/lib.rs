@@ -29,7 +29,7 @@ pub use error::{LoadError, LoadProblem, WeightsError};
 pub use finite::check_finite;
 pub use generation::{GenerationConfig, SpecialTokens};
 pub use header::{HEADER_BYTES_MAX, HeaderError, NAME_BYTES_MAX};
-pub use locator::{LocateError, LocatedModel, ModelLocator};
+pub use locator::{LocateError, LocatedModel, LocatedShape, ModelLocator};
 pub use manifest::{
     Canary, Claim, ClaimValue, HardwareFloor, Manifest, ManifestError, ServingDefaults,
 };

@@ -25,6 +25,19 @@ pub struct LocatedModel {
     pub manifest: Option<(PathBuf, Manifest)>,
 }
 
+/// A model of which synthetic weights can be made: its weights need not be there.
+#[derive(Clone, Debug)]
+pub struct LocatedShape {
+    /// Its `config.json`, or a copy of that.
+    pub config: PathBuf,
+    /// Directory of its tokenizer and chat template, if it is there.
+    pub texts: Option<PathBuf>,
+    /// Its name.
+    pub name: String,
+    /// Its manifest, if it has one.
+    pub manifest: Option<Manifest>,
+}
+
 impl LocatedModel {
     /// Verifies the files against the manifest; false if there are no digests to verify them by.
     pub fn verify_digests(&self, progress: &(dyn Fn(u64) + Sync)) -> Result<bool, DigestError> {
@@ -165,6 +178,37 @@ impl ModelLocator {
             known: self.manifests().into_keys().collect(),
             looked_in: self.directories.clone(),
         })
+    }
+}
+
+impl ModelLocator {
+    /// Finds the shape of `model`, which is as for [`locate`](Self::locate): its checkpoint's, or
+    /// the one that its manifest brings along.
+    pub fn locate_shape(&self, model: &str) -> Result<LocatedShape, LocateError> {
+        match self.locate(model) {
+            Ok(located) => {
+                let has_tokenizer = located.directory.join("tokenizer.json").is_file();
+                Ok(LocatedShape {
+                    config: located.directory.join("config.json"),
+                    name: located.name(),
+                    texts: has_tokenizer.then(|| located.directory.clone()),
+                    manifest: located.manifest.map(|(_, manifest)| manifest),
+                })
+            }
+            Err(error) => {
+                let LocateError::NoWeights { manifest: path, .. } = &error else {
+                    return Err(error);
+                };
+                let manifest = Manifest::read(path)?;
+                let shape = manifest.shape_path(path).filter(|shape| shape.is_file());
+                Ok(LocatedShape {
+                    config: shape.ok_or(error)?,
+                    texts: None,
+                    name: manifest.name.clone(),
+                    manifest: Some(manifest),
+                })
+            }
+        }
     }
 }
 

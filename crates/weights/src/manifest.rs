@@ -28,6 +28,9 @@ pub struct Manifest {
     pub description: String,
     /// The directory of the weights, absolute or relative to the manifest; the name if absent.
     pub path: Option<PathBuf>,
+    /// A copy of the model's `config.json`, absolute or relative to the manifest: the shape of
+    /// synthetic weights where the checkpoint is not there.
+    pub shape: Option<PathBuf>,
     /// Longest sequence, prompt and answer together, that the vendor recommends.
     pub context_length: Option<u32>,
     /// How to serve it unless told otherwise.
@@ -147,6 +150,12 @@ impl Manifest {
                 .as_deref()
                 .unwrap_or_else(|| Path::new(&self.name)),
         )
+    }
+
+    /// Where the copy of the configuration is, for a manifest read from `manifest_path`.
+    pub fn shape_path(&self, manifest_path: &Path) -> Option<PathBuf> {
+        let beside = manifest_path.parent().unwrap_or_else(|| Path::new(""));
+        self.shape.as_deref().map(|shape| beside.join(shape))
     }
 
     fn check(&self) -> Result<(), String> {

@@ -15,7 +15,8 @@ use crate::{TensorInfo, WeightsError};
 pub(crate) const SINGLE_FILE: &str = "model.safetensors";
 pub(crate) const INDEX_FILE: &str = "model.safetensors.index.json";
 
-/// The open weight files and every tensor in them, by name.
+/// The open weight files, if any, and every tensor in them, by name.
+#[derive(Default)]
 pub(crate) struct Shards {
     pub(crate) files: Vec<Shard>,
     pub(crate) tensors: BTreeMap<String, TensorInfo>,

@@ -64,7 +64,8 @@ impl CpuMatrix {
         self.columns
     }
 
-    pub(crate) fn view(&self) -> WeightView<'_> {
+    /// Shape, format and bytes.
+    pub fn view(&self) -> WeightView<'_> {
         WeightView::new(self.element, self.data.as_slice(), self.rows, self.columns)
     }
 }
@@ -222,17 +223,17 @@ impl CpuWeights {
     }
 
     /// All vectors, by id.
-    pub(crate) fn vectors(&self) -> &[Vec<f32>] {
+    pub fn vectors(&self) -> &[Vec<f32>] {
         &self.vectors
     }
 
     /// All matrices, by id.
-    pub(crate) fn matrices(&self) -> &[CpuMatrix] {
+    pub fn matrices(&self) -> &[CpuMatrix] {
         &self.matrices
     }
 
     /// The experts of all layers, by id.
-    pub(crate) fn experts(&self) -> &[CpuExperts] {
+    pub fn experts(&self) -> &[CpuExperts] {
         &self.experts
     }
 

@@ -194,6 +194,16 @@ impl CudaWeights {
         self.device.synchronize(Stream::Main)
     }
 
+    /// Where they are.
+    pub fn device(&self) -> &Arc<dyn Device> {
+        &self.device
+    }
+
+    /// How many vectors, matrices and layers of experts have been reserved.
+    pub(crate) fn counts(&self) -> [usize; 3] {
+        [self.vectors.len(), self.matrices.len(), self.experts.len()]
+    }
+
     /// Bytes of device memory.
     pub fn bytes(&self) -> usize {
         self.memory.iter().map(DeviceBuffer::bytes).sum()

@@ -30,6 +30,24 @@ fn every_byte_of_the_alphabet_is_inverted() {
 }
 
 #[test]
+fn filler_tokens_have_texts_that_nothing_is_encoded_to() {
+    let tokenizer = load(&byte_level_json()).unwrap();
+    let size = tokenizer.vocab_size();
+    let filled = load(&byte_level_json())
+        .unwrap()
+        .with_filler_tokens(size + 2);
+    assert_eq!(filled.vocab_size(), size + 2);
+    let last = size as u32 + 1;
+    let text = format!(" #{last}");
+    assert_eq!(filled.token_bytes(last).unwrap(), text.as_bytes());
+    assert_eq!(
+        filled.encode(&text, false).unwrap(),
+        tokenizer.encode(&text, false).unwrap()
+    );
+    assert_eq!(tokenizer.with_filler_tokens(3).vocab_size(), size);
+}
+
+#[test]
 fn bytes_of_the_tokens_are_the_bytes_of_the_text() {
     let tokenizer = load(&byte_level_json()).unwrap();
     for text in [

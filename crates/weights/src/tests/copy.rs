@@ -23,10 +23,50 @@ fn long_tensor(name: &str) -> Tensor {
 }
 
 fn job<'a>(name: &str, destination: &'a mut [u8]) -> CopyJob<'a> {
+    CopyJob::whole(name.to_owned(), destination)
+}
+
+fn part<'a>(name: &str, from: u64, destination: &'a mut [u8]) -> CopyJob<'a> {
     CopyJob {
-        name: name.to_owned(),
-        destination,
+        part_from: Some(from),
+        ..job(name, destination)
     }
+}
+
+#[test]
+fn parts_are_copied_from_where_they_begin() {
+    let directory = Directory::with_config();
+    let long = long_tensor("long");
+    directory.write_tensors("model.safetensors", std::slice::from_ref(&long));
+    let checkpoint = directory.open().unwrap();
+    let (mut first, mut second) = (vec![0; 6], vec![0; 5 << 20]);
+    let jobs = vec![part("long", 4, &mut first), part("long", 10, &mut second)];
+    checkpoint.copy_all(jobs, &|_| {}).unwrap();
+    assert!(first == long.bytes[4..10]);
+    assert!(second == long.bytes[10..][..5 << 20]);
+}
+
+#[test]
+fn parts_that_are_not_whole_elements_of_the_tensor_are_refused() {
+    let directory = Directory::with_config();
+    directory.write_tensors("model.safetensors", &[floats("a", &[1.0, 2.0])]);
+    let checkpoint = directory.open().unwrap();
+    for (from, bytes) in [(8, 4), (4, 8), (2, 4), (0, 3), (u64::MAX, 8)] {
+        let mut destination = vec![0; bytes];
+        let jobs = vec![part("a", from, &mut destination)];
+        assert!(checkpoint.copy_all(jobs, &|_| {}).is_err(), "{from}");
+    }
+}
+
+#[test]
+fn a_part_names_the_damaged_element_of_the_whole() {
+    let directory = Directory::with_config();
+    directory.write_tensors("model.safetensors", &[floats("a", &[1.0, 2.0, f32::NAN])]);
+    let checkpoint = directory.open().unwrap();
+    let mut destination = vec![0; 8];
+    let jobs = vec![part("a", 4, &mut destination)];
+    let error = checkpoint.copy_all(jobs, &|_| {}).unwrap_err();
+    assert_mentions(&error.to_string(), &["first at element 2"]);
 }
 
 #[test]

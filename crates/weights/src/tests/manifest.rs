@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::support::{Directory, assert_mentions};
-use crate::{ClaimValue, Manifest, ModelLocator, verify_digests};
+use crate::{Checkpoint, ClaimValue, Manifest, ModelLocator, verify_digests};
 
 const SMALL: &str = "name = \"tiny\"\narchitecture = \"Tiny\"\ndescription = \"A model.\"\n";
 
@@ -17,7 +17,15 @@ fn the_manifests_of_the_repository_are_valid() {
         assert!(manifests.contains_key(name), "{name}");
     }
     for path in manifests.values() {
-        Manifest::read(path).unwrap();
+        let manifest = Manifest::read(path).unwrap();
+        if let Some(shape) = manifest.shape_path(path) {
+            let checkpoint = Checkpoint::open_shape(&shape, &shape).unwrap();
+            assert_eq!(
+                checkpoint.architecture(),
+                Some(manifest.architecture.as_str())
+            );
+            checkpoint.quantization().unwrap();
+        }
     }
 }
 
@@ -144,6 +152,30 @@ fn models_are_located_by_directory_by_name_and_by_manifest() {
         locator.locate("tiny").unwrap().directory,
         first.join("tiny")
     );
+}
+
+#[test]
+fn a_shape_is_the_checkpoints_or_the_one_that_the_manifest_brings() {
+    let root = Directory::new();
+    root.write("tiny.toml", format!("{SMALL}shape = \"shapes/tiny.json\""));
+    root.write("bare.toml", SMALL.replace("tiny", "bare"));
+    let locator = ModelLocator::new(vec![root.to_path_buf()]);
+    assert!(locator.locate_shape("tiny").is_err(), "no shape yet");
+    std::fs::create_dir(root.join("shapes")).unwrap();
+    root.write("shapes/tiny.json", "{}");
+
+    let shape = locator.locate_shape("tiny").unwrap();
+    assert_eq!(shape.config, root.join("shapes/tiny.json"));
+    assert_eq!((shape.texts, shape.name.as_str()), (None, "tiny"));
+    let error = locator.locate_shape("bare").unwrap_err();
+    assert_mentions(&error.to_string(), &["bare.toml expects weights in"]);
+
+    std::fs::create_dir(root.join("tiny")).unwrap();
+    root.write("tiny/config.json", "{}");
+    root.write("tiny/tokenizer.json", "{}");
+    let shape = locator.locate_shape("tiny").unwrap();
+    assert_eq!(shape.config, root.join("tiny/config.json"));
+    assert_eq!(shape.texts, Some(root.join("tiny")));
 }
 
 #[test]

@@ -1,0 +1,143 @@
+//! Limits of the engine, from settings, manifest, model and device.
+
+use backstop_kernels::Element;
+use backstop_weights::ElementType;
+
+use crate::args::{KvCacheDtype, ModelArgs};
+use crate::load::OpenModel;
+use crate::machine;
+
+/// A larger step is more efficient, a smaller one lets short requests through sooner.
+const CPU_DEFAULTS: Defaults = Defaults {
+    max_num_seqs: 64,
+    max_num_batched_tokens: 512,
+};
+const CUDA_DEFAULTS: Defaults = Defaults {
+    max_num_seqs: 256,
+    max_num_batched_tokens: 8192,
+};
+const DEFAULT_BLOCK_SIZE: u32 = 16;
+/// Blocks of a cache on a GPU are multiples of this.
+const CUDA_BLOCK_STEP: u32 = 16;
+const DEFAULT_GPU_MEMORY_UTILIZATION: f64 = 0.92;
+
+struct Defaults {
+    max_num_seqs: u32,
+    max_num_batched_tokens: u32,
+}
+
+/// What limits the engine.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) max_model_len: u32,
+    pub(crate) max_num_seqs: u32,
+    pub(crate) max_num_batched_tokens: u32,
+    pub(crate) block_size: u32,
+    pub(crate) kv_element: Element,
+    pub(crate) num_threads: usize,
+    pub(crate) gpu_memory_utilization: f64,
+}
+
+impl Limits {
+    pub(crate) fn new(args: &ModelArgs, open: &OpenModel, on_gpu: bool) -> Result<Self, String> {
+        let defaults = if on_gpu { CUDA_DEFAULTS } else { CPU_DEFAULTS };
+        let limits = Self {
+            max_model_len: max_model_len(args, open)?,
+            max_num_seqs: args.max_num_seqs.unwrap_or(defaults.max_num_seqs),
+            max_num_batched_tokens: args
+                .max_num_batched_tokens
+                .unwrap_or(defaults.max_num_batched_tokens),
+            block_size: args.block_size.unwrap_or(DEFAULT_BLOCK_SIZE),
+            kv_element: kv_element(args.kv_cache_dtype.unwrap_or(KvCacheDtype::Auto), open),
+            num_threads: args.num_threads.unwrap_or_else(machine::cores),
+            gpu_memory_utilization: args
+                .gpu_memory_utilization
+                .unwrap_or(DEFAULT_GPU_MEMORY_UTILIZATION),
+        };
+        limits.check()?;
+        if on_gpu {
+            limits.check_for_gpu()?;
+        }
+        Ok(limits)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let positive = |name: &str, value: u64, most: u64| {
+            if (1..=most).contains(&value) {
+                Ok(())
+            } else {
+                Err(format!("--{name} must lie between 1 and {most}"))
+            }
+        };
+        positive("max-model-len", self.max_model_len.into(), u32::MAX.into())?;
+        positive("max-num-seqs", self.max_num_seqs.into(), 4096)?;
+        positive(
+            "max-num-batched-tokens",
+            self.max_num_batched_tokens.into(),
+            65_536,
+        )?;
+        positive("block-size", self.block_size.into(), 1024)?;
+        positive("num-threads", self.num_threads as u64, 1024)?;
+        if !(0.05..=1.0).contains(&self.gpu_memory_utilization) {
+            return Err("--gpu-memory-utilization must lie between 0.05 and 1".into());
+        }
+        if self.max_num_batched_tokens < self.max_num_seqs {
+            return Err(format!(
+                "--max-num-batched-tokens {} is smaller than --max-num-seqs {}: a step must be \
+                 able to compute a token of every running sequence",
+                self.max_num_batched_tokens, self.max_num_seqs
+            ));
+        }
+        Ok(())
+    }
+
+    fn check_for_gpu(&self) -> Result<(), String> {
+        if !self.block_size.is_multiple_of(CUDA_BLOCK_STEP) {
+            return Err(format!(
+                "--block-size {} is not a multiple of {CUDA_BLOCK_STEP}, as it must be on a GPU",
+                self.block_size
+            ));
+        }
+        if self.kv_element == Element::F32 {
+            return Err(
+                "a GPU keeps keys and values in bfloat16 or fp8, not in float32: choose another \
+                 --kv-cache-dtype or --device cpu"
+                    .into(),
+            );
+        }
+        Ok(())
+    }
+}
+
+fn max_model_len(args: &ModelArgs, open: &OpenModel) -> Result<u32, String> {
+    let recommended = open
+        .manifest
+        .as_ref()
+        .and_then(|manifest| manifest.serving.max_model_len);
+    let longest = open.spec().max_position_embeddings;
+    let max_model_len = args.max_model_len.or(recommended).unwrap_or(longest);
+    if max_model_len > longest {
+        return Err(format!(
+            "--max-model-len {max_model_len} exceeds the {longest} positions that the model was \
+             made for (max_position_embeddings in config.json)"
+        ));
+    }
+    Ok(max_model_len)
+}
+
+fn kv_element(choice: KvCacheDtype, open: &OpenModel) -> Element {
+    match choice {
+        KvCacheDtype::F32 => Element::F32,
+        KvCacheDtype::Bf16 => Element::BF16,
+        KvCacheDtype::Fp8 => Element::F8E4M3,
+        KvCacheDtype::Auto => {
+            // Norms are never quantised, so their format is that of the checkpoint.
+            let norm = open.spec().weights.vectors.first();
+            let tensor = norm.and_then(|norm| open.checkpoint.tensor(&norm.name));
+            match tensor.map(|tensor| tensor.element_type) {
+                Some(ElementType::F32) => Element::F32,
+                _ => Element::BF16,
+            }
+        }
+    }
+}

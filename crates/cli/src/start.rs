@@ -1,0 +1,302 @@
+//! From an open model to a running engine.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use backstop_arch::{KvGroup, Model};
+use backstop_engine::{EngineConfig, EngineHandle, EngineThread, Lifecycle, LifecycleState};
+use backstop_executor::{
+    CpuExecutor, CpuExecutorConfig, CudaPlan, CudaRequest, DeviceWeightPlan, KvMemoryPlan,
+    KvMemoryRequest, full_demand_bytes, load_cpu_weights, load_device_weights, plan_kv_memory,
+};
+use backstop_kernels::cuda::Device;
+use backstop_kernels::cuda::backend::CudaBackend;
+use backstop_kernels::{CpuBackend, CpuKvCache, CpuWeights, KvGroupLayout};
+use backstop_types::Executor;
+
+use crate::args::ModelArgs;
+use crate::device::Compute;
+use crate::limits::Limits;
+use crate::load::OpenModel;
+use crate::machine;
+use crate::progress::loading_bar;
+use crate::quantities::format_bytes;
+
+/// KV memory on the CPU by default: what the limits ask for, but no larger share of the free
+/// memory.
+const DEFAULT_KV_SHARE_OF_FREE_MEMORY: u64 = 4;
+/// Failed steps that one sequence survives before it is given up.
+const MAX_STEP_FAILURES: u32 = 2;
+
+/// A model that answers.
+pub(crate) struct RunningModel {
+    pub(crate) engine: EngineHandle,
+    pub(crate) thread: EngineThread,
+    pub(crate) max_model_len: u32,
+}
+
+/// Where and in what sizes a model is to run, before anything is loaded.
+pub(crate) struct Prepared {
+    pub(crate) limits: Limits,
+    pub(crate) weights_bytes: u64,
+    place: Place,
+}
+
+enum Place {
+    Cpu(KvMemoryPlan),
+    Cuda {
+        device: Arc<dyn Device>,
+        model: Box<dyn Model<CudaBackend>>,
+        plan: Box<CudaPlan>,
+    },
+}
+
+impl Prepared {
+    /// The error says what does not fit, and which setting would make it fit.
+    pub(crate) fn new(
+        args: &ModelArgs,
+        open: &OpenModel,
+        compute: Compute,
+    ) -> Result<Self, String> {
+        match compute {
+            Compute::Cpu => Self::on_cpu(args, open),
+            Compute::Cuda(device) => Self::on_cuda(args, open, device),
+        }
+    }
+
+    fn on_cpu(args: &ModelArgs, open: &OpenModel) -> Result<Self, String> {
+        let limits = Limits::new(args, open, false)?;
+        let kv = cpu_kv_memory(args, &limits, &open.spec().kv_groups)?;
+        let weights_bytes = match &open.synthetic {
+            None => open.checkpoint.bytes_total(),
+            Some(synthetic) => synthetic.cpu_bytes(open.spec()),
+        };
+        if let Some(free) = machine::available_memory_bytes()
+            && weights_bytes + kv.bytes > free
+        {
+            return Err(format!(
+                "{} needs {} for its weights and {} for the KV cache, which is {} more than the \
+                 machine has free: lower --kv-cache-memory or serve a smaller model",
+                open.name,
+                format_bytes(weights_bytes),
+                format_bytes(kv.bytes),
+                format_bytes(weights_bytes + kv.bytes - free),
+            ));
+        }
+        Ok(Self {
+            limits,
+            weights_bytes,
+            place: Place::Cpu(kv),
+        })
+    }
+
+    fn on_cuda(
+        args: &ModelArgs,
+        open: &OpenModel,
+        device: Arc<dyn Device>,
+    ) -> Result<Self, String> {
+        let limits = Limits::new(args, open, true)?;
+        let named = |error: String| format!("{}: {error}", open.directory.display());
+        let model = backstop_arch::build::<CudaBackend>(open.checkpoint.config())
+            .map_err(|error| named(error.to_string()))?;
+        let weights = match &open.synthetic {
+            None => DeviceWeightPlan::of_checkpoint(&open.checkpoint, open.spec())
+                .map_err(|error| named(error.to_string()))?,
+            Some(synthetic) => DeviceWeightPlan::of_synthetic(synthetic, open.spec()),
+        };
+        let weights_bytes = weights.bytes();
+        let free = device.free_bytes().map_err(|error| error.to_string())?;
+        let request = CudaRequest {
+            max_num_seqs: limits.max_num_seqs,
+            max_num_batched_tokens: limits.max_num_batched_tokens,
+            max_model_len: limits.max_model_len,
+            block_size: limits.block_size,
+            kv_element: limits.kv_element,
+            kv_cache_bytes: args.kv_cache_memory,
+            memory_utilization: limits.gpu_memory_utilization,
+            graphs: !args.enforce_eager,
+        };
+        let plan = CudaPlan::new(device.facts(), free, &*model, weights, request)
+            .map_err(|error| named(error.to_string()))?;
+        Ok(Self {
+            limits,
+            weights_bytes,
+            place: Place::Cuda {
+                plan: Box::new(plan),
+                device,
+                model,
+            },
+        })
+    }
+
+    pub(crate) fn kv_bytes(&self) -> u64 {
+        match &self.place {
+            Place::Cpu(kv) => kv.bytes,
+            Place::Cuda { plan, .. } => plan.kv.bytes,
+        }
+    }
+
+    /// Loads or makes the weights and starts the executor.
+    fn start(self, open: OpenModel, lifecycle: &Lifecycle) -> Result<Box<dyn Executor>, String> {
+        let started = Instant::now();
+        let kv_bytes = self.kv_bytes();
+        let work_bytes = match &self.place {
+            Place::Cpu(_) => None,
+            Place::Cuda { plan, .. } => Some(plan.work_bytes()),
+        };
+        let executor: Box<dyn Executor> = match self.place {
+            Place::Cpu(kv) => Box::new(start_on_cpu(open, &self.limits, kv, lifecycle)?),
+            Place::Cuda {
+                device,
+                model,
+                plan,
+            } => {
+                let fill = |weights: &_| match &open.synthetic {
+                    Some(synthetic) => Ok(synthetic.make_on_device(open.spec(), weights)?),
+                    None => with_progress(open.checkpoint.bytes_total(), lifecycle, |progress| {
+                        load_device_weights(&open.checkpoint, open.spec(), weights, progress)
+                    }),
+                };
+                let executor = plan.start(&device, model, fill);
+                Box::new(executor.map_err(|error| format!("{}: {error}", open.name))?)
+            }
+        };
+        tracing::info!(
+            "{} of weights after {:.1} s; KV cache {} in blocks of {} tokens{}",
+            format_bytes(self.weights_bytes),
+            started.elapsed().as_secs_f32(),
+            format_bytes(kv_bytes),
+            self.limits.block_size,
+            work_bytes.map_or_else(String::new, |bytes| format!(
+                "; {} for activations and tables",
+                format_bytes(bytes)
+            )),
+        );
+        Ok(executor)
+    }
+}
+
+/// Runs `work` with a progress bar and the life-cycle's progress.
+fn with_progress<T>(
+    bytes_total: u64,
+    lifecycle: &Lifecycle,
+    work: impl FnOnce(&(dyn Fn(u64) + Sync)) -> T,
+) -> T {
+    let bar = loading_bar(bytes_total);
+    let result = work(&|bytes_done: u64| {
+        bar.set_position(bytes_done);
+        lifecycle.advance(LifecycleState::Loading {
+            bytes_done,
+            bytes_total,
+        });
+    });
+    bar.finish_and_clear();
+    result
+}
+
+/// The KV pools that the settings and the free memory allow.
+fn cpu_kv_memory(
+    args: &ModelArgs,
+    limits: &Limits,
+    groups: &[KvGroup],
+) -> Result<KvMemoryPlan, String> {
+    let mut request = KvMemoryRequest {
+        budget_bytes: u64::MAX,
+        block_size: limits.block_size,
+        element_bytes: limits.kv_element.bytes() as u32,
+        max_num_seqs: limits.max_num_seqs,
+        max_model_len: limits.max_model_len,
+        max_num_batched_tokens: limits.max_num_batched_tokens,
+    };
+    let available = machine::available_memory_bytes();
+    request.budget_bytes = match args.kv_cache_memory {
+        Some(asked) if available.is_some_and(|available| asked > available) => {
+            return Err(format!(
+                "--kv-cache-memory {} is more than the {} that are free on this machine",
+                format_bytes(asked),
+                format_bytes(available.unwrap_or(0)),
+            ));
+        }
+        Some(asked) => asked,
+        None => {
+            let share = available.map_or(4 << 30, |free| free / DEFAULT_KV_SHARE_OF_FREE_MEMORY);
+            full_demand_bytes(groups, &request).min(share)
+        }
+    };
+    plan_kv_memory(groups, &request).map_err(|error| error.to_string())
+}
+
+fn start_on_cpu(
+    open: OpenModel,
+    limits: &Limits,
+    kv: KvMemoryPlan,
+    lifecycle: &Lifecycle,
+) -> Result<CpuExecutor, String> {
+    let weights = cpu_weights(&open, lifecycle)?;
+    let layout = |(group, num_blocks): (&KvGroup, u32)| KvGroupLayout {
+        span: group.span,
+        num_blocks,
+        num_layers: group.num_layers,
+        kv_heads: group.kv_heads,
+        head_dim: group.head_dim,
+    };
+    let pools = kv.spec.groups.iter().map(|pool| pool.num_blocks);
+    let groups: Vec<KvGroupLayout> = open
+        .spec()
+        .kv_groups
+        .iter()
+        .zip(pools)
+        .map(layout)
+        .collect();
+    let cache = CpuKvCache::new(&groups, limits.block_size, limits.kv_element);
+    CpuExecutor::new(CpuExecutorConfig {
+        model: open.model,
+        backend: CpuBackend::new(Arc::new(weights), cache),
+        kv: kv.spec,
+        max_num_seqs: limits.max_num_seqs,
+        num_threads: limits.num_threads,
+    })
+    .map_err(|error| format!("cannot start the executor: {error}"))
+}
+
+fn cpu_weights(open: &OpenModel, lifecycle: &Lifecycle) -> Result<CpuWeights, String> {
+    let spec = open.spec();
+    match &open.synthetic {
+        Some(synthetic) => {
+            let bytes = synthetic.cpu_bytes(spec);
+            let make = |progress: &(dyn Fn(u64) + Sync)| synthetic.make_on_cpu(spec, progress);
+            Ok(with_progress(bytes, lifecycle, make))
+        }
+        None => with_progress(open.checkpoint.bytes_total(), lifecycle, |progress| {
+            load_cpu_weights(&open.checkpoint, spec, progress)
+        })
+        .map_err(|error| format!("{}: {error}", open.directory.display())),
+    }
+}
+
+/// Loads the weights and starts the engine. Must be called within a tokio runtime.
+pub(crate) fn start(
+    args: &ModelArgs,
+    open: OpenModel,
+    max_waiting: u32,
+    lifecycle: &Lifecycle,
+) -> Result<RunningModel, String> {
+    let prepared = Prepared::new(args, &open, Compute::choose(args)?)?;
+    let limits = prepared.limits;
+    let executor = prepared.start(open, lifecycle)?;
+    let config = EngineConfig {
+        max_num_seqs: limits.max_num_seqs,
+        max_num_batched_tokens: limits.max_num_batched_tokens,
+        max_waiting,
+        max_model_len: limits.max_model_len,
+        enable_prefix_caching: !args.no_enable_prefix_caching,
+        max_step_failures: MAX_STEP_FAILURES,
+    };
+    let (engine, thread) = EngineThread::spawn(&config, executor, lifecycle.clone())
+        .map_err(|error| error.to_string())?;
+    Ok(RunningModel {
+        engine,
+        thread,
+        max_model_len: limits.max_model_len,
+    })
+}

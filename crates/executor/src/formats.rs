@@ -1,0 +1,153 @@
+//! In which forms and number formats a checkpoint stores a model's weights.
+
+use backstop_arch::{ExpertsRequest, ModelSpec};
+use backstop_kernels::Element;
+use backstop_weights::{
+    CensusError, Checkpoint, ElementType, LoadError, QuantizationError, WeightsError, census,
+};
+
+/// Why a checkpoint could not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadFailure {
+    /// Its tensors are not those of the model.
+    #[error(transparent)]
+    Census(#[from] CensusError),
+    /// A tensor could not be read, or holds something that is not a number.
+    #[error(transparent)]
+    Read(#[from] LoadError),
+    /// Its quantisation is not understood.
+    #[error(transparent)]
+    Checkpoint(#[from] WeightsError),
+    /// Weights and scales do not belong together.
+    #[error(transparent)]
+    Quantization(#[from] QuantizationError),
+    /// Tensors that are computed as one are stored in different number formats.
+    #[error(
+        "{0} and other tensors that are computed with it are stored in different number formats"
+    )]
+    MixedFormats(String),
+    /// The device does not compute with weights in this format.
+    #[error(
+        "{0} is F32, and the GPU computes with weights in BF16 or, for experts, FP8: serve a BF16 \
+         checkpoint, or choose --device cpu"
+    )]
+    NotForDevice(String),
+    /// The device failed.
+    #[error(transparent)]
+    Device(#[from] backstop_kernels::cuda::DeviceError),
+}
+
+/// The number formats of all weights, in the order of the map.
+pub(crate) struct StoredFormats {
+    pub(crate) vectors: Vec<ElementType>,
+    pub(crate) matrices: Vec<ElementType>,
+    pub(crate) experts: Vec<StoredExperts>,
+}
+
+/// How the experts of a layer are stored.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StoredExperts {
+    pub(crate) packed: bool,
+    pub(crate) weight: ElementType,
+    /// Of the scales, if the weights are FP8.
+    pub(crate) scale: Option<ElementType>,
+}
+
+impl StoredFormats {
+    /// Checks that the checkpoint holds exactly the tensors of the model, and looks at them.
+    pub(crate) fn of(checkpoint: &Checkpoint, spec: &ModelSpec) -> Result<Self, LoadFailure> {
+        // Refuses schemes that are not understood, before any tensor is looked at.
+        let quantization = checkpoint.quantization()?;
+        let map = &spec.weights;
+        let expected = map.expected(|name| checkpoint.tensor(name).is_some());
+        census(checkpoint, &expected)?;
+        quantization.check_tensors(checkpoint)?;
+
+        let element = |name: &str| {
+            checkpoint
+                .tensor(name)
+                .expect("the census found every required tensor")
+                .element_type
+        };
+        let vectors = map.vectors.iter().map(|vector| element(&vector.name));
+        let matrices = map.matrices.iter().map(|matrix| {
+            let names = matrix.parts.iter().map(|part| part.name.as_str());
+            common_element(names, &element)
+        });
+        let experts = map.experts.iter().map(|experts| {
+            let packed = checkpoint.tensor(&experts.packed_gate_up()).is_some();
+            StoredExperts::of(experts, packed, &element)
+        });
+        Ok(Self {
+            vectors: vectors.collect(),
+            matrices: matrices.collect::<Result<_, _>>()?,
+            experts: experts.collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl StoredExperts {
+    fn of(
+        request: &ExpertsRequest,
+        packed: bool,
+        element: &impl Fn(&str) -> ElementType,
+    ) -> Result<Self, LoadFailure> {
+        let weight = if packed {
+            let names = [request.packed_gate_up(), request.packed_down()];
+            common_element(names.iter().map(String::as_str), element)?
+        } else {
+            common_unfused(request, "", element)?
+        };
+        let quantized = weight == ElementType::F8E4M3;
+        let scale = quantized.then(|| common_unfused(request, "_scale", element));
+        Ok(Self {
+            packed,
+            weight,
+            scale: scale.transpose()?,
+        })
+    }
+}
+
+fn common_element<'a>(
+    names: impl Iterator<Item = &'a str>,
+    element: &impl Fn(&str) -> ElementType,
+) -> Result<ElementType, LoadFailure> {
+    let mut common = None;
+    for name in names {
+        let found = element(name);
+        if *common.get_or_insert(found) != found {
+            return Err(LoadFailure::MixedFormats(name.to_owned()));
+        }
+    }
+    Ok(common.expect("a weight has at least one tensor"))
+}
+
+/// The number format of all unfused tensors of a layer's experts.
+fn common_unfused(
+    request: &ExpertsRequest,
+    suffix: &str,
+    element: &impl Fn(&str) -> ElementType,
+) -> Result<ElementType, LoadFailure> {
+    let names: Vec<String> = (0..request.num_experts)
+        .flat_map(|expert| {
+            ["gate", "up", "down"].map(|kind| request.unfused(expert, kind) + suffix)
+        })
+        .collect();
+    common_element(names.iter().map(String::as_str), element)
+}
+
+/// Numbers of a tensor that is computed with in f32.
+pub(crate) fn widened(element: ElementType, bytes: &[u8]) -> Vec<f32> {
+    let element = kernel_element(element);
+    let count = bytes.len() / element.bytes();
+    (0..count).map(|index| element.read(bytes, index)).collect()
+}
+
+pub(crate) fn kernel_element(element: ElementType) -> Element {
+    match element {
+        ElementType::F32 => Element::F32,
+        ElementType::BF16 => Element::BF16,
+        ElementType::F8E4M3 => Element::F8E4M3,
+        _ => unreachable!("the census allows no other number format"),
+    }
+}
