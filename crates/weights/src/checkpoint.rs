@@ -85,8 +85,11 @@ impl Checkpoint {
     pub fn open_shape(config: &Path, directory: &Path) -> Result<Self, WeightsError> {
         let object = |name: &str| read_object(&directory.join(name), TEXT_BYTES_MAX);
 
-        let config = read_object(config, TEXT_BYTES_MAX)?
-            .ok_or_else(|| WeightsError::malformed(config, "there is no such file"))?;
+        let config = read_object(config, TEXT_BYTES_MAX)?.ok_or_else(|| {
+            let name = config.file_name().unwrap_or_default().to_string_lossy();
+            let beside = config.parent().unwrap_or(config);
+            WeightsError::malformed(beside, format!("there is no {name}"))
+        })?;
         let generation_file = object("generation_config.json")?;
         let generation = GenerationConfig::parse(generation_file.as_ref(), &config)
             .map_err(|reason| WeightsError::malformed(directory, reason))?;
