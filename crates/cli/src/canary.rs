@@ -20,8 +20,10 @@ async fn record(args: CanaryArgs) -> Result<ExitCode, String> {
     let open = load::open(&args.model)?;
     let prompt = open.text.tokenizer.encode(&args.prompt, true);
     let prompt = prompt.map_err(|error| error.to_string())?;
+    let prepared = start::Prepared::new(&args.model, &open)?;
     let lifecycle = Lifecycle::new();
-    let running = tokio::task::block_in_place(|| start::start(&args.model, open, 1, &lifecycle))?;
+    let running =
+        tokio::task::block_in_place(|| start::start(&args.model, open, prepared, 1, &lifecycle))?;
     lifecycle.advance(LifecycleState::Warming);
     let answer = warm_up::generate(&running.engine, &prompt, args.tokens.max(1)).await;
     tokio::task::block_in_place(|| running.thread.stop());

@@ -116,7 +116,7 @@ fn judge(name: &str) -> Result<String, String> {
         Compute::Cpu => "the CPU",
         Compute::Cuda(_) => "the GPU",
     };
-    let prepared = Prepared::new(&args, &open, compute)?;
+    let prepared = Prepared::on(&args, &open, compute)?;
     Ok(format!(
         "yes, on {place}: {}, {} of weights, {} of KV cache, context of {} tokens",
         open.spec().architecture,

@@ -26,8 +26,10 @@ async fn generate(args: GenerateArgs) -> Result<ExitCode, String> {
     let open = load::open(&args.model)?;
     let text = open.text.clone();
     let (prompt, parser) = prompt(&args, &open)?;
+    let prepared = start::Prepared::new(&args.model, &open)?;
     let lifecycle = Lifecycle::new();
-    let running = tokio::task::block_in_place(|| start::start(&args.model, open, 1, &lifecycle))?;
+    let running =
+        tokio::task::block_in_place(|| start::start(&args.model, open, prepared, 1, &lifecycle))?;
     lifecycle.advance(LifecycleState::Ready);
 
     let room = running.max_model_len.saturating_sub(prompt.len() as u32);

@@ -12,8 +12,9 @@ use tokio::net::TcpListener;
 
 use crate::args::{KvCacheDtype, ModelArgs, ServeArgs};
 use crate::load::{self, ModelText, OpenModel};
+use crate::start::{self, Prepared};
 use crate::warm_up::warm_up;
-use crate::{EXIT_ENGINE_FAILED, settings, start};
+use crate::{EXIT_ENGINE_FAILED, settings};
 
 const DEFAULT_PORT: u16 = 8000;
 const DEFAULT_MAX_QUEUED: u32 = 512;
@@ -29,9 +30,11 @@ pub(crate) fn run(args: ServeArgs) -> Result<ExitCode, String> {
 }
 
 async fn serve(args: ServeArgs, started: Instant) -> Result<ExitCode, String> {
-    // The text files are read before the port is bound: a mistyped model name should be an error
-    // message, not a server that is loading for ever.
+    // The text files are read and memory is planned before the port is bound: a mistyped model
+    // name, or a model that does not fit, should be an error message, not a server that is loading
+    // for ever.
     let open = load::open(&args.model)?;
+    let prepared = Prepared::new(&args.model, &open)?;
     let max_waiting = max_waiting(&args)?;
     let names = served_names(&args, &open);
     let config = server_config(&args, names.clone())?;
@@ -44,7 +47,7 @@ async fn serve(args: ServeArgs, started: Instant) -> Result<ExitCode, String> {
     let loading = tokio::spawn({
         let (server, lifecycle, args) = (server.clone(), lifecycle.clone(), args.model.clone());
         async move {
-            match bring_up(args, open, max_waiting, &server).await {
+            match bring_up(args, (open, prepared), max_waiting, &server).await {
                 Ok(thread) => {
                     lifecycle.advance(LifecycleState::Ready);
                     announce(address, &names, started.elapsed());
@@ -78,7 +81,7 @@ async fn serve(args: ServeArgs, started: Instant) -> Result<ExitCode, String> {
 /// Loads, warms up and installs the model.
 async fn bring_up(
     args: ModelArgs,
-    open: OpenModel,
+    (open, prepared): (OpenModel, Prepared),
     max_waiting: u32,
     server: &Server,
 ) -> Result<EngineThread, String> {
@@ -86,10 +89,11 @@ async fn bring_up(
     let prompt = open.warm_up_prompt()?;
     let identity = ModelIdentity::of(&open);
     let lifecycle = server.lifecycle().clone();
-    let running =
-        tokio::task::spawn_blocking(move || start::start(&args, open, max_waiting, &lifecycle))
-            .await
-            .map_err(|error| format!("loading panicked: {error}"))??;
+    let running = tokio::task::spawn_blocking(move || {
+        start::start(&args, open, prepared, max_waiting, &lifecycle)
+    })
+    .await
+    .map_err(|error| format!("loading panicked: {error}"))??;
     server.lifecycle().advance(LifecycleState::Warming);
     warm_up(&running.engine, canary.as_ref(), &prompt).await?;
     server.install(identity.served(running.engine, running.max_model_len)?);

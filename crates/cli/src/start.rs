@@ -52,12 +52,14 @@ enum Place {
 }
 
 impl Prepared {
-    /// The error says what does not fit, and which setting would make it fit.
-    pub(crate) fn new(
-        args: &ModelArgs,
-        open: &OpenModel,
-        compute: Compute,
-    ) -> Result<Self, String> {
+    /// On the device that the settings choose. The error says what does not fit, and which setting
+    /// would make it fit.
+    pub(crate) fn new(args: &ModelArgs, open: &OpenModel) -> Result<Self, String> {
+        Self::on(args, open, Compute::choose(args)?)
+    }
+
+    /// On this device.
+    pub(crate) fn on(args: &ModelArgs, open: &OpenModel, compute: Compute) -> Result<Self, String> {
         match compute {
             Compute::Cpu => Self::on_cpu(args, open),
             Compute::Cuda(device) => Self::on_cuda(args, open, device),
@@ -278,10 +280,10 @@ fn cpu_weights(open: &OpenModel, lifecycle: &Lifecycle) -> Result<CpuWeights, St
 pub(crate) fn start(
     args: &ModelArgs,
     open: OpenModel,
+    prepared: Prepared,
     max_waiting: u32,
     lifecycle: &Lifecycle,
 ) -> Result<RunningModel, String> {
-    let prepared = Prepared::new(args, &open, Compute::choose(args)?)?;
     let limits = prepared.limits;
     let executor = prepared.start(open, lifecycle)?;
     let config = EngineConfig {
