@@ -119,16 +119,29 @@ pub fn run(address: SocketAddr, load: Load) -> io::Result<Outcome> {
 }
 
 fn ask(address: SocketAddr, load: Load, client: usize, round: usize) -> io::Result<Stream> {
-    stream(address, &prompt(load, client, round), load.answer_tokens)
+    stream(
+        address,
+        &prompt(load, client, round),
+        load.answer_tokens,
+        None,
+    )
 }
 
-/// Asks for an answer of exactly this length.
-pub fn stream(address: SocketAddr, prompt: &[u64], answer_tokens: usize) -> io::Result<Stream> {
+/// Asks for an answer of exactly this length. With a seed, tokens are drawn from the model's raw
+/// distribution; without one, the likeliest are taken.
+pub fn stream(
+    address: SocketAddr,
+    prompt: &[u64],
+    answer_tokens: usize,
+    seed: Option<u64>,
+) -> io::Result<Stream> {
     let body = json!({
         "prompt": prompt,
         "max_tokens": answer_tokens,
         "ignore_eos": true,
-        "temperature": 0,
+        "temperature": u8::from(seed.is_some()),
+        "top_p": 1,
+        "seed": seed.unwrap_or_default(),
         "stream": true,
         "stream_options": {"include_usage": true},
     });

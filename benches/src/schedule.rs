@@ -66,14 +66,16 @@ pub fn random_prompt(seed: u64, tokens: usize) -> Vec<u64> {
     (0..tokens).map(|_| random.token()).collect()
 }
 
-/// Sends all requests, each on a thread of its own, and waits for their answers.
+/// Sends all requests, each on a thread of its own, and waits for their answers. Tokens are drawn
+/// at random: made-up weights would otherwise repeat a few tokens in all answers, and these the
+/// same few experts.
 pub fn run(address: SocketAddr, requests: &[Request]) -> io::Result<Vec<Answered>> {
     // Threads need a moment to start.
     let begin = Instant::now() + Duration::from_millis(20);
-    let ask = |request: &Request| {
+    let ask = |seed: u64, request: &Request| {
         let due = begin + request.after;
         thread::sleep(due.saturating_duration_since(Instant::now()));
-        let stream = load::stream(address, &request.prompt, request.answer_tokens)?;
+        let stream = load::stream(address, &request.prompt, request.answer_tokens, Some(seed))?;
         Ok(Answered {
             prompt_tokens: request.prompt.len(),
             answer_tokens: request.answer_tokens,
@@ -82,8 +84,8 @@ pub fn run(address: SocketAddr, requests: &[Request]) -> io::Result<Vec<Answered
     };
     thread::scope(|scope| {
         let ask = &ask;
-        let start = |request| scope.spawn(move || ask(request));
-        let threads: Vec<_> = requests.iter().map(start).collect();
+        let start = |(seed, request)| scope.spawn(move || ask(seed, request));
+        let threads: Vec<_> = (0..).zip(requests).map(start).collect();
         let join = |thread: thread::ScopedJoinHandle<'_, io::Result<Answered>>| {
             thread
                 .join()

@@ -105,7 +105,7 @@ fn measure(server: SocketAddr, subject: &Subject, record: &mut Record) -> io::Re
 
 /// The first answer ends the start.
 fn measure_start(server: &ServerProcess, record: &mut Record) -> io::Result<()> {
-    let stream = load::stream(server.address, &random_prompt(1 << 40, 16), 1)?;
+    let stream = load::stream(server.address, &random_prompt(1 << 40, 16), 1, None)?;
     let first = stream.texts[0].duration_since(server.started).as_secs_f64();
     let ready = server.ready_after.as_secs_f64();
     let mut table = Table::new("Start", &["from process start to", "s"]);
