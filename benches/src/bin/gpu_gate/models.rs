@@ -3,7 +3,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::Path;
 use std::thread;
 
 use backstop_benches::http;
@@ -15,18 +15,37 @@ use serde_json::{Map, Value, json};
 use crate::stage::{DeviceKind, Record, Settings};
 use crate::vocabulary::{Scratch, copy_checkpoint};
 
-/// Checkpoints in `tests/goldens/cohere2_moe`, and whether their experts are FP8.
-const GOLDENS: [(&str, bool); 6] = [
+/// Checkpoints in `tests/goldens/cohere2_moe` whose heads the device takes, and whether their
+/// experts are FP8.
+const CHECKPOINTS: [(&str, bool); 3] = [
+    ("head_dim_32_ratio_2", false),
+    ("head_dim_64_ratio_1", false),
+    ("head_dim_128_fp8_sharded", true),
+];
+/// Others, of which only the configuration is taken: with larger heads, the vocabulary of the demo
+/// model, whose tokenizer stands in, and synthetic weights, which are the same on both sides.
+const SHAPES: [(&str, bool); 8] = [
     ("north_bf16_sharded", false),
     ("north_fp8", true),
-    ("head_dim_128_fp8_sharded", true),
-    ("prefix_sliding", false),
+    ("top_one_fp8", true),
     ("shared_two_average_fp8", true),
+    ("prefix_sliding", false),
+    ("prefix_none_layer_norm", false),
     ("sigmoid_normalised", false),
+    ("window_one", false),
 ];
+const SHAPE_OVERRIDES: &str = r#"{"head_dim": 64, "vocab_size": 4096}"#;
+const SHAPE_VOCABULARY: u64 = 4096;
+/// North Mini Code with fewer layers, so that the CPU keeps up.
+const NORTH: &str = "north-mini-code-fp8";
+const NORTH_VOCABULARY: u64 = 262_144;
+const NORTH_OVERRIDES: &str = r#"{"num_hidden_layers": 5, "layer_types": ["full_attention",
+    "sliding_attention", "sliding_attention", "sliding_attention", "full_attention"]}"#;
 const PROMPTS: usize = 24;
 const PROMPT_TOKENS_MAX: u64 = 150;
 const ANSWER_TOKENS: usize = 24;
+/// Positions that must be compared in spite of near ties, which end the comparison of an answer.
+const POSITIONS_MIN: usize = 3 * PROMPTS;
 /// Likely tokens whose log-probabilities are compared.
 const ALTERNATIVES: usize = 5;
 /// Lower ones can be special.
@@ -48,10 +67,12 @@ const FP8: Tolerance = Tolerance {
     largest: 0.6,
 };
 
-/// A checkpoint to compare on.
+/// A model to compare on.
 struct Subject {
     name: String,
-    directory: PathBuf,
+    /// As the server takes it.
+    model: String,
+    arguments: Vec<&'static str>,
     vocabulary: u64,
     tolerance: Tolerance,
     // Removed with this.
@@ -78,7 +99,7 @@ struct Comparison {
 
 /// The reference models that must be packed.
 pub(crate) fn names() -> impl Iterator<Item = &'static str> {
-    GOLDENS.into_iter().map(|(name, _)| name)
+    CHECKPOINTS.into_iter().chain(SHAPES).map(|(name, _)| name)
 }
 
 pub(crate) fn run(settings: &Settings, record: &mut Record) -> io::Result<()> {
@@ -115,41 +136,60 @@ pub(crate) fn run(settings: &Settings, record: &mut Record) -> io::Result<()> {
 }
 
 fn subjects(settings: &Settings) -> io::Result<Vec<Subject>> {
-    let vocabulary = |directory: &PathBuf| -> io::Result<u64> {
-        let config: Value = serde_json::from_slice(&std::fs::read(directory.join("config.json"))?)?;
-        config["vocab_size"]
-            .as_u64()
-            .ok_or_else(|| io::Error::other("no vocab_size"))
-    };
-    let directory = settings.pack.join("models/demo");
-    let mut subjects = vec![Subject {
-        name: "demo".to_owned(),
-        vocabulary: vocabulary(&directory)?,
-        directory,
-        tolerance: FP8,
-        _scratch: None,
-    }];
-    for (name, has_fp8) in GOLDENS {
-        let scratch = Scratch::new(name)?;
-        copy_checkpoint(&settings.pack.join("goldens").join(name), scratch.path())?;
-        let directory = scratch.path().to_owned();
-        subjects.push(Subject {
+    let goldens = settings.pack.join("goldens");
+    let subject = |name: &str, directory: &Path, has_fp8: bool| -> io::Result<Subject> {
+        Ok(Subject {
             name: name.to_owned(),
-            vocabulary: vocabulary(&directory)?,
-            directory,
+            model: directory.to_string_lossy().into_owned(),
+            arguments: Vec::new(),
+            vocabulary: vocabulary_size(directory)?,
             tolerance: if has_fp8 { FP8 } else { BF16 },
-            _scratch: Some(scratch),
+            _scratch: None,
+        })
+    };
+    let mut subjects = vec![subject("demo", &settings.pack.join("models/demo"), true)?];
+    for (name, has_fp8) in CHECKPOINTS {
+        let scratch = Scratch::new(name)?;
+        copy_checkpoint(&goldens.join(name), scratch.path())?;
+        let mut subject = subject(name, scratch.path(), has_fp8)?;
+        subject._scratch = Some(scratch);
+        subjects.push(subject);
+    }
+    for (name, has_fp8) in SHAPES {
+        subjects.push(Subject {
+            arguments: synthetic(SHAPE_OVERRIDES),
+            vocabulary: SHAPE_VOCABULARY,
+            ..subject(name, &goldens.join(name), has_fp8)?
         });
     }
+    subjects.push(Subject {
+        name: format!("{NORTH} with 5 layers"),
+        model: NORTH.to_owned(),
+        arguments: synthetic(NORTH_OVERRIDES),
+        vocabulary: NORTH_VOCABULARY,
+        tolerance: FP8,
+        _scratch: None,
+    });
     Ok(subjects)
+}
+
+fn synthetic(overrides: &'static str) -> Vec<&'static str> {
+    vec!["--load-format", "synthetic", "--hf-overrides", overrides]
+}
+
+fn vocabulary_size(directory: &Path) -> io::Result<u64> {
+    let config: Value = serde_json::from_slice(&std::fs::read(directory.join("config.json"))?)?;
+    config["vocab_size"]
+        .as_u64()
+        .ok_or_else(|| io::Error::other("no vocab_size"))
 }
 
 fn compare(settings: &Settings, subject: &Subject) -> io::Result<(Comparison, bool)> {
     let start = |device: &str| {
         ServerProcess::start_with_log(
             &settings.pack.join("backstop"),
-            &subject.directory.to_string_lossy(),
-            &["--device", device],
+            &subject.model,
+            &[&["--device", device], subject.arguments.as_slice()].concat(),
             &settings.out.join("models.log"),
         )
     };
@@ -308,7 +348,7 @@ fn judge(comparison: &Comparison, same: bool, tolerance: &Tolerance) -> Option<S
             tolerance.mean, tolerance.largest
         ));
     }
-    if 2 * comparison.positions < PROMPTS * ANSWER_TOKENS {
+    if comparison.positions < POSITIONS_MIN {
         return Some(format!(
             "only {} positions could be compared",
             comparison.positions

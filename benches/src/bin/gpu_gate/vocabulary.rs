@@ -43,7 +43,10 @@ pub(crate) fn copy_checkpoint(from: &Path, to: &Path) -> io::Result<()> {
 /// Writes what other servers need of a model whose weights they make up.
 pub(crate) fn write_shape(config: &Path, directory: &Path) -> io::Result<()> {
     fs::create_dir_all(directory)?;
-    fs::copy(config, directory.join("config.json"))?;
+    let mut fields: Map<String, Value> = serde_json::from_slice(&fs::read(config)?)?;
+    // Null stands for the default, which not everybody knows.
+    fields.retain(|_, value| !value.is_null());
+    fs::write(directory.join("config.json"), json!(fields).to_string())?;
     let class = json!({"tokenizer_class": "PreTrainedTokenizerFast"});
     fs::write(directory.join("tokenizer_config.json"), class.to_string())?;
     add_vocabulary(directory)
