@@ -19,7 +19,7 @@ use crate::worker::{Task, send};
 /// The checks of sampling, which have no cases in the catalog, as if they were one.
 pub(crate) const SAMPLING: &str = "sample";
 /// Multiply-adds for which the naive reference of a benchmark's case is still worth its time.
-const REFERENCE_MULTIPLY_ADDS_MAX: usize = 300_000_000;
+const REFERENCE_MULTIPLY_ADDS_MAX: usize = 600_000_000;
 /// The same on the host executor, which is slower than the reference itself.
 const HOST_MULTIPLY_ADDS_MAX: usize = 100_000;
 /// Cases of each kernel that are timed on the host executor.
