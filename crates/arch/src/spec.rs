@@ -1,5 +1,6 @@
 //! What the rest of the server must know of a model, whatever its architecture.
 
+use backstop_kernels::KvGroupLayout;
 use backstop_types::AttentionSpan;
 
 use crate::WeightMap;
@@ -32,4 +33,17 @@ pub struct KvGroup {
     pub kv_heads: u32,
     /// Elements of a head.
     pub head_dim: u32,
+}
+
+impl KvGroup {
+    /// The group's share of a KV cache, with a pool of so many blocks.
+    pub fn layout(&self, num_blocks: u32) -> KvGroupLayout {
+        KvGroupLayout {
+            span: self.span,
+            num_blocks,
+            num_layers: self.num_layers,
+            kv_heads: self.kv_heads,
+            head_dim: self.head_dim,
+        }
+    }
 }

@@ -235,20 +235,9 @@ fn start_on_cpu(
     lifecycle: &Lifecycle,
 ) -> Result<CpuExecutor, String> {
     let weights = cpu_weights(&open, lifecycle)?;
-    let layout = |(group, num_blocks): (&KvGroup, u32)| KvGroupLayout {
-        span: group.span,
-        num_blocks,
-        num_layers: group.num_layers,
-        kv_heads: group.kv_heads,
-        head_dim: group.head_dim,
-    };
-    let pools = kv.spec.groups.iter().map(|pool| pool.num_blocks);
-    let groups: Vec<KvGroupLayout> = open
-        .spec()
-        .kv_groups
-        .iter()
-        .zip(pools)
-        .map(layout)
+    let groups = open.spec().kv_groups.iter().zip(&kv.spec.groups);
+    let groups: Vec<KvGroupLayout> = groups
+        .map(|(group, pool)| group.layout(pool.num_blocks))
         .collect();
     let cache = CpuKvCache::new(&groups, limits.block_size, limits.kv_element);
     CpuExecutor::new(CpuExecutorConfig {

@@ -190,12 +190,8 @@ fn rehearsed(
 }
 
 fn layouts(groups: &[KvGroup], blocks: impl Iterator<Item = u32>) -> Vec<KvGroupLayout> {
-    let layout = |(group, num_blocks): (&KvGroup, u32)| KvGroupLayout {
-        span: group.span,
-        num_blocks,
-        num_layers: group.num_layers,
-        kv_heads: group.kv_heads,
-        head_dim: group.head_dim,
-    };
-    groups.iter().zip(blocks).map(layout).collect()
+    let pools = groups.iter().zip(blocks);
+    pools
+        .map(|(group, num_blocks)| group.layout(num_blocks))
+        .collect()
 }

@@ -188,26 +188,12 @@ fn gib(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use backstop_types::AttentionSpan;
-
     use super::*;
+    use crate::memory::tests::north_mini_code;
 
     /// North Mini Code with FP8 experts, as its arithmetic has it.
     const FP8_WEIGHTS: u64 = 32_021_618_688 + 44_040_192;
     const BF16_WEIGHTS: u64 = 60_968_607_744;
-
-    fn north_mini_code() -> [KvGroup; 2] {
-        let group = |span, num_layers| KvGroup {
-            span,
-            num_layers,
-            kv_heads: 4,
-            head_dim: 128,
-        };
-        [
-            group(AttentionSpan::Full, 13),
-            group(AttentionSpan::Sliding { visible_keys: 4097 }, 36),
-        ]
-    }
 
     /// An H100 with 80 GB, of which the driver has taken some.
     fn request(weights_bytes: u64) -> DeviceMemoryRequest {

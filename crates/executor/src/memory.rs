@@ -161,10 +161,11 @@ fn largest(limit: u32, fits: impl Fn(u32) -> bool) -> u32 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn north_mini_code() -> [KvGroup; 2] {
+    /// The groups of North Mini Code.
+    pub(crate) fn north_mini_code() -> [KvGroup; 2] {
         let group = |span, num_layers| KvGroup {
             span,
             num_layers,

@@ -37,13 +37,7 @@ fn runner(loaded: &Loaded, device: &Arc<dyn Device>, limits: StepLimits, kv: Ele
     let groups: Vec<KvGroupLayout> = spec
         .kv_groups
         .iter()
-        .map(|group| KvGroupLayout {
-            span: group.span,
-            num_blocks: BLOCKS,
-            num_layers: group.num_layers,
-            kv_heads: group.kv_heads,
-            head_dim: group.head_dim,
-        })
+        .map(|group| group.layout(BLOCKS))
         .collect();
     let vocabulary = spec.vocabulary_size as usize;
     let sizes = (limits, vocabulary, BLOCK_SIZE);

@@ -12,7 +12,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use backstop_arch::{KvGroup, Model};
+use backstop_arch::Model;
 use backstop_executor::load_cpu_weights;
 use backstop_kernels::{Batch, CpuBackend, CpuKvCache, Element, KvGroupLayout};
 use backstop_tests::{Choices, Scratch, repository};
@@ -145,21 +145,11 @@ fn load(directory: &Path) -> Result<(), String> {
     let weights =
         load_cpu_weights(&checkpoint, model.spec(), &|_| {}).map_err(|error| error.to_string())?;
     let groups = &model.spec().kv_groups;
-    let layouts: Vec<KvGroupLayout> = groups.iter().map(layout).collect();
+    let layouts: Vec<KvGroupLayout> = groups.iter().map(|group| group.layout(2)).collect();
     let cache = CpuKvCache::new(&layouts, 4, Element::BF16);
     let mut backend = CpuBackend::new(Arc::new(weights), cache);
     compute(&*model, &mut backend, groups.len());
     Ok(())
-}
-
-fn layout(group: &KvGroup) -> KvGroupLayout {
-    KvGroupLayout {
-        span: group.span,
-        num_blocks: 2,
-        num_layers: group.num_layers,
-        kv_heads: group.kv_heads,
-        head_dim: group.head_dim,
-    }
 }
 
 fn compute(model: &dyn Model<CpuBackend>, backend: &mut CpuBackend, groups: usize) {

@@ -50,13 +50,7 @@ pub fn model(checkpoint: &Checkpoint) -> Box<dyn Model<CpuBackend>> {
 /// KV memory of `blocks` blocks in every group.
 pub fn backend(loaded: &Loaded, block_size: u32, blocks: &[u32], element: Element) -> CpuBackend {
     let groups = model(&loaded.checkpoint).spec().kv_groups.clone();
-    let layout = |(group, num_blocks): (&KvGroup, &u32)| KvGroupLayout {
-        span: group.span,
-        num_blocks: *num_blocks,
-        num_layers: group.num_layers,
-        kv_heads: group.kv_heads,
-        head_dim: group.head_dim,
-    };
+    let layout = |(group, num_blocks): (&KvGroup, &u32)| group.layout(*num_blocks);
     let layouts: Vec<KvGroupLayout> = groups.iter().zip(blocks).map(layout).collect();
     let cache = CpuKvCache::new(&layouts, block_size, element);
     CpuBackend::new(Arc::clone(&loaded.weights), cache)
