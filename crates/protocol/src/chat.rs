@@ -6,6 +6,7 @@ use crate::error::ApiError;
 use crate::fields::{Fields, element, parse_body};
 use crate::limits::{MAX_DOCUMENTS, MAX_LABEL_BYTES, MAX_TEMPLATE_KWARGS, MAX_TOP_LOGPROBS};
 use crate::messages::{Conversation, parse_messages};
+use crate::output_format::OutputFormat;
 use crate::sampling::{SamplingFields, StreamOptions, parse_priority, parse_stream};
 use crate::tools::{ToolChoice, parse_tool_choice, parse_tools};
 use crate::unsupported;
@@ -46,6 +47,8 @@ pub struct ValidChatRequest {
     pub tool_choice: ToolChoice,
     /// If false, at most one call may be returned.
     pub parallel_tool_calls: bool,
+    /// What the answer's text must look like.
+    pub output_format: OutputFormat,
     /// How to sample and when to stop.
     pub sampling: SamplingFields,
     /// `Some` if the answer is to be streamed.
@@ -70,6 +73,28 @@ pub struct ValidChatRequest {
 }
 
 impl ValidChatRequest {
+    /// A request that answers `messages` and leaves everything else at its default.
+    pub fn new(messages: Vec<Value>) -> Self {
+        Self {
+            model: None,
+            messages,
+            tools: Vec::new(),
+            tool_choice: ToolChoice::Auto,
+            parallel_tool_calls: true,
+            output_format: OutputFormat::Text,
+            sampling: SamplingFields::default(),
+            stream: None,
+            add_generation_prompt: true,
+            continue_final_message: false,
+            chat_template_kwargs: Map::new(),
+            reasoning_effort: None,
+            include_reasoning: true,
+            documents: Vec::new(),
+            priority: 0,
+            user: None,
+        }
+    }
+
     /// Parses a body; every error is a 400 that names the field.
     pub fn from_bytes(body: &[u8]) -> Result<Self, ApiError> {
         Self::from_value(&parse_body(body)?)
@@ -87,6 +112,7 @@ impl ValidChatRequest {
             tools: parse_tools(body)?,
             tool_choice: parse_tool_choice(body)?,
             parallel_tool_calls: body.flag("parallel_tool_calls", true)?,
+            output_format: OutputFormat::Text,
             sampling: SamplingFields::parse(body, parse_logprobs(body)?)?,
             stream: parse_stream(body)?,
             add_generation_prompt: ending.add_generation_prompt,
@@ -105,8 +131,8 @@ impl ValidChatRequest {
     /// none at all if `tool_choice` forbids calls.
     pub fn offered_tools(&self) -> &[Value] {
         match self.tool_choice {
-            ToolChoice::Auto => &self.tools,
             ToolChoice::None => &[],
+            _ => &self.tools,
         }
     }
 }

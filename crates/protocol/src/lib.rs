@@ -19,6 +19,7 @@ mod fields;
 pub mod limits;
 mod messages;
 mod models;
+mod output_format;
 mod response;
 mod sampling;
 mod spaced_json;
@@ -38,6 +39,7 @@ pub use completion_response::{
 pub use completions::{CompletionPrompt, ValidCompletionRequest};
 pub use error::ApiError;
 pub use models::{ModelCard, ModelList};
+pub use output_format::OutputFormat;
 pub use response::{FinishReason, ResponseStamp, StopReason, Usage};
 pub use sampling::{SamplingFields, StreamOptions};
 pub use sse::{SSE_DONE, sse_data, sse_error};

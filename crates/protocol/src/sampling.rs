@@ -65,6 +65,32 @@ pub struct StreamOptions {
     pub continuous_usage_stats: bool,
 }
 
+impl Default for SamplingFields {
+    /// One choice, and everything else as the model has it.
+    fn default() -> Self {
+        Self {
+            temperature: None,
+            top_p: None,
+            top_k: None,
+            min_p: None,
+            repetition_penalty: None,
+            frequency_penalty: None,
+            presence_penalty: None,
+            logit_bias: Vec::new(),
+            seed: None,
+            choices: 1,
+            stop: Vec::new(),
+            stop_token_ids: Vec::new(),
+            max_tokens: None,
+            min_tokens: 0,
+            ignore_eos: false,
+            include_stop_str_in_output: false,
+            skip_special_tokens: true,
+            logprobs: None,
+        }
+    }
+}
+
 impl SamplingFields {
     /// All fields but `logprobs`, whose wire form differs between the endpoints.
     pub(crate) fn parse(body: &Fields<'_>, logprobs: Option<u32>) -> Result<Self, ApiError> {

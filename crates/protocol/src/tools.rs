@@ -8,12 +8,17 @@ use crate::limits::{MAX_LABEL_BYTES, MAX_TOOL_CALLS, MAX_TOOL_NAME_BYTES, MAX_TO
 use crate::unsupported::is_set;
 
 /// Whether the model may call tools.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum ToolChoice {
     /// The model decides.
+    #[default]
     Auto,
     /// The model answers in text.
     None,
+    /// The model calls at least one tool.
+    Required,
+    /// The model calls the tool of this name, which is among the request's tools.
+    Function(String),
 }
 
 /// The tools of the request in the form that chat templates read: each is

@@ -72,7 +72,11 @@ pub(crate) async fn handle(
     match completion.stream {
         Some(options) => {
             let events = events(answer, shape, options);
-            Ok(sse::response(events, server.config().keep_alive_interval))
+            Ok(sse::response(
+                events,
+                server.config().keep_alive_interval,
+                sse::comment,
+            ))
         }
         None => Ok(whole(answer, shape).await?),
     }

@@ -67,6 +67,8 @@ pub(crate) fn params(
         logit_bias: fields.logit_bias.clone(),
         seed,
         logprobs: fields.logprobs,
+        prompt_logprobs: None,
+        constraint: None,
     })
 }
 

@@ -16,13 +16,20 @@ use futures::stream::{BoxStream, Stream, StreamExt};
 use tokio::time::{Instant, Sleep};
 
 /// A comment, which every client of event streams skips.
-const KEEP_ALIVE: &str = ": keep-alive\n\n";
+const COMMENT: &str = ": keep-alive\n\n";
+
+/// The keep-alive of protocols that have none of their own.
+pub(crate) fn comment() -> String {
+    COMMENT.to_owned()
+}
 
 /// A response that sends `events`, each of which is one or more complete events. It ends with
-/// them, or at once if the client goes away: then `events` is dropped.
+/// them, or at once if the client goes away: then `events` is dropped. After every pause of
+/// `keep_alive_interval` it sends what `keep_alive` makes.
 pub(crate) fn response(
     events: impl Stream<Item = String> + Send + 'static,
     keep_alive_interval: Duration,
+    keep_alive: impl FnMut() -> String + Send + 'static,
 ) -> Response {
     let caught = AssertUnwindSafe(events).catch_unwind().map(|event| {
         event.unwrap_or_else(|_| {
@@ -30,7 +37,8 @@ pub(crate) fn response(
             sse_error(&ApiError::internal())
         })
     });
-    let body = KeepAlive::new(caught.boxed(), keep_alive_interval).map(Ok::<_, Infallible>);
+    let body = KeepAlive::new(caught.boxed(), keep_alive_interval, Box::new(keep_alive))
+        .map(Ok::<_, Infallible>);
     let mut response = Response::new(Body::from_stream(body));
     let headers = response.headers_mut();
     headers.insert(
@@ -43,18 +51,26 @@ pub(crate) fn response(
     response
 }
 
-/// Puts comments into the pauses of a stream.
+type MakeKeepAlive = Box<dyn FnMut() -> String + Send>;
+
+/// Fills the pauses of a stream.
 struct KeepAlive {
     events: BoxStream<'static, String>,
     interval: Duration,
+    keep_alive: MakeKeepAlive,
     pause: Pin<Box<Sleep>>,
 }
 
 impl KeepAlive {
-    fn new(events: BoxStream<'static, String>, interval: Duration) -> Self {
+    fn new(
+        events: BoxStream<'static, String>,
+        interval: Duration,
+        keep_alive: MakeKeepAlive,
+    ) -> Self {
         Self {
             events,
             interval,
+            keep_alive,
             pause: Box::pin(tokio::time::sleep(interval)),
         }
     }
@@ -76,7 +92,7 @@ impl Stream for KeepAlive {
         }
         if this.pause.as_mut().poll(context).is_ready() {
             this.restart_pause();
-            return Poll::Ready(Some(KEEP_ALIVE.to_owned()));
+            return Poll::Ready(Some((this.keep_alive)()));
         }
         Poll::Pending
     }
@@ -94,10 +110,11 @@ mod tests {
             tokio::time::sleep(Duration::from_secs(25)).await;
             (count < 2).then(|| (format!("event {count}"), count + 1))
         });
-        let all: Vec<String> = KeepAlive::new(events.boxed(), Duration::from_secs(10))
+        let interval = Duration::from_secs(10);
+        let all: Vec<String> = KeepAlive::new(events.boxed(), interval, Box::new(comment))
             .collect()
             .await;
-        let pause = [KEEP_ALIVE, KEEP_ALIVE];
+        let pause = [COMMENT, COMMENT];
         let expected = [&pause[..], &["event 0"], &pause, &["event 1"], &pause].concat();
         assert_eq!(all, expected);
     }
@@ -105,7 +122,7 @@ mod tests {
     #[tokio::test]
     async fn a_panic_becomes_an_error_event() {
         let events = stream::once(async { panic!("a defect") });
-        let response = response(events, Duration::from_secs(10));
+        let response = response(events, Duration::from_secs(10), comment);
         let body = axum::body::to_bytes(response.into_body(), 1000)
             .await
             .unwrap();

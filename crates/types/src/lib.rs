@@ -4,12 +4,14 @@
 //! Invariant: nothing here is serialisable, reads a clock or does I/O. Wire formats live in
 //! `backstop-protocol`, devices in `backstop-executor`.
 
+mod constraint;
 mod executor;
 mod ids;
 mod kv;
 mod plan;
 mod sampling;
 
+pub use constraint::{Constraint, ConstraintFault, ConstraintMatcher, SharedConstraint};
 pub use executor::{Executor, StepFailure};
 pub use ids::{BlockId, PlanId, SequenceId, SequenceSlot, TokenId};
 pub use kv::{AttentionSpan, KvGroupSpec, KvSpec};

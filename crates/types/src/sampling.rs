@@ -1,6 +1,6 @@
 //! How the next token is chosen and when a sequence ends.
 
-use crate::TokenId;
+use crate::{SharedConstraint, TokenId};
 
 /// How the executor turns logits into a token. Every value has been validated before it gets here.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,6 +26,12 @@ pub struct SamplingParams {
     pub seed: u64,
     /// Report the chosen token's log-probability and those of this many most likely tokens.
     pub logprobs: Option<u32>,
+    /// Report the log-probability of every prompt token but the first, with those of this many
+    /// most likely tokens at its position.
+    pub prompt_logprobs: Option<u32>,
+    /// Only tokens that this grammar allows are sampled. A sequence with one honours its stop
+    /// tokens, and `min_tokens` is 0.
+    pub constraint: Option<SharedConstraint>,
 }
 
 impl Default for SamplingParams {
@@ -42,6 +48,8 @@ impl Default for SamplingParams {
             logit_bias: Vec::new(),
             seed: 0,
             logprobs: None,
+            prompt_logprobs: None,
+            constraint: None,
         }
     }
 }

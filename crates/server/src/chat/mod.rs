@@ -23,13 +23,13 @@ use crate::{body, sse};
 /// The field that holds the prompt.
 const PARAM: &str = "messages";
 
-/// A chat request, ready for the engine.
-struct Chat {
-    job: Job,
-    model_name: String,
-    stream: Option<StreamOptions>,
-    include_reasoning: bool,
-    parallel_tool_calls: bool,
+/// A chat request of any endpoint, ready for the engine.
+pub(crate) struct Chat {
+    pub(crate) job: Job,
+    pub(crate) model_name: String,
+    pub(crate) stream: Option<StreamOptions>,
+    pub(crate) include_reasoning: bool,
+    pub(crate) parallel_tool_calls: bool,
 }
 
 /// How the answer to a chat is written.
@@ -49,7 +49,10 @@ pub(crate) async fn handle(
 ) -> Result<Response, ErrorReply> {
     let admission = Admission::new(&server)?;
     let body = body::read(&server, request).await?;
-    let chat = prepare::run(&server, &admission.model, body, prepare_chat).await?;
+    let chat = prepare::run(&server, &admission.model, body, |server, model, body| {
+        prepare(server, model, ValidChatRequest::from_bytes(body)?, PARAM)
+    })
+    .await?;
     let shape = Shape {
         chunks: ChatChunks::new(stamp::stamp("chatcmpl", chat.model_name)),
         tokenizer: Arc::clone(&admission.model.served.tokenizer),
@@ -62,25 +65,33 @@ pub(crate) async fn handle(
     match chat.stream {
         Some(options) => {
             let events = stream::events(answer, shape, options);
-            Ok(sse::response(events, server.config().keep_alive_interval))
+            Ok(sse::response(
+                events,
+                server.config().keep_alive_interval,
+                sse::comment,
+            ))
         }
         None => Ok(whole::respond(answer, &shape).await?),
     }
 }
 
-/// Everything up to the token ids.
-fn prepare_chat(server: &Server, model: &ServedModel, body: &[u8]) -> Result<Chat, ApiError> {
-    let mut request = ValidChatRequest::from_bytes(body)?;
+/// Everything up to the token ids. `param` is the field that held the conversation.
+pub(crate) fn prepare(
+    server: &Server,
+    model: &ServedModel,
+    mut request: ValidChatRequest,
+    param: &'static str,
+) -> Result<Chat, ApiError> {
     let model_name = prepare::resolve_model_name(server, model, request.model.take())?;
     sampling::check_token_ids(model, &request.sampling)?;
-    let rendered = prompt::render(model, &mut request)?;
-    let tokens = prepare::encode(model, &rendered, false, PARAM)?;
-    let prompt = prepare::fit(model, &request.sampling, tokens, PARAM)?;
+    let rendered = prompt::render(model, &mut request, param)?;
+    let tokens = prepare::encode(model, &rendered, false, param)?;
+    let prompt = prepare::fit(model, &request.sampling, tokens, param)?;
     Ok(Chat {
         job: Job {
             prompts: vec![prompt],
             priority: request.priority,
-            param: PARAM,
+            param,
             format: model.chat_format,
             starts_in_reasoning: model.chat_format.starts_in_reasoning(&rendered),
             parse_tools: !request.offered_tools().is_empty(),

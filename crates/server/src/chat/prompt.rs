@@ -6,7 +6,6 @@ use backstop_protocol::{ApiError, ValidChatRequest};
 use backstop_text::{ChatTemplate, ChatTemplateInput, TemplateError};
 use serde_json::{Map, Value};
 
-use super::PARAM;
 use crate::entropy::random_u128;
 use crate::model::ServedModel;
 
@@ -14,16 +13,17 @@ use crate::model::ServedModel;
 pub(super) fn render(
     model: &ServedModel,
     request: &mut ValidChatRequest,
+    param: &'static str,
 ) -> Result<String, ApiError> {
     let Some(template) = &model.template else {
         let explanation = "this model has no chat template; use the completions endpoint";
-        return Err(ApiError::unsupported_field(PARAM, explanation));
+        return Err(ApiError::unsupported_field(param, explanation));
     };
     let mark = request
         .continue_final_message
         .then(|| mark_end(&mut request.messages));
     let input = input(model, request);
-    let rendered = run(template, &input)?;
+    let rendered = run(template, &input, param)?;
     match mark {
         None => Ok(rendered),
         Some(mark) => cut_at(rendered, &mark),
@@ -68,19 +68,23 @@ fn variables(request: &mut ValidChatRequest) -> Map<String, Value> {
     variables
 }
 
-fn run(template: &ChatTemplate, input: &ChatTemplateInput) -> Result<String, ApiError> {
+fn run(
+    template: &ChatTemplate,
+    input: &ChatTemplateInput,
+    param: &'static str,
+) -> Result<String, ApiError> {
     // The template's own words may repeat the conversation, so the client gets none of them.
     template.render(input).map_err(|error| match error {
         TemplateError::Raised(_) | TemplateError::UnsupportedContent(_) => ApiError::invalid_field(
-            PARAM,
+            param,
             "is not a conversation that the chat template accepts",
         ),
         TemplateError::Limit => {
-            ApiError::invalid_field(PARAM, "takes the chat template too long to render")
+            ApiError::invalid_field(param, "takes the chat template too long to render")
         }
         TemplateError::Failed(reason) | TemplateError::Syntax(reason) => {
             tracing::warn!(%reason, "the chat template failed on a request");
-            ApiError::invalid_field(PARAM, "cannot be rendered by the chat template")
+            ApiError::invalid_field(param, "cannot be rendered by the chat template")
         }
     })
 }
