@@ -1,11 +1,17 @@
 """Fixtures: one server that most tests share, and a factory for servers with settings of their own."""
 
+import tempfile
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 from openai import OpenAI
 
 from backstop_process import BINARY, REQUEST_TIMEOUT_S, BackstopProcess
+
+if TYPE_CHECKING:
+    from fake_primary import FakePrimary
+    from litellm_proxy import LiteLLMProxy
 
 
 def pytest_sessionstart() -> None:
@@ -52,4 +58,60 @@ def sdk(server: BackstopProcess, api_key: str = "unused") -> OpenAI:
 @pytest.fixture
 def client(server: BackstopProcess) -> Iterator[OpenAI]:
     with sdk(server) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def primary() -> Iterator["FakePrimary"]:
+    """The provider in front of Backstop, which fails on command."""
+    from fake_primary import fake_primary
+
+    with fake_primary() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def special() -> Iterator[dict[str, BackstopProcess]]:
+    """Servers with settings of their own that stand behind the LiteLLM proxy: with keys, small, and to be stopped."""
+    keys = tempfile.NamedTemporaryFile("w", prefix="backstop-test-keys-")
+    keys.write("the-right-key\n")
+    keys.flush()
+    processes = {
+        "keyed": BackstopProcess("--api-key-file", keys.name),
+        "small": BackstopProcess("--max-num-seqs", "1", "--max-num-queued-reqs", "1"),
+        "draining": BackstopProcess("--shutdown-timeout", "55s"),
+    }
+    try:
+        for process in processes.values():
+            process.wait_until_ready()
+        yield processes
+        for process in processes.values():
+            if process.is_running():
+                process.stop()
+    finally:
+        for process in processes.values():
+            process.kill()
+
+
+@pytest.fixture(scope="session")
+def proxy(
+    server: BackstopProcess,
+    special: dict[str, BackstopProcess],
+    primary: "FakePrimary",
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator["LiteLLMProxy"]:
+    """The LiteLLM proxy, which takes long to start and is shared."""
+    from litellm_proxy import ProxyConfig, litellm_proxy
+
+    config = ProxyConfig()
+    config.add_cases(server.base_url, primary)
+    config.add_special_servers(server.base_url, {name: process.base_url for name, process in special.items()})
+    with litellm_proxy(config, tmp_path_factory.mktemp("litellm")) as running:
+        yield running
+
+
+@pytest.fixture
+def through(proxy: "LiteLLMProxy") -> Iterator[OpenAI]:
+    """The vendor's client, whose requests go through the LiteLLM proxy."""
+    with proxy.client() as client:
         yield client

@@ -1,7 +1,6 @@
 """Behind LiteLLM's router: the primary is dead, Backstop is the fallback. Skipped without litellm."""
 
 import os
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -42,24 +41,3 @@ def test_a_stream_falls_back(server: BackstopProcess, prefix: str) -> None:
     text = "".join((getattr(chunk.choices[0].delta, "reasoning_content", "") or "") + (chunk.choices[0].delta.content or "") for chunk in chunks)
     assert text
     assert chunks[-1].choices[0].finish_reason
-
-
-@pytest.mark.parametrize("prefix", PREFIXES)
-def test_errors_arrive_as_what_they_are(server: BackstopProcess, prefix: str) -> None:
-    arguments = {"model": f"{prefix}/demo", "api_base": server.base_url, "api_key": "unused", "num_retries": 0}
-    long = [{"role": "user", "content": "word " * 20_000}]
-    with pytest.raises(litellm.ContextWindowExceededError):
-        litellm.completion(**arguments, messages=long)
-    with pytest.raises(litellm.BadRequestError) as caught:
-        litellm.completion(**arguments, messages=MESSAGES, tools=[WEATHER_TOOL], tool_choice="required")
-    assert not isinstance(caught.value, litellm.ContextWindowExceededError)
-    with pytest.raises(litellm.NotFoundError):
-        litellm.completion(**{**arguments, "model": f"{prefix}/gpt-unheard-of"}, messages=MESSAGES)
-
-
-@pytest.mark.parametrize("prefix", PREFIXES)
-def test_a_full_queue_is_a_rate_limit_error(start: Callable[..., BackstopProcess], prefix: str) -> None:
-    server = start("--max-num-seqs", "1", "--max-num-queued-reqs", "1").wait_until_ready()
-    arguments = {"model": f"{prefix}/demo", "api_base": server.base_url, "api_key": "unused", "num_retries": 0}
-    with pytest.raises(litellm.RateLimitError):
-        litellm.completion(**arguments, messages=MESSAGES, n=8, max_tokens=200, max_retries=0)
