@@ -43,4 +43,4 @@ pub use cpu::{
 pub use element::{Element, F8_MAX, decode_f8, encode_f8, narrow_bf16, round_f8, widen_bf16};
 pub use features::{Features, InstructionSet, features};
 pub use gemm::WeightView;
-pub use ops::sample::{SampleArgs, SampleScratch, sample};
+pub use ops::sample::{SampleArgs, SampleScratch, rate, sample};

@@ -167,6 +167,7 @@ impl Bench {
             },
             max_num_seqs: scenario.running,
             max_num_batched_tokens: 2048,
+            max_logit_rows: scenario.running,
             max_waiting: scenario.running,
             max_model_len: longest,
             max_in_flight_plans: 1,
@@ -229,7 +230,7 @@ fn outcome(plan: &StepPlan) -> StepOutcome {
     let sampling = plan.sequences.iter().filter(|scheduled| scheduled.samples);
     let samples = sampling.map(|scheduled| TokenSample {
         sequence: scheduled.sequence,
-        token: Some(SampledToken {
+        token: Ok(SampledToken {
             id: 2 + scheduled.first_position % 1000,
             logprobs: None,
         }),
@@ -237,5 +238,6 @@ fn outcome(plan: &StepPlan) -> StepOutcome {
     StepOutcome {
         plan: plan.id,
         samples: samples.collect(),
+        prompt_logprobs: Vec::new(),
     }
 }

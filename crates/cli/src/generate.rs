@@ -136,7 +136,7 @@ fn sampling(args: &GenerateArgs, text: &ModelText) -> Result<SamplingParams, Str
 async fn print(mut generation: Generation, mut stream: TextStream) -> Result<ExitCode, String> {
     while let Some(event) = generation.next().await {
         match event {
-            GenerationEvent::Admitted { .. } => {}
+            GenerationEvent::Admitted { .. } | GenerationEvent::PromptLogprobs(_) => {}
             GenerationEvent::Token(token) => show(&stream.push(token.id).events)?,
             GenerationEvent::Finished { reason, usage } => {
                 show(&stream.finish())?;

@@ -84,7 +84,7 @@ pub(crate) async fn generate(
     let mut tokens = Vec::new();
     while let Some(event) = generation.next().await {
         match event {
-            GenerationEvent::Admitted { .. } => {}
+            GenerationEvent::Admitted { .. } | GenerationEvent::PromptLogprobs(_) => {}
             GenerationEvent::Token(token) => tokens.push(token),
             GenerationEvent::Finished {
                 reason: FinishReason::Length,

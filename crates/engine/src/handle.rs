@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use backstop_sched::Rejection;
 use backstop_types::{
-    FinishReason, SampledToken, SamplingParams, SequenceId, StopConditions, TokenId, Usage,
+    FinishReason, SampledToken, SamplingParams, SequenceId, StopConditions, TokenId, TokenLogprobs,
+    Usage,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -38,6 +39,9 @@ pub enum GenerationEvent {
         /// Prompt tokens found in the prefix cache.
         cached_tokens: u32,
     },
+    /// Log-probabilities of more of the prompt, if they were asked for. Together these events have
+    /// every prompt token but the first, in order, before the first token is generated.
+    PromptLogprobs(Vec<TokenLogprobs>),
     /// The next token; a stop token is reported as well.
     Token(SampledToken),
     /// The end.

@@ -108,6 +108,7 @@ fn scheduler_config(config: &EngineConfig, executor: &dyn Executor) -> Scheduler
         kv: executor.kv_spec().clone(),
         max_num_seqs: config.max_num_seqs,
         max_num_batched_tokens: config.max_num_batched_tokens,
+        max_logit_rows: executor.max_logit_rows(),
         max_waiting: config.max_waiting,
         max_model_len: config.max_model_len,
         max_in_flight_plans: u32::try_from(executor.pipeline_depth()).unwrap_or(1),
@@ -282,6 +283,12 @@ impl Engine {
                 }
                 // The statistics count preemptions; to the client nothing has changed.
                 Notice::Preempted { .. } => {}
+                Notice::PromptLogprobs {
+                    sequence, tokens, ..
+                } => {
+                    self.outbox
+                        .push(sequence, GenerationEvent::PromptLogprobs(tokens));
+                }
                 Notice::Token { sequence, token } => {
                     self.outbox.push(sequence, GenerationEvent::Token(token));
                 }

@@ -10,8 +10,8 @@ use backstop_engine::{
     Lifecycle, LifecycleState, SubmitError,
 };
 use backstop_types::{
-    AttentionSpan, Executor, FinishReason, KvGroupSpec, KvSpec, SampledToken, SamplingParams,
-    StepFailure, StepOutcome, StepPlan, StopConditions, TokenSample,
+    AttentionSpan, Executor, FinishReason, KvGroupSpec, KvSpec, PromptLogprobs, SampledToken,
+    SamplingParams, StepFailure, StepOutcome, StepPlan, StopConditions, TokenLogprobs, TokenSample,
 };
 
 /// Samples the position of the token; fails a step when told to.
@@ -29,6 +29,10 @@ impl Executor for CountingExecutor {
 
     fn pipeline_depth(&self) -> usize {
         2
+    }
+
+    fn max_logit_rows(&self) -> u32 {
+        8
     }
 
     fn submit(&mut self, plan: StepPlan) {
@@ -51,15 +55,31 @@ impl Executor for CountingExecutor {
         let samples = plan.sequences.iter().filter(|scheduled| scheduled.samples);
         let samples = samples.map(|scheduled| TokenSample {
             sequence: scheduled.sequence,
-            token: Some(SampledToken {
+            token: Ok(SampledToken {
                 id: scheduled.first_position + scheduled.num_tokens,
                 logprobs: None,
             }),
         });
+        let rated = plan.sequences.iter();
+        let rated = rated.filter(|scheduled| !scheduled.rated.is_empty());
+        let ratings = rated.map(|scheduled| PromptLogprobs {
+            sequence: scheduled.sequence,
+            tokens: Ok(scheduled.rated.clone().map(rating).collect()),
+        });
         Ok(StepOutcome {
             plan: plan.id,
             samples: samples.collect(),
+            prompt_logprobs: ratings.collect(),
         })
+    }
+}
+
+/// Of the token behind a position.
+fn rating(position: u32) -> TokenLogprobs {
+    TokenLogprobs {
+        logprob: -1.0,
+        rank: position + 1,
+        top: Vec::new(),
     }
 }
 
@@ -112,7 +132,7 @@ async fn collect(mut generation: Generation) -> (Vec<u32>, FinishReason) {
     let mut tokens = Vec::new();
     loop {
         match generation.next().await.expect("the engine lives") {
-            GenerationEvent::Admitted { .. } => {}
+            GenerationEvent::Admitted { .. } | GenerationEvent::PromptLogprobs(_) => {}
             GenerationEvent::Token(token) => tokens.push(token.id),
             GenerationEvent::Finished { reason, .. } => return (tokens, reason),
         }
@@ -177,6 +197,38 @@ async fn a_failed_step_costs_no_request_its_answer() {
         assert_eq!(reason, FinishReason::Length);
     }
     assert!(handle.stats().steps_failed > 0);
+    thread.stop();
+}
+
+#[tokio::test]
+async fn a_prompt_is_rated_before_its_answer_begins() {
+    let (handle, thread, _) = start(Duration::ZERO);
+    let sampling = SamplingParams {
+        prompt_logprobs: Some(0),
+        ..SamplingParams::default()
+    };
+    let mut generation = handle
+        .submit(GenerationRequest {
+            sampling: Arc::new(sampling),
+            ..request(90, 2)
+        })
+        .await
+        .expect("accepted");
+    let mut ranks = Vec::new();
+    let mut tokens = 0;
+    loop {
+        match generation.next().await.expect("the engine lives") {
+            GenerationEvent::Admitted { .. } => {}
+            GenerationEvent::PromptLogprobs(rated) => {
+                assert_eq!(tokens, 0);
+                ranks.extend(rated.iter().map(|token| token.rank));
+            }
+            GenerationEvent::Token(_) => tokens += 1,
+            GenerationEvent::Finished { .. } => break,
+        }
+    }
+    assert_eq!(ranks, (1..90).collect::<Vec<_>>());
+    assert_eq!(tokens, 2);
     thread.stop();
 }
 

@@ -8,15 +8,20 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use backstop_arch::Model;
-use backstop_kernels::{Batch, CpuBackend, SampleArgs, SampleScratch, sample};
+use backstop_kernels::{Batch, CpuBackend, SampleArgs, SampleScratch, rate, sample};
 use backstop_types::{
-    Executor, KvSpec, PlanId, ScheduledSequence, StepFailure, StepOutcome, StepPlan, TokenSample,
+    Executor, KvSpec, PlanId, PromptLogprobs, SampleFault, SampledToken, StepFailure, StepOutcome,
+    StepPlan, TokenLogprobs, TokenSample,
 };
+use rayon::prelude::*;
 
-use crate::slots::Slots;
+use crate::constraint::Follower;
+use crate::slots::{Slot, Slots};
 
 /// One plan runs while the next is prepared.
 const PIPELINE_DEPTH: usize = 2;
+/// Rows of logits of a step if few sequences may run: prompts are rated this many tokens at a time.
+const MIN_LOGIT_ROWS: u32 = 64;
 
 /// What a [`CpuExecutor`] is made of.
 #[expect(
@@ -40,6 +45,7 @@ pub struct CpuExecutorConfig {
 #[derive(Debug)]
 pub struct CpuExecutor {
     kv: KvSpec,
+    max_logit_rows: u32,
     plans: Sender<(u64, StepPlan)>,
     results: Receiver<Result<StepOutcome, StepFailure>>,
     in_flight: std::collections::VecDeque<PlanId>,
@@ -76,6 +82,7 @@ impl CpuExecutor {
             })?;
         Ok(Self {
             kv,
+            max_logit_rows: config.max_num_seqs.max(MIN_LOGIT_ROWS),
             plans,
             results,
             in_flight: Default::default(),
@@ -91,6 +98,10 @@ impl Executor for CpuExecutor {
 
     fn pipeline_depth(&self) -> usize {
         PIPELINE_DEPTH
+    }
+
+    fn max_logit_rows(&self) -> u32 {
+        self.max_logit_rows
     }
 
     fn submit(&mut self, plan: StepPlan) {
@@ -164,6 +175,10 @@ impl Worker {
         self.batch.clear();
         for scheduled in &plan.sequences {
             self.slots.update(scheduled);
+            let first_row = self.batch.rows();
+            let rows = scheduled.rated.clone();
+            let rows = rows.map(|position| first_row + position - scheduled.first_position);
+            self.batch.logit_rows.extend(rows);
             self.batch.push(
                 scheduled.slot.0,
                 scheduled.first_position,
@@ -173,50 +188,81 @@ impl Worker {
         }
         self.backend.begin(&self.batch, &self.slots.tables);
         self.model.forward(&mut self.backend);
-        StepOutcome {
-            plan: plan.id,
-            samples: self.sample(plan),
-        }
+        let vocabulary = self.model.spec().vocabulary_size as usize;
+        self.slots.prepare_masks(plan, vocabulary);
+        self.read_rows(plan, vocabulary)
     }
 
-    fn sample(&mut self, plan: &StepPlan) -> Vec<TokenSample> {
-        let vocabulary = self.model.spec().vocabulary_size as usize;
-        let sampling: Vec<&ScheduledSequence> = plan
-            .sequences
-            .iter()
-            .filter(|scheduled| scheduled.samples)
-            .collect();
-        let slots = &self.slots.slots;
-        let scratch = &mut self.scratch;
-        let rows = self.backend.logits().chunks_exact(vocabulary);
-        let samples: Vec<TokenSample> = sampling
-            .iter()
-            .zip(rows)
-            .map(|(scheduled, logits)| {
-                let slot = &slots[scheduled.slot.0 as usize];
-                let (prompt, output) = slot.tokens.split_at(slot.prompt_len);
-                let args = SampleArgs {
-                    logits,
-                    params: &slot.sampling,
-                    prompt,
-                    output,
-                    masked: slot.masked(),
-                    position: slot.tokens.len() as u32,
-                };
-                let token = sample(&args, scratch);
-                TokenSample {
+    /// What the rows of logits say: first the rated ones of a sequence, then the one that yields
+    /// its next token.
+    fn read_rows(&mut self, plan: &StepPlan, vocabulary: usize) -> StepOutcome {
+        let mut rows = self.backend.logits().chunks_exact(vocabulary);
+        let mut outcome = StepOutcome {
+            plan: plan.id,
+            samples: Vec::new(),
+            prompt_logprobs: Vec::new(),
+        };
+        for scheduled in &plan.sequences {
+            let slot = &mut self.slots.slots[scheduled.slot.0 as usize];
+            let rated = scheduled.rated.len();
+            if rated > 0 {
+                let rows: Vec<&[f32]> = rows.by_ref().take(rated).collect();
+                outcome.prompt_logprobs.push(PromptLogprobs {
+                    sequence: scheduled.sequence,
+                    tokens: rate_prompt(slot, scheduled.rated.start, &rows),
+                });
+            }
+            if scheduled.samples {
+                let logits = rows.next().expect("a row for each sequence that samples");
+                let token = next_token(slot, logits, &mut self.scratch);
+                slot.push(token.as_ref().ok().map(|token| token.id));
+                outcome.samples.push(TokenSample {
                     sequence: scheduled.sequence,
                     token,
-                }
-            })
-            .collect();
-        for (scheduled, sample) in sampling.iter().zip(&samples) {
-            // A sequence without a token ends here; whatever stands in its history is not read.
-            let token = sample.token.as_ref().map_or(0, |token| token.id);
-            self.slots.slots[scheduled.slot.0 as usize]
-                .tokens
-                .push(token);
+                });
+            }
         }
-        samples
+        outcome
     }
+}
+
+/// Log-probabilities of the tokens behind the positions from `first` on, which have these logits.
+fn rate_prompt(
+    slot: &Slot,
+    first: u32,
+    rows: &[&[f32]],
+) -> Result<Vec<TokenLogprobs>, SampleFault> {
+    let alternatives = slot.sampling.prompt_logprobs.unwrap_or(0);
+    let tokens = &slot.tokens[first as usize + 1..];
+    rows.par_iter()
+        .zip(tokens)
+        .map_init(SampleScratch::default, |scratch, (logits, &token)| {
+            rate(logits, token, alternatives, scratch).ok_or(SampleFault::NotANumber)
+        })
+        .collect()
+}
+
+fn next_token(
+    slot: &Slot,
+    logits: &[f32],
+    scratch: &mut SampleScratch,
+) -> Result<SampledToken, SampleFault> {
+    let allowed = slot.follower.as_ref().map(Follower::allowed).transpose()?;
+    let (prompt, output) = slot.tokens.split_at(slot.prompt_len);
+    let args = SampleArgs {
+        logits,
+        params: &slot.sampling,
+        prompt,
+        output,
+        masked: slot.masked(),
+        allowed,
+        position: slot.tokens.len() as u32,
+    };
+    sample(&args, scratch).ok_or_else(|| {
+        let usable = logits.iter().all(|&logit| logit < f32::INFINITY);
+        match allowed.is_some() && usable {
+            true => SampleFault::Constraint,
+            false => SampleFault::NotANumber,
+        }
+    })
 }

@@ -5,24 +5,19 @@
 //! host gets copies, which it waits for only in [`Executor::wait`].
 
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use backstop_arch::Model;
-use backstop_kernels::Batch;
 use backstop_kernels::cuda::DeviceError;
 use backstop_kernels::cuda::backend::CudaBackend;
-use backstop_kernels::cuda::batch::TableUpdate;
-use backstop_kernels::cuda::runner::{
-    HistoryStart, Outputs, Runner, STEPS_IN_FLIGHT, StepWork, Ticket,
-};
-use backstop_kernels::ops::embed::cuda::FEEDBACK;
-use backstop_kernels::ops::sample::cuda::{SampleStep, StepRow, needs_history};
+use backstop_kernels::cuda::runner::{Outputs, Runner, STEPS_IN_FLIGHT, Ticket};
 use backstop_types::{
-    Executor, KvSpec, PlanId, SamplingParams, ScheduledSequence, SequenceId, StepFailure,
-    StepOutcome, StepPlan, StopConditions, TokenId, TokenSample,
+    Executor, KvSpec, PlanId, PromptLogprobs, SampleFault, SampledToken, SequenceId, StepFailure,
+    StepOutcome, StepPlan, TokenId, TokenLogprobs, TokenSample,
 };
+
+use crate::cuda_worker::Worker;
 
 /// What a [`CudaExecutor`] is made of.
 #[expect(
@@ -49,6 +44,7 @@ pub struct CudaExecutorConfig {
 )]
 pub struct CudaExecutor {
     kv: KvSpec,
+    max_logit_rows: u32,
     plans: Sender<(u64, StepPlan)>,
     queued: Receiver<Result<QueuedStep, StepFailure>>,
     outputs: Arc<Outputs>,
@@ -57,12 +53,93 @@ pub struct CudaExecutor {
     epoch: u64,
 }
 
-/// A step on its way, with what is needed to read its samples.
-struct QueuedStep {
-    plan: PlanId,
-    ticket: Ticket,
-    /// Sequences that sample, in order, and whether they want log-probabilities.
-    samples: Vec<(SequenceId, bool)>,
+/// A step on its way, with what is needed to read its rows.
+pub(crate) struct QueuedStep {
+    pub(crate) plan: PlanId,
+    pub(crate) ticket: Ticket,
+    pub(crate) rows: Vec<QueuedRow>,
+}
+
+/// What a row of logits is for.
+#[derive(Clone, Copy)]
+pub(crate) enum QueuedRow {
+    /// Rates a token of a prompt.
+    Rating {
+        sequence: SequenceId,
+        token: TokenId,
+    },
+    /// Yields the next token of a sequence.
+    Sample {
+        sequence: SequenceId,
+        /// Whether its log-probability is wanted.
+        logprobs: bool,
+        grammar: Grammar,
+    },
+}
+
+/// How a row's sequence stands to a grammar.
+#[derive(Clone, Copy)]
+pub(crate) enum Grammar {
+    /// It has none.
+    None,
+    /// The row has a mask.
+    Followed,
+    /// There is no mask, and what is sampled does not count.
+    Lost,
+}
+
+impl QueuedRow {
+    pub(crate) fn wants_logprobs(&self) -> bool {
+        match *self {
+            Self::Rating { .. } => true,
+            Self::Sample { logprobs, .. } => logprobs,
+        }
+    }
+
+    /// Adds to the outcome what was sampled for the row.
+    fn read(self, sampled: Option<SampledToken>, outcome: &mut StepOutcome) {
+        match self {
+            Self::Rating { sequence, token } => {
+                // The row was made to sample this token, which it does with any usable logits.
+                let certain = sampled.filter(|sampled| sampled.id == token);
+                let rating = certain.and_then(|sampled| sampled.logprobs);
+                let rating = rating.ok_or(SampleFault::NotANumber);
+                add_rating(&mut outcome.prompt_logprobs, sequence, rating);
+            }
+            Self::Sample {
+                sequence, grammar, ..
+            } => {
+                let token = match grammar {
+                    Grammar::None => sampled.ok_or(SampleFault::NotANumber),
+                    // The device does not say whether it was the mask or the logits.
+                    Grammar::Followed => sampled.ok_or(SampleFault::Constraint),
+                    Grammar::Lost => Err(SampleFault::Constraint),
+                };
+                outcome.samples.push(TokenSample { sequence, token });
+            }
+        }
+    }
+}
+
+fn add_rating(
+    all: &mut Vec<PromptLogprobs>,
+    sequence: SequenceId,
+    rating: Result<TokenLogprobs, SampleFault>,
+) {
+    if all.last().is_none_or(|last| last.sequence != sequence) {
+        all.push(PromptLogprobs {
+            sequence,
+            tokens: Ok(Vec::new()),
+        });
+    }
+    let Some(PromptLogprobs { tokens, .. }) = all.last_mut() else {
+        return;
+    };
+    match (tokens, rating) {
+        (Ok(tokens), Ok(rating)) => tokens.push(rating),
+        (tokens @ Ok(_), Err(fault)) => *tokens = Err(fault),
+        (Err(_), _) => {}
+    }
 }
 
 impl CudaExecutor {
@@ -81,26 +158,15 @@ impl CudaExecutor {
         let outputs = runner.outputs();
         let (plans, plan_receiver) = channel();
         let (queued_sender, queued) = channel();
-        let worker = Worker {
-            samples: SampleStep::new(*runner.sample_limits()),
-            slots: (0..max_num_seqs).map(|_| Slot::default()).collect(),
-            model,
-            runner,
-            batch: Batch::new(),
-            updates: Vec::new(),
-            blocks: Vec::new(),
-            failed_epoch: None,
-        };
+        let max_logit_rows = runner.sample_limits().rows as u32;
+        let worker = Worker::new(model, runner, max_num_seqs)?;
         std::thread::Builder::new()
             .name("executor".into())
             .spawn(move || worker.run(plan_receiver, queued_sender))
-            .map_err(|error| DeviceError {
-                attempt: "starting the executor's thread".into(),
-                reason: error.to_string(),
-                fatal: true,
-            })?;
+            .map_err(|error| no_thread(&error))?;
         Ok(Self {
             kv,
+            max_logit_rows,
             plans,
             queued,
             outputs,
@@ -112,20 +178,31 @@ impl CudaExecutor {
     fn finish(&self, step: &QueuedStep) -> Result<StepOutcome, StepFailure> {
         let tokens = self
             .outputs
-            .wait(step.ticket, |row| step.samples[row].1)
+            .wait(step.ticket, |row| step.rows[row].wants_logprobs())
             .map_err(|error| failure(step.plan, &error))?;
-        let samples = step.samples.iter().zip(tokens);
-        Ok(StepOutcome {
+        let mut outcome = StepOutcome {
             plan: step.plan,
-            samples: samples
-                .map(|(&(sequence, _), token)| TokenSample { sequence, token })
-                .collect(),
-        })
+            samples: Vec::new(),
+            prompt_logprobs: Vec::new(),
+        };
+        for (row, token) in step.rows.iter().zip(tokens) {
+            row.read(token, &mut outcome);
+        }
+        Ok(outcome)
+    }
+}
+
+/// The system has no thread left.
+pub(crate) fn no_thread(error: &dyn std::error::Error) -> DeviceError {
+    DeviceError {
+        attempt: "starting the executor's threads".into(),
+        reason: error.to_string(),
+        fatal: true,
     }
 }
 
 /// A device that failed once is not trusted again unless it says so.
-fn failure(plan: PlanId, error: &DeviceError) -> StepFailure {
+pub(crate) fn failure(plan: PlanId, error: &DeviceError) -> StepFailure {
     StepFailure {
         plan,
         message: error.to_string(),
@@ -140,6 +217,10 @@ impl Executor for CudaExecutor {
 
     fn pipeline_depth(&self) -> usize {
         STEPS_IN_FLIGHT
+    }
+
+    fn max_logit_rows(&self) -> u32 {
+        self.max_logit_rows
     }
 
     fn submit(&mut self, plan: StepPlan) {
@@ -167,187 +248,4 @@ impl Executor for CudaExecutor {
         }
         result
     }
-}
-
-/// What the host knows of the sequence in a slot. It never learns the sampled tokens: the device
-/// has them.
-#[derive(Default)]
-struct Slot {
-    /// Tokens at the start; those behind them were sampled.
-    tokens: Arc<[TokenId]>,
-    prompt_len: usize,
-    /// Tokens known, sampled ones included.
-    len: usize,
-    sampling: Arc<SamplingParams>,
-    stop: Option<Arc<StopConditions>>,
-}
-
-impl Slot {
-    fn masked(&self) -> &[TokenId] {
-        match &self.stop {
-            Some(stop) if self.len - self.prompt_len < stop.min_tokens as usize => {
-                &stop.stop_token_ids
-            }
-            _ => &[],
-        }
-    }
-}
-
-struct Worker {
-    model: Box<dyn Model<CudaBackend>>,
-    runner: Runner,
-    slots: Vec<Slot>,
-    batch: Batch,
-    samples: SampleStep,
-    updates: Vec<TableUpdate>,
-    blocks: Vec<u32>,
-    /// Plans of this epoch lack inputs, because one before them failed.
-    failed_epoch: Option<u64>,
-}
-
-impl Worker {
-    fn run(
-        mut self,
-        plans: Receiver<(u64, StepPlan)>,
-        queued: Sender<Result<QueuedStep, StepFailure>>,
-    ) {
-        while let Ok((epoch, plan)) = plans.recv() {
-            let result = self.step_guarded(epoch, &plan);
-            if queued.send(result).is_err() {
-                return;
-            }
-        }
-    }
-
-    fn step_guarded(&mut self, epoch: u64, plan: &StepPlan) -> Result<QueuedStep, StepFailure> {
-        let failed = |message: String| StepFailure {
-            plan: plan.id,
-            message,
-            fatal: false,
-        };
-        if self.failed_epoch == Some(epoch) {
-            return Err(failed("a step before it failed".into()));
-        }
-        let result = catch_unwind(AssertUnwindSafe(|| self.step(plan)));
-        let result = match result {
-            Ok(queued) => queued.map_err(|error| failure(plan.id, &error)),
-            Err(panic) => Err(failed(crate::panics::message(panic.as_ref()))),
-        };
-        if result.is_err() {
-            self.failed_epoch = Some(epoch);
-        }
-        result
-    }
-
-    fn step(&mut self, plan: &StepPlan) -> Result<QueuedStep, DeviceError> {
-        self.batch.clear();
-        self.samples.clear();
-        self.updates.clear();
-        self.blocks.clear();
-        let mut sampled = Vec::new();
-        for scheduled in &plan.sequences {
-            self.enter(scheduled);
-            self.add_rows(scheduled);
-            if scheduled.samples {
-                let logprobs = self.add_sample(scheduled)?;
-                sampled.push((scheduled.sequence, logprobs));
-            }
-        }
-        let histories: Vec<HistoryStart<'_>> = starting_histories(plan).collect();
-        let work = StepWork {
-            batch: &self.batch,
-            samples: &self.samples,
-            updates: &self.updates,
-            blocks: &self.blocks,
-            histories: &histories,
-            logprobs: sampled.iter().any(|&(_, logprobs)| logprobs),
-        };
-        let model = &self.model;
-        let ticket = self
-            .runner
-            .submit(&work, &mut |backend| model.forward(backend))?;
-        Ok(QueuedStep {
-            plan: plan.id,
-            ticket,
-            samples: sampled,
-        })
-    }
-
-    /// Takes in what the plan says of a sequence's slot.
-    fn enter(&mut self, scheduled: &ScheduledSequence) {
-        let index = scheduled.slot.0;
-        if let Some(start) = &scheduled.start {
-            self.slots[index as usize] = Slot {
-                tokens: Arc::clone(&start.tokens),
-                prompt_len: start.prompt_len as usize,
-                len: start.tokens.len(),
-                sampling: Arc::clone(&start.sampling),
-                stop: Some(Arc::clone(&start.stop)),
-            };
-        }
-        for append in &scheduled.new_blocks {
-            self.updates.push(TableUpdate {
-                table: append.group as u32,
-                slot: index,
-                first: append.first_index,
-                count: append.blocks.len() as u32,
-                offset: self.blocks.len() as u32,
-            });
-            self.blocks
-                .extend(append.blocks.iter().map(|block| block.0));
-        }
-    }
-
-    /// Adds the sequence's rows to the batch.
-    fn add_rows(&mut self, scheduled: &ScheduledSequence) {
-        let index = scheduled.slot.0;
-        let slot = &self.slots[index as usize];
-        let first = scheduled.first_position as usize;
-        let end = first + scheduled.num_tokens as usize;
-        assert!(
-            end <= slot.len,
-            "a step computes tokens that are known or in flight"
-        );
-        let known = end.min(slot.tokens.len()).max(first);
-        // Of sampled tokens only the last is ever computed: those before it were inputs already.
-        assert!(end - known <= 1, "at most one token is in flight");
-        let mut tokens =
-            slot.tokens[first.min(slot.tokens.len())..known.min(slot.tokens.len())].to_vec();
-        tokens.resize(end - first, FEEDBACK | index);
-        self.batch
-            .push(index, scheduled.first_position, &tokens, scheduled.samples);
-    }
-
-    /// Adds how the sequence's next token is sampled; says whether log-probabilities are wanted.
-    fn add_sample(&mut self, scheduled: &ScheduledSequence) -> Result<bool, DeviceError> {
-        let index = scheduled.slot.0;
-        let slot = &mut self.slots[index as usize];
-        let row = StepRow {
-            params: &slot.sampling,
-            slot: index,
-            position: slot.len as u32,
-            history: needs_history(&slot.sampling).then_some(index),
-            masked: slot.masked(),
-            allowed: None,
-        };
-        self.samples.push(row).map_err(|full| DeviceError {
-            attempt: "preparing a step's sampling".into(),
-            reason: full.to_string(),
-            fatal: false,
-        })?;
-        slot.len += 1;
-        Ok(slot.sampling.logprobs.is_some())
-    }
-}
-
-/// Sequences with penalties that enter their slots.
-fn starting_histories(plan: &StepPlan) -> impl Iterator<Item = HistoryStart<'_>> {
-    plan.sequences.iter().filter_map(|scheduled| {
-        let start = scheduled.start.as_ref()?;
-        needs_history(&start.sampling).then(|| HistoryStart {
-            slot: scheduled.slot.0,
-            tokens: &start.tokens,
-            prompt_len: start.prompt_len as usize,
-        })
-    })
 }

@@ -1,9 +1,11 @@
 //! Runs step plans on a device: loads weights, sizes and holds the KV cache, builds batches and
 //! samples tokens. This is the implementation behind [`backstop_types::Executor`].
 
+mod constraint;
 mod cpu;
 mod cuda;
 mod cuda_plan;
+mod cuda_worker;
 mod device_loader;
 mod device_memory;
 mod formats;

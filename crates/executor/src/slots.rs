@@ -3,17 +3,22 @@
 use std::sync::Arc;
 
 use backstop_types::{
-    BlockAppend, KvSpec, SamplingParams, ScheduledSequence, SequenceStart, StopConditions, TokenId,
+    BlockAppend, KvSpec, SamplingParams, ScheduledSequence, SequenceStart, StepPlan,
+    StopConditions, TokenId,
 };
 
+use crate::constraint::{Follower, prepare_masks};
+
 /// What the executor knows of the sequence in one slot.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Slot {
     /// Prompt and everything sampled so far.
     pub(crate) tokens: Vec<TokenId>,
     pub(crate) prompt_len: usize,
     pub(crate) sampling: Arc<SamplingParams>,
     stop: Option<Arc<StopConditions>>,
+    /// Present if a grammar restricts the answer.
+    pub(crate) follower: Option<Follower>,
 }
 
 impl Slot {
@@ -23,6 +28,16 @@ impl Slot {
         self.prompt_len = start.prompt_len as usize;
         self.sampling = Arc::clone(&start.sampling);
         self.stop = Some(Arc::clone(&start.stop));
+        self.follower = Follower::new(start);
+    }
+
+    /// Takes in what was sampled. A sequence without a token ends here; whatever stands in its
+    /// history is not read.
+    pub(crate) fn push(&mut self, token: Option<TokenId>) {
+        self.tokens.push(token.unwrap_or(0));
+        if let Some(follower) = &mut self.follower {
+            follower.push(token);
+        }
     }
 
     /// Tokens that must not be sampled now: the stop tokens, before `min_tokens` are generated.
@@ -47,7 +62,7 @@ impl Slots {
     pub(crate) fn new(spec: &KvSpec, max_num_seqs: u32) -> Self {
         let count = max_num_seqs as usize;
         Self {
-            slots: vec![Slot::default(); count],
+            slots: (0..count).map(|_| Slot::default()).collect(),
             tables: vec![vec![Vec::new(); count]; spec.groups.len()],
         }
     }
@@ -64,6 +79,12 @@ impl Slots {
         for append in &scheduled.new_blocks {
             extend(&mut self.tables[append.group][slot], append);
         }
+    }
+
+    /// Makes the masks of the plan's sequences that follow grammars.
+    pub(crate) fn prepare_masks(&mut self, plan: &StepPlan, vocabulary: usize) {
+        let followers = self.slots.iter_mut().map(|slot| slot.follower.as_mut());
+        prepare_masks(plan, followers, vocabulary);
     }
 
     /// The tokens that the plan computes.

@@ -13,11 +13,13 @@ use backstop_kernels::cuda::runner::{Runner, RunnerConfig, StepWork, rehearse};
 use backstop_kernels::cuda::{CudaKvCache, CudaWeights, Device};
 use backstop_kernels::ops::sample::cuda::{SampleStep, StepRow};
 use backstop_kernels::{Batch, Element, KvGroupLayout, MatrixId};
-use backstop_types::{KvGroupSpec, KvSpec, SampledToken, SamplingParams};
-use common::{Drive, Loaded, Request, backend, drive_with, load, repository};
+use backstop_types::{Executor, KvGroupSpec, KvSpec, SampledToken, SamplingParams};
+use common::grammars;
+use common::{Drive, Driven, Flaky, Loaded, Request, backend, drive_with, load, repository};
 
 const BLOCK_SIZE: u32 = 16;
 const BLOCKS: u32 = 64;
+const MAX_NUM_SEQS: u32 = 12;
 
 fn device() -> Arc<dyn Device> {
     HostDevice::for_tests().unwrap_or_else(|error| panic!("{error}"))
@@ -88,14 +90,13 @@ fn device_logits(loaded: &Loaded, tokens: &[u32], chunk: usize, kv: Element) -> 
         let updates: Vec<TableUpdate> = (0..groups).filter(|_| index == 0).map(update).collect();
         let work = StepWork {
             batch: &batch,
-            samples: &samples,
             updates: &updates,
             blocks: &blocks,
             histories: &[],
-            logprobs: false,
         };
-        let ticket = runner.submit(&work, &mut |backend| model.forward(backend));
-        let ticket = ticket.unwrap_or_else(|error| panic!("{error}"));
+        let computed = runner.compute(&work, &mut |backend| model.forward(backend));
+        let computed = computed.unwrap_or_else(|error| panic!("{error}"));
+        let ticket = runner.sample(computed, &samples, false).expect("room");
         let sampled = runner.outputs().wait(ticket, |_| false).expect("a step");
         let row_logits = runner.read_logits(tokens.len()).expect("logits");
         assert_samples_are_largest(&sampled, &row_logits);
@@ -202,58 +203,133 @@ fn answers_do_not_depend_on_the_batch() {
                 frequency_penalty: if index % 3 == 0 { 0.5 } else { 0.0 },
                 seed: index as u64,
                 logprobs: Some(2),
+                prompt_logprobs: (index % 2 == 1).then_some(1),
                 ..SamplingParams::default()
             },
             max_tokens: 6,
+            stop_token_ids: Vec::new(),
         })
         .collect();
-    let run = |waves: &[Vec<Request>], max_num_batched_tokens: u32, graphs: bool| {
-        let limits = StepLimits {
-            rows: max_num_batched_tokens as usize,
-            sequences: 12,
-            positions: 256,
-        };
-        let device = device();
-        let model = model(&loaded);
-        let kv = KvSpec {
-            block_size: BLOCK_SIZE,
-            groups: model
-                .spec()
-                .kv_groups
-                .iter()
-                .map(|group| KvGroupSpec {
-                    span: group.span,
-                    num_blocks: BLOCKS,
-                })
-                .collect(),
-        };
-        let mut executor = CudaExecutor::new(CudaExecutorConfig {
-            runner: runner(&loaded, &device, limits, Element::BF16),
-            model,
-            kv: kv.clone(),
-            max_num_seqs: 12,
-            graphs,
-        })
-        .unwrap_or_else(|error| panic!("{error}"));
-        let drive = Drive {
-            block_size: BLOCK_SIZE,
-            blocks: BLOCKS,
-            max_num_seqs: 12,
-            max_num_batched_tokens,
-            enable_prefix_caching: graphs,
-            num_threads: 1,
-        };
-        drive_with(&mut executor, &kv, &drive, waves).tokens
-    };
-    let alone: Vec<Vec<Request>> = requests
-        .iter()
-        .map(|request| vec![request.clone()])
-        .collect();
-    let expected = run(&alone, 128, false);
-    let together = run(&[requests], 40, true);
-    for (index, (expected, found)) in expected.iter().zip(&together).enumerate() {
-        assert_eq!(expected, found, "answer {index}");
+    let expected = run(&loaded, &alone(&requests), 128, false);
+    let together = run(&loaded, &[requests], 40, true);
+    assert_same(&expected, &together);
+    for (index, rated) in expected.prompt_logprobs.iter().enumerate() {
+        let count = if index % 2 == 1 { 2 + 11 * index } else { 0 };
+        assert_eq!(rated.len(), count, "prompt {index}");
     }
+}
+
+fn alone(requests: &[Request]) -> Vec<Vec<Request>> {
+    let waves = requests.iter().map(|request| vec![request.clone()]);
+    waves.collect()
+}
+
+fn drive_limits(max_num_batched_tokens: u32, enable_prefix_caching: bool) -> Drive {
+    Drive {
+        block_size: BLOCK_SIZE,
+        blocks: BLOCKS,
+        max_num_seqs: MAX_NUM_SEQS,
+        max_num_batched_tokens,
+        enable_prefix_caching,
+        num_threads: 1,
+    }
+}
+
+fn executor(loaded: &Loaded, max_num_batched_tokens: u32, graphs: bool) -> CudaExecutor {
+    let limits = StepLimits {
+        rows: max_num_batched_tokens as usize,
+        sequences: MAX_NUM_SEQS as usize,
+        positions: 256,
+    };
+    let model = model(loaded);
+    let groups = model.spec().kv_groups.iter();
+    let kv = KvSpec {
+        block_size: BLOCK_SIZE,
+        groups: groups
+            .map(|group| KvGroupSpec {
+                span: group.span,
+                num_blocks: BLOCKS,
+            })
+            .collect(),
+    };
+    CudaExecutor::new(CudaExecutorConfig {
+        runner: runner(loaded, &device(), limits, Element::BF16),
+        model,
+        kv,
+        max_num_seqs: MAX_NUM_SEQS,
+        graphs,
+    })
+    .unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn run(
+    loaded: &Loaded,
+    waves: &[Vec<Request>],
+    max_num_batched_tokens: u32,
+    graphs: bool,
+) -> Driven {
+    let mut executor = executor(loaded, max_num_batched_tokens, graphs);
+    let kv = executor.kv_spec().clone();
+    let limits = drive_limits(max_num_batched_tokens, graphs);
+    drive_with(&mut executor, &kv, &limits, waves)
+}
+
+fn assert_same(expected: &Driven, found: &Driven) {
+    for (index, expected_tokens) in expected.tokens.iter().enumerate() {
+        assert_eq!(expected_tokens, &found.tokens[index], "answer {index}");
+        assert_eq!(expected.ends[index], found.ends[index], "answer {index}");
+        let ratings = &expected.prompt_logprobs[index];
+        assert_eq!(ratings, &found.prompt_logprobs[index], "prompt {index}");
+    }
+}
+
+#[test]
+fn prompts_are_rated_as_on_the_cpu() {
+    let loaded = load(&repository("models/demo"));
+    let request = Request {
+        prompt: prompt(&loaded, 50),
+        sampling: SamplingParams {
+            prompt_logprobs: Some(3),
+            ..SamplingParams::default()
+        },
+        max_tokens: 1,
+        stop_token_ids: Vec::new(),
+    };
+    let waves = [vec![request]];
+    let found = run(&loaded, &waves, 64, true);
+    let expected = common::drive(&loaded, &drive_limits(64, false), &waves);
+    assert_eq!(found.prompt_logprobs[0].len(), 49);
+    let pairs = found.prompt_logprobs[0]
+        .iter()
+        .zip(&expected.prompt_logprobs[0]);
+    for (position, (found, expected)) in pairs.enumerate() {
+        assert_eq!(found.top.len(), 3);
+        // BF16 activations against f32 ones.
+        let off = (found.logprob - expected.logprob).abs() / (1.0 - expected.logprob);
+        assert!(off < 0.1, "{position}: {found:?}, not {expected:?}");
+    }
+}
+
+#[test]
+fn grammars_are_followed_as_on_the_cpu_and_through_failed_steps() {
+    let loaded = load(&repository("models/demo"));
+    let requests = grammars::requests(common::vocabulary(&loaded), 8, 2);
+    let expected = run(&loaded, &alone(&requests), 128, false);
+    grammars::check(&requests, 2, &expected);
+    let on_cpu = common::drive(&loaded, &drive_limits(128, false), &alone(&requests));
+    for (index, request) in requests.iter().enumerate() {
+        let sampling = &request.sampling;
+        if sampling.constraint.is_some() && sampling.temperature == 0.0 {
+            assert_eq!(expected.ids(index), on_cpu.ids(index), "answer {index}");
+        }
+    }
+    let mut executor = executor(&loaded, 40, true);
+    let kv = executor.kv_spec().clone();
+    let limits = drive_limits(40, true);
+    let waves = std::slice::from_ref(&requests);
+    assert_same(&expected, &drive_with(&mut executor, &kv, &limits, waves));
+    let mut flaky = Flaky::new(&mut executor, 4);
+    assert_same(&expected, &drive_with(&mut flaky, &kv, &limits, waves));
 }
 
 #[test]

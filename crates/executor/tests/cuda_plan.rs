@@ -129,6 +129,7 @@ fn a_planned_and_loaded_model_gives_the_recorded_answer() {
             ..SamplingParams::default()
         },
         max_tokens: canary.tokens.len() as u32,
+        stop_token_ids: Vec::new(),
     };
     let driven = drive_with(&mut executor, &kv, &drive, &[vec![request]]);
     let tokens: Vec<u32> = driven.tokens[0].iter().map(|token| token.id).collect();

@@ -3,7 +3,7 @@
 
 mod common;
 
-use backstop_types::{SampledToken, SamplingParams};
+use backstop_types::{SampledToken, SamplingParams, TokenLogprobs};
 use common::{Drive, Driven, Loaded, Request, drive, load, repository};
 
 const CHECKPOINTS: [&str; 2] = ["models/demo", "tests/goldens/cohere2_moe/north_fp8"];
@@ -50,12 +50,14 @@ fn requests(loaded: &Loaded, count: usize) -> Vec<Request> {
             frequency_penalty: if index % 5 == 0 { 0.5 } else { 0.0 },
             seed: index as u64,
             logprobs: Some(3),
+            prompt_logprobs: (index % 4 == 1).then_some(2),
             ..SamplingParams::default()
         };
         requests.push(Request {
             prompt,
             sampling,
             max_tokens: 24,
+            stop_token_ids: Vec::new(),
         });
     }
     requests
@@ -93,20 +95,33 @@ fn assert_same(expected: &[Vec<SampledToken>], found: &[Vec<SampledToken>], what
                 expected.id, found.id,
                 "{what}: token {position} of answer {index}"
             );
-            let bits = |token: &SampledToken| {
-                let logprobs = token.logprobs.as_ref().expect("asked for");
-                let top = logprobs
-                    .top
-                    .iter()
-                    .map(|(id, logprob)| (*id, logprob.to_bits()));
-                (logprobs.logprob.to_bits(), top.collect::<Vec<_>>())
-            };
+            let bits = |token: &SampledToken| bits(token.logprobs.as_ref().expect("asked for"));
             assert_eq!(
                 bits(expected),
                 bits(found),
                 "{what}: token {position} of answer {index}"
             );
         }
+    }
+}
+
+fn bits(logprobs: &TokenLogprobs) -> (u32, u32, Vec<(u32, u32)>) {
+    let top = logprobs.top.iter();
+    let top = top.map(|(id, logprob)| (*id, logprob.to_bits()));
+    (logprobs.logprob.to_bits(), logprobs.rank, top.collect())
+}
+
+/// The ratings of the prompts that were to be rated.
+fn assert_same_ratings(requests: &[Request], expected: &Driven, found: &Driven, what: &str) {
+    let pairs = expected.prompt_logprobs.iter().zip(&found.prompt_logprobs);
+    for (index, (request, (expected, found))) in requests.iter().zip(pairs).enumerate() {
+        let rated = request
+            .sampling
+            .prompt_logprobs
+            .map(|_| request.prompt.len() - 1);
+        assert_eq!(expected.len(), rated.unwrap_or(0), "{what}: prompt {index}");
+        let bits = |all: &[TokenLogprobs]| all.iter().map(bits).collect::<Vec<_>>();
+        assert_eq!(bits(expected), bits(found), "{what}: prompt {index}");
     }
 }
 
@@ -121,6 +136,7 @@ fn check(what: &str, run: impl Fn(&Loaded, &[Request]) -> Driven) {
             &found.tokens,
             &format!("{checkpoint}: {what}"),
         );
+        assert_same_ratings(&requests, &expected, &found, what);
     }
 }
 

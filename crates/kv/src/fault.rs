@@ -57,11 +57,17 @@ pub enum Fault {
     BudgetIgnored,
     /// The youngest sequence is admitted first.
     YoungestFirst,
+    /// A sequence whose prompt is to be rated begins with a prefix hit.
+    RatedPrefixAdopted,
+    /// A preempted sequence has its prompt rated again.
+    RatedTwice,
+    /// Rated prompts ignore the budget of logit rows.
+    LogitRowsIgnored,
 }
 
 impl Fault {
     /// Every fault, for the test that plants them one by one.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 28] = [
         Self::StaleComputedAfterPreemption,
         Self::SharedBlockFreed,
         Self::TableOneBlockShort,
@@ -87,6 +93,9 @@ impl Fault {
         Self::TokenAfterEnd,
         Self::BudgetIgnored,
         Self::YoungestFirst,
+        Self::RatedPrefixAdopted,
+        Self::RatedTwice,
+        Self::LogitRowsIgnored,
     ];
 }
 

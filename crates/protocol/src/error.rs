@@ -153,6 +153,13 @@ impl ApiError {
         Self::new(400, INVALID_REQUEST, "context_length_exceeded", message).with_param(param)
     }
 
+    /// 400: the grammar that the request's format, tools or pattern make cannot be followed within
+    /// the limits.
+    pub fn constraint_failed() -> Self {
+        let message = "The answer's required format is too complex to be enforced.".to_owned();
+        Self::new(400, INVALID_REQUEST, "constraint_failed", message)
+    }
+
     /// 401: the API key is missing or wrong.
     pub fn unauthorized() -> Self {
         let message =
@@ -276,6 +283,7 @@ mod tests {
             ApiError::context_length("messages", 4096, 4000, Some(429)),
             ApiError::context_length("prompt", 4096, 429, Some(u32::MAX)),
             ApiError::context_length("prompt", u32::MAX, u32::MAX - 1, Some(u32::MAX)),
+            ApiError::constraint_failed(),
             ApiError::unauthorized(),
             ApiError::model_not_found("north-mini-code"),
             ApiError::route_not_found(),

@@ -136,7 +136,13 @@ impl Scheduler {
         }
         let sequence = self.sequences[index.0 as usize].as_mut();
         let sequence = sequence.expect("an index in use names a sequence");
-        let cached_tokens = self.kv.adopt_prefix(&mut sequence.blocks, &sequence.tokens);
+        // What is not computed has no logits.
+        let adopts = !sequence.is_to_be_rated() || planted(Fault::RatedPrefixAdopted);
+        let cached_tokens = if adopts {
+            self.kv.adopt_prefix(&mut sequence.blocks, &sequence.tokens)
+        } else {
+            0
+        };
         let sequence = self.sequence(index);
         let mut needed = vec![0; reserved.len()];
         self.add_reserve(sequence, &mut needed);
@@ -183,6 +189,7 @@ impl Scheduler {
         }
         sequence.refused_blocks = Vec::new();
         let (rank, id, prompt_len) = (sequence.rank, sequence.id, sequence.prompt_len);
+        let looked_up = !sequence.is_to_be_rated();
         let deadline_ms = sequence.deadline_ms.take();
         let first_time = sequence.cached_tokens.is_none();
         if first_time {
@@ -195,7 +202,7 @@ impl Scheduler {
             self.deadlines.remove(&(deadline_ms, index));
         }
         if first_time {
-            if self.config.enable_prefix_caching {
+            if self.config.enable_prefix_caching && looked_up {
                 self.counters.prefix_cache_queries += u64::from(prompt_len);
                 self.counters.prefix_cache_hits += u64::from(cached_tokens);
             }

@@ -136,6 +136,10 @@ impl Scheduler {
             sequence.total() <= sequence.end_len,
             "a sequence grows past its end"
         );
+        assert!(
+            sequence.rated_end >= sequence.computed.min(sequence.prompt_len - 1),
+            "a computed position has not rated the token that follows it"
+        );
         let live = self.in_flight.iter().filter(|plan| !plan.doomed);
         let own = live
             .flat_map(|plan| &plan.sequences)

@@ -12,6 +12,9 @@ pub struct SchedulerConfig {
     /// Tokens that a step may compute. At least `max_num_seqs`, so that every running sequence
     /// can advance in every step.
     pub max_num_batched_tokens: u32,
+    /// Rows of logits that a step may compute. At least `max_num_seqs`, so that every running
+    /// sequence can have one in every step; more are used to rate prompts.
+    pub max_logit_rows: u32,
     /// Sequences that may wait to be admitted. Preempted ones come on top.
     pub max_waiting: u32,
     /// Prompt and generated tokens of a sequence together.
@@ -65,6 +68,7 @@ impl SchedulerConfig {
         };
         at_least("block_size", self.kv.block_size, 1)?;
         at_least("max_num_seqs", self.max_num_seqs, 1)?;
+        at_least("max_logit_rows", self.max_logit_rows, self.max_num_seqs)?;
         at_least("max_waiting", self.max_waiting, 1)?;
         // One token of prompt and one generated.
         at_least("max_model_len", self.max_model_len, 2)?;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use backstop_types::{
     FinishReason, PlanId, SampledToken, SamplingParams, SequenceId, StepOutcome, StopConditions,
-    TokenId, Usage,
+    TokenId, TokenLogprobs, Usage,
 };
 
 /// A new sequence.
@@ -109,6 +109,16 @@ pub enum Notice {
     Preempted {
         /// The sequence.
         sequence: SequenceId,
+    },
+    /// More of its prompt was rated. Every prompt token but the first is rated once, in order,
+    /// and before the first token is generated.
+    PromptLogprobs {
+        /// The sequence.
+        sequence: SequenceId,
+        /// Position in the prompt of the first of these tokens.
+        first_position: u32,
+        /// Log-probabilities of prompt tokens.
+        tokens: Vec<TokenLogprobs>,
     },
     /// It generated a token. A stop token is reported like any other.
     Token {

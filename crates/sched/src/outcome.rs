@@ -1,7 +1,7 @@
 //! What the outcome of a step means for its sequences.
 
 use backstop_kv::fault::{Fault, planted};
-use backstop_types::{FinishReason, PlanId, StepOutcome, TokenSample};
+use backstop_types::{FinishReason, PlanId, PromptLogprobs, SampleFault, StepOutcome, TokenSample};
 
 use crate::scheduler::{PlanInFlight, PlannedSequence};
 use crate::sequence::{SequenceIndex, Stage};
@@ -12,7 +12,14 @@ impl Scheduler {
         let plan = self.oldest_plan(outcome.plan);
         assert!(!plan.doomed, "a plan behind a failed one cannot complete");
         let mut samples = outcome.samples.into_iter();
+        let mut ratings = outcome.prompt_logprobs.into_iter();
         for planned in &plan.sequences {
+            let rating = (planned.rated > 0).then(|| {
+                let rating = ratings.next().expect("every rated prompt has its ratings");
+                let id = self.sequence(planned.index).id;
+                assert_eq!(rating.sequence, id, "ratings stand in plan order");
+                rating
+            });
             let sample = planned.samples.then(|| {
                 let sample = samples
                     .next()
@@ -26,7 +33,7 @@ impl Scheduler {
             });
             self.sequence_mut(planned.index).plans_in_flight -= 1;
             if self.sequence(planned.index).stage == Stage::Running {
-                self.advance(*planned, sample);
+                self.advance(*planned, rating, sample);
             } else {
                 self.discard(planned.index, sample);
             }
@@ -35,6 +42,7 @@ impl Scheduler {
             samples.next().is_none(),
             "only sampling sequences have samples"
         );
+        assert!(ratings.next().is_none(), "only rated prompts have ratings");
         self.scratch.planned.push(plan.sequences);
     }
 
@@ -67,8 +75,14 @@ impl Scheduler {
         plan
     }
 
-    /// Takes note of what a step computed for a sequence, and of the token that it sampled.
-    fn advance(&mut self, planned: PlannedSequence, sample: Option<TokenSample>) {
+    /// Takes note of what a step computed for a sequence, of the prompt tokens that it rated, and
+    /// of the token that it sampled.
+    fn advance(
+        &mut self,
+        planned: PlannedSequence,
+        rating: Option<PromptLogprobs>,
+        sample: Option<TokenSample>,
+    ) {
         let sequence = self.sequences[planned.index.0 as usize].as_mut();
         let sequence = sequence.expect("an index in use names a sequence");
         sequence.computed += planned.num_tokens;
@@ -81,28 +95,71 @@ impl Scheduler {
         // What is left is visible from here on, and this is where a failure would lead back to.
         self.kv
             .release_passed(&mut sequence.blocks, sequence.computed);
-        let Some(sample) = sample else { return };
-        sequence.samples_in_flight -= 1;
-        let Some(token) = sample.token else {
-            self.finish(planned.index, FinishReason::Failed);
-            return;
+        sequence.samples_in_flight -= u32::from(sample.is_some());
+        let result = match rating {
+            Some(rating) => self.hand_on_rating(planned, rating),
+            None => Ok(()),
         };
-        sequence.tokens.push(token.id);
-        self.counters.tokens_generated += 1;
-        self.notices.push(Notice::Token {
-            sequence: sequence.id,
-            token,
-        });
-        if let Some(reason) = sequence.end_after_token() {
+        let result = match sample {
+            Some(sample) => result.and_then(|()| self.hand_on_token(planned.index, sample)),
+            None => result,
+        };
+        if let Err(fault) = result {
+            let reason = match fault {
+                SampleFault::NotANumber => FinishReason::Failed,
+                SampleFault::Constraint => FinishReason::ConstraintFailed,
+            };
             self.finish(planned.index, reason);
         }
+    }
+
+    fn hand_on_rating(
+        &mut self,
+        planned: PlannedSequence,
+        rating: PromptLogprobs,
+    ) -> Result<(), SampleFault> {
+        let tokens = rating.tokens?;
+        let sequence = self.sequence_mut(planned.index);
+        assert_eq!(
+            tokens.len(),
+            planned.rated as usize,
+            "a rating of each token"
+        );
+        let first_position = sequence.rated_end + 1;
+        sequence.rated_end += planned.rated;
+        self.notices.push(Notice::PromptLogprobs {
+            sequence: rating.sequence,
+            first_position,
+            tokens,
+        });
+        Ok(())
+    }
+
+    fn hand_on_token(
+        &mut self,
+        index: SequenceIndex,
+        sample: TokenSample,
+    ) -> Result<(), SampleFault> {
+        let token = sample.token?;
+        let sequence = self.sequence_mut(index);
+        sequence.tokens.push(token.id);
+        let end = sequence.end_after_token();
+        self.counters.tokens_generated += 1;
+        self.notices.push(Notice::Token {
+            sequence: sample.sequence,
+            token,
+        });
+        if let Some(reason) = end {
+            self.finish(index, reason);
+        }
+        Ok(())
     }
 
     /// Drops what a step computed for a sequence that had ended meanwhile.
     fn discard(&mut self, index: SequenceIndex, sample: Option<TokenSample>) {
         if let Some(TokenSample {
             sequence,
-            token: Some(token),
+            token: Ok(token),
         }) = sample
             && planted(Fault::TokenAfterEnd)
         {

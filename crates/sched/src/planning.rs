@@ -4,8 +4,8 @@ use backstop_kv::fault::{Fault, planted};
 use backstop_types::{BlockAppend, ScheduledSequence, StepPlan};
 
 use crate::budget::{self, Want};
-use crate::scheduler::{PlanInFlight, PlannedSequence};
-use crate::sequence::{SequenceIndex, Stage};
+use crate::scheduler::{PlanInFlight, PlannedSequence, Scratch};
+use crate::sequence::{Sequence, SequenceIndex, Stage};
 use crate::{Notice, Scheduler};
 
 impl Scheduler {
@@ -46,6 +46,7 @@ impl Scheduler {
                 tokens: sequence.wanted(),
             }
         }));
+        self.share_logit_rows(&mut scratch);
         let budget = self.config.max_num_batched_tokens;
         budget::share(
             &scratch.wants,
@@ -54,6 +55,28 @@ impl Scheduler {
             &mut scratch.shares,
         );
         self.scratch = scratch;
+    }
+
+    /// Shares the rows of logits as the tokens are shared, and lets nobody want more tokens than
+    /// it has rows for. Without prompts to be rated there are enough for all.
+    fn share_logit_rows(&self, scratch: &mut Scratch) {
+        let sequences = || self.running.iter().map(|&index| self.sequence(index));
+        if !sequences().any(Sequence::is_to_be_rated) || planted(Fault::LogitRowsIgnored) {
+            return;
+        }
+        let rows = sequences()
+            .zip(&scratch.wants)
+            .map(|(sequence, want)| Want {
+                position: 0,
+                tokens: sequence.logit_rows(want.tokens),
+            });
+        scratch.row_wants.clear();
+        scratch.row_wants.extend(rows);
+        let budget = self.config.max_logit_rows;
+        budget::share(&scratch.row_wants, budget, 1, &mut scratch.shares);
+        for ((sequence, want), &rows) in sequences().zip(&mut scratch.wants).zip(&scratch.shares) {
+            want.tokens = sequence.tokens_within(want.tokens, rows);
+        }
     }
 
     /// Gives the running sequences blocks for their shares, in rank order. Who gets no block
@@ -81,6 +104,7 @@ impl Scheduler {
             planned.push(PlannedSequence {
                 index,
                 num_tokens,
+                rated: scheduled.rated.len() as u32,
                 samples: scheduled.samples,
             });
             if planted(Fault::SequenceTwiceInPlan) && scheduled.start.is_some() {
@@ -195,6 +219,7 @@ impl Scheduler {
             }
         }
         let samples = end == sequence.total();
+        let rated = sequence.rated(first_position..end);
         sequence.planned = end;
         sequence.samples_in_flight += u32::from(samples);
         sequence.plans_in_flight += 1;
@@ -210,6 +235,7 @@ impl Scheduler {
             first_position,
             num_tokens,
             new_blocks,
+            rated,
             samples,
         }
     }

@@ -15,6 +15,8 @@ use crate::{ConfigError, Event, Notice, Rejection, SchedulerConfig};
 pub(crate) struct PlannedSequence {
     pub(crate) index: SequenceIndex,
     pub(crate) num_tokens: u32,
+    /// Prompt tokens that it rates.
+    pub(crate) rated: u32,
     pub(crate) samples: bool,
 }
 
@@ -98,6 +100,7 @@ pub struct Scheduler {
 pub(crate) struct Scratch {
     pub(crate) candidates: Vec<SequenceIndex>,
     pub(crate) wants: Vec<Want>,
+    pub(crate) row_wants: Vec<Want>,
     pub(crate) shares: Vec<u32>,
     pub(crate) reserved: Vec<u32>,
     pub(crate) planned: Vec<Vec<PlannedSequence>>,

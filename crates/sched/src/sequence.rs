@@ -1,8 +1,10 @@
 //! One sequence and how far it is.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use backstop_kv::SequenceBlocks;
+use backstop_kv::fault::{Fault, planted};
 use backstop_types::{
     FinishReason, PlanId, SamplingParams, SequenceId, SequenceSlot, SequenceStart, StopConditions,
     TokenId, Usage,
@@ -61,6 +63,9 @@ pub(crate) struct Sequence {
     pub(crate) failures: u32,
     /// The latest failure that was counted, known by the plan that failed first.
     pub(crate) last_failure: Option<PlanId>,
+    /// The positions before this one have rated the prompt token that follows them, as far as
+    /// that was asked for. Preemption does not change it.
+    pub(crate) rated_end: u32,
     /// Set at the first admission.
     pub(crate) cached_tokens: Option<u32>,
     pub(crate) blocks: SequenceBlocks,
@@ -73,19 +78,19 @@ pub(crate) struct Sequence {
 
 impl Sequence {
     pub(crate) fn new(arrival: Arrival, arrival_number: u64, end_len: u32, groups: usize) -> Self {
+        let prompt_len = arrival.prompt.len() as u32;
         Self {
             id: arrival.id,
             rank: Rank {
                 priority: arrival.priority,
                 arrival: arrival_number,
             },
-            sampling: arrival.sampling,
             stop: arrival.stop,
             deadline_ms: arrival.deadline_ms,
             stage: Stage::Waiting,
             slot: None,
             tokens: arrival.prompt.to_vec(),
-            prompt_len: arrival.prompt.len() as u32,
+            prompt_len,
             end_len,
             computed: 0,
             planned: 0,
@@ -94,6 +99,11 @@ impl Sequence {
             must_start: true,
             failures: 0,
             last_failure: None,
+            rated_end: match arrival.sampling.prompt_logprobs {
+                Some(_) => 0,
+                None => prompt_len - 1,
+            },
+            sampling: arrival.sampling,
             cached_tokens: None,
             blocks: SequenceBlocks::new(groups, arrival.cache_salt),
             refused_blocks: Vec::new(),
@@ -122,6 +132,36 @@ impl Sequence {
         self.total().min(self.end_len - 1) - self.planned
     }
 
+    /// Whether prompt tokens wait to be rated.
+    pub(crate) fn is_to_be_rated(&self) -> bool {
+        self.rated_end < self.prompt_len - 1
+    }
+
+    /// Which of these positions rate the prompt token that follows them.
+    pub(crate) fn rated(&self, positions: Range<u32>) -> Range<u32> {
+        let first = if planted(Fault::RatedTwice) {
+            positions.start
+        } else {
+            positions.start.max(self.rated_end)
+        };
+        first..positions.end.min(self.prompt_len - 1).max(first)
+    }
+
+    /// Rows of logits that the next `tokens` positions need.
+    pub(crate) fn logit_rows(&self, tokens: u32) -> u32 {
+        let end = self.planned + tokens;
+        let samples = tokens > 0 && end == self.total();
+        self.rated(self.planned..end).len() as u32 + u32::from(samples)
+    }
+
+    /// How many of the next `tokens` positions need at most `rows` rows of logits.
+    pub(crate) fn tokens_within(&self, tokens: u32, rows: u32) -> u32 {
+        if self.logit_rows(tokens) <= rows {
+            return tokens;
+        }
+        self.rated_end.max(self.planned) + rows - self.planned
+    }
+
     /// Length for which blocks are held in reserve: what is known, and a block more so that a
     /// newcomer does not take the next block of a sequence that generates.
     pub(crate) fn reserved_len(&self, block_size: u32) -> u32 {
@@ -131,8 +171,7 @@ impl Sequence {
     /// What the newest token, already among `tokens`, ends.
     pub(crate) fn end_after_token(&self) -> Option<FinishReason> {
         let &token = self.tokens.last()?;
-        let may_stop = self.generated() > self.stop.min_tokens
-            || backstop_kv::fault::planted(backstop_kv::fault::Fault::MinTokensIgnored);
+        let may_stop = self.generated() > self.stop.min_tokens || planted(Fault::MinTokensIgnored);
         if may_stop && self.stop.stop_token_ids.contains(&token) {
             return Some(FinishReason::Stop(token));
         }

@@ -147,6 +147,8 @@ impl Choice {
                 self.pending.counts.cached = cached_tokens;
                 self.timer.admitted();
             }
+            // No endpoint asks for them.
+            GenerationEvent::PromptLogprobs(_) => {}
             GenerationEvent::Token(token) => self.absorb_token(token),
             GenerationEvent::Finished { reason, .. } => self.absorb_end(reason),
         }
@@ -194,6 +196,7 @@ impl Choice {
             EngineReason::Length => self.end(FinishReason::Length, None),
             EngineReason::Aborted => self.fail(reply::engine_gone()),
             EngineReason::DeadlineExceeded => self.fail(reply::deadline_exceeded()),
+            EngineReason::ConstraintFailed => self.fail(ApiError::constraint_failed()),
             EngineReason::Failed => self.fail(ApiError::engine_failure()),
         }
     }

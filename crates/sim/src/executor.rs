@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use backstop_sched::SchedulerConfig;
 use backstop_types::{
-    BlockId, PlanId, SampledToken, ScheduledSequence, SequenceId, StepOutcome, StepPlan, TokenId,
-    TokenSample,
+    BlockId, PlanId, PromptLogprobs, SampleFault, SampledToken, ScheduledSequence, SequenceId,
+    StepOutcome, StepPlan, TokenId, TokenLogprobs, TokenSample,
 };
 
-use crate::oracle::{Oracle, empty_prefix, next_token};
+use crate::oracle::{Oracle, empty_prefix, next_token, rating};
 use crate::random::{Random, chain};
 
 /// What the host knows of a slot as of the last plan handed in.
@@ -30,6 +30,7 @@ struct DeviceSlot {
     sequence: SequenceId,
     /// Hash of each prefix of the slot's tokens.
     prefixes: Vec<u64>,
+    tokens: Vec<TokenId>,
 }
 
 /// Blocks of one group that a sequence's part of a plan touches: the visible ones, by index.
@@ -49,13 +50,17 @@ struct Submitted {
     id: PlanId,
     parts: Vec<Part>,
     /// `None` until executed.
-    result: Option<Result<Vec<TokenSample>, ()>>,
+    result: Option<Result<Computed, ()>>,
 }
+
+/// What a plan brought.
+type Computed = (Vec<TokenSample>, Vec<PromptLogprobs>);
 
 /// An outcome with what the oracle needs to judge it.
 #[derive(Clone, Debug)]
 pub(crate) enum Delivery {
-    Done(StepOutcome),
+    /// With all sequences of the plan, in order.
+    Done(StepOutcome, Vec<SequenceId>),
     /// The plan failed, and these sequences with it. `None` if a failure before it has taken
     /// them down already.
     Failed(PlanId, Option<Vec<SequenceId>>),
@@ -128,6 +133,12 @@ impl ShadowExecutor {
             plan.num_tokens() <= self.config.max_num_batched_tokens,
             "over budget"
         );
+        let rows: u32 = plan
+            .sequences
+            .iter()
+            .map(ScheduledSequence::logit_rows)
+            .sum();
+        assert!(rows <= self.config.max_logit_rows, "too many logits");
         let sequences: BTreeSet<_> = plan.sequences.iter().map(|part| part.sequence).collect();
         let slots: BTreeSet<_> = plan.sequences.iter().map(|part| part.slot).collect();
         assert!(!sequences.is_empty(), "an empty plan");
@@ -200,6 +211,12 @@ impl ShadowExecutor {
             "wrong time to sample"
         );
         slot.total += u32::from(scheduled.samples);
+        let rated = &scheduled.rated;
+        let positions = scheduled.first_position..slot.next_position;
+        assert!(
+            rated.is_empty() || positions.start <= rated.start && rated.end <= positions.end,
+            "a position is rated that is not computed"
+        );
         for append in std::mem::take(&mut scheduled.new_blocks) {
             let table = &mut slot.tables[append.group];
             let end = table.last_key_value().map(|(&index, _)| index + 1);
@@ -270,17 +287,28 @@ impl ShadowExecutor {
         } else {
             parts.iter().for_each(|part| self.write(part));
             parts.iter().for_each(|part| self.read(part));
-            let sampling = parts.iter().filter(|part| part.scheduled.samples);
-            let samples = sampling.map(|part| {
-                let token = self.sample(part);
-                let id = (!random.chance(faults_per_mille)).then_some(token);
-                let token = id.map(|id| SampledToken { id, logprobs: None });
-                TokenSample {
+            let rated = parts.iter().filter(|part| !part.scheduled.rated.is_empty());
+            let ratings = rated.map(|part| {
+                let fault = random_fault(random, faults_per_mille);
+                PromptLogprobs {
                     sequence: part.scheduled.sequence,
-                    token,
+                    tokens: fault.map_or_else(|| Ok(self.rate(part)), Err),
                 }
             });
-            Ok(samples.collect())
+            let ratings = ratings.collect();
+            let sampling = parts.iter().filter(|part| part.scheduled.samples);
+            let samples = sampling.map(|part| {
+                let token = SampledToken {
+                    id: self.sample(part),
+                    logprobs: None,
+                };
+                let fault = random_fault(random, faults_per_mille);
+                TokenSample {
+                    sequence: part.scheduled.sequence,
+                    token: fault.map_or(Ok(token), Err),
+                }
+            });
+            Ok((samples.collect(), ratings))
         };
         self.submitted[place].parts = parts;
         self.submitted[place].result = Some(result);
@@ -300,6 +328,7 @@ impl ShadowExecutor {
             *seat = Some(DeviceSlot {
                 sequence: scheduled.sequence,
                 prefixes,
+                tokens: start.tokens.to_vec(),
             });
         }
         let slot = seat.as_ref().expect("the device knows a slot in use");
@@ -350,6 +379,19 @@ impl ShadowExecutor {
         token
     }
 
+    /// Rates prompt tokens by what the first group holds for the positions before them.
+    fn rate(&self, part: &Part) -> Vec<TokenLogprobs> {
+        let slot = self.device[part.scheduled.slot.0 as usize].as_ref();
+        let tokens = &slot.expect("the slot was read a moment ago").tokens;
+        let block_size = self.config.kv.block_size;
+        let positions = part.scheduled.rated.clone();
+        let ratings = positions.map(|position| {
+            let place = place_of(&part.touched[0], position, block_size);
+            rating(self.shadow[0][place], tokens[position as usize + 1])
+        });
+        ratings.collect()
+    }
+
     /// What a failed step leaves behind: garbage where it was to write, and no slots.
     fn ruin(&mut self, part: &Part) {
         let scheduled = &part.scheduled;
@@ -369,10 +411,15 @@ impl ShadowExecutor {
             .pop_front()
             .expect("there is a plan to deliver");
         match plan.result.take().expect("the plan has been executed") {
-            Ok(samples) => Delivery::Done(StepOutcome {
-                plan: plan.id,
-                samples,
-            }),
+            Ok((samples, prompt_logprobs)) => {
+                let outcome = StepOutcome {
+                    plan: plan.id,
+                    samples,
+                    prompt_logprobs,
+                };
+                let sequences = plan.parts.iter().map(|part| part.scheduled.sequence);
+                Delivery::Done(outcome, sequences.collect())
+            }
             Err(()) => {
                 let first = !self.failure_told;
                 let down = first.then(|| self.take_down(&plan));
@@ -398,6 +445,13 @@ impl ShadowExecutor {
         }
         down
     }
+}
+
+fn random_fault(random: &mut Random, per_mille: u32) -> Option<SampleFault> {
+    random.chance(per_mille).then(|| match random.chance(500) {
+        true => SampleFault::NotANumber,
+        false => SampleFault::Constraint,
+    })
 }
 
 /// Where a group's pool holds a position.

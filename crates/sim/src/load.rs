@@ -31,6 +31,7 @@ impl DecodeLoad {
             },
             max_num_seqs: num_sequences,
             max_num_batched_tokens: num_sequences * prompt_len,
+            max_logit_rows: num_sequences,
             max_waiting: num_sequences + 1,
             max_model_len,
             max_in_flight_plans: 1,
@@ -76,7 +77,7 @@ impl DecodeLoad {
         let plan = self.scheduler.plan().expect("all sequences generate");
         let samples = plan.sequences.iter().map(|part| TokenSample {
             sequence: part.sequence,
-            token: Some(SampledToken {
+            token: Ok(SampledToken {
                 id: 7,
                 logprobs: None,
             }),
@@ -84,6 +85,7 @@ impl DecodeLoad {
         let outcome = StepOutcome {
             plan: plan.id,
             samples: samples.collect(),
+            prompt_logprobs: Vec::new(),
         };
         let tokens = outcome.samples.len();
         self.scheduler

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use backstop_sched::{Arrival, Notice, Rejection, SchedulerConfig};
-use backstop_types::{AttentionSpan, FinishReason, SampledToken, SequenceId, TokenId, Usage};
+use backstop_types::{
+    AttentionSpan, FinishReason, PromptLogprobs, SampleFault, SampledToken, SequenceId, TokenId,
+    TokenLogprobs, TokenSample, Usage,
+};
 
 use crate::random::chain;
 
@@ -20,6 +23,15 @@ pub(crate) fn next_token(prefix: u64, seed: u64) -> TokenId {
     (chain(prefix, seed) % NUM_TOKENS) as TokenId
 }
 
+/// The simulated model's opinion of a token that follows a prefix: any number that depends on both.
+pub(crate) fn rating(prefix: u64, token: TokenId) -> TokenLogprobs {
+    TokenLogprobs {
+        logprob: -1.0,
+        rank: chain(prefix, token.into()) as u32,
+        top: Vec::new(),
+    }
+}
+
 /// A sequence as it must be.
 #[derive(Clone, Debug)]
 pub(crate) struct Expected {
@@ -29,6 +41,8 @@ pub(crate) struct Expected {
     /// Hash of `tokens`.
     prefix: u64,
     end_len: u32,
+    /// Prompt tokens that were rated, the first of them unasked.
+    rated: u32,
     pub(crate) cached_tokens: Option<u32>,
     failures: u32,
     /// Completed plans by which it must have ended.
@@ -111,6 +125,10 @@ impl Oracle {
                 .min(prompt_len + arrival.stop.max_tokens),
             tokens,
             prefix,
+            rated: match arrival.sampling.prompt_logprobs {
+                Some(_) => 1,
+                None => prompt_len,
+            },
             cached_tokens: None,
             failures: 0,
             overdue,
@@ -135,15 +153,40 @@ impl Oracle {
         })
     }
 
-    /// The notices that a sample must bring. `sampled` is false for logits without a number.
-    pub(crate) fn sample(&mut self, id: SequenceId, sampled: bool, notices: &mut Vec<Notice>) {
+    /// The notices that ratings of a prompt must bring, computed anew.
+    pub(crate) fn rate(&mut self, rating: &PromptLogprobs, notices: &mut Vec<Notice>) {
+        let id = rating.sequence;
         let Some(expected) = self.live.get_mut(&id) else {
             return;
         };
-        if !sampled {
-            notices.extend(self.end(id, FinishReason::Failed));
+        let count = match &rating.tokens {
+            Ok(tokens) => tokens.len(),
+            Err(fault) => return notices.extend(self.end(id, reason_of(*fault))),
+        };
+        let (first, prompt) = (expected.rated as usize, &expected.arrival.prompt);
+        assert!(first + count <= prompt.len(), "a token is rated twice");
+        expected.rated += count as u32;
+        notices.push(Notice::PromptLogprobs {
+            sequence: id,
+            first_position: first as u32,
+            tokens: ratings(expected, first, count),
+        });
+    }
+
+    /// The notices that a sample must bring.
+    pub(crate) fn sample(&mut self, sample: &TokenSample, notices: &mut Vec<Notice>) {
+        let id = sample.sequence;
+        let Some(expected) = self.live.get_mut(&id) else {
             return;
+        };
+        if let Err(fault) = sample.token {
+            return notices.extend(self.end(id, reason_of(fault)));
         }
+        assert_eq!(
+            expected.rated as usize,
+            expected.arrival.prompt.len(),
+            "a prompt is not rated to its end"
+        );
         let token = next_token(expected.prefix, expected.arrival.sampling.seed);
         let stop = &expected.arrival.stop;
         let generated_before = expected.tokens.len() - expected.arrival.prompt.len();
@@ -247,7 +290,7 @@ impl Oracle {
                     "only what was admitted is preempted"
                 );
             }
-            Notice::Token { .. } | Notice::Finished { .. } => {
+            Notice::PromptLogprobs { .. } | Notice::Token { .. } | Notice::Finished { .. } => {
                 panic!("a plan hands out no tokens and ends nothing: {notice:?}")
             }
         }
@@ -272,6 +315,24 @@ impl Oracle {
         let seqs = self.live.len() as u64 + u64::from(self.config.max_num_seqs);
         seqs * 3 * u64::from(self.config.max_model_len + 2)
     }
+}
+
+fn reason_of(fault: SampleFault) -> FinishReason {
+    match fault {
+        SampleFault::NotANumber => FinishReason::Failed,
+        SampleFault::Constraint => FinishReason::ConstraintFailed,
+    }
+}
+
+/// Of `count` tokens of the prompt, from position `first` on.
+fn ratings(expected: &Expected, first: usize, count: usize) -> Vec<TokenLogprobs> {
+    let mut prefix = empty_prefix(expected.arrival.cache_salt);
+    let mut all = Vec::new();
+    for &token in &expected.arrival.prompt[..first + count] {
+        all.push(rating(prefix, token));
+        prefix = chain(prefix, token.into());
+    }
+    all.split_off(first)
 }
 
 /// Most blocks that the positions visible from any one position touch.

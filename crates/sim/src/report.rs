@@ -23,6 +23,8 @@ pub struct Report {
     pub expirations: u64,
     /// Tokens handed out.
     pub tokens: u64,
+    /// Prompt tokens rated.
+    pub rated_tokens: u64,
     /// Preemptions.
     pub preemptions: u64,
     /// Prompt tokens found in the prefix cache.
@@ -36,7 +38,7 @@ impl fmt::Display for Report {
         write!(
             formatter,
             "{} steps, {} episodes, {} plans ({} failed), {} arrivals ({} refused, {} aborted, \
-             {} expired), {} tokens, {} preemptions, {} cached tokens, trace {:016x}",
+             {} expired), {} tokens, {} rated, {} preemptions, {} cached tokens, trace {:016x}",
             self.steps,
             self.episodes,
             self.plans,
@@ -46,6 +48,7 @@ impl fmt::Display for Report {
             self.aborts,
             self.expirations,
             self.tokens,
+            self.rated_tokens,
             self.preemptions,
             self.cached_tokens,
             self.trace_hash

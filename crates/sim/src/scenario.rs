@@ -34,6 +34,8 @@ pub(crate) struct Scenario {
     pub(crate) faults_per_mille: u32,
     pub(crate) priorities: bool,
     deadlines: bool,
+    /// Prompts that are rated.
+    rated_per_mille: u32,
     vocabulary: u32,
     max_prompt: u32,
     max_tokens: u32,
@@ -84,6 +86,7 @@ impl Scenario {
             faults_per_mille: if random.chance(700) { 0 } else { faults },
             priorities: random.chance(300),
             deadlines: random.chance(400),
+            rated_per_mille: if random.chance(500) { 0 } else { 300 },
             vocabulary,
             max_prompt,
             max_tokens,
@@ -124,6 +127,7 @@ impl Scenario {
             // Few seeds, so that conversations repeat as well.
             sampling: Arc::new(SamplingParams {
                 seed: random.next() % 3,
+                prompt_logprobs: random.chance(self.rated_per_mille).then_some(0),
                 ..Default::default()
             }),
             stop: Arc::new(stop),
@@ -204,6 +208,7 @@ fn random_config(random: &mut Random) -> SchedulerConfig {
         kv: KvSpec { block_size, groups },
         max_num_seqs,
         max_num_batched_tokens,
+        max_logit_rows: max_num_seqs + random.below(12),
         max_waiting: random.between(1, 12),
         max_model_len: random.between((capacity / 4).clamp(2, 100), (capacity + 4).min(160)),
         max_in_flight_plans: random.between(1, 2),

@@ -1,7 +1,7 @@
 //! The turns of an episode, and the episodes of a simulation.
 
 use backstop_sched::{Event, Notice, Scheduler};
-use backstop_types::{FinishReason, SequenceId, StepPlan};
+use backstop_types::{FinishReason, SequenceId, StepOutcome, StepPlan};
 
 use crate::Report;
 use crate::executor::{Delivery, ShadowExecutor};
@@ -252,17 +252,10 @@ impl<'a> Episode<'a> {
     fn deliver(&mut self) {
         let mut notices = Vec::new();
         match self.executor.deliver() {
-            Delivery::Done(outcome) => {
+            Delivery::Done(outcome, sequences) => {
                 self.send(Event::StepDone(outcome.clone()));
-                for sample in outcome.samples {
-                    let tokens = self.oracle.live.get(&sample.sequence);
-                    let tokens = tokens.map(|expected| expected.tokens.clone());
-                    self.oracle
-                        .sample(sample.sequence, sample.token.is_some(), &mut notices);
-                    let ended = !self.oracle.live.contains_key(&sample.sequence);
-                    if let Some(tokens) = tokens.filter(|_| ended) {
-                        self.scenario.remember(&mut self.random, &tokens);
-                    }
+                for sequence in sequences {
+                    self.judge(sequence, &outcome, &mut notices);
                 }
                 self.oracle.plan_completed();
             }
@@ -272,6 +265,26 @@ impl<'a> Episode<'a> {
             }
         }
         self.expect(notices);
+    }
+
+    /// What an outcome must bring for one of its sequences.
+    fn judge(&mut self, id: SequenceId, outcome: &StepOutcome, notices: &mut Vec<Notice>) {
+        let mut ratings = outcome.prompt_logprobs.iter();
+        if let Some(rating) = ratings.find(|rating| rating.sequence == id) {
+            self.report.rated_tokens += rating.tokens.as_ref().map_or(0, Vec::len) as u64;
+            self.oracle.rate(rating, notices);
+        }
+        let mut samples = outcome.samples.iter();
+        let Some(sample) = samples.find(|sample| sample.sequence == id) else {
+            return;
+        };
+        let tokens = self.oracle.live.get(&id);
+        let tokens = tokens.map(|expected| expected.tokens.clone());
+        self.oracle.sample(sample, notices);
+        let ended = !self.oracle.live.contains_key(&id);
+        if let Some(tokens) = tokens.filter(|_| ended) {
+            self.scenario.remember(&mut self.random, &tokens);
+        }
     }
 
     fn send(&mut self, event: Event) {
@@ -303,6 +316,16 @@ impl<'a> Episode<'a> {
             }
             Notice::Preempted { sequence } => {
                 self.trace_all([2, sequence.0]);
+            }
+            Notice::PromptLogprobs {
+                sequence,
+                first_position,
+                tokens,
+            } => {
+                self.trace_all([5, sequence.0, u64::from(*first_position)]);
+                tokens
+                    .iter()
+                    .for_each(|token| self.trace(u64::from(token.rank)));
             }
             Notice::Token { sequence, token } => {
                 self.trace_all([3, sequence.0, u64::from(token.id)]);

@@ -14,6 +14,10 @@ pub trait Executor: Send {
     /// Plans that may be in flight at once; at least 1.
     fn pipeline_depth(&self) -> usize;
 
+    /// Most rows of logits that a plan may ask for, over all its sequences; at least as many as
+    /// sequences may run at once.
+    fn max_logit_rows(&self) -> u32;
+
     /// Queues a plan. Must return promptly: the device, not the caller, does the work.
     fn submit(&mut self, plan: StepPlan);
 

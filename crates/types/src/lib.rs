@@ -16,7 +16,7 @@ pub use executor::{Executor, StepFailure};
 pub use ids::{BlockId, PlanId, SequenceId, SequenceSlot, TokenId};
 pub use kv::{AttentionSpan, KvGroupSpec, KvSpec};
 pub use plan::{
-    BlockAppend, SampledToken, ScheduledSequence, SequenceStart, StepOutcome, StepPlan,
-    TokenLogprobs, TokenSample,
+    BlockAppend, PromptLogprobs, SampleFault, SampledToken, ScheduledSequence, SequenceStart,
+    StepOutcome, StepPlan, TokenLogprobs, TokenSample,
 };
 pub use sampling::{FinishReason, SamplingParams, StopConditions, Usage};

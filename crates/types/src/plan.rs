@@ -1,5 +1,6 @@
 //! What one step computes, and what came of it.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::{BlockId, PlanId, SamplingParams, SequenceId, SequenceSlot, StopConditions, TokenId};
@@ -45,9 +46,19 @@ pub struct ScheduledSequence {
     /// Blocks to append to the slot's block tables, at most one entry for each group. With
     /// `start` they build the tables anew.
     pub new_blocks: Vec<BlockAppend>,
+    /// Positions of the step whose logits rate the prompt's next token, for a sequence with
+    /// `prompt_logprobs`; mostly empty.
+    pub rated: Range<u32>,
     /// Whether the logits of the last position yield a token. True exactly when the step reaches
     /// the last token known or in flight.
     pub samples: bool,
+}
+
+impl ScheduledSequence {
+    /// Rows of logits that it needs: those that rate a token, and then the one that yields one.
+    pub fn logit_rows(&self) -> u32 {
+        self.rated.len() as u32 + u32::from(self.samples)
+    }
 }
 
 /// Everything the executor must know of a sequence that enters a slot.
@@ -86,16 +97,35 @@ pub struct StepOutcome {
     pub plan: PlanId,
     /// One entry for each sequence whose `samples` was true, in plan order.
     pub samples: Vec<TokenSample>,
+    /// One entry for each sequence whose `rated` was not empty, in plan order.
+    pub prompt_logprobs: Vec<PromptLogprobs>,
 }
 
-/// The sampling result of one sequence. A fault, such as logits that are not numbers, concerns
-/// this sequence alone.
+/// The sampling result of one sequence.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TokenSample {
     /// The sequence.
     pub sequence: SequenceId,
-    /// The token, or `None` when the sequence's logits held no usable number.
-    pub token: Option<SampledToken>,
+    /// The token, or why there is none.
+    pub token: Result<SampledToken, SampleFault>,
+}
+
+/// Why a sequence has no next token. It concerns this sequence alone, and ends it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SampleFault {
+    /// The logits hold something that is not a number, or nothing finite.
+    NotANumber,
+    /// The sequence's grammar cannot be followed any further, or leaves no token.
+    Constraint,
+}
+
+/// Log-probabilities of the prompt tokens of one sequence that a step rated.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PromptLogprobs {
+    /// The sequence.
+    pub sequence: SequenceId,
+    /// Those of the tokens that follow the positions in `rated`, in order; or why there are none.
+    pub tokens: Result<Vec<TokenLogprobs>, SampleFault>,
 }
 
 /// A sampled token.
@@ -111,7 +141,7 @@ pub struct SampledToken {
 /// temperature, penalties, bias and truncation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TokenLogprobs {
-    /// Of the sampled token.
+    /// Of the token.
     pub logprob: f32,
     /// 1 for the most likely token.
     pub rank: u32,

@@ -78,6 +78,8 @@ pub enum FinishReason {
     Aborted,
     /// It waited in the queue past its deadline.
     DeadlineExceeded,
+    /// The grammar that it was to follow could not be followed any further.
+    ConstraintFailed,
     /// The executor failed on it, or on its steps more often than is tolerated.
     Failed,
 }

@@ -1,5 +1,8 @@
-//! Runs steps on a device: uploads what varies, queues or replays the operations and the sampling,
-//! and brings the sampled tokens back. The host never waits for the device here.
+//! Runs steps on a device: uploads what varies, queues or replays the operations, queues the
+//! sampling, and brings the sampled tokens back. The host never waits for the device here.
+//!
+//! Sampling is queued apart from the operations, so that the host can make its parameters while the
+//! device computes the logits.
 
 mod outputs;
 mod rehearsal;
@@ -28,8 +31,9 @@ pub const STEPS_IN_FLIGHT: usize = 2;
 /// Table updates, and blocks in them, that are uploaded together.
 const UPDATES_MAX: usize = 4096;
 const UPDATE_BLOCKS_MAX: usize = 65_536;
-/// Words of masked tokens and biases that a row of a step may have on average.
-const LIST_WORDS_PER_ROW: usize = 1024;
+/// Words of masked tokens and biases of a row: requests name at most 1024 stop tokens, which the
+/// model's own add to, and 1024 biases of two words each.
+const LIST_WORDS_PER_ROW: usize = 3200;
 /// Rows that graphs are captured for, see [`graph_rows`].
 const GRAPH_ROWS: [usize; 15] = [1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 160, 192, 224, 256];
 
@@ -74,16 +78,12 @@ pub struct HistoryStart<'a> {
 pub struct StepWork<'a> {
     /// Rows. A token may be a slot with `FEEDBACK`.
     pub batch: &'a Batch,
-    /// How to sample, for each of the batch's logit rows.
-    pub samples: &'a SampleStep,
     /// Changes of block tables, before anything else.
     pub updates: &'a [TableUpdate],
     /// The blocks that the updates speak of.
     pub blocks: &'a [u32],
     /// Histories that begin.
     pub histories: &'a [HistoryStart<'a>],
-    /// Whether a row wants log-probabilities.
-    pub logprobs: bool,
 }
 
 /// Names a step that was queued.
@@ -102,7 +102,7 @@ pub struct Runner {
     /// For steps that graphs serve, and for all others.
     decode_memory: StepMemory,
     mixed_memory: StepMemory,
-    graphs: Vec<(usize, Graph)>,
+    graphs: Vec<RecordedStep>,
     limits: StepLimits,
     tables: Vec<(DevicePointer, u32)>,
     update_memory: DeviceBuffer,
@@ -113,6 +113,23 @@ pub struct Runner {
     rare: Pinned,
     outputs: Arc<Outputs>,
     steps: usize,
+}
+
+/// The operations of a decode step of so many rows.
+#[derive(Clone, Copy)]
+struct RecordedStep {
+    rows: usize,
+    graph: Graph,
+    /// Where it leaves its logits.
+    logits: DevicePointer,
+}
+
+/// A step whose operations are queued and which has not been sampled.
+#[derive(Clone, Copy, Debug)]
+#[must_use = "what a step computed is sampled"]
+pub struct Computed {
+    logits: DevicePointer,
+    rows: usize,
 }
 
 /// Host memory that a step's uploads come from.
@@ -182,6 +199,11 @@ impl Runner {
         Arc::clone(&self.outputs)
     }
 
+    /// The slot of rows that rate a token: no sequence has it.
+    pub fn rating_slot(&self) -> u32 {
+        self.limits.sequences as u32
+    }
+
     /// Limits of the steps' sampling.
     pub fn sample_limits(&self) -> &SampleLimits {
         self.sampler.limits()
@@ -193,56 +215,78 @@ impl Runner {
         &mut self,
         forward: &mut dyn FnMut(&mut CudaBackend),
     ) -> Result<(), DeviceError> {
-        let (batch, samples) = (Batch::new(), SampleStep::new(*self.sampler.limits()));
+        let batch = Batch::new();
         let empty = StepWork {
             batch: &batch,
-            samples: &samples,
             updates: &[],
             blocks: &[],
             histories: &[],
-            logprobs: false,
         };
+        // Sampling runs once too, for the same reason.
+        let samples = SampleStep::new(*self.sampler.limits());
         for rows in graph_rows(self.limits.sequences.min(self.limits.rows)) {
             let shape = self.decode_memory.shape(rows, rows);
             self.upload(&empty, &shape)?;
             self.backend.expect_decode();
-            self.queue(shape, forward)?;
+            let logits = self.queue(shape, forward)?;
+            self.upload_samples(&samples)?;
+            // SAFETY: the logits have this many rows, and a step without samples was uploaded.
+            unsafe { self.sampler.launch(Stream::Main, logits, rows)? };
             self.device.synchronize(Stream::Main)?;
             self.device.begin_capture()?;
             let queued = self.queue(shape, forward);
             let graph = self.device.end_capture();
-            queued?;
-            self.graphs.push((rows, graph?));
+            self.graphs.push(RecordedStep {
+                rows,
+                logits: queued?,
+                graph: graph?,
+            });
         }
         Ok(())
     }
 
-    /// Queues a step. At most [`STEPS_IN_FLIGHT`] are on their way: whoever submits has read what
-    /// came of those before.
-    pub fn submit(
+    /// Queues a step's operations; [`sample`](Self::sample) follows. At most [`STEPS_IN_FLIGHT`]
+    /// steps are on their way: whoever begins one has read what came of those before.
+    pub fn compute(
         &mut self,
         work: &StepWork<'_>,
         forward: &mut dyn FnMut(&mut CudaBackend),
-    ) -> Result<Ticket, DeviceError> {
-        let wanted = work.batch.logit_rows.len();
-        assert_eq!(work.samples.len(), wanted, "samples of a step");
+    ) -> Result<Computed, DeviceError> {
+        let rows = work.batch.logit_rows.len();
         work.batch.check();
-        match self.graph_for(work.batch) {
-            Some((rows, graph)) => {
-                let shape = self.decode_memory.shape(rows, rows);
+        let logits = match self.graph_for(work.batch) {
+            Some(recorded) => {
+                let shape = self.decode_memory.shape(recorded.rows, recorded.rows);
                 self.upload(work, &shape)?;
-                self.device.replay(graph)?;
+                self.device.replay(recorded.graph)?;
+                recorded.logits
             }
             None => {
-                let shape = self.mixed_memory.shape(work.batch.tokens.len(), wanted);
+                let shape = self.mixed_memory.shape(work.batch.tokens.len(), rows);
                 self.upload(work, &shape)?;
-                self.queue(shape, forward)?;
+                self.queue(shape, forward)?
             }
-        }
+        };
+        Ok(Computed { logits, rows })
+    }
+
+    /// Queues the sampling of a step, for each of its batch's logit rows, and the way back of its
+    /// samples; `logprobs` says whether a row wants log-probabilities.
+    pub fn sample(
+        &mut self,
+        computed: Computed,
+        samples: &SampleStep,
+        logprobs: bool,
+    ) -> Result<Ticket, DeviceError> {
+        let Computed { logits, rows } = computed;
+        assert_eq!(samples.len(), rows, "samples of a step");
+        self.upload_samples(samples)?;
+        // SAFETY: the logits have this many rows, and the step's samples were uploaded.
+        unsafe { self.sampler.launch(Stream::Main, logits, rows)? };
         let index = self.steps % STEPS_IN_FLIGHT;
+        let ticket = self.outputs.fetch(index, rows, logprobs, &self.sampler)?;
         self.steps += 1;
-        self.outputs
-            .fetch(index, wanted, work.logprobs, &self.sampler)
+        Ok(ticket)
     }
 
     /// Logits of the last step that was not a replay, f32 `[rows, vocabulary]`; waits for it. For
@@ -261,28 +305,28 @@ impl Runner {
     }
 
     /// The smallest recorded decode step that the batch fits, if it is one.
-    fn graph_for(&self, batch: &Batch) -> Option<(usize, Graph)> {
+    fn graph_for(&self, batch: &Batch) -> Option<RecordedStep> {
         let rows = batch.tokens.len();
         if rows != batch.sequences.len() {
             return None;
         }
-        self.graphs.iter().find(|graph| graph.0 >= rows).copied()
+        let fits = |recorded: &&RecordedStep| recorded.rows >= rows;
+        self.graphs.iter().find(fits).copied()
     }
 
-    /// Queues the operations and the sampling of a step whose inputs have been uploaded.
+    /// Queues the operations of a step whose inputs have been uploaded; returns where they leave
+    /// its logits.
     fn queue(
         &mut self,
         shape: StepShape,
         forward: &mut dyn FnMut(&mut CudaBackend),
-    ) -> Result<(), DeviceError> {
+    ) -> Result<DevicePointer, DeviceError> {
         self.backend.begin(shape);
         forward(&mut self.backend);
-        if let Some(error) = self.backend.take_error() {
-            return Err(error);
+        match self.backend.take_error() {
+            Some(error) => Err(error),
+            None => Ok(self.backend.logits().expect("a model ends with its head")),
         }
-        let logits = self.backend.logits().expect("a model ends with its head");
-        // SAFETY: the logits have this many rows, and the step's samples were uploaded.
-        unsafe { self.sampler.launch(Stream::Main, logits, shape.logit_rows) }
     }
 }
 
@@ -296,9 +340,10 @@ fn sample_limits(limits: StepLimits, vocabulary: usize) -> SampleLimits {
     SampleLimits {
         rows: limits.sequences,
         vocabulary,
-        slots: limits.sequences,
+        // And that of rows which rate a token.
+        slots: limits.sequences + 1,
         histories: limits.sequences,
         list_words: limits.sequences * LIST_WORDS_PER_ROW,
-        masks: 0,
+        masks: limits.sequences,
     }
 }

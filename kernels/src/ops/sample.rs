@@ -1,6 +1,6 @@
 //! Choice of the next token from one row of logits.
 //!
-//! In this order: masked tokens, logit bias, penalties; then, unless the temperature is 0 (below
+//! In this order: the mask of allowed tokens, masked tokens, logit bias, penalties; then, unless the temperature is 0 (below
 //! 1e-5), in which case the largest logit wins: temperature, `min_p`, `top_k`, `top_p` over what
 //! is left, and one draw from the rest. Log-probabilities are those of the raw logits. Wherever
 //! logits are equal, the smaller token id comes first.
@@ -20,7 +20,7 @@ mod select;
 mod tests;
 mod weights;
 
-use backstop_types::{SampledToken, SamplingParams, TokenId};
+use backstop_types::{SampledToken, SamplingParams, TokenId, TokenLogprobs};
 
 use crate::features::InstructionSet;
 use nucleus::Nucleus;
@@ -45,6 +45,9 @@ pub struct SampleArgs<'a> {
     pub output: &'a [TokenId],
     /// Tokens that must not be sampled, such as stop tokens before `min_tokens`.
     pub masked: &'a [TokenId],
+    /// A bit for each token, from the lowest of each word on; only tokens whose bit is set may be
+    /// sampled.
+    pub allowed: Option<&'a [u32]>,
     /// Position of the token that is sampled; the random number is a function of it and the seed.
     pub position: u32,
 }
@@ -84,21 +87,48 @@ pub fn sample_with(
     } else {
         draw(instructions, args, largest, scratch)?
     };
-    let logprobs = args.params.logprobs.map(|count| {
-        let SampleScratch {
-            weights, selector, ..
-        } = scratch;
-        weights.fill(instructions, args.logits, raw_largest, 1.0, 0.0);
-        selector.select(args.logits, count as usize);
-        logprobs::of_token(
-            args.logits,
-            raw_largest,
-            weights.total,
-            selector.sorted(),
-            id,
-        )
-    });
+    let count = args.params.logprobs;
+    let logprobs = count
+        .map(|count| raw_logprobs(instructions, args.logits, raw_largest, (id, count), scratch));
     Some(SampledToken { id, logprobs })
+}
+
+/// What [`sample`] reports of a token that it sampled, with these many most likely tokens, for one
+/// that is known already, such as a prompt's. `None` if a logit is NaN or plus infinity, or the
+/// token's own is not finite.
+pub fn rate(
+    logits: &[f32],
+    token: TokenId,
+    alternatives: u32,
+    scratch: &mut SampleScratch,
+) -> Option<TokenLogprobs> {
+    let instructions = InstructionSet::detect();
+    let largest = weights::largest(instructions, logits)?;
+    let usable = logits.get(token as usize)?.is_finite();
+    usable.then(|| {
+        raw_logprobs(
+            instructions,
+            logits,
+            largest,
+            (token, alternatives),
+            scratch,
+        )
+    })
+}
+
+fn raw_logprobs(
+    instructions: InstructionSet,
+    logits: &[f32],
+    largest: f32,
+    (token, alternatives): (TokenId, u32),
+    scratch: &mut SampleScratch,
+) -> TokenLogprobs {
+    let SampleScratch {
+        weights, selector, ..
+    } = scratch;
+    weights.fill(instructions, logits, largest, 1.0, 0.0);
+    selector.select(logits, alternatives as usize);
+    logprobs::of_token(logits, largest, weights.total, selector.sorted(), token)
 }
 
 /// The random number of a position, as the 64 bits behind the binary point: the SplitMix64
@@ -125,6 +155,9 @@ fn adjust(args: &SampleArgs<'_>, scratch: &mut SampleScratch) {
     let params = args.params;
     adjusted.clear();
     adjusted.extend_from_slice(args.logits);
+    if let Some(allowed) = args.allowed {
+        refuse(adjusted, allowed);
+    }
     for &token in args.masked {
         if let Some(logit) = adjusted.get_mut(token as usize) {
             *logit = f32::NEG_INFINITY;
@@ -150,6 +183,19 @@ fn adjust(args: &SampleArgs<'_>, scratch: &mut SampleScratch) {
         for_each_distinct(args.output.iter(), counts, |token, count| {
             adjusted[token] -= params.frequency_penalty * count as f32 + params.presence_penalty;
         });
+    }
+}
+
+/// Minus infinity wherever a mask has no bit.
+fn refuse(logits: &mut [f32], allowed: &[u32]) {
+    let words = logits.len().div_ceil(32);
+    assert_eq!(allowed.len(), words, "a bit for each token");
+    for (logits, &word) in logits.chunks_mut(32).zip(allowed) {
+        for (bit, logit) in logits.iter_mut().enumerate() {
+            if word >> bit & 1 == 0 {
+                *logit = f32::NEG_INFINITY;
+            }
+        }
     }
 }
 

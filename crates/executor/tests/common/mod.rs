@@ -6,6 +6,8 @@
 )]
 //! Loads checkpoints and drives scheduler and executor without an engine thread.
 
+pub mod grammars;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,8 +16,8 @@ use backstop_executor::{CpuExecutor, CpuExecutorConfig, load_cpu_weights};
 use backstop_kernels::{CpuBackend, CpuKvCache, CpuWeights, Element, KvGroupLayout};
 use backstop_sched::{Arrival, Event, Notice, Scheduler, SchedulerConfig};
 use backstop_types::{
-    Executor, KvGroupSpec, KvSpec, SampledToken, SamplingParams, SequenceId, StopConditions,
-    TokenId,
+    Executor, FinishReason, KvGroupSpec, KvSpec, SampledToken, SamplingParams, SequenceId,
+    StepFailure, StepOutcome, StepPlan, StopConditions, TokenId, TokenLogprobs,
 };
 use backstop_weights::Checkpoint;
 
@@ -47,6 +49,11 @@ pub fn model(checkpoint: &Checkpoint) -> Box<dyn Model<CpuBackend>> {
     backstop_arch::build(checkpoint.config()).unwrap_or_else(|error| panic!("{error}"))
 }
 
+/// Tokens of the model.
+pub fn vocabulary(loaded: &Loaded) -> u32 {
+    model(&loaded.checkpoint).spec().vocabulary_size
+}
+
 /// KV memory of `blocks` blocks in every group.
 pub fn backend(loaded: &Loaded, block_size: u32, blocks: &[u32], element: Element) -> CpuBackend {
     let groups = model(&loaded.checkpoint).spec().kv_groups.clone();
@@ -73,18 +80,27 @@ pub struct Request {
     pub prompt: Vec<TokenId>,
     pub sampling: SamplingParams,
     pub max_tokens: u32,
+    pub stop_token_ids: Vec<TokenId>,
 }
 
-/// Everything that a drive produced.
+/// Everything that a drive produced. What is said of requests is in their order.
+#[derive(Default)]
 pub struct Driven {
-    /// Tokens of each request, in the order of the requests.
     pub tokens: Vec<Vec<SampledToken>>,
+    pub prompt_logprobs: Vec<Vec<TokenLogprobs>>,
+    pub ends: Vec<Option<FinishReason>>,
     pub preemptions: u64,
     pub prefix_hits: u64,
 }
 
 /// Runs `waves` of requests one after the other on one executor, each to its end.
 pub fn drive(loaded: &Loaded, drive: &Drive, waves: &[Vec<Request>]) -> Driven {
+    let mut executor = cpu_executor(loaded, drive);
+    let spec = executor.kv_spec().clone();
+    drive_with(&mut executor, &spec, drive, waves)
+}
+
+pub fn cpu_executor(loaded: &Loaded, drive: &Drive) -> CpuExecutor {
     let groups = model(&loaded.checkpoint).spec().kv_groups.clone();
     let spec = KvSpec {
         block_size: drive.block_size,
@@ -97,15 +113,14 @@ pub fn drive(loaded: &Loaded, drive: &Drive, waves: &[Vec<Request>]) -> Driven {
             .collect(),
     };
     let blocks = vec![drive.blocks; groups.len()];
-    let mut executor = CpuExecutor::new(CpuExecutorConfig {
+    CpuExecutor::new(CpuExecutorConfig {
         model: model(&loaded.checkpoint),
         backend: backend(loaded, drive.block_size, &blocks, Element::BF16),
-        kv: spec.clone(),
+        kv: spec,
         max_num_seqs: drive.max_num_seqs,
         num_threads: drive.num_threads,
     })
-    .expect("threads start");
-    drive_with(&mut executor, &spec, drive, waves)
+    .expect("threads start")
 }
 
 /// The same on an executor that stands ready.
@@ -119,27 +134,28 @@ pub fn drive_with(
         kv: spec.clone(),
         max_num_seqs: drive.max_num_seqs,
         max_num_batched_tokens: drive.max_num_batched_tokens,
+        max_logit_rows: executor.max_logit_rows(),
         max_waiting: 1024,
         max_model_len: 1024,
         max_in_flight_plans: executor.pipeline_depth() as u32,
         enable_prefix_caching: drive.enable_prefix_caching,
-        max_step_failures: 0,
+        max_step_failures: 1000,
     })
     .expect("valid limits");
-    let mut tokens = Vec::new();
+    let mut driven = Driven::default();
     for wave in waves {
         for request in wave {
-            arrive(&mut scheduler, tokens.len() as u64, request);
-            tokens.push(Vec::new());
+            arrive(&mut scheduler, driven.tokens.len() as u64, request);
+            driven.tokens.push(Vec::new());
+            driven.prompt_logprobs.push(Vec::new());
+            driven.ends.push(None);
         }
-        run_to_end(&mut scheduler, executor, &mut tokens);
+        run_to_end(&mut scheduler, executor, &mut driven);
     }
     let stats = scheduler.stats();
-    Driven {
-        tokens,
-        preemptions: stats.preemptions,
-        prefix_hits: stats.prefix_cache_hits,
-    }
+    driven.preemptions = stats.preemptions;
+    driven.prefix_hits = stats.prefix_cache_hits;
+    driven
 }
 
 fn arrive(scheduler: &mut Scheduler, id: u64, request: &Request) {
@@ -150,7 +166,7 @@ fn arrive(scheduler: &mut Scheduler, id: u64, request: &Request) {
         stop: Arc::new(StopConditions {
             max_tokens: request.max_tokens,
             min_tokens: 0,
-            stop_token_ids: Vec::new(),
+            stop_token_ids: request.stop_token_ids.clone(),
         }),
         priority: 0,
         deadline_ms: None,
@@ -159,11 +175,7 @@ fn arrive(scheduler: &mut Scheduler, id: u64, request: &Request) {
     scheduler.on(Event::Arrive(arrival)).expect("accepted");
 }
 
-fn run_to_end(
-    scheduler: &mut Scheduler,
-    executor: &mut dyn Executor,
-    tokens: &mut [Vec<SampledToken>],
-) {
+fn run_to_end(scheduler: &mut Scheduler, executor: &mut dyn Executor, driven: &mut Driven) {
     let mut in_flight = 0;
     while scheduler.has_work() || in_flight > 0 {
         while in_flight < executor.pipeline_depth()
@@ -172,18 +184,95 @@ fn run_to_end(
             executor.submit(plan);
             in_flight += 1;
         }
-        let outcome = executor
-            .wait()
-            .unwrap_or_else(|failure| panic!("{failure:?}"));
+        let event = match executor.wait() {
+            Ok(outcome) => Event::StepDone(outcome),
+            Err(failure) => Event::StepFailed(failure.plan),
+        };
         in_flight -= 1;
-        scheduler
-            .on(Event::StepDone(outcome))
-            .expect("the plan was in flight");
+        scheduler.on(event).expect("the plan was in flight");
         scheduler.audit();
         for notice in scheduler.take_notices() {
-            if let Notice::Token { sequence, token } = notice {
-                tokens[sequence.0 as usize].push(token);
+            driven.note(notice);
+        }
+    }
+}
+
+impl Driven {
+    fn note(&mut self, notice: Notice) {
+        match notice {
+            Notice::Token { sequence, token } => self.tokens[sequence.0 as usize].push(token),
+            Notice::PromptLogprobs {
+                sequence,
+                first_position,
+                tokens,
+            } => {
+                let rated = &mut self.prompt_logprobs[sequence.0 as usize];
+                assert_eq!(rated.len() + 1, first_position as usize);
+                rated.extend(tokens);
             }
+            Notice::Finished {
+                sequence, reason, ..
+            } => self.ends[sequence.0 as usize] = Some(reason),
+            Notice::Admitted { .. } | Notice::Preempted { .. } => {}
+        }
+    }
+
+    /// Ids of a request's tokens.
+    pub fn ids(&self, request: usize) -> Vec<TokenId> {
+        self.tokens[request].iter().map(|token| token.id).collect()
+    }
+}
+
+/// Fails a step in every so many, with the one behind it, after it has been computed.
+pub struct Flaky<'a> {
+    pub executor: &'a mut dyn Executor,
+    pub steps_between: u64,
+    in_flight: u64,
+    failing: bool,
+}
+
+impl<'a> Flaky<'a> {
+    pub fn new(executor: &'a mut dyn Executor, steps_between: u64) -> Self {
+        Self {
+            executor,
+            steps_between,
+            in_flight: 0,
+            failing: false,
+        }
+    }
+}
+
+impl Executor for Flaky<'_> {
+    fn kv_spec(&self) -> &KvSpec {
+        self.executor.kv_spec()
+    }
+
+    fn pipeline_depth(&self) -> usize {
+        self.executor.pipeline_depth()
+    }
+
+    fn max_logit_rows(&self) -> u32 {
+        self.executor.max_logit_rows()
+    }
+
+    fn submit(&mut self, plan: StepPlan) {
+        self.in_flight += 1;
+        self.executor.submit(plan);
+    }
+
+    fn wait(&mut self) -> Result<StepOutcome, StepFailure> {
+        let outcome = self.executor.wait()?;
+        self.in_flight -= 1;
+        self.failing |= outcome.plan.0 % self.steps_between == self.steps_between - 1;
+        let failed = self.failing;
+        self.failing &= self.in_flight > 0;
+        match failed {
+            false => Ok(outcome),
+            true => Err(StepFailure {
+                plan: outcome.plan,
+                message: "asked to".into(),
+                fatal: false,
+            }),
         }
     }
 }

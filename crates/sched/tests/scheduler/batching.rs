@@ -242,6 +242,17 @@ fn a_configuration_that_cannot_work_is_refused() {
             min: 1
         }
     );
+    assert_eq!(
+        error(SchedulerConfig {
+            max_logit_rows: 7,
+            ..good.clone()
+        }),
+        ConfigError::TooSmall {
+            name: "max_logit_rows",
+            value: 7,
+            min: 8
+        }
+    );
     assert_eq!(error(config(vec![])), ConfigError::NoGroups);
     assert!(Scheduler::new(good).is_ok());
 }

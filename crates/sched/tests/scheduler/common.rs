@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use backstop_sched::{Arrival, Event, Notice, Rejection, Scheduler, SchedulerConfig};
 use backstop_types::{
-    AttentionSpan, FinishReason, KvGroupSpec, KvSpec, SampledToken, SequenceId, StepOutcome,
-    StepPlan, StopConditions, TokenId, TokenSample,
+    AttentionSpan, FinishReason, KvGroupSpec, KvSpec, PromptLogprobs, SampledToken, SequenceId,
+    StepOutcome, StepPlan, StopConditions, TokenId, TokenLogprobs, TokenSample,
 };
 
 /// The token that [`Machine`] samples unless told otherwise.
@@ -36,6 +36,7 @@ pub(crate) fn config(groups: Vec<KvGroupSpec>) -> SchedulerConfig {
         },
         max_num_seqs: 8,
         max_num_batched_tokens: 32,
+        max_logit_rows: 8,
         max_waiting: 16,
         max_model_len: 128,
         max_in_flight_plans: 1,
@@ -110,7 +111,7 @@ impl Machine {
         let sampling = plan.sequences.iter().filter(|scheduled| scheduled.samples);
         let samples = sampling.map(|scheduled| TokenSample {
             sequence: scheduled.sequence,
-            token: Some(SampledToken {
+            token: Ok(SampledToken {
                 id: token,
                 logprobs: None,
             }),
@@ -118,6 +119,7 @@ impl Machine {
         let outcome = StepOutcome {
             plan: plan.id,
             samples: samples.collect(),
+            prompt_logprobs: ratings(plan),
         };
         self.on(Event::StepDone(outcome))
             .expect("only arrivals are refused");
@@ -183,6 +185,24 @@ impl Machine {
         self.scheduler.audit();
         self.notices.append(&mut self.scheduler.take_notices());
     }
+}
+
+/// A rating of each token that a plan rates, which names the token's position as its rank.
+pub(crate) fn ratings(plan: &StepPlan) -> Vec<PromptLogprobs> {
+    let rated = plan
+        .sequences
+        .iter()
+        .filter(|scheduled| !scheduled.rated.is_empty());
+    let rating = |position| TokenLogprobs {
+        logprob: -1.0,
+        rank: position + 1,
+        top: Vec::new(),
+    };
+    let ratings = rated.map(|scheduled| PromptLogprobs {
+        sequence: scheduled.sequence,
+        tokens: Ok(scheduled.rated.clone().map(rating).collect()),
+    });
+    ratings.collect()
 }
 
 /// Sequence, first position and number of tokens of each part of a plan.

@@ -4,3 +4,4 @@ mod batching;
 mod common;
 mod memory;
 mod pipeline;
+mod ratings;

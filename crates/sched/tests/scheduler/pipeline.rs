@@ -2,7 +2,9 @@
 
 use crate::common::{Machine, PLAIN, STOP, arrival, config, full, prompt, shape};
 use backstop_sched::{Event, SchedulerConfig};
-use backstop_types::{FinishReason, SampledToken, SequenceId, StepOutcome, TokenSample};
+use backstop_types::{
+    FinishReason, SampleFault, SampledToken, SequenceId, StepOutcome, TokenSample,
+};
 
 fn two_plans() -> SchedulerConfig {
     SchedulerConfig {
@@ -138,32 +140,39 @@ fn a_failed_step_publishes_nothing() {
 }
 
 #[test]
-fn logits_without_a_number_fail_their_own_sequence_only() {
+fn faults_end_their_own_sequence_only() {
     let mut machine = Machine::new(config(vec![full(64)]));
     machine.arrive(arrival(1, &prompt(1, 5), 2));
     machine.arrive(arrival(2, &prompt(2, 5), 2));
+    machine.arrive(arrival(3, &prompt(3, 5), 2));
     let plan = machine.next();
-    let token = Some(SampledToken {
+    let token = Ok(SampledToken {
         id: PLAIN,
         logprobs: None,
     });
     let samples = vec![
         TokenSample {
             sequence: SequenceId(1),
-            token: None,
+            token: Err(SampleFault::NotANumber),
         },
         TokenSample {
             sequence: SequenceId(2),
             token,
+        },
+        TokenSample {
+            sequence: SequenceId(3),
+            token: Err(SampleFault::Constraint),
         },
     ];
     machine
         .on(Event::StepDone(StepOutcome {
             plan: plan.id,
             samples,
+            prompt_logprobs: Vec::new(),
         }))
         .unwrap();
     assert_eq!(machine.finish(1), Some(FinishReason::Failed));
+    assert_eq!(machine.finish(3), Some(FinishReason::ConstraintFailed));
     machine.drain();
     assert_eq!(machine.finish(2), Some(FinishReason::Length));
 }

@@ -419,6 +419,21 @@ async fn a_failure_after_the_start_is_an_error_event_without_a_finish() {
 }
 
 #[tokio::test]
+async fn an_answer_whose_grammar_is_lost_is_the_requests_fault() {
+    let script = Script::says("Hello, world!").losing_grammar_from(5);
+    let fixture = Fixture::ready(Options::script(script)).await;
+    let client = fixture.client();
+    let whole = client.chat(&chat(json!({}))).await;
+    assert_eq!(
+        (whole.status, whole.error_code().as_str()),
+        (400, "constraint_failed")
+    );
+    let streamed = client.chat(&chat(json!({"stream": true}))).await;
+    let last: Value = serde_json::from_str(streamed.events().last().unwrap()).unwrap();
+    assert_eq!(last["error"]["code"], "constraint_failed");
+}
+
+#[tokio::test]
 async fn seeds_and_unknown_fields_are_accepted() {
     let fixture = Fixture::ready(Options::default()).await;
     let extra = json!({"seed": -3, "temperature": 1e-20, "top_k": -1, "logit_bias": {"5": 1},

@@ -5,6 +5,7 @@ use crate::cuda::batch::{TableUpdate, UpdateTables};
 use crate::cuda::device::{DeviceError, Stream};
 use crate::cuda::pinned::Pinned;
 use crate::cuda::step::StepShape;
+use crate::ops::sample::cuda::SampleStep;
 
 /// A header with their number, the updates, their blocks.
 pub(super) const UPDATE_BYTES: usize =
@@ -13,7 +14,7 @@ const HEADER_BYTES: usize = 16;
 const BLOCKS_START: usize = HEADER_BYTES + UPDATES_MAX * size_of::<TableUpdate>();
 
 impl Runner {
-    /// Queues all uploads of a step.
+    /// Queues all uploads that a step's operations need.
     pub(super) fn upload(
         &mut self,
         work: &StepWork<'_>,
@@ -29,15 +30,23 @@ impl Runner {
         } else {
             &self.mixed_memory
         };
-        memory.upload(work.batch, shape, &mut staging.inputs)?;
-        let bytes = work.samples.write(staging.samples.as_mut_slice());
-        // SAFETY: the workspace has room for a step, and the staging memory stays as it is until
-        // the step is done.
-        unsafe {
-            let from = staging.samples.pointer();
-            self.device
-                .upload(Stream::Main, self.sampler.step(), from, bytes)
+        memory.upload(work.batch, shape, &mut staging.inputs)
+    }
+
+    /// Queues the upload of how a step is sampled.
+    pub(super) fn upload_samples(&mut self, samples: &SampleStep) -> Result<(), DeviceError> {
+        let staging = &mut self.staging[self.steps % STEPS_IN_FLIGHT].samples;
+        let pieces = samples.write(staging.as_mut_slice());
+        for piece in pieces.into_iter().filter(|piece| !piece.is_empty()) {
+            // SAFETY: the workspace has room for a step, of which this is a piece, and the staging
+            // memory stays as it is until the step is done.
+            unsafe {
+                let from = staging.pointer().add(piece.start);
+                let to = self.sampler.step().offset(piece.start);
+                self.device.upload(Stream::Main, to, from, piece.len())?;
+            }
         }
+        Ok(())
     }
 
     /// Block tables change. Nearly always all changes fit into one upload.

@@ -4,7 +4,7 @@
 //! 2. When a sequence with penalties ([`needs_history`]) starts: [`SampleWorkspace::start_history`]
 //!    with its tokens. From then on the device adds what it samples.
 //! 3. For each step: fill a [`SampleStep`], [`SampleStep::write`] it into pinned memory, upload
-//!    that to [`SampleWorkspace::step`], and queue (or replay) [`SampleWorkspace::launch`].
+//!    the pieces that it names to [`SampleWorkspace::step`], and queue [`SampleWorkspace::launch`].
 //! 4. The tokens are in [`SampleWorkspace::last_tokens`] for the next step's embedding, and with
 //!    [`SampleWorkspace::sampled`] and [`SampleWorkspace::logprobs`] for the host, which
 //!    [`SampledRow::decode`]s them.

@@ -12,6 +12,7 @@ fn args<'a>(logits: &'a [f32], params: &'a SamplingParams) -> SampleArgs<'a> {
         prompt: &[],
         output: &[],
         masked: &[],
+        allowed: None,
         position: 0,
     }
 }
@@ -276,6 +277,50 @@ fn unusable_logits_yield_nothing() {
         long[99] = f32::NAN;
         assert_eq!(sample_id(&args(&long, params)), None);
     }
+}
+
+#[test]
+fn only_allowed_tokens_are_sampled() {
+    let logits = random_values(9, 1000, 2.0);
+    let mut allowed = vec![0u32; 1000_usize.div_ceil(32)];
+    for token in [0, 31, 32, 600, 999] {
+        allowed[token / 32] |= 1 << (token % 32);
+    }
+    for params in truncations().iter().chain([&SamplingParams::default()]) {
+        for position in 0..200 {
+            let args = SampleArgs {
+                allowed: Some(&allowed),
+                masked: &[600],
+                position,
+                ..args(&logits, params)
+            };
+            let token = sample_id(&args).unwrap();
+            assert!([0, 31, 32, 999].contains(&token), "{token}: {params:?}");
+        }
+    }
+    let greedy = SamplingParams::default();
+    let nothing = SampleArgs {
+        allowed: Some(&[0; 32]),
+        ..args(&logits, &greedy)
+    };
+    assert_eq!(sample_id(&nothing), None);
+}
+
+#[test]
+fn a_rated_token_has_the_log_probabilities_of_a_sampled_one() {
+    let logits = random_values(4, 5000, 2.0);
+    let params = SamplingParams {
+        logit_bias: vec![(17, 1e30)],
+        logprobs: Some(4),
+        ..SamplingParams::default()
+    };
+    let mut scratch = SampleScratch::default();
+    let sampled = sample(&args(&logits, &params), &mut scratch).unwrap();
+    assert_eq!(sampled.id, 17);
+    assert_eq!(rate(&logits, 17, 4, &mut scratch), sampled.logprobs);
+    assert_eq!(rate(&logits, 5000, 4, &mut scratch), None);
+    assert_eq!(rate(&[0.0, f32::NAN], 0, 4, &mut scratch), None);
+    assert_eq!(rate(&[0.0, f32::NEG_INFINITY], 1, 4, &mut scratch), None);
 }
 
 #[test]

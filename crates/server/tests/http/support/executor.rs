@@ -6,14 +6,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use backstop_types::{
-    AttentionSpan, Executor, KvGroupSpec, KvSpec, SampledToken, SamplingParams, SequenceSlot,
-    StepFailure, StepOutcome, StepPlan, TokenId, TokenLogprobs, TokenSample,
+    AttentionSpan, Executor, KvGroupSpec, KvSpec, SampleFault, SampledToken, SamplingParams,
+    SequenceSlot, StepFailure, StepOutcome, StepPlan, TokenId, TokenLogprobs, TokenSample,
 };
 
 use super::vocabulary::{EOS, tokenizer};
 
 /// What the model says, and how it misbehaves.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Script {
     tokens: Vec<TokenId>,
     /// Say the script again instead of ending.
@@ -24,8 +24,9 @@ pub(crate) struct Script {
     pub(crate) stalled: Arc<AtomicBool>,
     /// The next step fails for good once this is set.
     pub(crate) broken: Arc<AtomicBool>,
-    /// Logits are not numbers from this position of the answer on.
+    /// The sequence has this fault from this position of the answer on.
     faulty_from: Option<usize>,
+    fault: SampleFault,
 }
 
 impl Script {
@@ -33,7 +34,12 @@ impl Script {
     pub(crate) fn says(text: &str) -> Self {
         Self {
             tokens: tokenizer().encode(text, false).unwrap(),
-            ..Self::default()
+            repeats: false,
+            step_time: Duration::ZERO,
+            stalled: Arc::default(),
+            broken: Arc::default(),
+            faulty_from: None,
+            fault: SampleFault::NotANumber,
         }
     }
 
@@ -55,6 +61,12 @@ impl Script {
     pub(crate) fn faulty_from(mut self, position: usize) -> Self {
         self.faulty_from = Some(position);
         self
+    }
+
+    /// The same, losing the sequence's grammar from this token on.
+    pub(crate) fn losing_grammar_from(mut self, position: usize) -> Self {
+        self.fault = SampleFault::Constraint;
+        self.faulty_from(position)
     }
 
     fn token(&self, position: usize) -> Option<TokenId> {
@@ -99,8 +111,9 @@ impl ScriptedExecutor {
         }
     }
 
-    fn sample(&self, slot: &Slot, length: u32) -> Option<SampledToken> {
-        let id = self.script.token((length - slot.prompt_len) as usize)?;
+    fn sample(&self, slot: &Slot, length: u32) -> Result<SampledToken, SampleFault> {
+        let position = (length - slot.prompt_len) as usize;
+        let id = self.script.token(position).ok_or(self.script.fault)?;
         let logprobs = slot.sampling.logprobs.map(|alternatives| TokenLogprobs {
             logprob: -0.5,
             rank: 1,
@@ -108,7 +121,7 @@ impl ScriptedExecutor {
                 .map(|rank| (id.wrapping_add(rank) % 256, -0.5))
                 .collect(),
         });
-        Some(SampledToken { id, logprobs })
+        Ok(SampledToken { id, logprobs })
     }
 }
 
@@ -119,6 +132,10 @@ impl Executor for ScriptedExecutor {
 
     fn pipeline_depth(&self) -> usize {
         2
+    }
+
+    fn max_logit_rows(&self) -> u32 {
+        1024
     }
 
     fn submit(&mut self, plan: StepPlan) {
@@ -159,6 +176,7 @@ impl Executor for ScriptedExecutor {
         Ok(StepOutcome {
             plan: plan.id,
             samples,
+            prompt_logprobs: Vec::new(),
         })
     }
 }

@@ -5,7 +5,7 @@ mod trials;
 
 use std::sync::Arc;
 
-use backstop_types::{SampledToken, TokenId};
+use backstop_types::SampledToken;
 
 use super::{
     SampleLimits, SampleStep, SampleStepFull, SampleWorkspace, SampledLogprobs, SampledRow,
@@ -204,11 +204,15 @@ fn sample_step(
         step.push(row).map_err(no_room)?;
     }
     let mut bytes = vec![0; workspace.limits.step_bytes()];
-    let used = step.write(&mut bytes);
-    // SAFETY: the step has room for that many bytes, and both they and the logits stay until the
-    // work is done.
+    let pieces = step.write(&mut bytes);
+    // SAFETY: the step has room for the bytes, and both they and the logits stay until the work is
+    // done.
     unsafe {
-        device.upload(Stream::Main, workspace.step(), bytes.as_ptr(), used)?;
+        for piece in pieces.into_iter().filter(|piece| !piece.is_empty()) {
+            let to = workspace.step().offset(piece.start);
+            let from = bytes.as_ptr().add(piece.start);
+            device.upload(Stream::Main, to, from, piece.len())?;
+        }
         workspace.launch(Stream::Main, logits, workspace.limits.rows)?;
     }
     device.synchronize(Stream::Main)?;
@@ -258,17 +262,13 @@ fn check_feedback(device: &Arc<dyn Device>, wrong: &mut Vec<String>) -> Result<(
 
 impl Trial {
     fn on_processor(&self) -> Option<SampledToken> {
-        let mut masked = self.masked.clone();
-        if let Some(allowed) = &self.allowed {
-            let refused = |token: &TokenId| allowed[*token as usize / 32] >> (token % 32) & 1 == 0;
-            masked.extend((0..self.logits.len() as TokenId).filter(refused));
-        }
         let args = SampleArgs {
             logits: &self.logits,
             params: &self.params,
             prompt: &self.prompt,
             output: &self.output,
-            masked: &masked,
+            masked: &self.masked,
+            allowed: self.allowed.as_deref(),
             position: self.position,
         };
         sample(&args, &mut SampleScratch::default())

@@ -1,5 +1,7 @@
 //! What the host says about the rows of a step, and its bytes.
 
+use std::ops::Range;
+
 use backstop_types::{SamplingParams, TokenId};
 
 use super::{NONE, SampleLimits, TOP_LOGPROBS_MAX, needs_history};
@@ -31,6 +33,8 @@ const _: () = assert!(size_of::<RowParams>() == 72);
 
 /// Bytes before the rows; the first four are the number of rows.
 const HEADER_BYTES: usize = 16;
+/// Outweighs all logits, and leaves the largest of them finite.
+const CERTAIN: f32 = 1e30;
 
 impl SampleLimits {
     /// Most bytes of a [`SampleStep`].
@@ -155,6 +159,29 @@ impl SampleStep {
         Ok(())
     }
 
+    /// Adds a row for the log-probabilities of a token that is known already: one that samples
+    /// this token, whatever the logits. It counts as sampled for `slot`, which must be nobody's.
+    pub fn push_rating(
+        &mut self,
+        token: TokenId,
+        alternatives: u32,
+        slot: u32,
+    ) -> Result<(), SampleStepFull> {
+        let params = SamplingParams {
+            logit_bias: vec![(token, CERTAIN)],
+            logprobs: Some(alternatives),
+            ..SamplingParams::default()
+        };
+        self.push(StepRow {
+            params: &params,
+            slot,
+            position: 0,
+            history: None,
+            masked: &[],
+            allowed: None,
+        })
+    }
+
     fn check(&self, row: &StepRow<'_>) -> Result<(), SampleStepFull> {
         let limits = &self.limits;
         let params = row.params;
@@ -212,9 +239,10 @@ impl SampleStep {
         (first as u32, known.len() as u32)
     }
 
-    /// Writes the step to the beginning of `bytes`, of which there are
-    /// [`step_bytes`](SampleLimits::step_bytes). Returns how many of them must be uploaded.
-    pub fn write(&self, bytes: &mut [u8]) -> usize {
+    /// Writes the step into `bytes`, of which there are
+    /// [`step_bytes`](SampleLimits::step_bytes). Returns which of them must be uploaded: header
+    /// and rows, lists, masks; the last two may be empty.
+    pub fn write(&self, bytes: &mut [u8]) -> [Range<usize>; 3] {
         let (rows, lists, masks) = self.limits.step_offsets();
         bytes[..4].copy_from_slice(&(self.rows.len() as u32).to_ne_bytes());
         let mut end = rows;
@@ -230,11 +258,9 @@ impl SampleStep {
             for (word, bytes) in words.iter().zip(bytes[first..].chunks_exact_mut(4)) {
                 bytes.copy_from_slice(&word.to_ne_bytes());
             }
-            if !words.is_empty() {
-                end = first + size_of_val(words.as_slice());
-            }
         }
-        end
+        let piece = |first, words: &Vec<u32>| first..first + size_of_val(words.as_slice());
+        [0..end, piece(lists, &self.lists), piece(masks, &self.masks)]
     }
 }
 

@@ -226,6 +226,10 @@ fn unusable(vocabulary: usize) -> Vec<Trial> {
             with("infinitely biased", &|trial| {
                 trial.params.logit_bias = vec![(last as u32, f32::INFINITY)];
             }),
+            with("certain", &|trial| {
+                trial.params.logit_bias = vec![(last as u32, 1e30)];
+                trial.params.logprobs = Some(3);
+            }),
             with("no", &|trial| trial.logits.fill(f32::NEG_INFINITY)),
             with("no allowed", &|trial| trial.allowed = Some(vec![0; words])),
             with("one allowed", &|trial| {

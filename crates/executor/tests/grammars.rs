@@ -1,0 +1,74 @@
+//! Grammars are followed, alone and among others, after preemptions and failed steps, and one that
+//! fails ends its own sequence only.
+
+mod common;
+
+use backstop_types::Executor;
+use common::{Drive, Driven, Flaky, Loaded, Request, cpu_executor, drive, drive_with, grammars};
+use common::{load, repository};
+
+/// Of the shortest answers.
+const LENGTH: u32 = 12;
+
+fn roomy() -> Drive {
+    Drive {
+        block_size: 16,
+        blocks: 256,
+        max_num_seqs: 40,
+        max_num_batched_tokens: 256,
+        enable_prefix_caching: true,
+        num_threads: 2,
+    }
+}
+
+fn requests(loaded: &Loaded) -> Vec<Request> {
+    grammars::requests(common::vocabulary(loaded), 36, LENGTH)
+}
+
+/// Each request alone.
+fn alone(loaded: &Loaded, requests: &[Request]) -> Driven {
+    let waves: Vec<Vec<Request>> = requests.iter().map(|one| vec![one.clone()]).collect();
+    drive(loaded, &roomy(), &waves)
+}
+
+fn assert_same(expected: &Driven, found: &Driven) {
+    for index in 0..expected.tokens.len() {
+        assert_eq!(expected.ids(index), found.ids(index), "answer {index}");
+        assert_eq!(expected.ends[index], found.ends[index], "answer {index}");
+    }
+}
+
+#[test]
+fn grammars_are_followed_alone_and_among_others() {
+    let loaded = load(&repository("models/demo"));
+    let requests = requests(&loaded);
+    let expected = alone(&loaded, &requests);
+    grammars::check(&requests, LENGTH, &expected);
+    assert_same(&expected, &drive(&loaded, &roomy(), &[requests]));
+}
+
+#[test]
+fn grammars_are_followed_after_preemptions() {
+    let loaded = load(&repository("models/demo"));
+    let requests = requests(&loaded);
+    let settings = Drive {
+        block_size: 2,
+        blocks: 40,
+        enable_prefix_caching: false,
+        ..roomy()
+    };
+    let found = drive(&loaded, &settings, std::slice::from_ref(&requests));
+    assert!(found.preemptions >= 5, "{} preemptions", found.preemptions);
+    assert_same(&alone(&loaded, &requests), &found);
+}
+
+#[test]
+fn grammars_are_followed_after_failed_steps() {
+    let loaded = load(&repository("models/demo"));
+    let requests = requests(&loaded);
+    let mut executor = cpu_executor(&loaded, &roomy());
+    let spec = executor.kv_spec().clone();
+    let mut flaky = Flaky::new(&mut executor, 4);
+    let found = drive_with(&mut flaky, &spec, &roomy(), std::slice::from_ref(&requests));
+    assert_same(&alone(&loaded, &requests), &found);
+}
