@@ -34,12 +34,13 @@ pub struct CompletionChoice {
     pub stop_reason: Option<StopReason>,
 }
 
-/// Log-probabilities in the form of the legacy endpoint: parallel lists over the tokens.
+/// Log-probabilities in the form of the legacy endpoint: parallel lists over the tokens. A prompt's
+/// first token, which follows nothing, has `null` for them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct CompletionLogprobs {
     tokens: Vec<String>,
-    token_logprobs: Vec<f32>,
-    top_logprobs: Vec<TopTokens>,
+    token_logprobs: Vec<Option<f32>>,
+    top_logprobs: Vec<Option<TopTokens>>,
     text_offset: Vec<usize>,
 }
 
@@ -76,8 +77,16 @@ impl CompletionLogprobs {
             }
         }
         self.tokens.push(token);
-        self.token_logprobs.push(wire_logprob(logprob));
-        self.top_logprobs.push(TopTokens(top));
+        self.token_logprobs.push(Some(wire_logprob(logprob)));
+        self.top_logprobs.push(Some(TopTokens(top)));
+        self.text_offset.push(text_offset);
+    }
+
+    /// Adds the first token of a prompt.
+    pub fn push_first(&mut self, token: String, text_offset: usize) {
+        self.tokens.push(token);
+        self.token_logprobs.push(None);
+        self.top_logprobs.push(None);
         self.text_offset.push(text_offset);
     }
 }

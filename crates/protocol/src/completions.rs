@@ -33,7 +33,7 @@ pub struct ValidCompletionRequest {
     pub sampling: SamplingFields,
     /// `Some` if the answer is to be streamed.
     pub stream: Option<StreamOptions>,
-    /// The answer begins with the prompt. Never together with `sampling.logprobs`.
+    /// The answer begins with the prompt, and so do its log-probabilities.
     pub echo: bool,
     /// Text prompts get the tokenizer's special tokens, such as the one that begins a sequence.
     pub add_special_tokens: bool,
@@ -62,11 +62,12 @@ impl ValidCompletionRequest {
         }
         let logprobs = body.unsigned("logprobs", 0..=MAX_TOP_LOGPROBS)?;
         let echo = body.flag("echo", false)?;
-        if echo && logprobs.is_some() {
-            let explanation = "log-probabilities of the prompt are not supported yet";
-            return Err(body.unsupported("echo", explanation));
-        }
-        let sampling = SamplingFields::parse(body, logprobs)?;
+        // An answer of nothing but the prompt makes sense, one of nothing at all does not.
+        let sampling = SamplingFields {
+            prompt_logprobs: logprobs.filter(|_| echo),
+            stop_token_logprobs: true,
+            ..SamplingFields::parse_from(body, logprobs, u32::from(!echo))?
+        };
         if prompts.len() * sampling.choices as usize > MAX_SEQUENCES {
             let requirement =
                 format!("times the number of prompts must be at most {MAX_SEQUENCES}");

@@ -53,6 +53,12 @@ impl Usage {
         }
     }
 
+    /// The usage of an answer in which nothing was to be generated.
+    pub fn of_prompt(self) -> Self {
+        let cached_tokens = self.prompt_tokens_details.cached_tokens;
+        Self::new(self.prompt_tokens, cached_tokens, 0, 0)
+    }
+
     /// The usage of two parts of one answer: of two prompts, or, with a usage whose prompt is
     /// empty, of two choices for one prompt.
     pub fn plus(self, other: Self) -> Self {

@@ -42,7 +42,8 @@ pub struct SamplingFields {
     pub stop: Vec<String>,
     /// Token ids that end the answer, unchecked against the vocabulary.
     pub stop_token_ids: Vec<u32>,
-    /// Tokens to generate at most; at least 1. `None`: whatever the context leaves.
+    /// Tokens to generate at most; at least 1, or 0 where only the prompt is asked about. `None`:
+    /// whatever the context leaves.
     pub max_tokens: Option<u32>,
     /// Tokens to generate before anything may end the answer; not above `max_tokens`.
     pub min_tokens: u32,
@@ -54,6 +55,10 @@ pub struct SamplingFields {
     pub skip_special_tokens: bool,
     /// Report log-probabilities, with this many alternatives for each position.
     pub logprobs: Option<u32>,
+    /// Report those of the prompt, with this many alternatives for each position.
+    pub prompt_logprobs: Option<u32>,
+    /// Report that of the stop token which ended the answer, too.
+    pub stop_token_logprobs: bool,
 }
 
 /// What a client that streams wants in its stream.
@@ -87,14 +92,25 @@ impl Default for SamplingFields {
             include_stop_str_in_output: false,
             skip_special_tokens: true,
             logprobs: None,
+            prompt_logprobs: None,
+            stop_token_logprobs: false,
         }
     }
 }
 
 impl SamplingFields {
-    /// All fields but `logprobs`, whose wire form differs between the endpoints.
+    /// All fields but those on log-probabilities, whose wire form differs between the endpoints.
     pub(crate) fn parse(body: &Fields<'_>, logprobs: Option<u32>) -> Result<Self, ApiError> {
-        let max_tokens = parse_max_tokens(body)?;
+        Self::parse_from(body, logprobs, 1)
+    }
+
+    /// The same for a request that generates at least `max_tokens_min` tokens.
+    pub(crate) fn parse_from(
+        body: &Fields<'_>,
+        logprobs: Option<u32>,
+        max_tokens_min: u32,
+    ) -> Result<Self, ApiError> {
+        let max_tokens = parse_max_tokens(body, max_tokens_min)?;
         let min_tokens = body
             .unsigned("min_tokens", 0..=i32::MAX as u32)?
             .unwrap_or(0);
@@ -124,6 +140,8 @@ impl SamplingFields {
             include_stop_str_in_output: body.flag("include_stop_str_in_output", false)?,
             skip_special_tokens: body.flag("skip_special_tokens", true)?,
             logprobs,
+            prompt_logprobs: None,
+            stop_token_logprobs: false,
         })
     }
 }
@@ -148,8 +166,8 @@ pub(crate) fn parse_priority(body: &Fields<'_>) -> Result<i32, ApiError> {
 }
 
 /// Clients send either name and gateways sometimes both; the smaller one binds.
-fn parse_max_tokens(body: &Fields<'_>) -> Result<Option<u32>, ApiError> {
-    let range = 1..=i32::MAX as u32;
+fn parse_max_tokens(body: &Fields<'_>, least: u32) -> Result<Option<u32>, ApiError> {
+    let range = least..=i32::MAX as u32;
     let old = body.unsigned("max_tokens", range.clone())?;
     let new = body.unsigned("max_completion_tokens", range)?;
     Ok(old.into_iter().chain(new).min())

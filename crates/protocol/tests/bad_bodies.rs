@@ -245,7 +245,10 @@ const COMPLETIONS: &[(&str, &str)] = &[
     (r#"{"prompt": "a", "best_of": 3, "n": 2}"#, "best_of"),
     (r#"{"prompt": "a", "logprobs": true}"#, "logprobs"),
     (r#"{"prompt": "a", "logprobs": 21}"#, "logprobs"),
-    (r#"{"prompt": "a", "echo": true, "logprobs": 1}"#, "echo"),
+    (
+        r#"{"prompt": "a", "echo": true, "logprobs": 21}"#,
+        "logprobs",
+    ),
     (r#"{"prompt": "a", "max_tokens": 0}"#, "max_tokens"),
     (
         r#"{"prompt": "a", "response_format": {"type": "json_object"}}"#,

@@ -292,5 +292,9 @@ fn completion_fields_arrive() {
     assert_eq!(request.model.as_deref(), Some("m"));
     assert!(!request.add_special_tokens && !request.echo);
     assert!(request.stream.unwrap().continuous_usage_stats);
-    assert!(completion(json!({"prompt": "a", "echo": true})).echo);
+    let echoed = completion(json!({"prompt": "a", "echo": true, "logprobs": 2, "max_tokens": 0}));
+    assert!(echoed.echo);
+    assert_eq!(echoed.sampling.prompt_logprobs, Some(2));
+    assert_eq!(echoed.sampling.max_tokens, Some(0));
+    assert_eq!(request.sampling.prompt_logprobs, None);
 }

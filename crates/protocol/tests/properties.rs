@@ -144,7 +144,7 @@ fn check_error(error: &ApiError) {
     assert!(serde_json::from_str::<Value>(&error.to_json_string()).is_ok());
 }
 
-fn check_sampling(sampling: &SamplingFields) {
+fn check_sampling(sampling: &SamplingFields, least_tokens: u32) {
     let within = |value: Option<f32>, low: f32, high: f32| {
         assert!(
             value.is_none_or(|value| (low..=high).contains(&value)),
@@ -161,14 +161,14 @@ fn check_sampling(sampling: &SamplingFields) {
     assert!(
         sampling
             .max_tokens
-            .is_none_or(|max| max >= 1 && sampling.min_tokens <= max)
+            .is_none_or(|max| max >= least_tokens && sampling.min_tokens <= max)
     );
     assert!(sampling.stop.iter().all(|stop| !stop.is_empty()));
     assert!(sampling.logit_bias.is_sorted_by(|one, two| one.0 < two.0));
 }
 
 fn check_chat(request: &ValidChatRequest) {
-    check_sampling(&request.sampling);
+    check_sampling(&request.sampling, 1);
     assert!(!request.messages.is_empty());
     for message in &request.messages {
         let role = message["role"].as_str().unwrap();
@@ -190,7 +190,7 @@ fn check_both(body: &[u8]) {
     }
     match ValidCompletionRequest::from_bytes(body) {
         Ok(request) => {
-            check_sampling(&request.sampling);
+            check_sampling(&request.sampling, u32::from(!request.echo));
             assert!(!request.prompts.is_empty());
         }
         Err(error) => check_error(&error),

@@ -119,6 +119,7 @@ fn rules(model: &InstalledModel, job: &Job) -> ChoiceRules {
         named_stop_tokens: named,
         hidden_tokens,
         report_tokens: job.sampling.logprobs.is_some(),
+        report_stop_tokens: job.sampling.stop_token_logprobs,
     }
 }
 

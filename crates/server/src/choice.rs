@@ -6,7 +6,7 @@ use std::sync::Arc;
 use backstop_engine::{Generation, GenerationEvent};
 use backstop_protocol::{ApiError, FinishReason, StopReason};
 use backstop_text::{ParsedEvent, TextStream};
-use backstop_types::{FinishReason as EngineReason, SampledToken, TokenId};
+use backstop_types::{FinishReason as EngineReason, SampledToken, TokenId, TokenLogprobs};
 
 use crate::metrics::FinishLabel;
 use crate::reply;
@@ -22,6 +22,9 @@ pub(crate) struct Update {
     pub(crate) events: Vec<ParsedEvent>,
     /// New tokens with their log-probabilities, if they were asked for.
     pub(crate) tokens: Vec<SampledToken>,
+    /// Log-probabilities of further tokens of the prompt, if they were asked for. They come before
+    /// everything else.
+    pub(crate) prompt_logprobs: Vec<TokenLogprobs>,
     /// Counts so far.
     pub(crate) counts: Counts,
     /// Present in the last update.
@@ -52,6 +55,8 @@ pub(crate) struct ChoiceRules {
     pub(crate) hidden_tokens: Vec<TokenId>,
     /// Whether the client wants the tokens' log-probabilities.
     pub(crate) report_tokens: bool,
+    /// Whether a token that ends the answer is among them.
+    pub(crate) report_stop_tokens: bool,
 }
 
 /// A choice in progress.
@@ -119,7 +124,9 @@ impl Choice {
             while let Some(event) = self.generation.as_mut().and_then(Generation::try_next) {
                 self.absorb(event);
             }
-            if !self.pending.events.is_empty() || self.pending.end.is_some() {
+            let pending = &self.pending;
+            let rated = !pending.prompt_logprobs.is_empty();
+            if rated || !pending.events.is_empty() || pending.end.is_some() {
                 return Some(Ok(self.take_pending()));
             }
             if let Some(error) = self.failure.take() {
@@ -147,8 +154,7 @@ impl Choice {
                 self.pending.counts.cached = cached_tokens;
                 self.timer.admitted();
             }
-            // No endpoint asks for them.
-            GenerationEvent::PromptLogprobs(_) => {}
+            GenerationEvent::PromptLogprobs(tokens) => self.pending.prompt_logprobs.extend(tokens),
             GenerationEvent::Token(token) => self.absorb_token(token),
             GenerationEvent::Finished { reason, .. } => self.absorb_end(reason),
         }
@@ -160,7 +166,8 @@ impl Choice {
         self.timer.token();
         let delta = self.text.push(token.id);
         self.absorb_events(delta.events);
-        if self.rules.report_tokens && !self.rules.hidden_tokens.contains(&token.id) {
+        let stops = self.rules.hidden_tokens.contains(&token.id);
+        if self.rules.report_tokens && (self.rules.report_stop_tokens || !stops) {
             self.pending.tokens.push(token);
         }
         if let Some(stop) = delta.stopped {

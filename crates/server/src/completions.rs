@@ -7,18 +7,18 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use backstop_protocol::{
-    ApiError, CompletionChoice, CompletionChunks, CompletionPrompt, SSE_DONE, StreamOptions,
-    TextCompletion, ValidCompletionRequest, sse_data, sse_error,
+    ApiError, CompletionChoice, CompletionChunks, CompletionPrompt, FinishReason, SSE_DONE,
+    StreamOptions, TextCompletion, Usage, ValidCompletionRequest, sse_data, sse_error,
 };
 use backstop_text::{ParsedEvent, Tokenizer, chat_format};
-use backstop_types::SampledToken;
+use backstop_types::{SampledToken, TokenId};
 use futures::stream::{self, Stream};
 
 use crate::answer::{Admission, Answer};
 use crate::choice::{End, Update};
-use crate::logprobs::CompletionOffsets;
+use crate::logprobs::{CompletionLogprobsWriter, RatedPrompt};
 use crate::model::ServedModel;
-use crate::prepare::{self, Job, Prompt};
+use crate::prepare::{self, Job};
 use crate::reply::{self, ErrorReply};
 use crate::server::Server;
 use crate::{body, sampling, sse, stamp};
@@ -31,18 +31,40 @@ struct Completion {
     job: Job,
     model_name: String,
     stream: Option<StreamOptions>,
-    /// Text of each prompt, to begin its answers with; empty unless it was asked for.
-    echoes: Vec<String>,
+    /// What the answers of each prompt begin with; empty unless it was asked for.
+    openings: Vec<Opening>,
+    /// Nothing is to be generated.
+    only_prompt: bool,
+}
+
+/// What an answer begins with.
+#[derive(Clone)]
+struct Opening {
+    /// The prompt.
+    text: String,
+    /// Present if its log-probabilities are wanted.
+    rated: Option<RatedPrompt>,
 }
 
 /// How the answer is written.
 struct Shape {
     chunks: CompletionChunks,
     tokenizer: Arc<Tokenizer>,
-    /// Text that each choice begins with.
-    openings: Vec<String>,
     /// Alternatives to report for each token.
     alternatives: usize,
+    /// Special tokens are not in the text.
+    skips_special_tokens: bool,
+    /// The engine generates one token all the same, which nobody sees.
+    only_prompt: bool,
+}
+
+impl Shape {
+    fn usage(&self, answer: &Answer) -> Usage {
+        match self.only_prompt {
+            true => answer.usage().of_prompt(),
+            false => answer.usage(),
+        }
+    }
 }
 
 pub(crate) async fn handle(
@@ -57,28 +79,26 @@ pub(crate) async fn handle(
     let shape = Shape {
         chunks: CompletionChunks::new(stamp::stamp("cmpl", completion.model_name)),
         tokenizer: Arc::clone(&admission.model.served.tokenizer),
-        openings: (0..job.sequences())
-            .map(|index| {
-                completion
-                    .echoes
-                    .get(index / per_prompt)
-                    .cloned()
-                    .unwrap_or_default()
-            })
-            .collect(),
         alternatives: job.sampling.logprobs.unwrap_or(0) as usize,
+        skips_special_tokens: job.sampling.skip_special_tokens,
+        only_prompt: completion.only_prompt,
     };
+    let writer = |index| ChoiceWriter {
+        opening: completion.openings.get(index / per_prompt).cloned(),
+        ..ChoiceWriter::default()
+    };
+    let writers = (0..job.sequences()).map(writer).collect();
     let answer = admission.start(job).await?;
     match completion.stream {
         Some(options) => {
-            let events = events(answer, shape, options);
+            let events = events(answer, shape, options, writers);
             Ok(sse::response(
                 events,
                 server.config().keep_alive_interval,
                 sse::comment,
             ))
         }
-        None => Ok(whole(answer, shape).await?),
+        None => Ok(whole(answer, shape, writers).await?),
     }
 }
 
@@ -87,12 +107,16 @@ fn prepare_completion(
     model: &ServedModel,
     body: &[u8],
 ) -> Result<Completion, ApiError> {
-    let request = ValidCompletionRequest::from_bytes(body)?;
-    let model_name = prepare::resolve_model_name(server, model, request.model)?;
+    let mut request = ValidCompletionRequest::from_bytes(body)?;
+    let model_name = prepare::resolve_model_name(server, model, request.model.take())?;
     sampling::check_token_ids(model, &request.sampling)?;
-    let mut prompts: Vec<Prompt> = Vec::with_capacity(request.prompts.len());
-    let mut echoes = Vec::new();
-    for prompt in request.prompts {
+    let only_prompt = request.sampling.max_tokens == Some(0);
+    if only_prompt {
+        request.sampling.max_tokens = Some(1);
+    }
+    let mut prompts = Vec::with_capacity(request.prompts.len());
+    let mut openings = Vec::new();
+    for prompt in std::mem::take(&mut request.prompts) {
         let (tokens, text) = match prompt {
             CompletionPrompt::Text(text) => (
                 prepare::encode(model, &text, request.add_special_tokens, PARAM)?,
@@ -102,7 +126,8 @@ fn prepare_completion(
         };
         let prompt = prepare::fit(model, &request.sampling, tokens, PARAM)?;
         if request.echo {
-            echoes.push(text.unwrap_or_else(|| decode(&model.tokenizer, &prompt)));
+            let rated = request.sampling.prompt_logprobs.is_some();
+            openings.push(opening(&model.tokenizer, &prompt.tokens, text, rated));
         }
         prompts.push(prompt);
     }
@@ -119,25 +144,55 @@ fn prepare_completion(
         },
         model_name,
         stream: request.stream,
-        echoes,
+        openings,
+        only_prompt,
     })
 }
 
-fn decode(tokenizer: &Tokenizer, prompt: &Prompt) -> String {
-    // Every id was checked, so that decoding has no reason to fail.
-    tokenizer.decode(&prompt.tokens, false).unwrap_or_default()
+/// The prompt as it was sent, or as its tokens say.
+fn opening(
+    tokenizer: &Tokenizer,
+    tokens: &Arc<[TokenId]>,
+    sent: Option<String>,
+    rated: bool,
+) -> Opening {
+    let is_added = |text: &String, token| {
+        tokenizer.is_special(token) && !text.starts_with(&tokenizer.token_text(token))
+    };
+    let added = sent.as_ref().zip(tokens.first());
+    let first_is_added = added.is_some_and(|(text, &first)| is_added(text, first));
+    Opening {
+        // Every id was checked, so that decoding has no reason to fail.
+        text: sent.unwrap_or_else(|| tokenizer.decode(tokens, false).unwrap_or_default()),
+        rated: rated.then(|| RatedPrompt {
+            tokens: Arc::clone(tokens),
+            first_is_added,
+            logprobs: Vec::new(),
+        }),
+    }
 }
 
 /// What is sent of one choice at a time.
-#[derive(Clone, Default)]
+#[derive(Default)]
 struct Piece {
     text: String,
+    prompt: Option<RatedPrompt>,
     tokens: Vec<SampledToken>,
     end: Option<End>,
 }
 
 impl Piece {
-    fn add(&mut self, update: Update) {
+    fn is_empty(&self) -> bool {
+        let Self {
+            text,
+            prompt,
+            tokens,
+            end,
+        } = self;
+        text.is_empty() && prompt.is_none() && tokens.is_empty() && end.is_none()
+    }
+
+    fn add_answer(&mut self, update: Update) {
         for event in update.events {
             match event {
                 ParsedEvent::ContentDelta(text) | ParsedEvent::ReasoningDelta(text) => {
@@ -150,43 +205,79 @@ impl Piece {
         self.tokens.extend(update.tokens);
         self.end = update.end.or(self.end.take());
     }
+}
 
-    fn into_choice(
-        self,
-        index: usize,
-        offsets: &mut CompletionOffsets,
-        shape: &Shape,
-    ) -> CompletionChoice {
+/// How far one choice is written.
+#[derive(Clone, Default)]
+struct ChoiceWriter {
+    /// What it begins with, until that has been written.
+    opening: Option<Opening>,
+    logprobs: CompletionLogprobsWriter,
+}
+
+impl ChoiceWriter {
+    /// Adds the prompt to a piece, once all that is to be said of it is known.
+    fn open(&mut self, piece: &mut Piece) {
+        let is_known = |opening: &mut Opening| {
+            let rated = opening.rated.as_ref();
+            rated.is_none_or(RatedPrompt::is_complete)
+        };
+        if let Some(opening) = self.opening.take_if(is_known) {
+            piece.text.push_str(&opening.text);
+            piece.prompt = opening.rated;
+        }
+    }
+
+    fn add(&mut self, mut update: Update, piece: &mut Piece, shape: &Shape) {
+        if let Some(rated) = self.opening.as_mut().and_then(|it| it.rated.as_mut()) {
+            rated.logprobs.append(&mut update.prompt_logprobs);
+        }
+        self.open(piece);
+        if !shape.only_prompt {
+            piece.add_answer(update);
+        } else if update.end.is_some() {
+            piece.end = Some(End {
+                reason: FinishReason::Length,
+                stop_reason: None,
+            });
+        }
+    }
+
+    fn write(&mut self, index: usize, piece: Piece, shape: &Shape) -> CompletionChoice {
+        let (tokenizer, alternatives) = (&shape.tokenizer, shape.alternatives);
+        if let Some(prompt) = &piece.prompt {
+            self.logprobs.add_prompt(tokenizer, prompt, alternatives);
+        }
+        let how = (alternatives, shape.skips_special_tokens);
+        self.logprobs.add_generated(tokenizer, &piece.tokens, how);
         let (finish_reason, stop_reason) =
-            self.end.map(|end| (end.reason, end.stop_reason)).unzip();
+            piece.end.map(|end| (end.reason, end.stop_reason)).unzip();
         CompletionChoice {
             index: u32::try_from(index).unwrap_or(u32::MAX),
-            text: self.text,
-            logprobs: offsets.report(&shape.tokenizer, &self.tokens, shape.alternatives),
+            text: piece.text,
+            logprobs: self.logprobs.take(),
             finish_reason,
             stop_reason: stop_reason.flatten(),
         }
     }
 }
 
-async fn whole(mut answer: Answer, shape: Shape) -> Result<Response, ApiError> {
-    let mut pieces: Vec<Piece> = shape
-        .openings
-        .iter()
-        .map(|opening| Piece {
-            text: opening.clone(),
-            ..Piece::default()
-        })
-        .collect();
+async fn whole(
+    mut answer: Answer,
+    shape: Shape,
+    mut writers: Vec<ChoiceWriter>,
+) -> Result<Response, ApiError> {
+    let mut pieces: Vec<Piece> = writers.iter().map(|_| Piece::default()).collect();
     while let Some(update) = answer.next().await {
         let update = update?;
-        pieces[update.index].add(update);
+        let index = update.index;
+        writers[index].add(update, &mut pieces[index], &shape);
     }
-    let choices = pieces
-        .into_iter()
-        .enumerate()
-        .map(|(index, piece)| piece.into_choice(index, &mut CompletionOffsets::default(), &shape));
-    let complete = shape.chunks.complete(choices.collect(), answer.usage());
+    let choices = writers.iter_mut().zip(pieces).enumerate();
+    let choices = choices.map(|(index, (writer, piece))| writer.write(index, piece, &shape));
+    let complete = shape
+        .chunks
+        .complete(choices.collect(), shape.usage(&answer));
     Ok(reply::json(StatusCode::OK, &complete))
 }
 
@@ -201,7 +292,7 @@ struct CompletionStream {
     answer: Answer,
     shape: Shape,
     options: StreamOptions,
-    offsets: Vec<CompletionOffsets>,
+    writers: Vec<ChoiceWriter>,
     phase: Phase,
 }
 
@@ -209,13 +300,13 @@ fn events(
     answer: Answer,
     shape: Shape,
     options: StreamOptions,
+    writers: Vec<ChoiceWriter>,
 ) -> impl Stream<Item = String> + Send + 'static {
-    let offsets = vec![CompletionOffsets::default(); shape.openings.len()];
     let stream = CompletionStream {
         answer,
         shape,
         options,
-        offsets,
+        writers,
         phase: Phase::Opening,
     };
     stream::unfold(stream, async |mut stream| {
@@ -225,75 +316,66 @@ fn events(
 
 impl CompletionStream {
     async fn next(&mut self) -> Option<String> {
-        if matches!(self.phase, Phase::Opening) {
-            self.phase = Phase::Running;
-            let opening = self.opening();
-            if !opening.is_empty() {
-                return Some(opening);
+        loop {
+            let text = match self.phase {
+                Phase::Opening => self.opening(),
+                Phase::Running => self.following().await,
+                Phase::Over => return None,
+            };
+            if !text.is_empty() {
+                return Some(text);
             }
         }
-        if matches!(self.phase, Phase::Over) {
-            return None;
+    }
+
+    /// The prompts that are to be repeated and of which nothing else is to be said.
+    fn opening(&mut self) -> String {
+        self.phase = Phase::Running;
+        let mut text = String::new();
+        for index in 0..self.writers.len() {
+            let mut piece = Piece::default();
+            self.writers[index].open(&mut piece);
+            text += &self.event(index, piece);
         }
+        text
+    }
+
+    async fn following(&mut self) -> String {
         match self.answer.next().await {
-            Some(Ok(update)) => Some(self.update(update)),
+            Some(Ok(update)) => {
+                let (index, mut piece) = (update.index, Piece::default());
+                self.writers[index].add(update, &mut piece, &self.shape);
+                self.event(index, piece)
+            }
             Some(Err(error)) => {
                 self.phase = Phase::Over;
-                Some(sse_error(&error))
+                sse_error(&error)
             }
             None => {
                 self.phase = Phase::Over;
-                Some(self.closing())
+                self.closing()
             }
         }
     }
 
-    /// The prompts, if they are to be repeated.
-    fn opening(&mut self) -> String {
-        let openings = std::mem::take(&mut self.shape.openings);
-        let echoed = openings
-            .into_iter()
-            .enumerate()
-            .filter(|(_, text)| !text.is_empty());
-        let pieces: Vec<(usize, String)> = echoed.collect();
-        pieces
-            .into_iter()
-            .map(|(index, text)| {
-                self.event(
-                    index,
-                    Piece {
-                        text,
-                        ..Piece::default()
-                    },
-                )
-            })
-            .collect()
-    }
-
-    fn update(&mut self, update: Update) -> String {
-        let index = update.index;
-        let mut piece = Piece::default();
-        piece.add(update);
-        self.event(index, piece)
-    }
-
     fn event(&mut self, index: usize, piece: Piece) -> String {
-        let usage = self
-            .options
-            .continuous_usage_stats
-            .then(|| self.answer.usage());
-        let choice = piece.into_choice(index, &mut self.offsets[index], &self.shape);
+        if piece.is_empty() {
+            return String::new();
+        }
+        let usage = self.shape.usage(&self.answer);
+        let choice = self.writers[index].write(index, piece, &self.shape);
         let chunk: TextCompletion<'_> = self.shape.chunks.chunk(choice);
-        match usage {
-            Some(usage) => sse_data(&chunk.with_usage(usage)),
-            None => sse_data(&chunk),
+        match self.options.continuous_usage_stats {
+            true => sse_data(&chunk.with_usage(usage)),
+            false => sse_data(&chunk),
         }
     }
 
     fn closing(&self) -> String {
         let mut text = String::new();
         if self.options.include_usage {
-            text += &sse_data(&self.shape.chunks.usage(self.answer.usage()));
+            let usage = self.shape.usage(&self.answer);
+            text += &sse_data(&self.shape.chunks.usage(usage));
         }
         text + SSE_DONE
     }

@@ -67,7 +67,7 @@ pub(crate) fn params(
         logit_bias: fields.logit_bias.clone(),
         seed,
         logprobs: fields.logprobs,
-        prompt_logprobs: None,
+        prompt_logprobs: fields.prompt_logprobs,
         constraint: None,
     })
 }

@@ -1,13 +1,15 @@
 //! An executor without a model: every sequence says the same script.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use backstop_types::{
-    AttentionSpan, Executor, KvGroupSpec, KvSpec, SampleFault, SampledToken, SamplingParams,
-    SequenceSlot, StepFailure, StepOutcome, StepPlan, TokenId, TokenLogprobs, TokenSample,
+    AttentionSpan, Executor, KvGroupSpec, KvSpec, PromptLogprobs, SampleFault, SampledToken,
+    SamplingParams, SequenceSlot, StepFailure, StepOutcome, StepPlan, TokenId, TokenLogprobs,
+    TokenSample,
 };
 
 use super::vocabulary::{EOS, tokenizer};
@@ -83,7 +85,7 @@ impl Script {
 }
 
 struct Slot {
-    prompt_len: u32,
+    prompt: Vec<TokenId>,
     sampling: Arc<SamplingParams>,
 }
 
@@ -112,16 +114,34 @@ impl ScriptedExecutor {
     }
 
     fn sample(&self, slot: &Slot, length: u32) -> Result<SampledToken, SampleFault> {
-        let position = (length - slot.prompt_len) as usize;
+        let position = length as usize - slot.prompt.len();
         let id = self.script.token(position).ok_or(self.script.fault)?;
-        let logprobs = slot.sampling.logprobs.map(|alternatives| TokenLogprobs {
-            logprob: -0.5,
-            rank: 1,
-            top: (0..alternatives)
-                .map(|rank| (id.wrapping_add(rank) % 256, -0.5))
-                .collect(),
-        });
+        let logprobs = slot.sampling.logprobs;
+        let logprobs = logprobs.map(|alternatives| logprobs_of(id, -0.5, alternatives));
         Ok(SampledToken { id, logprobs })
+    }
+}
+
+/// The tokens that follow `id` are the most likely ones beside it.
+fn logprobs_of(id: TokenId, logprob: f32, alternatives: u32) -> TokenLogprobs {
+    let top = (0..alternatives).map(|rank| (id.wrapping_add(rank) % 256, logprob));
+    TokenLogprobs {
+        logprob,
+        rank: 1,
+        top: top.collect(),
+    }
+}
+
+impl Slot {
+    /// A prompt's token has its position as its log-probability, below 0.
+    fn rate(&self, rated: Range<u32>) -> Vec<TokenLogprobs> {
+        let alternatives = self.sampling.prompt_logprobs.unwrap_or(0);
+        let positions = rated.map(|position| position + 1);
+        let rate = |position: u32| {
+            let token = self.prompt[position as usize];
+            logprobs_of(token, -(position as f32), alternatives)
+        };
+        positions.map(rate).collect()
     }
 }
 
@@ -135,7 +155,7 @@ impl Executor for ScriptedExecutor {
     }
 
     fn max_logit_rows(&self) -> u32 {
-        1024
+        64
     }
 
     fn submit(&mut self, plan: StepPlan) {
@@ -155,14 +175,20 @@ impl Executor for ScriptedExecutor {
                 fatal: true,
             });
         }
-        let mut samples = Vec::new();
+        let (mut samples, mut prompt_logprobs) = (Vec::new(), Vec::new());
         for scheduled in &plan.sequences {
             if let Some(start) = &scheduled.start {
                 let slot = Slot {
-                    prompt_len: start.prompt_len,
+                    prompt: start.tokens[..start.prompt_len as usize].to_vec(),
                     sampling: Arc::clone(&start.sampling),
                 };
                 self.slots.insert(scheduled.slot, slot);
+            }
+            if !scheduled.rated.is_empty() {
+                prompt_logprobs.push(PromptLogprobs {
+                    sequence: scheduled.sequence,
+                    tokens: Ok(self.slots[&scheduled.slot].rate(scheduled.rated.clone())),
+                });
             }
             if scheduled.samples {
                 let length = scheduled.first_position + scheduled.num_tokens;
@@ -176,7 +202,7 @@ impl Executor for ScriptedExecutor {
         Ok(StepOutcome {
             plan: plan.id,
             samples,
-            prompt_logprobs: Vec::new(),
+            prompt_logprobs,
         })
     }
 }
