@@ -115,6 +115,9 @@ fn memory(device: &Arc<dyn Device>) -> Result<(), DeviceError> {
     }
     let filled = DeviceBuffer::filled(device, 7, 5)?;
     assert_eq!(filled.read::<u8>()?, [7; 5]);
+    let empty = DeviceBuffer::from_slice::<u32>(device, &[])?;
+    assert_eq!(empty.read::<u32>()?, []);
+    drop(DeviceBuffer::filled(device, 7, 0)?);
     let pinned = device.allocate_pinned(64)?;
     // SAFETY: the memory is as long, and goes back once.
     unsafe {

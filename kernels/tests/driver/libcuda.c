@@ -194,8 +194,10 @@ Result cuMemHostAlloc(void** memory, size_t bytes, unsigned flags) {
 
 Result cuMemFreeHost(void* memory) { return take(memory); }
 
+// Nothing says what the driver makes of copies of nothing.
 Result cuMemcpyHtoDAsync_v2(uint64_t to, const void* from, size_t bytes, StreamState* stream) {
     NEED_CONTEXT;
+    if (bytes == 0) return INVALID_VALUE;
     OPERATION(stream, "upload %zu", bytes);
     memcpy((void*)(uintptr_t)to, from, bytes);
     return SUCCESS;
@@ -203,6 +205,7 @@ Result cuMemcpyHtoDAsync_v2(uint64_t to, const void* from, size_t bytes, StreamS
 
 Result cuMemcpyDtoHAsync_v2(void* to, uint64_t from, size_t bytes, StreamState* stream) {
     NEED_CONTEXT;
+    if (bytes == 0) return INVALID_VALUE;
     OPERATION(stream, "download %zu", bytes);
     memcpy(to, (void*)(uintptr_t)from, bytes);
     return SUCCESS;
@@ -210,6 +213,7 @@ Result cuMemcpyDtoHAsync_v2(void* to, uint64_t from, size_t bytes, StreamState* 
 
 Result cuMemsetD8Async(uint64_t to, unsigned char byte, size_t bytes, StreamState* stream) {
     NEED_CONTEXT;
+    if (bytes == 0) return INVALID_VALUE;
     OPERATION(stream, "fill %zu", bytes);
     memset((void*)(uintptr_t)to, byte, bytes);
     return SUCCESS;

@@ -277,6 +277,9 @@ impl Device for NvidiaDevice {
         from: *const u8,
         bytes: usize,
     ) -> Result<(), DeviceError> {
+        if bytes == 0 {
+            return Ok(());
+        }
         let attempt = || format!("copying {bytes} bytes to the device");
         let stream = self.stream(stream);
         // SAFETY: the caller's promise.
@@ -291,6 +294,9 @@ impl Device for NvidiaDevice {
         from: DevicePointer,
         bytes: usize,
     ) -> Result<(), DeviceError> {
+        if bytes == 0 {
+            return Ok(());
+        }
         let attempt = || format!("copying {bytes} bytes from the device");
         let stream = self.stream(stream);
         // SAFETY: the caller's promise.
@@ -305,6 +311,9 @@ impl Device for NvidiaDevice {
         byte: u8,
         bytes: usize,
     ) -> Result<(), DeviceError> {
+        if bytes == 0 {
+            return Ok(());
+        }
         let attempt = || format!("filling {bytes} bytes");
         let stream = self.stream(stream);
         // SAFETY: the caller's promise.
