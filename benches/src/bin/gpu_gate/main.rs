@@ -32,6 +32,10 @@ const USAGE: &str = "usage: gpu_gate run OUT [--stages device,kernels,timing,mod
 const STATUS_BROKEN: u8 = 64;
 /// Pause between two looks at whether a stage has ended.
 const POLL: Duration = Duration::from_millis(20);
+/// Longest wait for the processes of a stage that was ended.
+const ENDING: Duration = Duration::from_secs(3);
+/// The first card, as long as it is open.
+const CARD: &str = "/dev/nvidia0";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -99,6 +103,9 @@ fn parse(arguments: &[String]) -> io::Result<Settings> {
 /// Runs the wanted stages; the status has a bit for each that failed.
 fn run(settings: &Settings) -> io::Result<u8> {
     std::fs::create_dir_all(&settings.out)?;
+    // The driver switches a card off that nobody has open, and takes seconds to switch it on again
+    // for each of the gate's processes.
+    let _open = std::fs::File::open(CARD);
     let mut status = 0;
     for &stage in &settings.stages {
         // What an earlier run left behind must not be taken for this one's.
@@ -143,9 +150,26 @@ fn run_within_budget(stage: Stage, settings: &Settings) -> io::Result<()> {
         thread::sleep(POLL);
     }
     // Also ends servers and workers that outlived a stage which failed.
-    let group = format!("-{}", child.id());
-    let _ended = Command::new("kill").args(["-KILL", "--", &group]).output();
-    child.wait().map(drop)
+    let group = child.id().to_string();
+    signal(&group, "KILL");
+    let _ended = child.kill();
+    child.wait()?;
+    // The next stage wants the card's memory, which they give back as they end.
+    let killed = Instant::now();
+    while signal(&group, "0") && killed.elapsed() < ENDING {
+        thread::sleep(POLL);
+    }
+    Ok(())
+}
+
+/// Sends a signal to a group of processes; says whether there was one. Every shell can do that,
+/// and not every machine has a program for it.
+fn signal(group: &str, signal: &str) -> bool {
+    let script = "kill -s \"$1\" -- \"-$2\" 2>/dev/null";
+    let status = Command::new("sh")
+        .args(["-c", script, "sh", signal, group])
+        .status();
+    status.is_ok_and(|status| status.success())
 }
 
 fn run_stage(stage: Stage, settings: &Settings) -> io::Result<u8> {
