@@ -1,5 +1,7 @@
 //! Weights in memory, in the number format in which they are stored.
 
+use rayon::prelude::{IndexedParallelIterator, ParallelIterator, ParallelSlice, ParallelSliceMut};
+
 use crate::aligned::AlignedBytes;
 use crate::backend::{ExpertsId, MatrixId, VectorId};
 use crate::catalog::random_values;
@@ -100,11 +102,16 @@ fn random_weights(seed: u64, len: usize, inputs: usize, element: Element) -> Ali
     } else {
         1.0 / (inputs as f32).sqrt()
     };
+    const PIECE: usize = 1 << 16;
     let mut data = AlignedBytes::zeroed(len * element.bytes());
     let values = random_values(seed, len, scale);
-    for (index, value) in values.into_iter().enumerate() {
-        element.write(data.as_mut_slice(), index, value);
-    }
+    let pieces = data.as_mut_slice().par_chunks_mut(PIECE * element.bytes());
+    let pieces = pieces.zip(values.par_chunks(PIECE));
+    pieces.for_each(|(bytes, values)| {
+        for (index, &value) in values.iter().enumerate() {
+            element.write(bytes, index, value);
+        }
+    });
     data
 }
 

@@ -202,13 +202,13 @@ fn upload(bench: &mut Bench, experts: &CpuExperts) -> Result<DeviceExperts, Devi
     let (hidden, width) = (experts.hidden, experts.width);
     let mut weights = |layout: TiledMatrix, data: &[u8], scales: &[f32]| {
         let matrices = data.chunks_exact(layout.source_bytes());
-        let data: Vec<u8> = matrices.flat_map(|matrix| layout.pack(matrix)).collect();
+        let packed: Vec<Vec<u8>> = matrices.map(|matrix| layout.pack(matrix)).collect();
         let scales = scales.chunks_exact(layout.rows);
         let scales: Vec<f32> = scales
             .flat_map(|scales| layout.pack_scales(scales))
             .collect();
         Ok(ProductWeights {
-            data: bench.upload(&data)?,
+            data: bench.upload(&packed.concat())?,
             scales: bench.upload(&scales)?,
             matrix: layout,
         })

@@ -72,11 +72,8 @@ pub(crate) fn upload(
     matrix: &CpuMatrix,
     layout: TiledMatrix,
 ) -> Result<ProductWeights, DeviceError> {
-    let view = matrix.view();
-    let rows = (0..view.rows()).flat_map(|row| view.row_bytes(row));
-    let bytes: Vec<u8> = rows.copied().collect();
     Ok(ProductWeights {
-        data: bench.upload(&layout.pack(&bytes))?,
+        data: bench.upload(&layout.pack(matrix.view().bytes()))?,
         scales: DevicePointer::NULL,
         matrix: layout,
     })
