@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use backstop_server::Lane;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
 
@@ -29,6 +30,8 @@ pub(crate) enum Command {
     /// Record the answer that every later start of `serve` must reproduce: prints the `[canary]`
     /// section of a manifest.
     Canary(Box<CanaryArgs>),
+    /// Make a new API key: prints it, once, and the line for the key file, which does not hold it.
+    Key(KeyArgs),
 }
 
 /// Settings of `serve`; `None` means that neither command line, environment nor file say.
@@ -52,18 +55,48 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "BACKSTOP_SERVED_MODEL_NAME", value_delimiter = ',')]
     pub(crate) served_model_name: Vec<String>,
 
-    /// File with one API key a line. Without it every request is answered.
+    /// File with one API key a line, as it is or as a digest, followed by its settings (`backstop
+    /// key` writes such lines). Read again when it changes and on SIGHUP. Without it every request
+    /// is answered.
     #[arg(long, env = "BACKSTOP_API_KEY_FILE")]
     pub(crate) api_key_file: Option<PathBuf>,
 
-    /// Requests that wait for a place at most; more are answered with 429. [default: 512]
+    /// Without keys: let requests choose their `priority`. With keys, each key says whether it may.
+    #[arg(long, env = "BACKSTOP_ALLOW_PRIORITY")]
+    pub(crate) allow_priority: bool,
+
+    /// Requests that wait for a place at most; more are answered with 429. [default: 128]
     #[arg(long, env = "BACKSTOP_MAX_NUM_QUEUED_REQS")]
     pub(crate) max_num_queued_reqs: Option<u32>,
 
-    /// Longest wait for a place, such as 90s; then the answer is 503. [default: 120s]
+    /// Prompt tokens of waiting requests at most; more are answered with 429. [default: no limit]
+    #[arg(long, env = "BACKSTOP_MAX_NUM_QUEUED_TOKENS")]
+    pub(crate) max_num_queued_tokens: Option<u64>,
+
+    /// Longest wait for a place, such as 90s; then the answer is 503. [default: 30s]
     #[arg(long, env = "BACKSTOP_QUEUE_TIMEOUT", value_parser = parse_duration)]
     #[serde(deserialize_with = "crate::quantities::optional_duration")]
     pub(crate) queue_timeout: Option<std::time::Duration>,
+
+    /// `normal`: a short queue, so that gateways go elsewhere. `outage`: nobody else is left: a long
+    /// queue, shared equally between keys, and no batch requests. SIGUSR1 switches a running server
+    /// to `outage`, SIGUSR2 back. [default: normal]
+    #[arg(long, env = "BACKSTOP_ADMISSION_PROFILE")]
+    pub(crate) admission_profile: Option<ProfileChoice>,
+
+    /// --max-num-queued-reqs in an outage. [default: 1024]
+    #[arg(long, env = "BACKSTOP_OUTAGE_MAX_NUM_QUEUED_REQS")]
+    pub(crate) outage_max_num_queued_reqs: Option<u32>,
+
+    /// --queue-timeout in an outage. [default: 300s]
+    #[arg(long, env = "BACKSTOP_OUTAGE_QUEUE_TIMEOUT", value_parser = parse_duration)]
+    #[serde(deserialize_with = "crate::quantities::optional_duration")]
+    pub(crate) outage_queue_timeout: Option<std::time::Duration>,
+
+    /// Longest answer, in an outage, to requests that do not say how long it may be. [default: what
+    /// the context has room for]
+    #[arg(long, env = "BACKSTOP_OUTAGE_DEFAULT_MAX_TOKENS")]
+    pub(crate) outage_default_max_tokens: Option<u32>,
 
     /// Time that running requests get to finish after SIGTERM. [default: 30s]
     #[arg(long, env = "BACKSTOP_SHUTDOWN_TIMEOUT", value_parser = parse_duration)]
@@ -174,6 +207,42 @@ pub(crate) struct GenerateArgs {
 pub(crate) struct DoctorArgs {
     /// Model to judge as well: a directory or the name of a manifest.
     pub(crate) model: Option<String>,
+
+    /// Key file to check as well.
+    #[arg(long, env = "BACKSTOP_API_KEY_FILE")]
+    pub(crate) api_key_file: Option<PathBuf>,
+}
+
+/// Settings of `key`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct KeyArgs {
+    /// What logs and metrics call the key's holder. Keys of one name share their limits.
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+
+    /// Requests in a minute at most. [default: no limit]
+    #[arg(long)]
+    pub(crate) requests_per_minute: Option<u32>,
+
+    /// Prompt and generated tokens in a minute at most. [default: no limit]
+    #[arg(long)]
+    pub(crate) tokens_per_minute: Option<u32>,
+
+    /// Requests at once at most. [default: no limit]
+    #[arg(long)]
+    pub(crate) max_concurrent_requests: Option<u32>,
+
+    /// interactive, standard or batch: shares of 8, 4 and 1 when all are busy.
+    #[arg(long, default_value = "standard")]
+    pub(crate) lane: Lane,
+
+    /// Requests may choose their lane: interactive by a negative `priority`, batch by a positive.
+    #[arg(long)]
+    pub(crate) may_choose_priority: bool,
+
+    /// Add the line to this file, and print the key alone.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) append: Option<PathBuf>,
 }
 
 /// Settings of `canary`.
@@ -193,6 +262,16 @@ pub(crate) struct CanaryArgs {
     /// How far a log-probability may be off later, on another processor.
     #[arg(long, default_value_t = 0.05)]
     pub(crate) tolerance: f32,
+}
+
+/// Which limits hold for the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ProfileChoice {
+    /// A short queue.
+    Normal,
+    /// A long queue, shared equally.
+    Outage,
 }
 
 /// Number format of the KV cache.

@@ -1,8 +1,10 @@
 //! `backstop doctor`: what this machine can run, and why not.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use backstop_kernels::cuda::{NoCuda, open_nvidia};
+use backstop_server::KeySet;
 use backstop_weights::ModelLocator;
 
 use crate::args::{DoctorArgs, ModelArgs};
@@ -33,6 +35,14 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<ExitCode, String> {
     println!("\nGPU");
     for line in gpus() {
         println!("  {line}");
+    }
+
+    if let Some(path) = &args.api_key_file {
+        println!("\nKeys");
+        let verdict = keys(path);
+        healthy &= verdict.is_ok();
+        let verdict = verdict.unwrap_or_else(|reason| format!("no: {reason}"));
+        println!("  {}: {verdict}", path.display());
     }
 
     println!("\nModels");
@@ -86,6 +96,29 @@ fn gpus() -> Vec<String> {
         }
     }
     lines
+}
+
+/// What a key file holds, and who else can read it.
+fn keys(path: &Path) -> Result<String, String> {
+    let keys = KeySet::from_file(path).map_err(|error| error.to_string())?;
+    let names: std::collections::BTreeSet<&str> = keys.names().collect();
+    let (count, names) = (keys.count(), names.len());
+    let open = match is_open_to_others(path) {
+        true => "; others than its owner can read it",
+        false => "",
+    };
+    Ok(format!("{count} keys, {names} names{open}"))
+}
+
+#[cfg(unix)]
+fn is_open_to_others(path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(path).is_ok_and(|metadata| metadata.mode() & 0o077 != 0)
+}
+
+#[cfg(not(unix))]
+fn is_open_to_others(_path: &Path) -> bool {
+    false
 }
 
 fn memory(bytes: Option<u64>) -> String {

@@ -5,13 +5,16 @@ mod canary;
 mod device;
 mod doctor;
 mod generate;
+mod key;
 mod limits;
 mod load;
 mod machine;
 mod progress;
 mod quantities;
+mod queue;
 mod serve;
 mod settings;
+mod signals;
 mod start;
 mod warm_up;
 
@@ -32,6 +35,7 @@ fn main() -> ExitCode {
         Command::Generate(args) => generate::run(*args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Canary(args) => canary::run(*args),
+        Command::Key(args) => key::run(&args),
     };
     match result {
         Ok(code) => code,

@@ -12,16 +12,13 @@ use tokio::net::TcpListener;
 
 use crate::args::{KvCacheDtype, ModelArgs, ServeArgs};
 use crate::load::{self, ModelText, OpenModel};
+use crate::queue::Queues;
 use crate::start::{self, Prepared};
 use crate::warm_up::warm_up;
-use crate::{EXIT_ENGINE_FAILED, settings};
+use crate::{EXIT_ENGINE_FAILED, settings, signals};
 
 const DEFAULT_PORT: u16 = 8000;
-const DEFAULT_MAX_QUEUED: u32 = 512;
-const DEFAULT_QUEUE_TIMEOUT: Duration = Duration::from_secs(120);
 const DEFAULT_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
-/// Longest queue that can be asked for.
-const MAX_QUEUED: u32 = 65_536;
 
 pub(crate) fn run(args: ServeArgs) -> Result<ExitCode, String> {
     let started = Instant::now();
@@ -35,15 +32,17 @@ async fn serve(args: ServeArgs, started: Instant) -> Result<ExitCode, String> {
     // for ever.
     let open = load::open(&args.model)?;
     let prepared = Prepared::new(&args.model, &open)?;
-    let max_waiting = max_waiting(&args)?;
+    let queues = Queues::new(&args)?;
+    let max_waiting = queues.engine_max_waiting(prepared.limits.max_num_seqs);
     let names = served_names(&args, &open);
-    let config = server_config(&args, names.clone())?;
+    let config = server_config(&args, queues, names.clone())?;
     let listener = listen(&args).await?;
     let address = listener.local_addr().map_err(|error| error.to_string())?;
     tracing::info!("listening on http://{address}, loading {}", open.name);
 
     let lifecycle = Lifecycle::new();
     let server = Server::new(config, lifecycle.clone());
+    signals::obey(&server, args.api_key_file.is_some());
     let loading = tokio::spawn({
         let (server, lifecycle, args) = (server.clone(), lifecycle.clone(), args.model.clone());
         async move {
@@ -159,15 +158,6 @@ impl ModelIdentity {
     }
 }
 
-fn max_waiting(args: &ServeArgs) -> Result<u32, String> {
-    match args.max_num_queued_reqs.unwrap_or(DEFAULT_MAX_QUEUED) {
-        count @ 1..=MAX_QUEUED => Ok(count),
-        _ => Err(format!(
-            "--max-num-queued-reqs must lie between 1 and {MAX_QUEUED}"
-        )),
-    }
-}
-
 fn served_names(args: &ServeArgs, open: &OpenModel) -> Vec<String> {
     if args.served_model_name.is_empty() {
         vec![open.name.clone()]
@@ -178,6 +168,7 @@ fn served_names(args: &ServeArgs, open: &OpenModel) -> Vec<String> {
 
 fn server_config(
     args: &ServeArgs,
+    queues: Queues,
     served_model_names: Vec<String>,
 ) -> Result<ServerConfig, String> {
     let keys = args
@@ -188,7 +179,11 @@ fn server_config(
     Ok(ServerConfig {
         served_model_names,
         api_keys: keys.map_err(|error| error.to_string())?,
-        queue_timeout: args.queue_timeout.unwrap_or(DEFAULT_QUEUE_TIMEOUT),
+        allow_priority: args.allow_priority,
+        admission_profile: queues.profile,
+        normal: queues.normal,
+        outage: queues.outage,
+        max_queued_tokens: args.max_num_queued_tokens,
         drain_timeout: args.shutdown_timeout.unwrap_or(DEFAULT_SHUTDOWN_TIMEOUT),
         ..ServerConfig::default()
     })
@@ -225,34 +220,7 @@ fn announce(address: SocketAddr, names: &[String], elapsed: Duration) {
 async fn end_of_service(lifecycle: Lifecycle) {
     let failed = lifecycle.wait_for(|state| matches!(state, LifecycleState::Failed(_)));
     tokio::select! {
-        () = signalled() => {}
+        () = signals::end() => {}
         _ = failed => {}
-    }
-}
-
-#[cfg(unix)]
-async fn signalled() {
-    use tokio::signal::unix::{SignalKind, signal};
-    match signal(SignalKind::terminate()) {
-        Ok(mut terminate) => tokio::select! {
-            _ = terminate.recv() => {}
-            _ = tokio::signal::ctrl_c() => {}
-        },
-        Err(error) => {
-            tracing::warn!(%error, "cannot listen for SIGTERM");
-            interrupted().await;
-        }
-    }
-}
-
-#[cfg(not(unix))]
-async fn signalled() {
-    interrupted().await;
-}
-
-async fn interrupted() {
-    if let Err(error) = tokio::signal::ctrl_c().await {
-        tracing::warn!(%error, "cannot listen for Ctrl-C");
-        std::future::pending::<()>().await;
     }
 }

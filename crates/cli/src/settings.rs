@@ -52,8 +52,18 @@ fn merge(args: ServeArgs, file: ServeArgs) -> ServeArgs {
             args.served_model_name
         },
         api_key_file: args.api_key_file.or(file.api_key_file),
+        allow_priority: args.allow_priority || file.allow_priority,
         max_num_queued_reqs: args.max_num_queued_reqs.or(file.max_num_queued_reqs),
+        max_num_queued_tokens: args.max_num_queued_tokens.or(file.max_num_queued_tokens),
         queue_timeout: args.queue_timeout.or(file.queue_timeout),
+        admission_profile: args.admission_profile.or(file.admission_profile),
+        outage_max_num_queued_reqs: args
+            .outage_max_num_queued_reqs
+            .or(file.outage_max_num_queued_reqs),
+        outage_queue_timeout: args.outage_queue_timeout.or(file.outage_queue_timeout),
+        outage_default_max_tokens: args
+            .outage_default_max_tokens
+            .or(file.outage_default_max_tokens),
         shutdown_timeout: args.shutdown_timeout.or(file.shutdown_timeout),
         config: args.config,
     }
@@ -127,6 +137,23 @@ mod tests {
         assert_eq!(model.device, Some(DeviceChoice::Cpu));
         assert_eq!(model.kv_cache_dtype, Some(KvCacheDtype::Bf16));
         assert!(parse("device = 'gpu'").is_err());
+    }
+
+    #[test]
+    fn settings_of_the_queue_are_written_as_on_the_command_line() {
+        let text = "admission-profile = 'outage'\noutage-queue-timeout = '200s'\n\
+                    max-num-queued-tokens = 5\nallow-priority = true\n\
+                    outage-max-num-queued-reqs = 7\noutage-default-max-tokens = 9\n";
+        let file = merge(from_command_line(&[]), parse(text).unwrap());
+        let line = from_command_line(&[
+            "--admission-profile=outage",
+            "--outage-queue-timeout=200s",
+            "--max-num-queued-tokens=5",
+            "--allow-priority",
+            "--outage-max-num-queued-reqs=7",
+            "--outage-default-max-tokens=9",
+        ]);
+        assert_eq!(format!("{file:?}"), format!("{line:?}"));
     }
 
     #[test]

@@ -7,6 +7,15 @@
 //! - no 4xx says "overloaded";
 //! - only the context overflow uses the phrases by which gateways know one;
 //! - no value from the request is repeated: the field is named, and what is allowed.
+//!
+//! 429 or 503? **429 is a refusal at the door**: the server is well, and the queue, the caller's
+//! share of it or the limits of its key are used up. Nothing was lost; the caller goes elsewhere or
+//! comes back after `Retry-After`, which is measured, not made up. Gateways read it so: LiteLLM
+//! leaves a deployment alone for as long as the header says, but never the only one of its group;
+//! OpenRouter does not count it against the uptime; inference gateways answer 429 themselves when
+//! capacity is contended. **503 means that the server is not able**: there is no model, or there is
+//! no more, or it took a request and could not keep its promise to start it in time. vLLM answers
+//! 503 without `Retry-After` to a full queue, which gateways cannot tell from a broken server.
 
 use serde::Serialize;
 
@@ -14,6 +23,8 @@ use crate::limits::MAX_RETRY_AFTER_S;
 use crate::spaced_json;
 
 const INVALID_REQUEST: &str = "invalid_request_error";
+const RATE_LIMIT: &str = "rate_limit_error";
+const LIMIT_EXCEEDED: &str = "rate_limit_exceeded";
 const UNAVAILABLE: &str = "service_unavailable_error";
 const SERVER: &str = "server_error";
 
@@ -201,7 +212,37 @@ impl ApiError {
     /// 429: the queue is full.
     pub fn queue_full(retry_after_s: u32) -> Self {
         let message = "The server's queue is full. Please retry later.".to_owned();
-        Self::new(429, "rate_limit_error", "queue_full", message).with_retry_after(retry_after_s)
+        Self::new(429, RATE_LIMIT, "queue_full", message).with_retry_after(retry_after_s)
+    }
+
+    /// 429: the caller's key has its share of the queue, and others want in.
+    pub fn queue_share_used(retry_after_s: u32) -> Self {
+        let message = "This key's share of the server's queue is used. Please retry later.";
+        Self::new(429, RATE_LIMIT, "queue_full", message.to_owned()).with_retry_after(retry_after_s)
+    }
+
+    /// 429: an outage has filled the server, and batch requests wait until it is over.
+    pub fn lane_closed(retry_after_s: u32) -> Self {
+        let message = "Batch requests are not taken at present. Please retry later.".to_owned();
+        Self::new(429, RATE_LIMIT, "lane_closed", message).with_retry_after(retry_after_s)
+    }
+
+    /// 429: the key has sent as many requests as it may in a minute.
+    pub fn key_requests_used(retry_after_s: u32) -> Self {
+        let message = "This key's requests per minute are used. Please retry later.".to_owned();
+        Self::new(429, RATE_LIMIT, LIMIT_EXCEEDED, message).with_retry_after(retry_after_s)
+    }
+
+    /// 429: the key has used as many tokens as it may in a minute.
+    pub fn key_tokens_used(retry_after_s: u32) -> Self {
+        let message = "This key's tokens per minute are used. Please retry later.".to_owned();
+        Self::new(429, RATE_LIMIT, LIMIT_EXCEEDED, message).with_retry_after(retry_after_s)
+    }
+
+    /// 429: the key has as many requests in the server as it may have at once.
+    pub fn key_concurrency_used(retry_after_s: u32) -> Self {
+        let message = "This key has too many requests at once. Please retry later.".to_owned();
+        Self::new(429, RATE_LIMIT, LIMIT_EXCEEDED, message).with_retry_after(retry_after_s)
     }
 
     /// 503: the model is being loaded or warmed.
@@ -291,6 +332,11 @@ mod tests {
             ApiError::body_timeout(),
             ApiError::body_too_large(1 << 20),
             ApiError::queue_full(3),
+            ApiError::queue_share_used(3),
+            ApiError::lane_closed(3),
+            ApiError::key_requests_used(61),
+            ApiError::key_tokens_used(u32::MAX),
+            ApiError::key_concurrency_used(0),
             ApiError::loading(0),
             ApiError::draining(5),
             ApiError::sleeping(600),

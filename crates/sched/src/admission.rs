@@ -202,6 +202,7 @@ impl Scheduler {
             self.deadlines.remove(&(deadline_ms, index));
         }
         if first_time {
+            self.counters.sequences_admitted += 1;
             if self.config.enable_prefix_caching && looked_up {
                 self.counters.prefix_cache_queries += u64::from(prompt_len);
                 self.counters.prefix_cache_hits += u64::from(cached_tokens);

@@ -39,6 +39,7 @@ pub(crate) struct Counters {
     pub(crate) plans_failed: u64,
     pub(crate) tokens_planned: u64,
     pub(crate) tokens_generated: u64,
+    pub(crate) sequences_admitted: u64,
     pub(crate) sequences_finished: u64,
 }
 
@@ -47,6 +48,8 @@ pub(crate) struct Counters {
 pub struct SchedulerStats {
     /// Sequences that hold a slot, those included that have ended and are still in flight.
     pub running: u32,
+    /// Sequences that may hold a slot at once.
+    pub max_running: u32,
     /// Sequences in the queue, preempted ones included.
     pub waiting: u32,
     /// Plans whose outcome is not known.
@@ -67,6 +70,8 @@ pub struct SchedulerStats {
     pub tokens_planned: u64,
     /// Tokens handed out.
     pub tokens_generated: u64,
+    /// Sequences that left the queue to run, each counted once.
+    pub sequences_admitted: u64,
     /// Sequences that ended, for whatever reason.
     pub sequences_finished: u64,
 }
@@ -160,6 +165,7 @@ impl Scheduler {
     pub fn stats(&self) -> SchedulerStats {
         SchedulerStats {
             running: self.config.max_num_seqs - self.free_slots.len() as u32,
+            max_running: self.config.max_num_seqs,
             waiting: self.waiting.len() as u32,
             plans_in_flight: self.in_flight.len() as u32,
             kv_blocks: (0..self.kv.num_groups())
@@ -172,6 +178,7 @@ impl Scheduler {
             plans_failed: self.counters.plans_failed,
             tokens_planned: self.counters.tokens_planned,
             tokens_generated: self.counters.tokens_generated,
+            sequences_admitted: self.counters.sequences_admitted,
             sequences_finished: self.counters.sequences_finished,
         }
     }

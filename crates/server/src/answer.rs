@@ -3,16 +3,21 @@
 
 use std::sync::Arc;
 
+use axum::extract::Request;
 use backstop_engine::GenerationRequest;
 use backstop_protocol::{ApiError, Usage};
 use backstop_text::{ParserOptions, StreamOptions, TextStream, ToolCallIds};
+use backstop_types::StopConditions;
 use futures::future::try_join_all;
 use futures::stream::{self, BoxStream, SelectAll, StreamExt};
 use tokio::time::{Instant, timeout_at};
 
 use crate::choice::{Choice, ChoiceRules, Counts, Update};
 use crate::entropy::random_u128;
-use crate::prepare::Job;
+use crate::gate::{Ask, Place};
+use crate::keys::Ticket;
+use crate::lane::Lane;
+use crate::prepare::{Job, Prompt};
 use crate::reply;
 use crate::sampling;
 use crate::server::{InstalledModel, RequestGuard, Server};
@@ -23,7 +28,7 @@ pub(crate) struct Answer {
     updates: SelectAll<BoxStream<'static, Result<Update, ApiError>>>,
     deadline: Instant,
     tally: Tally,
-    _guard: RequestGuard,
+    guard: RequestGuard,
 }
 
 /// A request that was let in, and since when.
@@ -34,10 +39,22 @@ pub(crate) struct Admission {
     arrived: Instant,
 }
 
+/// What one sequence of a request needs to be submitted.
+struct Submission {
+    index: usize,
+    rules: Arc<ChoiceRules>,
+    place: Place,
+}
+
 impl Admission {
     /// Lets a request in, if the model is ready.
-    pub(crate) fn new(server: &Server) -> Result<Self, ApiError> {
-        let (model, guard) = server.admit()?;
+    pub(crate) fn new(server: &Server, request: &Request) -> Result<Self, ApiError> {
+        let ticket = match request.extensions().get::<Ticket>() {
+            Some(ticket) => ticket.clone(),
+            // A route that does not count its requests: it has no limits either.
+            None => server.anybody().begin()?,
+        };
+        let (model, guard) = server.admit(ticket)?;
         Ok(Self {
             server: server.clone(),
             model,
@@ -50,14 +67,26 @@ impl Admission {
     /// a failure is an HTTP status, and gateways can go elsewhere.
     pub(crate) async fn start(self, job: &Job) -> Result<Answer, ApiError> {
         let deadline = self.arrived + self.server.config().request_timeout;
-        let rules = Arc::new(rules(&self.model, job));
-        let submissions =
-            (0..job.sequences()).map(|index| self.submit(job, index, Arc::clone(&rules)));
+        let charge = self.guard.ticket.charge_prompt(job.prompt_tokens())?;
+        let rules = Arc::new(rules(&self.server, &self.model, job));
+        let submissions = self.enter(job)?.into_iter().enumerate();
+        let submissions = submissions.map(|(index, place)| {
+            let rules = Arc::clone(&rules);
+            self.submit(
+                job,
+                Submission {
+                    index,
+                    rules,
+                    place,
+                },
+            )
+        });
         let mut choices = try_join_all(submissions).await?;
+        charge.keep();
         if let Some(first) = choices.first_mut() {
             match timeout_at(deadline, first.admitted()).await {
                 Ok(admitted) => admitted?,
-                Err(_) => return Err(reply::deadline_exceeded()),
+                Err(_) => return Err(self.server.deadline_exceeded()),
             }
         }
         let streams = choices.into_iter().map(|choice| {
@@ -68,54 +97,99 @@ impl Admission {
             updates: stream::select_all(streams),
             deadline,
             tally: Tally::new(job),
-            _guard: self.guard,
+            guard: self.guard,
         })
     }
 
-    async fn submit(
-        &self,
-        job: &Job,
-        index: usize,
-        rules: Arc<ChoiceRules>,
-    ) -> Result<Choice, ApiError> {
+    /// Places in the queue for all sequences of a job, before the engine is asked.
+    fn enter(&self, job: &Job) -> Result<Vec<Place>, ApiError> {
+        let caller = self.guard.ticket.caller();
+        let settings = caller.settings();
+        let ask = Ask {
+            tenant: caller.tenant().id,
+            tenants: self.server.tenants(),
+            lane: match settings.may_choose_priority {
+                true => Lane::asked(job.priority, settings.lane),
+                false => settings.lane,
+            },
+            prompt_tokens: (0..job.sequences())
+                .map(|index| length(job.prompt_of(index).tokens.len()))
+                .collect(),
+            max_tokens: job
+                .prompts
+                .iter()
+                .map(|prompt| prompt.stop.max_tokens)
+                .max()
+                .unwrap_or(0),
+        };
+        let engine = self.server.occupancy().ok_or_else(ApiError::internal)?;
+        self.server.gate().enter(&ask, engine).map_err(|refusal| {
+            self.model.metrics.rejected(refusal);
+            reply::not_let_in(refusal, self.server.queue_retry_after_s())
+        })
+    }
+
+    /// When an answer to `prompt` ends. In an outage those that leave it open may be cut short.
+    fn stop(&self, job: &Job, prompt: &Prompt) -> Arc<StopConditions> {
+        let limits = self.server.gate().limits();
+        match limits.default_max_tokens {
+            Some(most) if job.sampling.max_tokens.is_none() && prompt.stop.max_tokens > most => {
+                let mut stop = StopConditions::clone(&prompt.stop);
+                stop.max_tokens = most.max(stop.min_tokens).max(1);
+                Arc::new(stop)
+            }
+            _ => Arc::clone(&prompt.stop),
+        }
+    }
+
+    async fn submit(&self, job: &Job, submission: Submission) -> Result<Choice, ApiError> {
+        let Submission {
+            index,
+            rules,
+            place,
+        } = submission;
         let model = &self.model.served;
-        let config = self.server.config();
+        let chosen = self.server.config().allow_priority && self.server.keys().is_none();
         let prompt = job.prompt_of(index);
         let choice = (index % job.sampling.choices as usize) as u32;
         let request = GenerationRequest {
             prompt: Arc::clone(&prompt.tokens),
             sampling: sampling::params(&job.sampling, &model.defaults, choice),
-            stop: Arc::clone(&prompt.stop),
-            priority: if config.allow_priority {
+            stop: self.stop(job, prompt),
+            priority: if chosen {
                 job.priority
             } else {
-                0
+                place.priority()
             },
             cache_salt: 0,
-            queue_timeout: Some(config.queue_timeout),
+            queue_timeout: Some(self.server.queue_timeout()),
         };
         let submitted = Instant::now();
-        let generation = model
-            .engine
-            .submit(request)
-            .await
-            .map_err(|error| reply::not_accepted(&error, job.param))?;
+        let generation = model.engine.submit(request).await.map_err(|error| {
+            reply::not_accepted(&error, job.param, self.server.queue_retry_after_s())
+        })?;
         let times = Arrival {
             arrived: self.arrived.into_std(),
             submitted: submitted.into_std(),
         };
-        let timer = ChoiceTimer::new(self.model.metrics.clone(), prompt.tokens.len(), times);
+        let tenant = Arc::clone(self.guard.ticket.caller().tenant());
+        let timer = ChoiceTimer::new(self.model.metrics.clone(), tenant, place, times);
         let text = TextStream::new(Arc::clone(&model.tokenizer), stream_options(job, &rules));
         Ok(Choice::new(index, generation, text, rules, timer)
             .starting_in_reasoning(job.starts_in_reasoning))
     }
 }
 
-fn rules(model: &InstalledModel, job: &Job) -> ChoiceRules {
+fn length(tokens: usize) -> u32 {
+    u32::try_from(tokens).unwrap_or(u32::MAX)
+}
+
+fn rules(server: &Server, model: &InstalledModel, job: &Job) -> ChoiceRules {
     let named = job.sampling.stop_token_ids.clone();
     let mut hidden_tokens = model.served.eos_token_ids.clone();
     hidden_tokens.extend_from_slice(&named);
     ChoiceRules {
+        server: server.clone(),
         named_stop_tokens: named,
         hidden_tokens,
         report_tokens: job.sampling.logprobs.is_some(),
@@ -143,7 +217,7 @@ impl Answer {
     pub(crate) async fn next(&mut self) -> Option<Result<Update, ApiError>> {
         let next = timeout_at(self.deadline, self.updates.next()).await;
         let Ok(next) = next else {
-            return Some(Err(reply::deadline_exceeded()));
+            return Some(Err(self.guard.server.deadline_exceeded()));
         };
         if let Some(Ok(update)) = &next {
             self.tally.choices[update.index] = update.counts;
@@ -168,7 +242,6 @@ struct Tally {
 
 impl Tally {
     fn new(job: &Job) -> Self {
-        let length = |tokens: usize| u32::try_from(tokens).unwrap_or(u32::MAX);
         Self {
             prompts: job
                 .prompts

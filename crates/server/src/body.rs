@@ -9,10 +9,9 @@ use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_LENGTH, EXPECT};
 use backstop_protocol::ApiError;
 use futures::StreamExt;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
-use crate::reply;
 use crate::server::Server;
 
 /// Bodies are counted against their budget in units of this many bytes.
@@ -39,7 +38,7 @@ pub(crate) async fn read(server: &Server, request: Request) -> Result<BudgetedBo
     let result = if announced > bytes_max {
         Err(ApiError::body_too_large(bytes_max))
     } else {
-        let collected = collect(&mut stream, announced, bytes_max, server.body_budget());
+        let collected = collect(&mut stream, announced, bytes_max, server);
         match timeout(server.config().body_read_timeout, collected).await {
             Ok(result) => result,
             Err(_) => Err(ApiError::body_timeout()),
@@ -62,10 +61,10 @@ async fn collect(
     stream: &mut BodyDataStream,
     announced: usize,
     bytes_max: usize,
-    budget: &Arc<Semaphore>,
+    server: &Server,
 ) -> Result<BudgetedBody, ApiError> {
     let mut bytes = Vec::with_capacity(announced.min(CAPACITY_ON_TRUST_BYTES));
-    let mut permit = claim(budget, 1)?;
+    let mut permit = claim(server, 1)?;
     while let Some(chunk) = stream.next().await {
         // The client went away in the middle, or its transfer encoding is broken.
         let chunk = chunk.map_err(|_| ApiError::not_an_object())?;
@@ -77,7 +76,7 @@ async fn collect(
         let units = bytes.len() / BUDGET_UNIT_BYTES + 1;
         let more = units.saturating_sub(permit.num_permits());
         if more > 0 {
-            permit.merge(claim(budget, more)?);
+            permit.merge(claim(server, more)?);
         }
     }
     Ok(BudgetedBody {
@@ -86,11 +85,11 @@ async fn collect(
     })
 }
 
-fn claim(budget: &Arc<Semaphore>, units: usize) -> Result<OwnedSemaphorePermit, ApiError> {
+fn claim(server: &Server, units: usize) -> Result<OwnedSemaphorePermit, ApiError> {
     let units = u32::try_from(units).unwrap_or(u32::MAX);
-    Arc::clone(budget)
+    Arc::clone(server.body_budget())
         .try_acquire_many_owned(units)
-        .map_err(|_| reply::queue_full())
+        .map_err(|_| server.queue_full())
 }
 
 fn announced_bytes(headers: &HeaderMap) -> usize {

@@ -10,6 +10,7 @@ use backstop_types::{FinishReason as EngineReason, SampledToken, TokenId, TokenL
 
 use crate::metrics::FinishLabel;
 use crate::reply;
+use crate::server::Server;
 use crate::timer::ChoiceTimer;
 
 /// What is new about one choice. Everything that had happened by the time somebody looked is in
@@ -49,6 +50,7 @@ pub(crate) struct End {
 /// What the choices of a request have in common.
 #[derive(Debug)]
 pub(crate) struct ChoiceRules {
+    pub(crate) server: Server,
     /// Stop tokens that the request named itself: the client is told which one it was.
     pub(crate) named_stop_tokens: Vec<TokenId>,
     /// Tokens that end an answer and are no part of it.
@@ -202,7 +204,7 @@ impl Choice {
             }
             EngineReason::Length => self.end(FinishReason::Length, None),
             EngineReason::Aborted => self.fail(reply::engine_gone()),
-            EngineReason::DeadlineExceeded => self.fail(reply::deadline_exceeded()),
+            EngineReason::DeadlineExceeded => self.fail(self.rules.server.deadline_exceeded()),
             EngineReason::ConstraintFailed => self.fail(ApiError::constraint_failed()),
             EngineReason::Failed => self.fail(ApiError::engine_failure()),
         }

@@ -71,7 +71,7 @@ pub(crate) async fn handle(
     State(server): State<Server>,
     request: Request,
 ) -> Result<Response, ErrorReply> {
-    let admission = Admission::new(&server)?;
+    let admission = Admission::new(&server, &request)?;
     let body = body::read(&server, request).await?;
     let completion = prepare::run(&server, &admission.model, body, prepare_completion).await?;
     let job = &completion.job;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::gate::{AdmissionProfile, QueueLimits};
 use crate::keys::KeySet;
 
 /// Limits and identity of the HTTP server. Every wait and every size has a bound here.
@@ -18,8 +19,14 @@ pub struct ServerConfig {
     pub max_body_bytes: usize,
     /// Bytes of bodies that are read and not yet turned into tokens, over all requests.
     pub max_buffered_body_bytes: usize,
-    /// Longest wait in the engine's queue before a request is answered 503.
-    pub queue_timeout: Duration,
+    /// Which of the following two limits hold at the start.
+    pub admission_profile: AdmissionProfile,
+    /// How much may wait on an ordinary day.
+    pub normal: QueueLimits,
+    /// How much may wait in an outage.
+    pub outage: QueueLimits,
+    /// Prompt tokens that may wait. A longer prompt may wait alone.
+    pub max_queued_tokens: Option<u64>,
     /// Longest life of a request, from its first byte to its last.
     pub request_timeout: Duration,
     /// Longest time that a client may take to send a request's body.
@@ -33,8 +40,9 @@ pub struct ServerConfig {
     pub max_connections: usize,
     /// Prompts that are rendered and tokenised at once.
     pub max_concurrent_encodes: usize,
-    /// Let requests choose their priority. Without it they are served in order of arrival, and no
-    /// client can push itself before the others.
+    /// Without keys, let requests choose their priority. Otherwise they are served in order of
+    /// arrival, and no client can push itself before the others. With keys, each key says whether
+    /// its requests may choose their lane.
     pub allow_priority: bool,
     /// Pause in a stream after which a comment line keeps it alive.
     pub keep_alive_interval: Duration,
@@ -52,7 +60,10 @@ impl Default for ServerConfig {
             public_metrics: false,
             max_body_bytes: 32 << 20,
             max_buffered_body_bytes: 512 << 20,
-            queue_timeout: Duration::from_secs(120),
+            admission_profile: AdmissionProfile::Normal,
+            normal: QueueLimits::NORMAL,
+            outage: QueueLimits::OUTAGE,
+            max_queued_tokens: None,
             request_timeout: Duration::from_secs(3600),
             body_read_timeout: Duration::from_secs(60),
             head_read_timeout: Duration::from_secs(75),

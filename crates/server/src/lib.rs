@@ -1,8 +1,8 @@
 //! The HTTP side: routes, streams, keys, limits, health and metrics.
 //!
-//! One request passes through here in this order: [`routes`] checks who may call, [`body`] reads
-//! within limits, [`prepare`] makes token ids of it, [`answer`] hands them to the engine and waits
-//! until it begins, and [`chat`] or [`completions`] writes what comes back. A client that goes
+//! One request passes through here in this order: [`routes`] checks who may call and what its
+//! [`keys`] allow, [`body`] reads within limits, [`prepare`] makes token ids of it, the [`gate`]
+//! lets it wait, [`answer`] hands it to the engine and waits until it begins, and [`chat`] or [`completions`] writes what comes back. A client that goes
 //! away drops the answer, and with it the sequences.
 //!
 //! Invariant: no tensor and no device. Invariant: nothing here blocks the engine; it is asked
@@ -17,7 +17,9 @@ mod choice;
 mod completions;
 mod config;
 mod entropy;
+mod gate;
 mod keys;
+mod lane;
 mod logprobs;
 mod metrics;
 mod model;
@@ -33,7 +35,9 @@ mod stamp;
 mod timer;
 
 pub use config::ServerConfig;
-pub use keys::{KeyFileError, KeySet};
+pub use gate::{AdmissionProfile, QueueLimits};
+pub use keys::{KeyFileError, KeySet, KeySettings, key_line};
+pub use lane::Lane;
 pub use model::{GenerationDefaults, ServedModel};
 pub use serve::serve;
 pub use server::Server;

@@ -9,7 +9,6 @@ use backstop_types::{StopConditions, TokenId};
 
 use crate::body::BudgetedBody;
 use crate::model::ServedModel;
-use crate::reply;
 use crate::sampling;
 use crate::server::{InstalledModel, Server};
 
@@ -47,6 +46,12 @@ impl Job {
         &self.prompts[index / self.sampling.choices as usize]
     }
 
+    /// Tokens of all prompts, each counted once however many choices answer it.
+    pub(crate) fn prompt_tokens(&self) -> u32 {
+        let tokens: usize = self.prompts.iter().map(|prompt| prompt.tokens.len()).sum();
+        u32::try_from(tokens).unwrap_or(u32::MAX)
+    }
+
     /// Sequences to generate.
     pub(crate) fn sequences(&self) -> usize {
         self.prompts.len() * self.sampling.choices as usize
@@ -64,8 +69,8 @@ pub(crate) async fn run<T: Send + 'static>(
         return prepare(server, &model.served, &body.bytes);
     }
     let permit = Arc::clone(server.encodes()).acquire_owned();
-    let Ok(Ok(permit)) = tokio::time::timeout(server.config().queue_timeout, permit).await else {
-        return Err(reply::deadline_exceeded());
+    let Ok(Ok(permit)) = tokio::time::timeout(server.queue_timeout(), permit).await else {
+        return Err(server.deadline_exceeded());
     };
     let (server, model) = (server.clone(), Arc::clone(model));
     let work = move || {

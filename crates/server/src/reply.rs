@@ -8,10 +8,10 @@ use backstop_engine::{LifecycleState, Rejection, SubmitError};
 use backstop_protocol::ApiError;
 use serde::Serialize;
 
-/// Advice to a client that found the queue full.
-const QUEUE_RETRY_S: u32 = 2;
-/// Advice to a client whose request waited too long.
-const DEADLINE_RETRY_S: u32 = 5;
+use crate::gate::Refusal;
+
+/// Advice to a client whose engine stopped: a supervisor restarts it.
+const GONE_RETRY_S: u32 = 5;
 /// Advice while the server goes away: its successor needs a moment.
 const DRAINING_RETRY_S: u32 = 15;
 /// Advice when only a restart can help.
@@ -83,31 +83,34 @@ pub(crate) fn unavailable(state: &LifecycleState, loading_retry_s: Option<u32>) 
     }
 }
 
-/// The answer to a request that finds everything taken.
-pub(crate) fn queue_full() -> ApiError {
-    ApiError::queue_full(QUEUE_RETRY_S)
-}
-
-/// The answer to a request whose time ran out.
-pub(crate) fn deadline_exceeded() -> ApiError {
-    ApiError::deadline_exceeded(DEADLINE_RETRY_S)
-}
-
 /// The answer to a request whose engine stopped under it.
 pub(crate) fn engine_gone() -> ApiError {
-    ApiError::engine_unavailable(DEADLINE_RETRY_S)
+    ApiError::engine_unavailable(GONE_RETRY_S)
+}
+
+/// The answer to a request that the gate did not let in.
+pub(crate) fn not_let_in(refusal: Refusal, retry_after_s: u32) -> ApiError {
+    match refusal {
+        Refusal::Requests | Refusal::Tokens => ApiError::queue_full(retry_after_s),
+        Refusal::Share => ApiError::queue_share_used(retry_after_s),
+        Refusal::Lane => ApiError::lane_closed(retry_after_s),
+    }
 }
 
 /// The answer to a request that the engine did not accept. `param` is the field that held the
-/// prompt.
-pub(crate) fn not_accepted(error: &SubmitError, param: &'static str) -> ApiError {
+/// prompt, `retry_after_s` when the queue may have emptied.
+pub(crate) fn not_accepted(
+    error: &SubmitError,
+    param: &'static str,
+    retry_after_s: u32,
+) -> ApiError {
     let rejection = match error {
         SubmitError::NotReady(state) => return unavailable(state, None),
-        SubmitError::InboxFull => return queue_full(),
+        SubmitError::InboxFull => return ApiError::queue_full(retry_after_s),
         SubmitError::Rejected(rejection) => rejection,
     };
     match *rejection {
-        Rejection::QueueFull { .. } => queue_full(),
+        Rejection::QueueFull { .. } => ApiError::queue_full(retry_after_s),
         Rejection::PromptTooLong {
             prompt_tokens,
             max_model_len,
@@ -153,11 +156,10 @@ mod tests {
 
     #[test]
     fn a_full_queue_is_a_429() {
-        let error = SubmitError::Rejected(Rejection::QueueFull { waiting: 3 });
-        assert_eq!(not_accepted(&error, "messages").status, 429);
-        assert_eq!(
-            not_accepted(&SubmitError::InboxFull, "messages").status,
-            429
-        );
+        let full = SubmitError::Rejected(Rejection::QueueFull { waiting: 3 });
+        for error in [full, SubmitError::InboxFull] {
+            let reply = not_accepted(&error, "messages", 7);
+            assert_eq!((reply.status, reply.retry_after_s), (429, Some(7)));
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::header::CONNECTION;
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -16,6 +16,7 @@ use backstop_protocol::ApiError;
 use futures::FutureExt;
 
 use crate::entropy::random_u128;
+use crate::keys::Caller;
 use crate::reply::ErrorReply;
 use crate::server::Server;
 use crate::{body, chat, completions, probes};
@@ -85,31 +86,32 @@ impl Server {
     }
 }
 
-/// Wraps every request: checks its access, catches its panics, stamps and counts its answer.
+/// Wraps every request: checks its access, counts it against its key's limits, catches its panics,
+/// stamps and counts its answer.
 async fn envelope(State(server): State<Server>, request: Request, next: Next) -> Response {
     let started = Instant::now();
     let id = request_id(request.headers());
     let (label, access) = route(request.uri().path());
-    let mut response = match check_access(&server, access, label, request.headers()) {
-        Err(error) => refuse(request, error).await.into_response(),
-        Ok(()) => {
-            let request = match WITH_BODY.contains(&label) {
-                true => request,
-                false => body::without(request).await,
-            };
-            match AssertUnwindSafe(next.run(request)).catch_unwind().await {
-                Ok(response) => response,
-                Err(_) => {
-                    tracing::error!(route = label, request_id = ?id, "a request handler panicked");
-                    ErrorReply(ApiError::internal()).into_response()
-                }
-            }
+    let caller = check_access(&server, access, label, request.headers());
+    let mut response = match &caller {
+        Err(error) => refuse(request, error.clone()).await.into_response(),
+        Ok(caller) if is_counted(&request, label) => {
+            counted(caller, request, async |request| {
+                respond(request, next, label, &id).await
+            })
+            .await
         }
+        Ok(_) => respond(request, next, label, &id).await,
     };
+    let caller = caller.ok();
     let status = response.status().as_u16();
+    let name = caller.as_ref().and_then(Caller::name);
     server.metrics().responded(label, status);
-    tracing::debug!(route = label, status, request_id = ?id, elapsed = ?started.elapsed(), "answered");
+    tracing::debug!(route = label, status, key = name, request_id = ?id, elapsed = ?started.elapsed(), "answered");
     response.headers_mut().insert(REQUEST_ID, id);
+    if let Some(caller) = caller {
+        caller.tell_limits(response.headers_mut());
+    }
     if server.lifecycle().state() == LifecycleState::Draining {
         // Lets go of kept-alive connections without cutting them off.
         response
@@ -119,29 +121,69 @@ async fn envelope(State(server): State<Server>, request: Request, next: Next) ->
     response
 }
 
+/// Whether a request counts against the limits of its key: those that bring something to compute.
+fn is_counted(request: &Request, label: &str) -> bool {
+    request.method() == Method::POST && WITH_BODY.contains(&label)
+}
+
+/// Answers a request within its caller's limits.
+async fn counted(
+    caller: &Caller,
+    mut request: Request,
+    respond: impl AsyncFnOnce(Request) -> Response,
+) -> Response {
+    match caller.begin() {
+        Err(error) => refuse(request, error).await.into_response(),
+        Ok(ticket) => {
+            request.extensions_mut().insert(ticket);
+            let response = respond(request).await;
+            // Refused for want of room, or by a fault of the server's.
+            if matches!(response.status().as_u16(), 429 | 500..) {
+                caller.refund();
+            }
+            response
+        }
+    }
+}
+
+/// Hands a request to its route.
+async fn respond(request: Request, next: Next, label: &str, id: &HeaderValue) -> Response {
+    let request = match WITH_BODY.contains(&label) {
+        true => request,
+        false => body::without(request).await,
+    };
+    match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+        Ok(response) => response,
+        Err(_) => {
+            tracing::error!(route = label, request_id = ?id, "a request handler panicked");
+            ErrorReply(ApiError::internal()).into_response()
+        }
+    }
+}
+
 /// Answers a request whose body nobody reads.
 async fn refuse(request: Request, error: ApiError) -> ErrorReply {
     body::without(request).await;
     ErrorReply(error)
 }
 
+/// Who calls, if they may.
 fn check_access(
     server: &Server,
     access: Access,
     label: &str,
     headers: &HeaderMap,
-) -> Result<(), ApiError> {
-    let config = server.config();
-    let open = access == Access::Open || (label == "/metrics" && config.public_metrics);
+) -> Result<Caller, ApiError> {
+    let open = access == Access::Open || (label == "/metrics" && server.config().public_metrics);
     if open {
-        return Ok(());
+        return Ok(server.anybody().clone());
     }
     if access == Access::Ready {
         server.ready_model()?;
     }
-    match &config.api_keys {
-        Some(keys) if !keys.admits(headers) => Err(ApiError::unauthorized()),
-        _ => Ok(()),
+    match server.keys() {
+        Some(keys) => keys.find(headers).ok_or_else(ApiError::unauthorized),
+        None => Ok(server.anybody().clone()),
     }
 }
 
@@ -167,7 +209,10 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
 
 #[cfg(test)]
 mod tests {
+    use backstop_engine::Lifecycle;
+
     use super::*;
+    use crate::{KeySet, ServerConfig};
 
     fn id_for(given: &'static [u8]) -> String {
         let mut headers = HeaderMap::new();
@@ -183,6 +228,30 @@ mod tests {
         assert_eq!(id_for(b"").len(), 32);
         assert_eq!(id_for(b"\xff\xfe").len(), 32);
         assert_eq!(request_id(&HeaderMap::new()).len(), 32);
+    }
+
+    #[test]
+    fn nothing_but_probes_is_open_when_there_are_keys() {
+        let config = ServerConfig {
+            api_keys: Some(KeySet::new(["a-good-key"])),
+            ..ServerConfig::default()
+        };
+        let server = Server::new(config, Lifecycle::new());
+        let unknown = [("/nowhere", Access::Ready), ("/v1/models/x", Access::Ready)];
+        for (path, _) in ACCESS.into_iter().chain(unknown) {
+            let (label, access) = route(path);
+            let allowed = check_access(&server, access, label, &HeaderMap::new());
+            let probe = ["/health", "/ready", "/ping"].contains(&path);
+            match allowed {
+                Ok(_) => assert!(probe, "{path}"),
+                Err(error) if access == Access::Key => assert_eq!(error.status, 401, "{path}"),
+                // There is no model yet, which comes first.
+                Err(error) => assert_eq!(error.status, 503, "{path}"),
+            }
+        }
+        for path in WITH_BODY {
+            assert_eq!(route(path), (path, Access::Ready));
+        }
     }
 
     #[test]

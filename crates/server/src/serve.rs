@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep};
 
 use crate::config::ServerConfig;
+use crate::gate::SAMPLE_INTERVAL;
 use crate::server::Server;
 
 /// Header fields in a request's head.
@@ -27,6 +28,8 @@ const HEADERS_MAX: usize = 100;
 const CONNECTION_BUFFER_BYTES: usize = 64 << 10;
 /// Pause after the operating system refused a connection, for instance for want of descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(200);
+/// Pause between two looks at the key file.
+const KEY_FILE_INTERVAL: Duration = Duration::from_secs(2);
 /// Time that connections get to send their last bytes after the requests have ended.
 const CLOSE_GRACE: Duration = Duration::from_secs(5);
 
@@ -45,9 +48,11 @@ pub async fn serve(
     let (closing, close) = watch::channel(false);
     let mut connections = JoinSet::new();
     let mut drained = pin!(drained(&server, shutdown));
+    let mut watching = pin!(look_after(&server));
     loop {
         tokio::select! {
             () = &mut drained => break,
+            () = &mut watching => {}
             Some(_) = connections.join_next() => {}
             (stream, permit) = accept(&listener, &permits) => {
                 let connection =
@@ -67,6 +72,27 @@ pub async fn serve(
         );
     }
     Ok(())
+}
+
+/// Looks after what changes by itself: the pace of the queue, and the key file.
+async fn look_after(server: &Server) {
+    let sampling = async {
+        loop {
+            tokio::time::sleep(SAMPLE_INTERVAL).await;
+            server.sample_queue();
+        }
+    };
+    let following = async {
+        loop {
+            tokio::time::sleep(KEY_FILE_INTERVAL).await;
+            if let Some(keys) = server.keys().cloned() {
+                // On a thread of its own, for the file may lie on a network. A panic there would
+                // leave the keys as they are.
+                let _ignored = tokio::task::spawn_blocking(move || keys.reload_if_changed()).await;
+            }
+        }
+    };
+    tokio::join!(sampling, following);
 }
 
 async fn drained(server: &Server, shutdown: impl Future<Output = ()>) {

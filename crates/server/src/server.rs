@@ -1,7 +1,7 @@
 //! The server: what all requests share, from before a model is loaded until after it is gone.
 
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use backstop_engine::{Lifecycle, LifecycleState};
@@ -10,7 +10,9 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::body::BUDGET_UNIT_BYTES;
 use crate::config::ServerConfig;
-use crate::metrics::{Metrics, RequestMetrics};
+use crate::gate::{AdmissionProfile, DrainRate, Gate, Occupancy, QueueSample};
+use crate::keys::{Caller, KeyFileError, KeyStore, Ticket};
+use crate::metrics::{AdmissionCollector, Metrics, RequestMetrics};
 use crate::model::ServedModel;
 use crate::reply;
 
@@ -27,6 +29,11 @@ struct Shared {
     started: Instant,
     model: OnceLock<Arc<InstalledModel>>,
     metrics: Metrics,
+    keys: Option<Arc<KeyStore>>,
+    /// The caller where there are no keys.
+    anybody: Caller,
+    gate: Arc<Gate>,
+    drain_rate: Arc<Mutex<DrainRate>>,
     in_flight: watch::Sender<usize>,
     body_budget: Arc<Semaphore>,
     encodes: Arc<Semaphore>,
@@ -55,8 +62,23 @@ impl Server {
         let (in_flight, _) = watch::channel(0);
         let budget_units =
             config.max_buffered_body_bytes.max(config.max_body_bytes) / BUDGET_UNIT_BYTES + 1;
+        let keys = config
+            .api_keys
+            .clone()
+            .map(|keys| Arc::new(KeyStore::new(keys)));
+        let gate = Arc::new(Gate::new(&config));
+        let drain_rate = Arc::default();
+        let admission = AdmissionCollector {
+            gate: Arc::clone(&gate),
+            keys: keys.clone(),
+            drain_rate: Arc::clone(&drain_rate),
+        };
         let shared = Shared {
-            metrics: Metrics::new(lifecycle.clone()),
+            metrics: Metrics::new(lifecycle.clone(), admission),
+            keys,
+            anybody: Caller::anybody(),
+            gate,
+            drain_rate,
             lifecycle,
             started: Instant::now(),
             model: OnceLock::new(),
@@ -95,6 +117,92 @@ impl Server {
     /// The life-cycle that this server answers by.
     pub fn lifecycle(&self) -> &Lifecycle {
         &self.shared.lifecycle
+    }
+
+    /// Which limits hold for the queue.
+    pub fn admission_profile(&self) -> AdmissionProfile {
+        self.shared.gate.profile()
+    }
+
+    /// Lets other limits hold for the queue, for requests that come from now on.
+    pub fn set_admission_profile(&self, profile: AdmissionProfile) {
+        if self.admission_profile() != profile {
+            tracing::warn!(profile = profile.name(), "the admission profile changed");
+        }
+        self.shared.gate.set_profile(profile);
+    }
+
+    /// Reads the key file again and returns the number of its keys; `None` if the keys come from
+    /// no file. A file that is not accepted leaves the keys as they are. Blocks the thread.
+    pub fn reload_keys(&self) -> Option<Result<usize, KeyFileError>> {
+        self.shared.keys.as_ref()?.reload()
+    }
+
+    pub(crate) fn keys(&self) -> Option<&Arc<KeyStore>> {
+        self.shared.keys.as_ref()
+    }
+
+    /// The caller where there are no keys.
+    pub(crate) fn anybody(&self) -> &Caller {
+        &self.shared.anybody
+    }
+
+    /// How many callers there can be.
+    pub(crate) fn tenants(&self) -> usize {
+        self.keys().map_or(1, |keys| keys.tenants())
+    }
+
+    pub(crate) fn gate(&self) -> &Arc<Gate> {
+        &self.shared.gate
+    }
+
+    /// Longest wait in the queue.
+    pub(crate) fn queue_timeout(&self) -> Duration {
+        self.shared.gate.limits().timeout
+    }
+
+    /// The engine as its statistics show it; nobody waits for it.
+    pub(crate) fn occupancy(&self) -> Option<Occupancy> {
+        let stats = self.installed()?.served.engine.stats().scheduler;
+        Some(Occupancy {
+            running: stats.running,
+            max_running: stats.max_running,
+            waiting: stats.waiting,
+        })
+    }
+
+    /// Takes in how fast the queue empties.
+    pub(crate) fn sample_queue(&self) {
+        let Some(model) = self.installed() else {
+            return;
+        };
+        let stats = model.served.engine.stats().scheduler;
+        let sample = QueueSample {
+            at: Instant::now(),
+            left: stats.sequences_admitted,
+            waiting: stats.waiting,
+        };
+        let rate = self.shared.drain_rate.lock();
+        rate.unwrap_or_else(PoisonError::into_inner).sample(sample);
+    }
+
+    /// When a client that does not get a place now should come back: when what waits has been
+    /// worked off at the present pace.
+    pub(crate) fn queue_retry_after_s(&self) -> u32 {
+        let waiting = self.occupancy().map_or(0, |engine| engine.waiting);
+        let rate = self.shared.drain_rate.lock();
+        let rate = rate.unwrap_or_else(PoisonError::into_inner);
+        rate.retry_after_s(waiting)
+    }
+
+    /// The answer to a request that finds everything taken.
+    pub(crate) fn queue_full(&self) -> ApiError {
+        ApiError::queue_full(self.queue_retry_after_s())
+    }
+
+    /// The answer to a request whose time ran out.
+    pub(crate) fn deadline_exceeded(&self) -> ApiError {
+        ApiError::deadline_exceeded(self.queue_retry_after_s())
     }
 
     /// Requests for generations that have not ended.
@@ -136,9 +244,12 @@ impl Server {
     }
 
     /// Counts a request in, if it may use the model now.
-    pub(crate) fn admit(&self) -> Result<(Arc<InstalledModel>, RequestGuard), ApiError> {
+    pub(crate) fn admit(
+        &self,
+        ticket: Ticket,
+    ) -> Result<(Arc<InstalledModel>, RequestGuard), ApiError> {
         // Counted before the state is looked at, so that a drain that begins in between waits.
-        let guard = RequestGuard::new(self.clone());
+        let guard = RequestGuard::new(self.clone(), ticket);
         let model = Arc::clone(self.ready_model()?);
         Ok((model, guard))
     }
@@ -167,13 +278,14 @@ fn remaining(elapsed: Duration, done: u64, total: u64) -> Option<u32> {
 
 /// Counts one request in and, when dropped, out.
 pub(crate) struct RequestGuard {
-    server: Server,
+    pub(crate) server: Server,
+    pub(crate) ticket: Ticket,
 }
 
 impl RequestGuard {
-    fn new(server: Server) -> Self {
+    fn new(server: Server, ticket: Ticket) -> Self {
         server.shared.in_flight.send_modify(|count| *count += 1);
-        Self { server }
+        Self { server, ticket }
     }
 }
 
@@ -201,7 +313,8 @@ mod tests {
     #[tokio::test]
     async fn idle_waits_for_every_guard() {
         let server = Server::new(ServerConfig::default(), Lifecycle::new());
-        let guard = RequestGuard::new(server.clone());
+        let ticket = || server.anybody().begin().unwrap();
+        let guard = RequestGuard::new(server.clone(), ticket());
         assert_eq!(server.requests_in_flight(), 1);
         let idle = tokio::spawn({
             let server = server.clone();
@@ -209,7 +322,7 @@ mod tests {
         });
         drop(guard);
         idle.await.unwrap();
-        assert!(server.admit().is_err());
+        assert!(server.admit(ticket()).is_err());
         assert_eq!(server.requests_in_flight(), 0);
     }
 }

@@ -1,7 +1,11 @@
-//! Takes the times of one choice for the metrics.
+//! Takes the times of one choice for the metrics, and counts its tokens.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use crate::gate::Place;
+use crate::keys::Tenant;
 use crate::metrics::{FinishLabel, RequestMetrics};
 
 /// When a request came in, and when its sequence was handed to the engine.
@@ -15,8 +19,10 @@ pub(crate) struct Arrival {
 #[derive(Debug)]
 pub(crate) struct ChoiceTimer {
     metrics: RequestMetrics,
-    prompt_tokens: usize,
+    tenant: Arc<Tenant>,
+    place: Place,
     arrival: Arrival,
+    admitted: Option<Instant>,
     first_token: Option<Instant>,
     last_token: Instant,
     tokens: u64,
@@ -24,12 +30,19 @@ pub(crate) struct ChoiceTimer {
 }
 
 impl ChoiceTimer {
-    /// A choice, accepted by the engine, for a prompt of `prompt_tokens`.
-    pub(crate) fn new(metrics: RequestMetrics, prompt_tokens: usize, arrival: Arrival) -> Self {
+    /// A choice that the engine accepted.
+    pub(crate) fn new(
+        metrics: RequestMetrics,
+        tenant: Arc<Tenant>,
+        place: Place,
+        arrival: Arrival,
+    ) -> Self {
         Self {
             metrics,
-            prompt_tokens,
+            tenant,
+            place,
             arrival,
+            admitted: None,
             first_token: None,
             last_token: arrival.submitted,
             tokens: 0,
@@ -39,28 +52,33 @@ impl ChoiceTimer {
 
     /// It left the queue.
     pub(crate) fn admitted(&mut self) {
+        let now = Instant::now();
+        self.admitted = Some(now);
+        self.place.admitted();
         self.metrics
             .queue_seconds
-            .observe(self.arrival.submitted.elapsed().as_secs_f64());
+            .observe(seconds(self.arrival.submitted, now));
     }
 
     /// It generated a token.
     pub(crate) fn token(&mut self) {
         let now = Instant::now();
         self.tokens += 1;
+        self.place.token();
+        self.tenant.generated_tokens.fetch_add(1, Ordering::Relaxed);
         self.metrics.generation_tokens.inc();
         if self.first_token.is_none() {
             self.first_token = Some(now);
-            self.metrics.prompt_tokens.inc_by(self.prompt_tokens as u64);
-            let waited = now.duration_since(self.arrival.arrived);
+            self.metrics
+                .prompt_tokens
+                .inc_by(u64::from(self.place.prompt_tokens()));
             self.metrics
                 .first_token_seconds
-                .observe(waited.as_secs_f64());
+                .observe(seconds(self.arrival.arrived, now));
         } else {
-            let pause = now.duration_since(self.last_token);
             self.metrics
                 .inter_token_seconds
-                .observe(pause.as_secs_f64());
+                .observe(seconds(self.last_token, now));
         }
         self.last_token = now;
     }
@@ -77,20 +95,33 @@ impl ChoiceTimer {
             .observe(self.arrival.arrived.elapsed().as_secs_f64());
         self.metrics
             .request_prompt_tokens
-            .observe(self.prompt_tokens as f64);
+            .observe(f64::from(self.place.prompt_tokens()));
         self.metrics
             .request_generation_tokens
             .observe(self.tokens as f64);
-        if let Some(first) = self.first_token
-            && self.tokens > 1
-        {
-            let decoding = self.last_token.duration_since(first).as_secs_f64();
-            let pauses = (self.tokens - 1) as f64;
-            self.metrics
-                .per_output_token_seconds
-                .observe(decoding / pauses);
+        if let (Some(admitted), Some(first)) = (self.admitted, self.first_token) {
+            self.observe_phases(admitted, first);
         }
     }
+
+    /// Reports what it did between leaving the queue and its last token.
+    fn observe_phases(&self, admitted: Instant, first: Instant) {
+        let decoding = seconds(first, self.last_token);
+        let metrics = &self.metrics;
+        metrics.prefill_seconds.observe(seconds(admitted, first));
+        metrics.decode_seconds.observe(decoding);
+        metrics
+            .inference_seconds
+            .observe(seconds(admitted, self.last_token));
+        if self.tokens > 1 {
+            let pauses = (self.tokens - 1) as f64;
+            metrics.per_output_token_seconds.observe(decoding / pauses);
+        }
+    }
+}
+
+fn seconds(from: Instant, to: Instant) -> f64 {
+    to.duration_since(from).as_secs_f64()
 }
 
 impl Drop for ChoiceTimer {

@@ -47,7 +47,7 @@ pub(crate) async fn handle(
     State(server): State<Server>,
     request: Request,
 ) -> Result<Response, ErrorReply> {
-    let admission = Admission::new(&server)?;
+    let admission = Admission::new(&server, &request)?;
     let body = body::read(&server, request).await?;
     let chat = prepare::run(&server, &admission.model, body, |server, model, body| {
         prepare(server, model, ValidChatRequest::from_bytes(body)?, PARAM)

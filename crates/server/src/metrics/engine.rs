@@ -1,6 +1,7 @@
 //! The engine's statistics as metrics, read when Prometheus asks.
 
 use std::fmt;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use backstop_engine::{EngineHandle, EngineStats};
 use backstop_types::{AttentionSpan, KvSpec};
@@ -9,6 +10,8 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
+
+use super::gauge;
 
 /// Reads one engine.
 #[derive(Debug)]
@@ -30,6 +33,8 @@ impl Collector for EngineCollector {
         encode_counters(&mut encoder, &stats)?;
         encode_iterations(&mut encoder, &stats)?;
         encode_cache_config(&mut encoder, &stats.kv)?;
+        encode_waiting_by_reason(&mut encoder, &stats)?;
+        encode_lora(&mut encoder)?;
         gauge(
             &mut encoder,
             "backstop:seconds_since_progress",
@@ -157,7 +162,40 @@ fn encode_cache_config(encoder: &mut DescriptorEncoder<'_>, kv: &KvSpec) -> fmt:
     ConstGauge::new(1i64).encode(family.encode_family(&labels)?)
 }
 
-fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: f64) -> fmt::Result {
-    let gauge = ConstGauge::new(value);
-    gauge.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)
+/// Sequences wait for a slot or for memory and for nothing else.
+fn encode_waiting_by_reason(
+    encoder: &mut DescriptorEncoder<'_>,
+    stats: &EngineStats,
+) -> fmt::Result {
+    let mut family = encoder.encode_descriptor(
+        "vllm:num_requests_waiting_by_reason",
+        "Sequences in the queue, by what they wait for",
+        None,
+        MetricType::Gauge,
+    )?;
+    for (reason, count) in [("capacity", stats.scheduler.waiting), ("deferred", 0)] {
+        let value = ConstGauge::new(i64::from(count));
+        value.encode(family.encode_family(&[("reason", reason)])?)?;
+    }
+    Ok(())
+}
+
+/// Endpoint pickers of Kubernetes read adapters from the labels and how recent they are from the
+/// value. There are none, and to say so is better than to leave the metric out: a picker that
+/// misses one takes the server's data for stale.
+fn encode_lora(encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let labels = [
+        ("max_lora", "0"),
+        ("running_lora_adapters", ""),
+        ("waiting_lora_adapters", ""),
+    ];
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let mut family = encoder.encode_descriptor(
+        "vllm:lora_requests_info",
+        "Adapters in use; the value is the time",
+        None,
+        MetricType::Gauge,
+    )?;
+    let value = ConstGauge::new(now.unwrap_or_default().as_secs_f64());
+    value.encode(family.encode_family(&labels)?)
 }

@@ -4,6 +4,7 @@
 //! Engine gauges are copied from its statistics at scrape time, without asking its thread: a
 //! router that scrapes many times a second costs the engine nothing.
 
+mod admission;
 mod engine;
 mod exposition;
 mod request;
@@ -22,6 +23,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
+pub(crate) use self::admission::AdmissionCollector;
 use self::engine::EngineCollector;
 pub(crate) use self::exposition::Exposition;
 pub(crate) use self::request::{FinishLabel, RequestMetrics};
@@ -49,7 +51,7 @@ impl fmt::Debug for Metrics {
 
 impl Metrics {
     /// Metrics of a process that has no model yet.
-    pub(crate) fn new(lifecycle: Lifecycle) -> Self {
+    pub(crate) fn new(lifecycle: Lifecycle, admission: AdmissionCollector) -> Self {
         let mut process = Registry::default();
         let responses = Family::<ResponseLabels, Counter>::default();
         process.register(
@@ -58,6 +60,7 @@ impl Metrics {
             responses.clone(),
         );
         process.register_collector(Box::new(LifecycleCollector { lifecycle }));
+        process.register_collector(Box::new(admission));
         Self {
             process,
             responses,
@@ -125,4 +128,9 @@ impl Collector for LifecycleCollector {
         }
         Ok(())
     }
+}
+
+fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: f64) -> fmt::Result {
+    let gauge = ConstGauge::new(value);
+    gauge.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)
 }

@@ -6,6 +6,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use crate::gate::Refusal;
+
 const FIRST_TOKEN_BUCKETS: [f64; 22] = [
     0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
     20.0, 40.0, 80.0, 160.0, 640.0, 2560.0,
@@ -45,16 +47,53 @@ struct FinishLabels {
     finished_reason: FinishLabel,
 }
 
+/// Why a request was not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[allow(
+    non_camel_case_types,
+    reason = "the derive writes the names as they stand"
+)]
+pub(crate) enum RejectionLabel {
+    /// As many requests wait as may.
+    max_num_queued_reqs,
+    /// As many prompt tokens wait as may.
+    max_num_queued_tokens,
+    /// Its key has its share of the queue.
+    key_share,
+    /// Its lane is closed in an outage.
+    lane,
+}
+
+impl From<Refusal> for RejectionLabel {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Requests => Self::max_num_queued_reqs,
+            Refusal::Tokens => Self::max_num_queued_tokens,
+            Refusal::Share => Self::key_share,
+            Refusal::Lane => Self::lane,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RejectionLabels {
+    reason: RejectionLabel,
+}
+
 /// Metrics that requests report to; cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct RequestMetrics {
     pub(crate) prompt_tokens: Counter,
     pub(crate) generation_tokens: Counter,
     finished: Family<FinishLabels, Counter>,
+    rejected: Family<RejectionLabels, Counter>,
     pub(crate) queue_seconds: Histogram,
     pub(crate) first_token_seconds: Histogram,
     pub(crate) inter_token_seconds: Histogram,
     pub(crate) per_output_token_seconds: Histogram,
+    pub(crate) prefill_seconds: Histogram,
+    pub(crate) decode_seconds: Histogram,
+    pub(crate) inference_seconds: Histogram,
     pub(crate) request_seconds: Histogram,
     pub(crate) request_prompt_tokens: Histogram,
     pub(crate) request_generation_tokens: Histogram,
@@ -86,6 +125,21 @@ impl RequestMetrics {
             "vllm:request_time_per_output_token_seconds",
             "Mean time between a finished request's tokens",
             &TOKEN_TIME_BUCKETS,
+        );
+        let prefill_seconds = histogram(
+            "vllm:request_prefill_time_seconds",
+            "Time from leaving the queue to the first token",
+            &REQUEST_TIME_BUCKETS,
+        );
+        let decode_seconds = histogram(
+            "vllm:request_decode_time_seconds",
+            "Time from the first token to the last",
+            &REQUEST_TIME_BUCKETS,
+        );
+        let inference_seconds = histogram(
+            "vllm:request_inference_time_seconds",
+            "Time from leaving the queue to the last token",
+            &REQUEST_TIME_BUCKETS,
         );
         let request_seconds = histogram(
             "vllm:e2e_request_latency_seconds",
@@ -120,18 +174,36 @@ impl RequestMetrics {
             "Requests that ended",
             finished.clone(),
         );
+        let rejected = Family::<RejectionLabels, Counter>::default();
+        registry.register(
+            "vllm:admission_rejections",
+            "Requests that were not let into the queue",
+            rejected.clone(),
+        );
         Self {
             prompt_tokens,
             generation_tokens,
             finished,
+            rejected,
             queue_seconds,
             first_token_seconds,
             inter_token_seconds,
             per_output_token_seconds,
+            prefill_seconds,
+            decode_seconds,
+            inference_seconds,
             request_seconds,
             request_prompt_tokens,
             request_generation_tokens,
         }
+    }
+
+    /// Counts a request that was not let into the queue.
+    pub(crate) fn rejected(&self, refusal: Refusal) {
+        let reason = refusal.into();
+        self.rejected
+            .get_or_create(&RejectionLabels { reason })
+            .inc();
     }
 
     /// Counts the end of a request.

@@ -93,7 +93,7 @@ async fn a_full_queue_is_a_429_and_a_long_wait_a_503() {
             max_waiting: 1,
             ..options
         };
-        options.config(|config| config.queue_timeout = Duration::from_millis(300))
+        options.config(|config| config.normal.timeout = Duration::from_millis(300))
     })
     .await;
     let streaming = chat(json!({"stream": true})).to_string();

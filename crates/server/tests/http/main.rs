@@ -4,6 +4,7 @@
     reason = "a test fails by panicking, in its helpers as well"
 )]
 
+mod admission;
 mod chat;
 mod completions;
 mod hostile;

@@ -108,10 +108,29 @@ async fn keys_guard_everything_but_the_probes() {
     for path in ["/health", "/ready", "/ping"] {
         assert_eq!(client.get(path).await.status, 200, "{path}");
     }
-    for path in ["/", "/version", "/metrics", "/v1/models", "/v1/nothing"] {
-        let answer = client.get(path).await;
-        assert_eq!(answer.status, 401, "{path}");
-        assert_eq!(answer.error_code(), "invalid_api_key");
+    let guarded = [
+        "/",
+        "/version",
+        "/metrics",
+        "/v1/models",
+        "/v1/models/north",
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/responses",
+        "/v1/messages",
+        "/v1/nothing",
+        "/admin",
+        "/health/",
+        "//health",
+        "/v1/../health",
+        "/HEALTH",
+    ];
+    for path in guarded {
+        for method in [Method::GET, Method::POST, Method::OPTIONS, Method::DELETE] {
+            let answer = client.send(method, path, "").await;
+            assert_eq!(answer.status, 401, "{path}");
+            assert_eq!(answer.error_code(), "invalid_api_key");
+        }
     }
     let wrong = client.clone().with("authorization", "Bearer first-key-");
     assert_eq!(wrong.chat(&chat(json!({}))).await.status, 401);
@@ -240,6 +259,14 @@ async fn metrics_count_what_happened() {
         "vllm:inter_token_latency_seconds_count{model_name=\"north\"} 13",
         "vllm:e2e_request_latency_seconds_bucket{le=\"+Inf\",model_name=\"north\"} 1",
         "vllm:iteration_tokens_total_count{model_name=\"north\"}",
+        "vllm:num_requests_waiting_by_reason{reason=\"capacity\",model_name=\"north\"} 0",
+        "vllm:lora_requests_info{max_lora=\"0\",running_lora_adapters=\"\",\
+         waiting_lora_adapters=\"\",model_name=\"north\"} ",
+        "vllm:request_prefill_time_seconds_count{model_name=\"north\"} 1",
+        "vllm:request_decode_time_seconds_count{model_name=\"north\"} 1",
+        "vllm:request_inference_time_seconds_count{model_name=\"north\"} 1",
+        "backstop:admission_profile{profile=\"normal\"} 1",
+        "backstop:queued_tokens 0",
         "vllm:cache_config_info{block_size=\"16\",num_gpu_blocks=\"4096\",model_name=\"north\"} 1",
         "backstop:lifecycle_state{state=\"ready\"} 1",
         "backstop:lifecycle_state{state=\"loading\"} 0",
