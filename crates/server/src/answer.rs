@@ -1,6 +1,7 @@
 //! All choices of one request: hands them to the engine together, and their updates on as they
 //! come.
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use axum::extract::Request;
@@ -10,7 +11,7 @@ use backstop_text::{ParserOptions, StreamOptions, TextStream, ToolCallIds};
 use backstop_types::StopConditions;
 use futures::future::try_join_all;
 use futures::stream::{self, BoxStream, SelectAll, StreamExt};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
 use crate::choice::{Choice, ChoiceRules, Counts, Update};
 use crate::entropy::random_u128;
@@ -26,7 +27,9 @@ use crate::timer::{Arrival, ChoiceTimer};
 /// The choices of a request in progress. Dropping it aborts them.
 pub(crate) struct Answer {
     updates: SelectAll<BoxStream<'static, Result<Update, ApiError>>>,
-    deadline: Instant,
+    /// One timer for all updates: to begin one for each would take a lock of the runtime's twice
+    /// for every token.
+    deadline: Pin<Box<Sleep>>,
     tally: Tally,
     guard: RequestGuard,
 }
@@ -95,7 +98,7 @@ impl Admission {
         });
         Ok(Answer {
             updates: stream::select_all(streams),
-            deadline,
+            deadline: Box::pin(sleep_until(deadline)),
             tally: Tally::new(job),
             guard: self.guard,
         })
@@ -215,9 +218,10 @@ fn stream_options(job: &Job, rules: &ChoiceRules) -> StreamOptions {
 impl Answer {
     /// The next update of any choice; `None` after the last one of all.
     pub(crate) async fn next(&mut self) -> Option<Result<Update, ApiError>> {
-        let next = timeout_at(self.deadline, self.updates.next()).await;
-        let Ok(next) = next else {
-            return Some(Err(self.guard.server.deadline_exceeded()));
+        let next = tokio::select! {
+            biased;
+            next = self.updates.next() => next,
+            () = &mut self.deadline => return Some(Err(self.guard.server.deadline_exceeded())),
         };
         if let Some(Ok(update)) = &next {
             self.tally.choices[update.index] = update.counts;

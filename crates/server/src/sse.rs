@@ -58,6 +58,10 @@ struct KeepAlive {
     events: BoxStream<'static, String>,
     interval: Duration,
     keep_alive: MakeKeepAlive,
+    /// When the stream sent something last.
+    last: Instant,
+    /// Ends at the earliest when a pause is over. It is not set anew at every event, which would
+    /// take a lock of the runtime's for every token.
     pause: Pin<Box<Sleep>>,
 }
 
@@ -71,13 +75,9 @@ impl KeepAlive {
             events,
             interval,
             keep_alive,
+            last: Instant::now(),
             pause: Box::pin(tokio::time::sleep(interval)),
         }
-    }
-
-    fn restart_pause(&mut self) {
-        let end = Instant::now() + self.interval;
-        self.pause.as_mut().reset(end);
     }
 }
 
@@ -87,12 +87,19 @@ impl Stream for KeepAlive {
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<String>> {
         let this = self.get_mut();
         if let Poll::Ready(event) = this.events.poll_next_unpin(context) {
-            this.restart_pause();
+            this.last = Instant::now();
             return Poll::Ready(event);
         }
-        if this.pause.as_mut().poll(context).is_ready() {
-            this.restart_pause();
-            return Poll::Ready(Some((this.keep_alive)()));
+        while this.pause.as_mut().poll(context).is_ready() {
+            let now = Instant::now();
+            let over = this.last + this.interval <= now;
+            if over {
+                this.last = now;
+            }
+            this.pause.as_mut().reset(this.last + this.interval);
+            if over {
+                return Poll::Ready(Some((this.keep_alive)()));
+            }
         }
         Poll::Pending
     }
