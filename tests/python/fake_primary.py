@@ -39,11 +39,11 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
     def do_POST(self) -> None:
-        fault = self.path.split("/")[1]
+        fault = self.path.split("/")[1].split(".")[0]
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        self.server.hits[fault.split("@")[0]] += 1
+        self.server.hits[fault] += 1
         self.close_connection = True
-        kind, _, detail = fault.split("@")[0].partition("-")
+        kind, _, detail = fault.partition("-")
         match kind:
             case "status":
                 self.fail(int(detail))
@@ -100,7 +100,7 @@ class FakePrimary(ThreadingHTTPServer):
 
     def url(self, fault: str, group: str = "") -> str:
         """Where `fault` happens. `group` only makes the address another one."""
-        return f"http://127.0.0.1:{self.server_port}/{fault}@{group}/v1"
+        return f"http://127.0.0.1:{self.server_port}/{fault}.{group}/v1"
 
 
 @contextmanager

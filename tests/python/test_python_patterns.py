@@ -1,0 +1,121 @@
+"""The Python patterns of scripts/gateways, run as they are, with a primary that is dead or breaks off."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from backstop_process import REPOSITORY, BackstopProcess
+from fake_primary import CUT_TEXT, FakePrimary
+from requests_made import WEATHER_TOOL
+
+PATTERNS = REPOSITORY / "scripts/gateways/python"
+# Nothing listens there.
+DEAD = "http://127.0.0.1:9/v1"
+FAULTS = ["refused", "status-401", "status-429", "status-503", "context", "hang", "cut-before"]
+HELLO = [{"role": "user", "content": "Write a function that adds two numbers."}]
+GREEDY = {"temperature": 0, "max_tokens": 40}
+
+
+def load(monkeypatch: pytest.MonkeyPatch, name: str, backstop: BackstopProcess, primary_url: str) -> ModuleType:
+    """The pattern as its user has it, with addresses from the environment."""
+    settings = {"PRIMARY_URL": primary_url, "BACKSTOP_URL": backstop.base_url, "PRIMARY_TIMEOUT_S": "1"}
+    for variable, value in settings.items():
+        monkeypatch.setenv(variable, value)
+    spec = importlib.util.spec_from_file_location(name, PATTERNS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def url_of(primary: FakePrimary, fault: str) -> str:
+    return DEAD if fault == "refused" else primary.url(fault)
+
+
+def direct(client: Any, **fields: Any) -> Any:
+    return client.chat.completions.create(**{"model": "demo", "messages": HELLO, **GREEDY, **fields}).choices[0].message
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_openai_falls_back(
+    monkeypatch: pytest.MonkeyPatch, server: BackstopProcess, client: Any, primary: FakePrimary, fault: str
+) -> None:
+    pattern = load(monkeypatch, "openai_two_clients", server, url_of(primary, fault))
+    expected = direct(client).content
+    assert pattern.ask(HELLO, **GREEDY).choices[0].message.content == expected
+    assert "".join(pattern.stream(HELLO, **GREEDY)) == expected
+
+
+def test_openai_continues_a_broken_stream(
+    monkeypatch: pytest.MonkeyPatch, server: BackstopProcess, client: Any, primary: FakePrimary
+) -> None:
+    pattern = load(monkeypatch, "openai_two_clients", server, primary.url("cut-after"))
+    prefill = {"role": "assistant", "content": CUT_TEXT, "prefix": True}
+    continuation = direct(client, messages=[*HELLO, prefill]).content
+    assert continuation
+    assert "".join(pattern.stream(HELLO, **GREEDY)) == CUT_TEXT + continuation
+
+
+@pytest.mark.parametrize("name", ["openai_two_clients", "langchain_with_fallbacks", "llamaindex_fallback"])
+def test_a_pattern_is_a_program_too(server: BackstopProcess, name: str) -> None:
+    requirement = {"langchain_with_fallbacks": "langchain_openai", "llamaindex_fallback": "llama_index"}.get(name)
+    if requirement is not None:
+        pytest.importorskip(requirement)
+    environment = {**os.environ, "PRIMARY_URL": DEAD, "BACKSTOP_URL": server.base_url}
+    command = [sys.executable, str(PATTERNS / f"{name}.py"), "Hello!"]
+    output = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=True).stdout
+    assert output.strip()
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_langchain_falls_back(
+    monkeypatch: pytest.MonkeyPatch, server: BackstopProcess, client: Any, primary: FakePrimary, fault: str
+) -> None:
+    pytest.importorskip("langchain_openai")
+    pattern = load(monkeypatch, "langchain_with_fallbacks", server, url_of(primary, fault))
+    expected = direct(client).content
+    model = pattern.chat_model().bind(**GREEDY)
+    answer = model.invoke(HELLO)
+    assert answer.content == expected
+    assert answer.response_metadata["model_name"] == "demo"
+    assert answer.usage_metadata["output_tokens"] > 0
+    # A stream that broke after its first piece, an empty one, is not begun again.
+    if fault != "cut-before":
+        assert "".join(piece.content for piece in model.stream(HELLO)) == expected
+
+
+def test_langchain_calls_tools_behind_a_dead_primary(
+    monkeypatch: pytest.MonkeyPatch, server: BackstopProcess, client: Any
+) -> None:
+    pytest.importorskip("langchain_openai")
+    pattern = load(monkeypatch, "langchain_with_fallbacks", server, DEAD)
+    question = [{"role": "user", "content": "What is the weather in Paris?"}]
+    settings = {"temperature": 0, "max_tokens": 80}
+    expected = direct(client, messages=question, tools=[WEATHER_TOOL], **settings).tool_calls
+    assert expected, "the demo model calls the tool"
+    model = pattern.chat_model().bind_tools([WEATHER_TOOL]).bind(**settings)
+    [call] = model.invoke(question).tool_calls
+    assert call["name"] == expected[0].function.name
+    whole = None
+    for piece in model.stream(question):
+        whole = piece if whole is None else whole + piece
+    assert [call["name"] for call in whole.tool_calls] == [expected[0].function.name]
+
+
+@pytest.mark.parametrize("fault", ["refused", "status-503"])
+def test_llamaindex_falls_back(
+    monkeypatch: pytest.MonkeyPatch, server: BackstopProcess, client: Any, primary: FakePrimary, fault: str
+) -> None:
+    pytest.importorskip("llama_index")
+    from llama_index.core.base.llms.types import ChatMessage
+
+    pattern = load(monkeypatch, "llamaindex_fallback", server, url_of(primary, fault))
+    expected = direct(client).content
+    question = [ChatMessage(role="user", content=HELLO[0]["content"])]
+    model = pattern.language_model()
+    assert model.chat(question, **GREEDY).message.content == expected
+    assert "".join(piece.delta or "" for piece in model.stream_chat(question, **GREEDY)) == expected
