@@ -118,7 +118,7 @@ impl ValidChatRequest {
             add_generation_prompt: ending.add_generation_prompt,
             continue_final_message: ending.continue_final_message,
             chat_template_kwargs: parse_template_kwargs(body)?,
-            reasoning_effort: parse_effort(body)?,
+            reasoning_effort: parse_effort(body, "reasoning_effort")?,
             include_reasoning: body.flag("include_reasoning", true)?,
             documents: parse_documents(body)?,
             priority: parse_priority(body)?,
@@ -195,15 +195,19 @@ fn parse_logprobs(body: &Fields<'_>) -> Result<Option<u32>, ApiError> {
     Ok(wanted.then_some(alternatives))
 }
 
-fn parse_effort(body: &Fields<'_>) -> Result<Option<&'static str>, ApiError> {
-    let Some(asked) = body.string("reasoning_effort")? else {
+/// The effort in field `name`.
+pub(crate) fn parse_effort(
+    fields: &Fields<'_>,
+    name: &str,
+) -> Result<Option<&'static str>, ApiError> {
+    let Some(asked) = fields.string(name)? else {
         return Ok(None);
     };
     match EFFORTS.into_iter().find(|effort| *effort == asked) {
         Some(effort) => Ok(Some(effort)),
         None => {
             let requirement = format!("must be one of {}", EFFORTS.join(", "));
-            Err(body.invalid("reasoning_effort", &requirement))
+            Err(fields.invalid(name, &requirement))
         }
     }
 }

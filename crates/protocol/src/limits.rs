@@ -38,6 +38,12 @@ pub const MAX_PROMPTS: usize = 128;
 pub const MAX_SEQUENCES: usize = 256;
 /// Token ids of one prompt. The model's context is the real bound and is far lower.
 pub const MAX_PROMPT_TOKENS: usize = 1 << 20;
+/// Entries of `metadata`. Its limits are OpenAI's, with four bytes for a character.
+pub const MAX_METADATA_ENTRIES: usize = 16;
+/// Bytes of a metadata key.
+pub const MAX_METADATA_KEY_BYTES: usize = 256;
+/// Bytes of a metadata value.
+pub const MAX_METADATA_VALUE_BYTES: usize = 2_048;
 /// The highest token id, and the highest number of tokens, that the wire format carries.
 pub const MAX_TOKEN_NUMBER: i64 = i32::MAX as i64;
 /// The longest `Retry-After`, in seconds, that gateways honour.

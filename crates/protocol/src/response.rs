@@ -59,6 +59,26 @@ impl Usage {
         Self::new(self.prompt_tokens, cached_tokens, 0, 0)
     }
 
+    /// Tokens of the prompts.
+    pub fn prompt_tokens(self) -> u32 {
+        self.prompt_tokens
+    }
+
+    /// Tokens of the prompts that the prefix cache held.
+    pub fn cached_tokens(self) -> u32 {
+        self.prompt_tokens_details.cached_tokens
+    }
+
+    /// Tokens generated.
+    pub fn completion_tokens(self) -> u32 {
+        self.completion_tokens
+    }
+
+    /// Generated tokens that were reasoning.
+    pub fn reasoning_tokens(self) -> u32 {
+        self.completion_tokens_details.reasoning_tokens
+    }
+
     /// The usage of two parts of one answer: of two prompts, or, with a usage whose prompt is
     /// empty, of two choices for one prompt.
     pub fn plus(self, other: Self) -> Self {

@@ -15,6 +15,11 @@ pub fn sse_data(value: &impl Serialize) -> String {
     }
 }
 
+/// `value` as one event with a name.
+pub fn sse_event(name: &str, value: &impl Serialize) -> String {
+    format!("event: {name}\n{}", sse_data(value))
+}
+
 /// The event that ends a stream which failed after it began; the connection closes after it.
 pub fn sse_error(error: &ApiError) -> String {
     format!("data: {}\n\n", error.to_json_string())

@@ -133,7 +133,7 @@ pub(crate) fn function_call(id: &str, function: &Fields<'_>) -> Result<Value, Ap
 
 /// A model can have written arguments that are not JSON, and its client must be able to send
 /// them back; they stay the string that they are.
-fn parse_arguments(text: &str) -> Value {
+pub(crate) fn parse_arguments(text: &str) -> Value {
     if text.trim().is_empty() {
         return Value::Object(Map::new());
     }

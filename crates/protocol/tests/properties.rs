@@ -6,6 +6,7 @@
     reason = "a test helper that panics fails its test"
 )]
 
+use backstop_protocol::responses::ValidResponsesRequest;
 use backstop_protocol::{ApiError, SamplingFields, ValidChatRequest, ValidCompletionRequest};
 use proptest::collection::vec;
 use proptest::prelude::{Just, Strategy, any, prop_oneof};
@@ -62,6 +63,19 @@ const WORDS: &[&str] = &[
     "modalities",
     "stop_token_ids",
     "parameters",
+    "input",
+    "message",
+    "input_text",
+    "output",
+    "call_id",
+    "function_call_output",
+    "custom_tool_call",
+    "namespace",
+    "additional_tools",
+    "summary",
+    "include",
+    "metadata",
+    "allowed_tools",
 ];
 
 fn word() -> impl Strategy<Value = String> {
@@ -115,6 +129,32 @@ fn rich_body() -> Value {
                 {"name": MARK, "arguments": "{\"a\": 1}"}}]},
             {"role": "tool", "content": MARK, "tool_call_id": MARK},
             {"role": "assistant", "content": MARK, "prefix": true},
+        ],
+    })
+}
+
+/// The same for the endpoint whose conversations are items.
+fn rich_responses_body() -> Value {
+    let tool = json!({"type": "function", "name": "a.b", "description": MARK, "strict": true,
+        "parameters": {"type": "object"}});
+    json!({
+        "model": MARK, "instructions": MARK, "max_output_tokens": 9, "temperature": 1,
+        "reasoning": {"effort": "low", "summary": "auto"}, "stream": true, "metadata": {"k": MARK},
+        "include": ["reasoning.encrypted_content"], "text": {"format": {"type": "text"}},
+        "tools": [tool, {"type": "namespace", "name": "c", "tools": [tool]},
+            {"type": "custom", "name": "d", "format": {"type": "text"}}],
+        "tool_choice": {"type": "allowed_tools", "mode": "auto",
+            "tools": [{"type": "function", "name": "a.b"}]},
+        "input": [
+            {"role": "user", "content": MARK},
+            {"type": "message", "role": "user", "content": [{"type": "input_text", "text": MARK}]},
+            {"type": "reasoning", "summary": [{"text": MARK}], "encrypted_content": MARK},
+            {"type": "function_call", "call_id": MARK, "name": MARK, "arguments": "{}"},
+            {"type": "function_call_output", "call_id": MARK, "output": [
+                {"type": "input_text", "text": MARK}, {"type": "input_image"}]},
+            {"type": "custom_tool_call", "call_id": MARK, "name": MARK, "input": MARK},
+            {"type": "custom_tool_call_output", "call_id": MARK, "output": MARK},
+            {"type": "additional_tools", "tools": [tool]},
         ],
     })
 }
@@ -183,7 +223,11 @@ fn check_chat(request: &ValidChatRequest) {
     }
 }
 
-fn check_both(body: &[u8]) {
+fn check_all(body: &[u8]) {
+    match ValidResponsesRequest::from_bytes(body) {
+        Ok(request) => check_chat(&request.chat),
+        Err(error) => check_error(&error),
+    }
     match ValidChatRequest::from_bytes(body) {
         Ok(request) => check_chat(&request),
         Err(error) => check_error(&error),
@@ -198,38 +242,49 @@ fn check_both(body: &[u8]) {
 }
 
 #[test]
-fn the_rich_body_is_valid() {
+fn the_rich_bodies_are_valid() {
     let body = rich_body();
     check_chat(&ValidChatRequest::from_value(&body).unwrap());
     assert!(ValidCompletionRequest::from_value(&body).is_ok());
+    check_chat(
+        &ValidResponsesRequest::from_value(&rich_responses_body())
+            .unwrap()
+            .chat,
+    );
+}
+
+fn mutate(body: &mut Value, changes: &[(sample::Index, Value)]) {
+    for (index, value) in changes {
+        let mut places = Vec::new();
+        pointers(body, String::new(), &mut places);
+        if let Some(place) = body.pointer_mut(index.get(&places[..]).as_str()) {
+            *place = value.clone();
+        }
+    }
 }
 
 proptest! {
     #[test]
     fn arbitrary_bytes(body in vec(any::<u8>(), 0..200)) {
-        check_both(&body);
+        check_all(&body);
     }
 
     #[test]
     fn arbitrary_json(body in tree()) {
-        check_both(body.to_string().as_bytes());
+        check_all(body.to_string().as_bytes());
     }
 
     #[test]
     fn arbitrary_messages(messages in vec(tree(), 0..4)) {
-        check_both(json!({"messages": messages, "prompt": messages}).to_string().as_bytes());
+        let body = json!({"messages": messages, "prompt": messages, "input": messages});
+        check_all(body.to_string().as_bytes());
     }
 
     #[test]
     fn mutated_requests(changes in vec((any::<sample::Index>(), tree()), 1..4)) {
-        let mut body = rich_body();
-        for (index, value) in changes {
-            let mut places = Vec::new();
-            pointers(&body, String::new(), &mut places);
-            if let Some(place) = body.pointer_mut(index.get(&places[..]).as_str()) {
-                *place = value;
-            }
+        for mut body in [rich_body(), rich_responses_body()] {
+            mutate(&mut body, &changes);
+            check_all(body.to_string().as_bytes());
         }
-        check_both(body.to_string().as_bytes());
     }
 }

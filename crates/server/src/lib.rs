@@ -2,7 +2,8 @@
 //!
 //! One request passes through here in this order: [`routes`] checks who may call and what its
 //! [`keys`] allow, [`body`] reads within limits, [`prepare`] makes token ids of it, the [`gate`]
-//! lets it wait, [`answer`] hands it to the engine and waits until it begins, and [`chat`] or [`completions`] writes what comes back. A client that goes
+//! lets it wait, [`answer`] hands it to the engine and waits until it begins, and [`chat`],
+//! [`completions`] or [`responses`] writes what comes back. A client that goes
 //! away drops the answer, and with it the sequences.
 //!
 //! Invariant: no tensor and no device. Invariant: nothing here blocks the engine; it is asked
@@ -26,6 +27,7 @@ mod model;
 mod prepare;
 mod probes;
 mod reply;
+mod responses;
 mod routes;
 mod sampling;
 mod serve;

@@ -19,7 +19,7 @@ use crate::entropy::random_u128;
 use crate::keys::Caller;
 use crate::reply::ErrorReply;
 use crate::server::Server;
-use crate::{body, chat, completions, probes};
+use crate::{body, chat, completions, probes, responses};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Characters of a client's request id that are kept.
@@ -38,7 +38,7 @@ enum Access {
 }
 
 /// Paths and who may call them. Everything else is `("other", Access::Ready)`.
-const ACCESS: [(&str, Access); 9] = [
+const ACCESS: [(&str, Access); 10] = [
     ("/health", Access::Open),
     ("/ready", Access::Open),
     ("/ping", Access::Open),
@@ -48,10 +48,11 @@ const ACCESS: [(&str, Access); 9] = [
     ("/v1/models", Access::Ready),
     ("/v1/chat/completions", Access::Ready),
     ("/v1/completions", Access::Ready),
+    ("/v1/responses", Access::Ready),
 ];
 
 /// Routes whose handlers read the body. Of every other request it is thrown away beforehand.
-const WITH_BODY: [&str; 2] = ["/v1/chat/completions", "/v1/completions"];
+const WITH_BODY: [&str; 3] = ["/v1/chat/completions", "/v1/completions", "/v1/responses"];
 
 /// A path's name for metrics, of which there are finitely many, and its access.
 fn route(path: &str) -> (&'static str, Access) {
@@ -69,6 +70,7 @@ impl Server {
         Router::new()
             .route("/v1/chat/completions", post(chat::handle))
             .route("/v1/completions", post(completions::handle))
+            .route("/v1/responses", post(responses::handle))
             .route("/v1/models", get(probes::models))
             .route("/v1/models/{*id}", get(probes::model))
             .route("/health", get(probes::health))

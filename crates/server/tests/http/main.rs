@@ -9,5 +9,6 @@ mod chat;
 mod completions;
 mod hostile;
 mod limits;
+mod responses;
 mod routes;
 mod support;

@@ -1,0 +1,19 @@
+//! `POST /v1/responses`: the request, and the wire form of its answer, whole and as a stream.
+//!
+//! The endpoint keeps nothing between requests: the whole conversation comes with each of them,
+//! and what would refer to an earlier answer is refused.
+
+mod events;
+mod history;
+mod input;
+mod reasoning;
+mod request;
+mod response;
+mod tool_choice;
+mod tools;
+
+pub use events::{Event, PartKind, PartPlace};
+pub use reasoning::ReasoningForm;
+pub use request::{ResponseEcho, ValidResponsesRequest};
+pub use response::{ItemPart, OutputItem, ResponseBuilder, ResponseObject, Status};
+pub use tools::{ToolKind, ToolOrigin, ToolTable};

@@ -1,0 +1,325 @@
+//! The body of `POST /v1/responses`, parsed once.
+
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use super::history::History;
+use super::reasoning::ReasoningForm;
+use super::tools::{ToolTable, Toolbox};
+use super::{input, tool_choice};
+use crate::chat::{ValidChatRequest, parse_effort};
+use crate::error::ApiError;
+use crate::fields::{Fields, element, parse_body};
+use crate::limits::{
+    MAX_LABEL_BYTES, MAX_METADATA_ENTRIES, MAX_METADATA_KEY_BYTES, MAX_METADATA_VALUE_BYTES,
+    MAX_TOOLS, MAX_TOP_LOGPROBS,
+};
+use crate::output_format::OutputFormat;
+use crate::sampling::{SamplingFields, parse_priority, parse_stream};
+use crate::tools::ToolChoice;
+use crate::unsupported;
+
+/// What may be asked for beside the answer itself. All others speak of tools and contents that
+/// never occur here, so that there is nothing to include.
+const INCLUDABLE: [&str; 8] = [
+    "code_interpreter_call.outputs",
+    "computer_call_output.output.image_url",
+    "file_search_call.results",
+    "message.input_image.image_url",
+    "message.output_text.logprobs",
+    "reasoning.encrypted_content",
+    "web_search_call.action.sources",
+    "web_search_call.results",
+];
+
+/// Fields that need what is not kept or not done here.
+const UNAVAILABLE: [(&str, &str); 6] = [
+    (
+        "background",
+        "answers are not stored, so they cannot be fetched later",
+    ),
+    ("context_management", "conversations are not compacted here"),
+    (
+        "conversation",
+        "conversations are not stored here; send the items in 'input'",
+    ),
+    ("moderation", "no moderation model is available here"),
+    (
+        "previous_response_id",
+        "answers are not stored here; send the items in 'input'",
+    ),
+    (
+        "prompt",
+        "prompts are not stored here; use 'instructions' and 'input'",
+    ),
+];
+
+/// A request that holds nothing the server would have to refuse, apart from what depends on the
+/// model.
+///
+/// Accepted and without effect, among unknown fields: `store` (nothing is ever stored),
+/// `truncation` (a conversation that does not fit is refused, never cut), `text.verbosity`,
+/// `service_tier`, `prompt_cache_key`, `safety_identifier`, `max_tool_calls`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ValidResponsesRequest {
+    /// The request as a chat.
+    pub chat: ValidChatRequest,
+    /// What the functions that it offers stand for.
+    pub tools: ToolTable,
+    /// How reasoning is shown.
+    pub reasoning: ReasoningForm,
+    /// What the answer repeats.
+    pub echo: ResponseEcho,
+}
+
+/// The settings of a request as its answer repeats them.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ResponseEcho {
+    instructions: Option<String>,
+    max_output_tokens: Option<u32>,
+    temperature: Option<f32>,
+    top_p: Option<f32>,
+    top_logprobs: u32,
+    tools: Vec<Value>,
+    tool_choice: Value,
+    parallel_tool_calls: bool,
+    text: Value,
+    reasoning: Value,
+    metadata: Map<String, Value>,
+    user: Option<String>,
+    prompt_cache_key: Option<String>,
+    safety_identifier: Option<String>,
+    truncation: &'static str,
+    service_tier: &'static str,
+    store: bool,
+    background: bool,
+    previous_response_id: Option<String>,
+}
+
+impl ValidResponsesRequest {
+    /// Parses a body; every error is a 400 that names the field.
+    pub fn from_bytes(body: &[u8]) -> Result<Self, ApiError> {
+        Self::from_value(&parse_body(body)?)
+    }
+
+    /// As [`ValidResponsesRequest::from_bytes`], from JSON that is parsed already.
+    pub fn from_value(body: &Value) -> Result<Self, ApiError> {
+        let body = &Fields::of_body(body)?;
+        check_available(body)?;
+        let instructions = body.string("instructions")?;
+        let mut history = History::default();
+        if let Some(instructions) = instructions {
+            history.say("system", instructions);
+        }
+        let mut toolbox = Toolbox::default();
+        toolbox.add(body, "tools")?;
+        input::parse(body, &mut history, &mut toolbox)?;
+        let messages = history.into_messages();
+        if messages.is_empty() {
+            return Err(body.invalid("input", "must have at least one message"));
+        }
+        let tool_choice = tool_choice::parse(body, &mut toolbox)?;
+        let included = parse_include(body)?;
+        let settings = body.object("reasoning")?;
+        let reasoning = ReasoningForm {
+            as_summary: parse_summary(settings.as_ref())?,
+            with_encrypted_content: included.contains(&"reasoning.encrypted_content"),
+        };
+        let effort = settings
+            .as_ref()
+            .map(|settings| parse_effort(settings, "effort"));
+        let mut chat = ValidChatRequest {
+            model: body.label("model", MAX_LABEL_BYTES)?.map(str::to_owned),
+            tool_choice,
+            parallel_tool_calls: body.flag("parallel_tool_calls", true)?,
+            output_format: parse_format(body)?,
+            sampling: parse_sampling(body, &included)?,
+            stream: parse_stream(body)?,
+            reasoning_effort: effort.transpose()?.flatten(),
+            priority: parse_priority(body)?,
+            user: body.label("user", MAX_LABEL_BYTES)?.map(str::to_owned),
+            ..ValidChatRequest::new(messages)
+        };
+        check_constrained(&chat)?;
+        chat.tools = toolbox.functions;
+        let echo = parse_echo(body, &chat, toolbox.echo)?;
+        Ok(Self {
+            chat,
+            tools: toolbox.table,
+            reasoning,
+            echo,
+        })
+    }
+}
+
+fn check_available(body: &Fields<'_>) -> Result<(), ApiError> {
+    for (name, explanation) in UNAVAILABLE {
+        if body.get(name).is_some_and(unsupported::is_set) {
+            return Err(body.unsupported(name, explanation));
+        }
+    }
+    body.flag("store", false)?;
+    match body.string("truncation")? {
+        None | Some("auto" | "disabled") => {}
+        Some(_) => return Err(body.invalid("truncation", "must be 'auto' or 'disabled'")),
+    }
+    unsupported::check(body)
+}
+
+/// What the decoder cannot be made to do yet.
+fn check_constrained(chat: &ValidChatRequest) -> Result<(), ApiError> {
+    if !matches!(chat.tool_choice, ToolChoice::Auto | ToolChoice::None) {
+        let explanation = "forced tool calls are not supported yet; use 'auto' or 'none'";
+        return Err(ApiError::unsupported_field("tool_choice", explanation));
+    }
+    if chat.output_format != OutputFormat::Text {
+        let explanation = "only text is available; JSON is not supported yet";
+        return Err(ApiError::unsupported_field("text.format.type", explanation));
+    }
+    Ok(())
+}
+
+fn parse_include<'a>(body: &Fields<'a>) -> Result<Vec<&'a str>, ApiError> {
+    let elements = body.array("include", MAX_TOOLS)?.unwrap_or_default();
+    let names = elements.iter().enumerate().map(|(index, value)| {
+        let name = value.as_str().filter(|name| INCLUDABLE.contains(name));
+        name.ok_or_else(|| {
+            let requirement = format!("must be one of {}", INCLUDABLE.join(", "));
+            ApiError::invalid_field(element("include", index), &requirement)
+        })
+    });
+    names.collect()
+}
+
+/// Whether a summary is wanted, under its name or its older one.
+fn parse_summary(reasoning: Option<&Fields<'_>>) -> Result<bool, ApiError> {
+    let mut wanted = false;
+    for name in ["summary", "generate_summary"] {
+        match reasoning
+            .map(|fields| fields.string(name))
+            .transpose()?
+            .flatten()
+        {
+            None | Some("none") => {}
+            Some("auto" | "concise" | "detailed") => wanted = true,
+            Some(_) => {
+                let requirement = "must be 'auto', 'concise' or 'detailed'";
+                return Err(ApiError::invalid_field(
+                    format!("reasoning.{name}"),
+                    requirement,
+                ));
+            }
+        }
+    }
+    Ok(wanted)
+}
+
+fn parse_format(body: &Fields<'_>) -> Result<OutputFormat, ApiError> {
+    let Some(text) = body.object("text")? else {
+        return Ok(OutputFormat::Text);
+    };
+    let Some(format) = text.object("format")? else {
+        return Ok(OutputFormat::Text);
+    };
+    match format
+        .string("type")?
+        .ok_or_else(|| format.missing("type"))?
+    {
+        "text" => Ok(OutputFormat::Text),
+        "json_object" => Ok(OutputFormat::JsonObject),
+        "json_schema" => {
+            let schema = format.object("schema")?;
+            let schema = schema.ok_or_else(|| format.missing("schema"))?;
+            Ok(OutputFormat::JsonSchema(Value::Object(
+                schema.entries().clone(),
+            )))
+        }
+        _ => {
+            let requirement = "must be 'text', 'json_object' or 'json_schema'";
+            Err(format.invalid("type", requirement))
+        }
+    }
+}
+
+fn parse_sampling(body: &Fields<'_>, included: &[&str]) -> Result<SamplingFields, ApiError> {
+    let alternatives = body.unsigned("top_logprobs", 0..=MAX_TOP_LOGPROBS)?;
+    let wants_logprobs = included.contains(&"message.output_text.logprobs");
+    if wants_logprobs || alternatives.is_some_and(|count| count > 0) {
+        let name = if wants_logprobs {
+            "include"
+        } else {
+            "top_logprobs"
+        };
+        return Err(body.unsupported(name, "log-probabilities are not available here"));
+    }
+    let mut sampling = SamplingFields::parse(body, None)?;
+    if sampling.choices > 1 {
+        return Err(body.unsupported("n", "there is one answer to each request"));
+    }
+    sampling.max_tokens = body.unsigned("max_output_tokens", 1..=i32::MAX as u32)?;
+    if let Some(max_tokens) = sampling.max_tokens
+        && sampling.min_tokens > max_tokens
+    {
+        let requirement = "must not be greater than max_output_tokens";
+        return Err(body.invalid("min_tokens", requirement));
+    }
+    Ok(sampling)
+}
+
+fn parse_echo(
+    body: &Fields<'_>,
+    chat: &ValidChatRequest,
+    tools: Vec<Value>,
+) -> Result<ResponseEcho, ApiError> {
+    let text = body.object("text")?;
+    let format = text.and_then(|text| text.get("format").cloned());
+    let format = format.unwrap_or_else(|| json!({"type": "text"}));
+    let summary = body
+        .object("reasoning")?
+        .and_then(|fields| fields.get("summary").cloned());
+    let label = |name| Ok(body.label(name, MAX_LABEL_BYTES)?.map(str::to_owned));
+    Ok(ResponseEcho {
+        instructions: body.string("instructions")?.map(str::to_owned),
+        max_output_tokens: chat.sampling.max_tokens,
+        temperature: chat.sampling.temperature,
+        top_p: chat.sampling.top_p,
+        top_logprobs: chat.sampling.logprobs.unwrap_or(0),
+        tools,
+        tool_choice: body
+            .get("tool_choice")
+            .cloned()
+            .unwrap_or_else(|| "auto".into()),
+        parallel_tool_calls: chat.parallel_tool_calls,
+        text: json!({"format": format}),
+        reasoning: json!({"effort": chat.reasoning_effort, "summary": summary}),
+        metadata: parse_metadata(body)?,
+        user: chat.user.clone(),
+        prompt_cache_key: label("prompt_cache_key")?,
+        safety_identifier: label("safety_identifier")?,
+        truncation: "disabled",
+        service_tier: "default",
+        store: false,
+        background: false,
+        previous_response_id: None,
+    })
+}
+
+fn parse_metadata(body: &Fields<'_>) -> Result<Map<String, Value>, ApiError> {
+    let Some(metadata) = body.object("metadata")? else {
+        return Ok(Map::new());
+    };
+    let entries = metadata.entries();
+    let fits = |(key, value): (&String, &Value)| {
+        let length = value.as_str().map(str::len);
+        key.len() <= MAX_METADATA_KEY_BYTES
+            && length.is_some_and(|length| length <= MAX_METADATA_VALUE_BYTES)
+    };
+    if entries.len() <= MAX_METADATA_ENTRIES && entries.iter().all(fits) {
+        return Ok(entries.clone());
+    }
+    let requirement = format!(
+        "must have at most {MAX_METADATA_ENTRIES} entries with keys of at most \
+         {MAX_METADATA_KEY_BYTES} bytes and strings of at most {MAX_METADATA_VALUE_BYTES}"
+    );
+    Err(body.invalid("metadata", &requirement))
+}

@@ -1,0 +1,31 @@
+//! The answer in one piece.
+
+use axum::http::StatusCode;
+use axum::response::Response;
+use backstop_protocol::ApiError;
+use backstop_protocol::responses::ResponseBuilder;
+
+use super::output::Output;
+use crate::answer::Answer;
+use crate::reply;
+
+/// Waits for the whole answer.
+pub(super) async fn respond(
+    mut answer: Answer,
+    builder: &ResponseBuilder,
+    mut output: Output,
+) -> Result<Response, ApiError> {
+    while let Some(update) = answer.next().await {
+        let update = update?;
+        for event in update.events {
+            output.add(event, &mut ());
+        }
+        if let Some(end) = update.end {
+            let status = output.end(end.reason, &mut ());
+            let response = builder.ended(status, output.items(), answer.usage());
+            return Ok(reply::json(StatusCode::OK, &response));
+        }
+    }
+    // An answer ends with an update that says so.
+    Err(ApiError::internal())
+}
