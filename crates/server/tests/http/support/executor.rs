@@ -1,4 +1,4 @@
-//! An executor without a model: every sequence says the same script.
+//! An executor without a model: sequences say what a script tells them to.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
@@ -17,7 +17,9 @@ use super::vocabulary::{EOS, tokenizer};
 /// What the model says, and how it misbehaves.
 #[derive(Clone, Debug)]
 pub(crate) struct Script {
-    tokens: Vec<TokenId>,
+    /// What the sequences say in the order in which they start; the last is said again by all
+    /// that follow.
+    turns: Vec<Vec<TokenId>>,
     /// Say the script again instead of ending.
     repeats: bool,
     /// How long a step takes.
@@ -34,8 +36,16 @@ pub(crate) struct Script {
 impl Script {
     /// Says `text` and ends.
     pub(crate) fn says(text: &str) -> Self {
+        Self::says_in_turn(&[text])
+    }
+
+    /// The first sequence says the first text, and so on.
+    pub(crate) fn says_in_turn(texts: &[impl AsRef<str>]) -> Self {
+        let tokenizer = tokenizer();
+        let turns = texts.iter();
+        let turns = turns.map(|text| tokenizer.encode(text.as_ref(), false).unwrap());
         Self {
-            tokens: tokenizer().encode(text, false).unwrap(),
+            turns: turns.collect(),
             repeats: false,
             step_time: Duration::ZERO,
             stalled: Arc::default(),
@@ -71,20 +81,22 @@ impl Script {
         self.faulty_from(position)
     }
 
-    fn token(&self, position: usize) -> Option<TokenId> {
+    fn token(&self, turn: usize, position: usize) -> Option<TokenId> {
         if self.faulty_from.is_some_and(|first| position >= first) {
             return None;
         }
+        let tokens = self.turns.get(turn).or(self.turns.last())?;
         let position = if self.repeats {
-            position % self.tokens.len()
+            position % tokens.len()
         } else {
             position
         };
-        Some(self.tokens.get(position).copied().unwrap_or(EOS))
+        Some(tokens.get(position).copied().unwrap_or(EOS))
     }
 }
 
 struct Slot {
+    turn: usize,
     prompt: Vec<TokenId>,
     sampling: Arc<SamplingParams>,
 }
@@ -94,6 +106,8 @@ pub(crate) struct ScriptedExecutor {
     kv: KvSpec,
     slots: BTreeMap<SequenceSlot, Slot>,
     plans: VecDeque<StepPlan>,
+    /// Sequences that have started.
+    started: usize,
 }
 
 impl ScriptedExecutor {
@@ -110,12 +124,16 @@ impl ScriptedExecutor {
             },
             slots: BTreeMap::new(),
             plans: VecDeque::new(),
+            started: 0,
         }
     }
 
     fn sample(&self, slot: &Slot, length: u32) -> Result<SampledToken, SampleFault> {
         let position = length as usize - slot.prompt.len();
-        let id = self.script.token(position).ok_or(self.script.fault)?;
+        let id = self
+            .script
+            .token(slot.turn, position)
+            .ok_or(self.script.fault)?;
         let logprobs = slot.sampling.logprobs;
         let logprobs = logprobs.map(|alternatives| logprobs_of(id, -0.5, alternatives));
         Ok(SampledToken { id, logprobs })
@@ -179,9 +197,11 @@ impl Executor for ScriptedExecutor {
         for scheduled in &plan.sequences {
             if let Some(start) = &scheduled.start {
                 let slot = Slot {
+                    turn: self.started,
                     prompt: start.tokens[..start.prompt_len as usize].to_vec(),
                     sampling: Arc::clone(&start.sampling),
                 };
+                self.started += 1;
                 self.slots.insert(scheduled.slot, slot);
             }
             if !scheduled.rated.is_empty() {

@@ -41,6 +41,8 @@ pub(crate) struct Options {
     pub(crate) max_waiting: u32,
     /// Use the format with reasoning and tool calls.
     pub(crate) reasoning: bool,
+    /// Prompt and answer together.
+    pub(crate) max_model_len: u32,
 }
 
 impl Default for Options {
@@ -54,6 +56,7 @@ impl Default for Options {
             max_num_seqs: 8,
             max_waiting: 128,
             reasoning: false,
+            max_model_len: MAX_MODEL_LEN,
         }
     }
 }
@@ -101,14 +104,15 @@ impl Fixture {
             max_num_seqs: options.max_num_seqs,
             max_num_batched_tokens: 4096,
             max_waiting: options.max_waiting,
-            max_model_len: MAX_MODEL_LEN,
+            max_model_len: options.max_model_len,
             enable_prefix_caching: true,
             max_step_failures: 2,
         };
         let (engine, engine_thread) =
             EngineThread::spawn(&config, Box::new(executor), lifecycle.clone()).unwrap();
+        let model = model(engine.clone(), options.reasoning, options.max_model_len);
         let server = Server::new(options.config, lifecycle.clone());
-        server.install(model(engine.clone(), options.reasoning));
+        server.install(model);
         let (address, serving, shutdown) = listen(&server).await;
         Self {
             server,
@@ -168,7 +172,7 @@ async fn listen(
     (address, serving, sender)
 }
 
-fn model(engine: EngineHandle, reasoning: bool) -> ServedModel {
+fn model(engine: EngineHandle, reasoning: bool, max_model_len: u32) -> ServedModel {
     let (source, format) = match reasoning {
         true => (REASONING_TEMPLATE, "cohere_cmd4"),
         false => (PLAIN_TEMPLATE, "plain"),
@@ -181,7 +185,7 @@ fn model(engine: EngineHandle, reasoning: bool) -> ServedModel {
         bos_token: String::new(),
         eos_token: "<|END_OF_TURN_TOKEN|>".into(),
         defaults: GenerationDefaults::default(),
-        max_model_len: MAX_MODEL_LEN,
+        max_model_len,
         vocab_size: VOCAB_SIZE,
         engine,
         root: "test/model".into(),
