@@ -46,10 +46,20 @@ def test_echo_repeats_the_prompt(client: OpenAI) -> None:
     assert "".join(choice.text for chunk in stream for choice in chunk.choices) == prompt + plain
 
 
-def test_echo_with_log_probabilities_is_refused_by_name(client: OpenAI) -> None:
-    with pytest.raises(BadRequestError) as caught:
-        client.completions.create(**completion(echo=True, logprobs=1))
-    assert caught.value.param == "echo"
+def test_an_echoed_prompt_has_log_probabilities(client: OpenAI) -> None:
+    prompt = "def add(a, b):"
+    choice = client.completions.create(**completion(prompt, echo=True, logprobs=2)).choices[0]
+    logprobs = choice.logprobs
+    # The tokenizer puts a token before the text, which follows nothing.
+    assert logprobs.token_logprobs[0] is None and logprobs.top_logprobs[0] is None
+    assert all(value <= 0 for value in logprobs.token_logprobs[1:])
+    assert "".join(logprobs.tokens[1:]) == choice.text and choice.text.startswith(prompt)
+    for token, offset in zip(logprobs.tokens[1:], logprobs.text_offset[1:], strict=True):
+        assert choice.text[offset:].startswith(token)
+    alone = client.completions.create(**{**completion(prompt, echo=True, logprobs=2), "max_tokens": 0})
+    rated = alone.choices[0].logprobs.token_logprobs
+    assert alone.choices[0].text == prompt and alone.usage.completion_tokens == 0
+    assert rated == logprobs.token_logprobs[: len(rated)]
 
 
 def test_log_probabilities_are_parallel_lists(client: OpenAI) -> None:
