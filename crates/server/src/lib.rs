@@ -24,6 +24,7 @@ mod lane;
 mod logprobs;
 mod metrics;
 mod model;
+mod openapi;
 mod prepare;
 mod probes;
 mod reply;

@@ -19,7 +19,7 @@ use crate::entropy::random_u128;
 use crate::keys::Caller;
 use crate::reply::ErrorReply;
 use crate::server::Server;
-use crate::{body, chat, completions, probes, responses};
+use crate::{body, chat, completions, openapi, probes, responses};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Characters of a client's request id that are kept.
@@ -27,7 +27,7 @@ const REQUEST_ID_CHARS_MAX: usize = 128;
 
 /// Who may call a route, and when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Access {
+pub(crate) enum Access {
     /// Anybody, at any time: probes.
     Open,
     /// Holders of a key, at any time.
@@ -38,13 +38,14 @@ enum Access {
 }
 
 /// Paths and who may call them. Everything else is `("other", Access::Ready)`.
-const ACCESS: [(&str, Access); 10] = [
+pub(crate) const ACCESS: [(&str, Access); 11] = [
     ("/health", Access::Open),
     ("/ready", Access::Open),
     ("/ping", Access::Open),
     ("/", Access::Key),
     ("/version", Access::Key),
     ("/metrics", Access::Key),
+    ("/openapi.json", Access::Key),
     ("/v1/models", Access::Ready),
     ("/v1/chat/completions", Access::Ready),
     ("/v1/completions", Access::Ready),
@@ -78,6 +79,7 @@ impl Server {
             .route("/ready", get(probes::ready))
             .route("/version", get(probes::version))
             .route("/metrics", get(probes::metrics))
+            .route("/openapi.json", get(openapi::handle))
             .route("/", get(probes::root))
             .fallback(async || ErrorReply(ApiError::route_not_found()))
             .method_not_allowed_fallback(async |request| {

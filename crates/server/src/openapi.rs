@@ -1,0 +1,118 @@
+//! `GET /openapi.json`: the description of the API, which is written by hand.
+//!
+//! The tests below hold it against the table of routes and the limits of requests;
+//! `tests/python/test_openapi.py` holds it against the answers of the running server.
+
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+
+/// The document.
+pub(crate) const DOCUMENT: &str = include_str!("../openapi.json");
+
+pub(crate) async fn handle() -> Response {
+    ([(CONTENT_TYPE, "application/json")], DOCUMENT).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use backstop_protocol::limits;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::routes::ACCESS;
+
+    fn document() -> Value {
+        serde_json::from_str(DOCUMENT).unwrap()
+    }
+
+    fn request(name: &str) -> Value {
+        document()["components"]["schemas"][name]["properties"].clone()
+    }
+
+    #[test]
+    fn every_route_is_described() {
+        let document = document();
+        let described: BTreeSet<&str> = document["paths"]
+            .as_object()
+            .unwrap()
+            .keys()
+            .map(String::as_str)
+            .collect();
+        let mut routes: BTreeSet<&str> = ACCESS.iter().map(|(path, _)| *path).collect();
+        routes.insert("/v1/models/{id}");
+        let missing: Vec<_> = routes.difference(&described).collect();
+        assert!(missing.is_empty(), "{missing:?}");
+    }
+
+    #[test]
+    fn only_open_routes_are_described_as_open() {
+        let document = document();
+        for (path, access) in ACCESS {
+            for (method, operation) in document["paths"][path].as_object().unwrap() {
+                let open = operation.get("security") == Some(&json!([]));
+                assert_eq!(
+                    open,
+                    access == crate::routes::Access::Open,
+                    "{method} {path}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn every_reference_leads_somewhere() {
+        let document = document();
+        let mut rest = DOCUMENT;
+        while let Some((_, after)) = rest.split_once("\"$ref\": \"#") {
+            let (pointer, after) = after.split_once('"').unwrap();
+            assert!(document.pointer(pointer).is_some(), "{pointer}");
+            rest = after;
+        }
+    }
+
+    #[test]
+    fn limits_are_those_of_the_parser() {
+        let chat = request("ChatRequest");
+        let completion = request("CompletionRequest");
+        let schemas = document()["components"]["schemas"].clone();
+        for request in [&chat, &completion] {
+            assert_eq!(request["n"]["maximum"], limits::MAX_CHOICES);
+            assert_eq!(
+                request["stop_token_ids"]["maxItems"],
+                limits::MAX_STOP_TOKEN_IDS
+            );
+            assert_eq!(request["top_k"]["maximum"], limits::MAX_TOKEN_NUMBER);
+        }
+        assert_eq!(chat["messages"]["maxItems"], limits::MAX_MESSAGES);
+        assert_eq!(chat["tools"]["maxItems"], limits::MAX_TOOLS);
+        assert_eq!(chat["documents"]["maxItems"], limits::MAX_DOCUMENTS);
+        assert_eq!(chat["top_logprobs"]["maximum"], limits::MAX_TOP_LOGPROBS);
+        assert_eq!(completion["logprobs"]["maximum"], limits::MAX_TOP_LOGPROBS);
+        assert_eq!(
+            completion["prompt"]["anyOf"][1]["maxItems"],
+            limits::MAX_PROMPTS
+        );
+        assert_eq!(
+            completion["prompt"]["anyOf"][2]["maxItems"],
+            limits::MAX_PROMPT_TOKENS
+        );
+        assert_eq!(
+            schemas["Stop"]["anyOf"][1]["maxItems"],
+            limits::MAX_STOP_STRINGS
+        );
+        assert_eq!(
+            schemas["Stop"]["anyOf"][0]["maxLength"],
+            limits::MAX_STOP_STRING_BYTES
+        );
+        assert_eq!(
+            schemas["LogitBias"]["maxProperties"],
+            limits::MAX_LOGIT_BIAS
+        );
+        assert_eq!(schemas["Label"]["maxLength"], limits::MAX_LABEL_BYTES);
+        assert_eq!(schemas["TokenId"]["maximum"], limits::MAX_TOKEN_NUMBER);
+        let retry_after = &document()["components"]["headers"]["RetryAfter"];
+        assert_eq!(retry_after["schema"]["maximum"], limits::MAX_RETRY_AFTER_S);
+    }
+}

@@ -1,0 +1,47 @@
+"""How schemathesis reads the document, made affordable: short answers, and no lists of thousands.
+
+Loaded by SCHEMATHESIS_HOOKS. The document itself states the real limits; those are tested in Rust.
+"""
+
+from typing import Any
+
+import schemathesis
+
+TOKENS_MAX = 8
+LENGTHS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "min_tokens")
+GENERATING = ("/completions", "/responses", "/messages")
+# Drawing large values takes most of the time otherwise, and finds nothing more.
+SIZES_MAX = {"maxItems": 4, "maxProperties": 4, "maxLength": 64}
+
+
+@schemathesis.hook
+def before_load_schema(context: Any, raw_schema: dict[str, Any]) -> None:
+    clamp(raw_schema["components"]["schemas"])
+
+
+def clamp(schema: Any) -> None:
+    if isinstance(schema, list):
+        for element in schema:
+            clamp(element)
+    if isinstance(schema, dict):
+        for name, largest in SIZES_MAX.items():
+            if isinstance(schema.get(name), int):
+                schema[name] = min(schema[name], largest)
+        for element in schema.values():
+            clamp(element)
+
+
+@schemathesis.hook
+def map_body(context: Any, body: Any) -> Any:
+    """Bounds how long an answer gets. Values out of range stay as they are: they are to be refused."""
+    path = context.operation.path
+    if not isinstance(body, dict) or not path.endswith(GENERATING):
+        return body
+    for name in LENGTHS:
+        length = body.get(name)
+        if isinstance(length, int) and TOKENS_MAX < length < 2**31:
+            body[name] = TOKENS_MAX
+    name = "max_output_tokens" if path.endswith("/responses") else "max_tokens"
+    if body.get(name) is None and not path.endswith("/messages"):
+        body[name] = TOKENS_MAX
+    return body
