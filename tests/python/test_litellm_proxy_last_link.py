@@ -1,5 +1,6 @@
 """What the LiteLLM proxy makes of Backstop's own answers and errors when no link is left behind it."""
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from openai import APIStatusError, BadRequestError, OpenAI  # noqa: E402
 
 from backstop_process import BackstopProcess  # noqa: E402
 from litellm_proxy import MODES, PREFIXES, LiteLLMProxy  # noqa: E402
-from requests_made import WEATHER_TOOL, chat, collect  # noqa: E402
+from requests_made import WEATHER_TOOL, chat  # noqa: E402
 
 TOO_LONG = "word " * 20_000
 
@@ -175,3 +176,40 @@ def test_a_streams_usage_is_backstops_own_count(through: OpenAI, client: OpenAI,
     chunks = list(through.chat.completions.create(**chat(model=f"backstop-{prefix}"), stream=True, stream_options=options))
     counted = chunks[-1].usage
     assert (counted.prompt_tokens, counted.completion_tokens) == (usage.prompt_tokens, usage.completion_tokens)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_anthropics_messages_reach_backstop(proxy: LiteLLMProxy, client: OpenAI, mode: str, prefix: str) -> None:
+    """With `openai/` they arrive as /v1/responses, with `hosted_vllm/` as chat completions."""
+    text = "Write a function that adds two numbers."
+    body = {"model": f"status-503-{mode}-{prefix}", "max_tokens": 40, "temperature": 0}
+    body["messages"] = [{"role": "user", "content": text}]
+    answer = httpx.post(
+        f"{proxy.root}/v1/messages", headers=proxy.headers, json={**body, "stream": mode == "streamed"}, timeout=120
+    )
+    assert answer.status_code == 200, answer.text
+    if mode == "streamed":
+        events = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: {")]
+        assert [event["type"] for event in events if event["type"] != "ping"][0] == "message_start"
+        assert events[-1]["type"] == "message_stop"
+        deltas = [event["delta"] for event in events if event["type"] == "content_block_delta"]
+        said = "".join(delta.get("text", "") for delta in deltas)
+    else:
+        said = "".join(block.get("text", "") for block in answer.json()["content"])
+    expected = client.chat.completions.create(**chat(text, max_tokens=40)).choices[0].message.content
+    assert said == expected
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_the_responses_api_reaches_backstop(through: OpenAI, client: OpenAI, mode: str, prefix: str) -> None:
+    text = "Write a function that adds two numbers."
+    body = {"model": f"backstop-{prefix}", "input": text, "max_output_tokens": 40, "temperature": 0}
+    if mode == "streamed":
+        said = "".join(
+            event.delta for event in through.responses.create(**body, stream=True) if event.type == "response.output_text.delta"
+        )
+    else:
+        said = through.responses.create(**body).output_text
+    assert said == client.chat.completions.create(**chat(text, max_tokens=40)).choices[0].message.content
