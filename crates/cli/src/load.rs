@@ -37,6 +37,7 @@ pub(crate) struct ModelText {
     pub(crate) eos_token_ids: Vec<TokenId>,
     pub(crate) bos_token: String,
     pub(crate) eos_token: String,
+    pub(crate) pad_token: Option<String>,
     pub(crate) defaults: GenerationDefaults,
 }
 
@@ -79,6 +80,7 @@ impl ModelText {
             template: template.map_err(|error| error.to_string())?.map(Arc::new),
             bos_token: tokens.bos.clone().unwrap_or_default(),
             eos_token: tokens.eos.clone().unwrap_or_default(),
+            pad_token: tokens.pad.clone(),
             defaults: GenerationDefaults {
                 temperature: number(serving.temperature, generation.temperature),
                 top_p: number(serving.top_p, generation.top_p),

@@ -148,6 +148,7 @@ impl ModelIdentity {
             eos_token_ids: self.text.eos_token_ids,
             bos_token: self.text.bos_token,
             eos_token: self.text.eos_token,
+            pad_token: self.text.pad_token,
             defaults: self.text.defaults,
             max_model_len,
             vocab_size: self.vocab_size,

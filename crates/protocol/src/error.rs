@@ -140,7 +140,8 @@ impl ApiError {
     }
 
     /// 400: the prompt, or the prompt with what `max_tokens` asks for, does not fit the context.
-    /// `param` is `messages` or `prompt`; `completion_tokens` is what the request asked for.
+    /// `param` is `messages` or `prompt`; `completion_tokens` is what the request asked for. The
+    /// words begin as OpenAI's and hold Anthropic's, because clients look for either.
     pub fn context_length(
         param: &'static str,
         max_tokens: u32,
@@ -157,7 +158,8 @@ impl ApiError {
                 u64::from(prompt_tokens) + u64::from(completion_tokens),
             ),
             _ => format!(
-                "{head}your {param} resulted in {prompt_tokens} tokens. Please shorten the {param}.",
+                "{head}your {param} resulted in {prompt_tokens} tokens (prompt is too long: \
+                 {prompt_tokens} tokens > {max_tokens} maximum). Please shorten the {param}.",
             ),
         };
         let message = without_bare_429(message, &fallback);
@@ -358,6 +360,7 @@ mod tests {
     }
 
     const CONTEXT_PHRASES: &[&str] = &[
+        "prompt is too long",
         "this model's maximum context length is",
         "exceed context limit",
         "string too long",

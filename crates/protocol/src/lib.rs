@@ -1,4 +1,4 @@
-//! Wire types of the OpenAI API, validation and the error table.
+//! Wire types of the OpenAI API and of Anthropic's Messages API, validation and the error table.
 //!
 //! A request body is parsed once, into a `Valid*` type; every 400 that a body can earn is born
 //! in that parse, and what comes after never looks at the wire form again. Responses are plain
@@ -10,6 +10,7 @@
 //! Invariant: an error message never repeats a value from the request. Gateways search error
 //! texts for phrases, and an echoed prompt can turn a plain 400 into something else.
 
+pub mod anthropic;
 mod chat;
 mod chat_response;
 mod completion_response;
@@ -25,6 +26,7 @@ pub mod responses;
 mod sampling;
 mod spaced_json;
 mod sse;
+mod tokens;
 mod tools;
 mod unsupported;
 
@@ -44,4 +46,8 @@ pub use output_format::OutputFormat;
 pub use response::{FinishReason, ResponseStamp, StopReason, Usage};
 pub use sampling::{SamplingFields, StreamOptions};
 pub use sse::{SSE_DONE, sse_data, sse_error, sse_event};
+pub use tokens::{
+    Detokenized, TokenizeInput, Tokenized, TokenizerInfo, ValidDetokenizeRequest,
+    ValidTokenizeRequest,
+};
 pub use tools::ToolChoice;

@@ -6,6 +6,7 @@
     reason = "a test helper that panics fails its test"
 )]
 
+use backstop_protocol::anthropic::ValidMessagesRequest;
 use backstop_protocol::responses::ValidResponsesRequest;
 use backstop_protocol::{ApiError, SamplingFields, ValidChatRequest, ValidCompletionRequest};
 use proptest::collection::vec;
@@ -76,6 +77,13 @@ const WORDS: &[&str] = &[
     "include",
     "metadata",
     "allowed_tools",
+    "input_schema",
+    "tool_use",
+    "tool_result",
+    "tool_use_id",
+    "is_error",
+    "stop_sequences",
+    "output_config",
 ];
 
 fn word() -> impl Strategy<Value = String> {
@@ -155,6 +163,29 @@ fn rich_responses_body() -> Value {
             {"type": "custom_tool_call", "call_id": MARK, "name": MARK, "input": MARK},
             {"type": "custom_tool_call_output", "call_id": MARK, "output": MARK},
             {"type": "additional_tools", "tools": [tool]},
+        ],
+    })
+}
+
+/// The same for a Messages request.
+fn rich_messages_body() -> Value {
+    json!({
+        "model": MARK, "max_tokens": 10, "temperature": 1, "top_p": 0.5, "top_k": 5,
+        "stop_sequences": [MARK], "stream": true, "metadata": {"user_id": MARK},
+        "thinking": {"type": "enabled", "budget_tokens": 1024, "display": "omitted"},
+        "output_config": {"effort": "low"}, "tool_choice": {"type": "auto"},
+        "system": [{"type": "text", "text": MARK}],
+        "tools": [{"name": MARK, "description": MARK, "input_schema": {"type": "object"}}],
+        "messages": [
+            {"role": "user", "content": [{"type": "text", "text": MARK}]},
+            {"role": "assistant", "content": [
+                {"type": "thinking", "thinking": MARK, "signature": MARK},
+                {"type": "redacted_thinking", "data": MARK},
+                {"type": "tool_use", "id": MARK, "name": MARK, "input": {"a": MARK}}]},
+            {"role": "user", "content": [{"type": "tool_result", "tool_use_id": MARK,
+                "is_error": true, "content": [{"type": "text", "text": MARK}]}]},
+            {"role": "system", "content": MARK},
+            {"role": "assistant", "content": MARK},
         ],
     })
 }
@@ -239,6 +270,13 @@ fn check_all(body: &[u8]) {
         }
         Err(error) => check_error(&error),
     }
+    match ValidMessagesRequest::from_bytes(body) {
+        Ok(request) => {
+            assert!(request.max_tokens >= 1 && request.chat.sampling.max_tokens.is_none());
+            check_chat(&request.chat);
+        }
+        Err(error) => check_error(&error),
+    }
 }
 
 #[test]
@@ -251,6 +289,8 @@ fn the_rich_bodies_are_valid() {
             .unwrap()
             .chat,
     );
+    let body = rich_messages_body().to_string();
+    assert!(ValidMessagesRequest::from_bytes(body.as_bytes()).is_ok());
 }
 
 fn mutate(body: &mut Value, changes: &[(sample::Index, Value)]) {
@@ -276,13 +316,14 @@ proptest! {
 
     #[test]
     fn arbitrary_messages(messages in vec(tree(), 0..4)) {
-        let body = json!({"messages": messages, "prompt": messages, "input": messages});
+        let body = json!({"messages": messages, "prompt": messages, "input": messages,
+            "max_tokens": 1});
         check_all(body.to_string().as_bytes());
     }
 
     #[test]
     fn mutated_requests(changes in vec((any::<sample::Index>(), tree()), 1..4)) {
-        for mut body in [rich_body(), rich_responses_body()] {
+        for mut body in [rich_body(), rich_responses_body(), rich_messages_body()] {
             mutate(&mut body, &changes);
             check_all(body.to_string().as_bytes());
         }

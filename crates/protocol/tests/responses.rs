@@ -189,10 +189,13 @@ fn models_publish_their_limits() {
     let card = ModelCard::new("alias".to_owned(), "root".to_owned(), 7, 4096, 1024);
     assert_eq!(
         wire(&ModelList::new(vec![card])),
-        json!({"object": "list", "data": [{
+        json!({"object": "list", "has_more": false, "first_id": "alias", "last_id": "alias",
+            "data": [{
             "id": "alias", "object": "model", "created": 7, "owned_by": "backstop",
             "root": "root", "parent": null, "max_model_len": 4096, "context_length": 4096,
             "max_input_tokens": 4095, "max_output_tokens": 1024,
+            "type": "model", "display_name": "alias", "created_at": "1970-01-01T00:00:07Z",
+            "lifecycle": "active", "max_tokens": 1024,
         }]})
     );
 }

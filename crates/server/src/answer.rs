@@ -92,6 +92,10 @@ impl Admission {
                 Err(_) => return Err(self.server.deadline_exceeded()),
             }
         }
+        let mut tally = Tally::new(job);
+        if let (Some(counts), Some(first)) = (tally.choices.first_mut(), choices.first()) {
+            *counts = first.counts();
+        }
         let streams = choices.into_iter().map(|choice| {
             let next = async |mut choice: Choice| choice.next().await.map(|item| (item, choice));
             stream::unfold(choice, next).boxed()
@@ -99,7 +103,7 @@ impl Admission {
         Ok(Answer {
             updates: stream::select_all(streams),
             deadline: Box::pin(sleep_until(deadline)),
-            tally: Tally::new(job),
+            tally,
             guard: self.guard,
         })
     }

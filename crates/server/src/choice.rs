@@ -120,6 +120,11 @@ impl Choice {
         }
     }
 
+    /// Counts so far: once the sequence has left the queue, its cached tokens are known.
+    pub(crate) fn counts(&self) -> Counts {
+        self.pending.counts
+    }
+
     /// The next update; `None` after the last one, and after an error.
     pub(crate) async fn next(&mut self) -> Option<Result<Update, ApiError>> {
         loop {

@@ -22,6 +22,7 @@ mod gate;
 mod keys;
 mod lane;
 mod logprobs;
+mod messages;
 mod metrics;
 mod model;
 mod openapi;
@@ -36,6 +37,7 @@ mod server;
 mod sse;
 mod stamp;
 mod timer;
+mod tokens;
 
 pub use config::ServerConfig;
 pub use gate::{AdmissionProfile, QueueLimits};

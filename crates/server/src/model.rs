@@ -22,6 +22,8 @@ pub struct ServedModel {
     pub bos_token: String,
     /// The token that ends a sequence, as templates write it.
     pub eos_token: String,
+    /// The token that fills unused positions, for clients that pad by themselves.
+    pub pad_token: Option<String>,
     /// What requests that do not say get.
     pub defaults: GenerationDefaults,
     /// Prompt and answer together, in tokens.

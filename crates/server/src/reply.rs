@@ -44,6 +44,8 @@ impl IntoResponse for ErrorReply {
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
+        // For who has to write it in another shape.
+        response.extensions_mut().insert(error);
         response
     }
 }

@@ -19,7 +19,7 @@ use crate::entropy::random_u128;
 use crate::keys::Caller;
 use crate::reply::ErrorReply;
 use crate::server::Server;
-use crate::{body, chat, completions, openapi, probes, responses};
+use crate::{body, chat, completions, messages, openapi, probes, responses, tokens};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Characters of a client's request id that are kept.
@@ -38,7 +38,7 @@ pub(crate) enum Access {
 }
 
 /// Paths and who may call them. Everything else is `("other", Access::Ready)`.
-pub(crate) const ACCESS: [(&str, Access); 11] = [
+pub(crate) const ACCESS: [(&str, Access); 16] = [
     ("/health", Access::Open),
     ("/ready", Access::Open),
     ("/ping", Access::Open),
@@ -50,10 +50,23 @@ pub(crate) const ACCESS: [(&str, Access); 11] = [
     ("/v1/chat/completions", Access::Ready),
     ("/v1/completions", Access::Ready),
     ("/v1/responses", Access::Ready),
+    ("/v1/messages", Access::Ready),
+    ("/v1/messages/count_tokens", Access::Ready),
+    ("/tokenize", Access::Ready),
+    ("/detokenize", Access::Ready),
+    ("/tokenizer_info", Access::Ready),
 ];
 
 /// Routes whose handlers read the body. Of every other request it is thrown away beforehand.
-const WITH_BODY: [&str; 3] = ["/v1/chat/completions", "/v1/completions", "/v1/responses"];
+const WITH_BODY: [&str; 7] = [
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/responses",
+    "/v1/messages",
+    "/v1/messages/count_tokens",
+    "/tokenize",
+    "/detokenize",
+];
 
 /// A path's name for metrics, of which there are finitely many, and its access.
 fn route(path: &str) -> (&'static str, Access) {
@@ -72,6 +85,11 @@ impl Server {
             .route("/v1/chat/completions", post(chat::handle))
             .route("/v1/completions", post(completions::handle))
             .route("/v1/responses", post(responses::handle))
+            .route("/v1/messages", post(messages::handle))
+            .route("/v1/messages/count_tokens", post(messages::count_tokens))
+            .route("/tokenize", post(tokens::tokenize))
+            .route("/detokenize", post(tokens::detokenize))
+            .route("/tokenizer_info", get(tokens::info))
             .route("/v1/models", get(probes::models))
             .route("/v1/models/{*id}", get(probes::model))
             .route("/health", get(probes::health))
@@ -96,6 +114,7 @@ async fn envelope(State(server): State<Server>, request: Request, next: Next) ->
     let started = Instant::now();
     let id = request_id(request.headers());
     let (label, access) = route(request.uri().path());
+    let anthropic = messages::is_anthropic(&request);
     let caller = check_access(&server, access, label, request.headers());
     let mut response = match &caller {
         Err(error) => refuse(request, error.clone()).await.into_response(),
@@ -112,6 +131,9 @@ async fn envelope(State(server): State<Server>, request: Request, next: Next) ->
     let name = caller.as_ref().and_then(Caller::name);
     server.metrics().responded(label, status);
     tracing::debug!(route = label, status, key = name, request_id = ?id, elapsed = ?started.elapsed(), "answered");
+    if anthropic {
+        messages::reshape(&mut response, &id);
+    }
     response.headers_mut().insert(REQUEST_ID, id);
     if let Some(caller) = caller {
         caller.tell_limits(response.headers_mut());

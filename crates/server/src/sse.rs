@@ -23,7 +23,7 @@ pub(crate) fn comment() -> String {
     COMMENT.to_owned()
 }
 
-/// A response that sends `events`, each of which is one or more complete events. It ends with
+/// A response that sends `events`, each of which is any number of complete events. It ends with
 /// them, or at once if the client goes away: then `events` is dropped. After every pause of
 /// `keep_alive_interval` it sends what `keep_alive` makes.
 pub(crate) fn response(
@@ -86,7 +86,11 @@ impl Stream for KeepAlive {
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<String>> {
         let this = self.get_mut();
-        if let Poll::Ready(event) = this.events.poll_next_unpin(context) {
+        while let Poll::Ready(event) = this.events.poll_next_unpin(context) {
+            // Nothing to show is no sign of life.
+            if event.as_ref().is_some_and(String::is_empty) {
+                continue;
+            }
             this.last = Instant::now();
             return Poll::Ready(event);
         }
@@ -124,6 +128,19 @@ mod tests {
         let pause = [COMMENT, COMMENT];
         let expected = [&pause[..], &["event 0"], &pause, &["event 1"], &pause].concat();
         assert_eq!(all, expected);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn events_without_text_do_not_keep_alive() {
+        let events = stream::unfold(0, async |count| {
+            tokio::time::sleep(Duration::from_secs(4)).await;
+            (count < 5).then(|| (String::new(), count + 1))
+        });
+        let all: Vec<String> =
+            KeepAlive::new(events.boxed(), Duration::from_secs(10), Box::new(comment))
+                .collect()
+                .await;
+        assert_eq!(all, [COMMENT, COMMENT]);
     }
 
     #[tokio::test]

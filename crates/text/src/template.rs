@@ -71,6 +71,7 @@ pub struct ChatTemplateInput {
 /// A model's chat template.
 #[derive(Debug)]
 pub struct ChatTemplate {
+    source: String,
     environment: Environment<'static>,
     content_format: ContentFormat,
 }
@@ -88,11 +89,17 @@ impl ChatTemplate {
             .add_template_owned(NAME, without_generation_blocks(source))
             .map_err(syntax_error)?;
         let mut template = Self {
+            source: source.to_owned(),
             environment,
             content_format: ContentFormat::Parts,
         };
         template.content_format = template.probe_content_format();
         Ok(template)
+    }
+
+    /// The template as it was given.
+    pub fn source(&self) -> &str {
+        &self.source
     }
 
     /// How the template wants the content of messages.

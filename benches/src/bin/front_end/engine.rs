@@ -66,6 +66,7 @@ pub(crate) fn serve(model: &Path, step: Duration) -> io::Result<()> {
             eos_token_ids: Vec::new(),
             bos_token: String::new(),
             eos_token: String::new(),
+            pad_token: None,
             defaults: GenerationDefaults::default(),
             max_model_len: MAX_MODEL_LEN,
             engine,

@@ -10,6 +10,7 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use backstop_protocol::{ApiError, ChatChunks, StreamOptions, ValidChatRequest};
 use backstop_text::{ParsedEvent, Tokenizer};
+use backstop_types::TokenId;
 
 use crate::answer::Admission;
 use crate::model::ServedModel;
@@ -102,6 +103,18 @@ pub(crate) fn prepare(
         include_reasoning: request.include_reasoning,
         parallel_tool_calls: request.parallel_tool_calls,
     })
+}
+
+/// The token ids of a conversation, which need not leave room for an answer; takes the
+/// conversation out of the request.
+pub(crate) fn tokenize(
+    model: &ServedModel,
+    request: &mut ValidChatRequest,
+    add_special_tokens: bool,
+    param: &'static str,
+) -> Result<Vec<TokenId>, ApiError> {
+    let rendered = prompt::render(model, request, param)?;
+    prepare::encode(model, &rendered, add_special_tokens, param)
 }
 
 impl Shape {

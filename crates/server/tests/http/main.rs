@@ -5,6 +5,7 @@
 )]
 
 mod admission;
+mod anthropic;
 mod chat;
 mod completions;
 mod hostile;
@@ -12,3 +13,4 @@ mod limits;
 mod responses;
 mod routes;
 mod support;
+mod tokens;

@@ -190,6 +190,15 @@ async fn models_are_listed_with_their_limits() {
     assert_eq!(list["data"][0]["id"], "north");
     assert_eq!(list["data"][0]["root"], "test/model");
     assert_eq!(list["data"][0]["max_model_len"], MAX_MODEL_LEN);
+    // The same list for readers of Anthropic's API.
+    assert_eq!(list["data"][0]["type"], "model");
+    assert_eq!(list["data"][0]["display_name"], "north");
+    assert_eq!(list["data"][0]["created_at"], "1970-01-01T00:00:01Z");
+    assert_eq!(
+        (&list["first_id"], &list["last_id"]),
+        (&json!("north"), &json!("north"))
+    );
+    assert_eq!(list["has_more"], false);
     assert_eq!(client.get("/v1/models/north").await.json()["id"], "north");
     // The star answers to any name.
     assert_eq!(

@@ -184,6 +184,7 @@ fn model(engine: EngineHandle, reasoning: bool, max_model_len: u32) -> ServedMod
         eos_token_ids: vec![EOS],
         bos_token: String::new(),
         eos_token: "<|END_OF_TURN_TOKEN|>".into(),
+        pad_token: None,
         defaults: GenerationDefaults::default(),
         max_model_len,
         vocab_size: VOCAB_SIZE,

@@ -1,0 +1,137 @@
+//! `POST /v1/messages` and `POST /v1/messages/count_tokens`, in Anthropic's shape.
+
+mod blocks;
+mod envelope;
+mod stream;
+mod whole;
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use backstop_protocol::anthropic::{
+    Event, MessageEnd, MessageUsage, MessagesStopReason, ThinkingDisplay, ValidMessagesRequest,
+    ValidTokenCountRequest, sse_event,
+};
+use backstop_protocol::{ApiError, FinishReason, StopReason};
+use backstop_types::StopConditions;
+
+pub(crate) use self::envelope::{is_anthropic, reshape};
+use crate::answer::{Admission, Answer};
+use crate::chat::{self, Chat};
+use crate::choice::End;
+use crate::entropy::random_u128;
+use crate::model::ServedModel;
+use crate::prepare;
+use crate::reply::{self, ErrorReply};
+use crate::server::Server;
+use crate::{body, sse};
+
+/// The field that holds the prompt.
+const PARAM: &str = "messages";
+
+/// A request, ready for the engine, and how its answer is written.
+struct Prepared {
+    chat: Chat,
+    shape: Shape,
+}
+
+/// How an answer is written.
+struct Shape {
+    id: String,
+    model: String,
+    /// Show that there is reasoning.
+    thinking: bool,
+    display: ThinkingDisplay,
+    parallel_tool_calls: bool,
+    /// The context ends before `max_tokens` is reached.
+    cut_by_context: bool,
+}
+
+pub(crate) async fn handle(
+    State(server): State<Server>,
+    request: Request,
+) -> Result<Response, ErrorReply> {
+    let admission = Admission::new(&server, &request)?;
+    let body = body::read(&server, request).await?;
+    let prepared = prepare::run(&server, &admission.model, body, prepare).await?;
+    let answer = admission.start(&prepared.chat.job).await?;
+    match prepared.chat.stream {
+        Some(_) => Ok(sse::response(
+            stream::events(answer, prepared.shape),
+            server.config().keep_alive_interval,
+            || sse_event(&Event::Ping),
+        )),
+        None => Ok(whole::respond(answer, &prepared.shape).await?),
+    }
+}
+
+/// Counts a prompt without answering it.
+pub(crate) async fn count_tokens(
+    State(server): State<Server>,
+    request: Request,
+) -> Result<Response, ErrorReply> {
+    let admission = Admission::new(&server, &request)?;
+    let body = body::read(&server, request).await?;
+    let count = prepare::run(&server, &admission.model, body, |server, model, body| {
+        let ValidTokenCountRequest { mut chat } = ValidTokenCountRequest::from_bytes(body)?;
+        prepare::resolve_model_name(server, model, chat.model.take())?;
+        Ok(chat::tokenize(model, &mut chat, false, PARAM)?.len())
+    })
+    .await?;
+    Ok(reply::json(
+        StatusCode::OK,
+        &serde_json::json!({"input_tokens": count}),
+    ))
+}
+
+fn prepare(server: &Server, model: &ServedModel, body: &[u8]) -> Result<Prepared, ApiError> {
+    let request = ValidMessagesRequest::from_bytes(body)?;
+    let mut chat = chat::prepare(server, model, request.chat, PARAM)?;
+    let mut cut_by_context = false;
+    chat.job.sampling.max_tokens = Some(request.max_tokens);
+    for prompt in &mut chat.job.prompts {
+        let room = prompt.stop.max_tokens;
+        cut_by_context = room < request.max_tokens;
+        prompt.stop = Arc::new(StopConditions {
+            max_tokens: room.min(request.max_tokens),
+            ..StopConditions::clone(&prompt.stop)
+        });
+    }
+    let shape = Shape {
+        id: format!("msg_{:032x}", random_u128()),
+        model: std::mem::take(&mut chat.model_name),
+        thinking: chat.include_reasoning,
+        display: request.thinking_display,
+        parallel_tool_calls: chat.parallel_tool_calls,
+        cut_by_context,
+    };
+    Ok(Prepared { chat, shape })
+}
+
+impl Shape {
+    fn end<'a>(&self, end: &'a End) -> MessageEnd<'a> {
+        let sequence = match &end.stop_reason {
+            Some(StopReason::Text(text)) => Some(text.as_str()),
+            Some(StopReason::Token(_)) | None => None,
+        };
+        let stop_reason = match end.reason {
+            FinishReason::ToolCalls => MessagesStopReason::ToolUse,
+            FinishReason::Stop if sequence.is_some() => MessagesStopReason::StopSequence,
+            FinishReason::Stop => MessagesStopReason::EndTurn,
+            FinishReason::Length if self.cut_by_context => {
+                MessagesStopReason::ModelContextWindowExceeded
+            }
+            FinishReason::Length => MessagesStopReason::MaxTokens,
+        };
+        MessageEnd {
+            stop_reason,
+            stop_sequence: sequence.filter(|_| stop_reason == MessagesStopReason::StopSequence),
+        }
+    }
+}
+
+fn usage(answer: &Answer) -> MessageUsage {
+    answer.usage().into()
+}

@@ -1,0 +1,87 @@
+//! `POST /tokenize`, `POST /detokenize` and `GET /tokenizer_info`, as vLLM has them.
+
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use backstop_protocol::{
+    ApiError, Detokenized, TokenizeInput, Tokenized, TokenizerInfo, ValidDetokenizeRequest,
+    ValidTokenizeRequest,
+};
+use backstop_types::TokenId;
+
+use crate::answer::Admission;
+use crate::model::ServedModel;
+use crate::prepare;
+use crate::reply::{self, ErrorReply};
+use crate::server::Server;
+use crate::{body, chat};
+
+pub(crate) async fn tokenize(
+    State(server): State<Server>,
+    request: Request,
+) -> Result<Response, ErrorReply> {
+    let admission = Admission::new(&server, &request)?;
+    let body = body::read(&server, request).await?;
+    let answer = prepare::run(&server, &admission.model, body, encode).await?;
+    Ok(reply::json(StatusCode::OK, &answer))
+}
+
+pub(crate) async fn detokenize(
+    State(server): State<Server>,
+    request: Request,
+) -> Result<Response, ErrorReply> {
+    let admission = Admission::new(&server, &request)?;
+    let body = body::read(&server, request).await?;
+    let answer = prepare::run(&server, &admission.model, body, decode).await?;
+    Ok(reply::json(StatusCode::OK, &answer))
+}
+
+pub(crate) async fn info(State(server): State<Server>) -> Result<Response, ErrorReply> {
+    let model = &server.ready_model()?.served;
+    let info = TokenizerInfo {
+        tokenizer_class: "PreTrainedTokenizerFast",
+        bos_token: Some(model.bos_token.as_str()).filter(|token| !token.is_empty()),
+        eos_token: Some(model.eos_token.as_str()).filter(|token| !token.is_empty()),
+        pad_token: model.pad_token.as_deref(),
+        model_max_length: model.max_model_len,
+        chat_template: model.template.as_ref().map(|template| template.source()),
+    };
+    Ok(reply::json(StatusCode::OK, &info))
+}
+
+fn encode(server: &Server, model: &ServedModel, body: &[u8]) -> Result<Tokenized, ApiError> {
+    let request = ValidTokenizeRequest::from_bytes(body)?;
+    prepare::resolve_model_name(server, model, request.model)?;
+    let special = request.add_special_tokens;
+    let tokens = match request.input {
+        TokenizeInput::Text(text) => prepare::encode(model, &text, special, "prompt")?,
+        TokenizeInput::Chat(mut chat) => chat::tokenize(model, &mut chat, special, "messages")?,
+    };
+    let write = |token: &TokenId| {
+        let written = model.tokenizer.id_to_token(*token);
+        written.unwrap_or_else(|| model.tokenizer.token_text(*token))
+    };
+    Ok(Tokenized {
+        count: tokens.len(),
+        max_model_len: model.max_model_len,
+        token_strs: request
+            .return_token_strs
+            .then(|| tokens.iter().map(write).collect()),
+        tokens,
+    })
+}
+
+fn decode(server: &Server, model: &ServedModel, body: &[u8]) -> Result<Detokenized, ApiError> {
+    let request = ValidDetokenizeRequest::from_bytes(body)?;
+    prepare::resolve_model_name(server, model, request.model)?;
+    if !request.tokens.iter().all(|token| model.knows_token(*token)) {
+        let requirement = "must name tokens of the model's vocabulary";
+        return Err(ApiError::invalid_field("tokens", requirement));
+    }
+    let text = model.tokenizer.decode(&request.tokens, false);
+    let prompt = text.map_err(|error| {
+        tracing::warn!(%error, "tokens could not be decoded");
+        ApiError::invalid_field("tokens", "cannot be decoded")
+    })?;
+    Ok(Detokenized { prompt })
+}
