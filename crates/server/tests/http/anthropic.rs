@@ -451,3 +451,47 @@ async fn a_client_that_goes_away_frees_its_place() {
     drop(open);
     fixture.engine_idle().await;
 }
+
+/// What Claude Code 2.1 sends, its texts shortened.
+const CLAUDE_CODE: [&str; 2] = [
+    include_str!("requests/claude_code_first_turn.json"),
+    include_str!("requests/claude_code_second_turn.json"),
+];
+
+#[tokio::test]
+async fn claude_code_is_answered() {
+    let script = "Hm<|END_THINKING|><|START_ACTION|>[{\"tool_call_id\": \"0\", \"tool_name\": \
+                  \"Bash\", \"parameters\": {\"command\": \"ls\"}}]<|END_ACTION|>";
+    let fixture = reasoning(script).await;
+    let client = fixture.client();
+    let head = client.send(Method::HEAD, "/", "").await;
+    assert_eq!((head.status, head.text.as_str()), (200, ""));
+    let client = client
+        .with("anthropic-version", "2023-06-01")
+        .with(
+            "anthropic-beta",
+            "claude-code-20250219,context-management-2025-06-27",
+        )
+        .with("x-api-key", "unused");
+    for body in CLAUDE_CODE {
+        let answer = client
+            .send(Method::POST, "/v1/messages?beta=true", body)
+            .await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        let message = assembled(&answer);
+        let kinds = [0, 1].map(|index| message["content"][index]["type"].clone());
+        assert_eq!(kinds, ["thinking", "tool_use"]);
+        assert_eq!(message["content"][1]["input"], json!({"command": "ls"}));
+        assert_eq!(message["stop_reason"], "tool_use");
+        let mut counted: Value = serde_json::from_str(body).unwrap();
+        counted.as_object_mut().unwrap().remove("max_tokens");
+        let count = client
+            .post("/v1/messages/count_tokens?beta=true", &counted)
+            .await
+            .json();
+        let usage = &message["usage"];
+        let parts = ["input_tokens", "cache_read_input_tokens"];
+        let prompt: u64 = parts.iter().map(|name| usage[name].as_u64().unwrap()).sum();
+        assert_eq!(count["input_tokens"], prompt);
+    }
+}

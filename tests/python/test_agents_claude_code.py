@@ -1,0 +1,85 @@
+"""Claude Code with a model whose words are scripted. Skipped where `claude` is not installed."""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from backstop_process import BINARY
+
+CLAUDE_CODE = shutil.which(os.environ.get("CLAUDE_CODE_BINARY", "claude"))
+SCRIPTED_SERVER = BINARY.parent / "examples/scripted_server"
+# The client's own patience; a turn takes a few seconds.
+TURN_TIMEOUT_S = 120
+
+if CLAUDE_CODE is None:
+    pytest.skip("claude is not installed", allow_module_level=True)
+if not SCRIPTED_SERVER.is_file():
+    pytest.skip("build the scripted server: see README.md", allow_module_level=True)
+
+CALL = [{"tool_call_id": "0", "tool_name": "Bash", "parameters": {"command": "echo it-$((40 + 2))-works > proof", "description": "Writes a proof"}}]
+CALLS = f"I look.<|END_THINKING|><|START_TEXT|>I run it.<|END_TEXT|><|START_ACTION|>{json.dumps(CALL)}<|END_ACTION|>"
+SPEAKS = "I see.<|END_THINKING|><|START_TEXT|>The command has run.<|END_TEXT|>"
+
+
+@pytest.fixture
+def scripted() -> Iterator[Callable[..., str]]:
+    """Starts servers whose model gives these answers, one after the other; returns their address."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def start(*answers: str) -> str:
+        command = [str(SCRIPTED_SERVER), *answers]
+        processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+        return processes[-1].stdout.readline().strip()
+
+    try:
+        yield start
+        for process in processes:
+            assert process.poll() is None, "the server ended by itself"
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def run(address: str, directory: Path, prompt: str, **environment: str) -> dict:
+    """One turn, in a home and a project of its own; returns what the client reports."""
+    (directory / "home").mkdir()
+    (directory / "project").mkdir()
+    settings = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(directory / "home"),
+        "ANTHROPIC_BASE_URL": address,
+        "ANTHROPIC_MODEL": "claude-backstop",
+        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+        "DISABLE_TELEMETRY": "1",
+        "DISABLE_ERROR_REPORTING": "1",
+        "DISABLE_AUTOUPDATER": "1",
+        **environment,
+    }
+    command = [str(CLAUDE_CODE), "-p", "--output-format", "json", "--allowedTools", "Bash"]
+    done = subprocess.run(
+        command, cwd=directory / "project", env=settings, input=prompt, capture_output=True, text=True, timeout=TURN_TIMEOUT_S
+    )
+    assert done.stdout, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("credential", ["ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"])
+def test_a_command_is_run_and_its_result_goes_back(scripted: Callable[..., str], tmp_path: Path, credential: str) -> None:
+    result = run(scripted(CALLS, SPEAKS), tmp_path, "Run a command.", **{credential: "any-key"})
+    assert (result["subtype"], result["is_error"]) == ("success", False), result
+    assert (result["result"], result["num_turns"]) == ("The command has run.", 2)
+    assert (tmp_path / "project" / "proof").read_text() == "it-42-works\n"
+    # The second request finds the first one's prompt in the prefix cache.
+    assert result["usage"]["cache_read_input_tokens"] > result["usage"]["input_tokens"] / 4
+
+
+def test_a_prompt_that_is_too_long_is_recognised(scripted: Callable[..., str], tmp_path: Path) -> None:
+    result = run(scripted(SPEAKS), tmp_path, "word " * 120_000, ANTHROPIC_API_KEY="any-key")
+    assert result["is_error"] is True
+    assert result["result"].startswith("Prompt is too long"), result
