@@ -113,6 +113,8 @@ pub struct Runner {
     rare: Pinned,
     outputs: Arc<Outputs>,
     steps: usize,
+    /// A step's operations are queued, and its sampling is not.
+    unsampled: bool,
 }
 
 /// The operations of a decode step of so many rows.
@@ -190,6 +192,7 @@ impl Runner {
             _arena: memory,
             staging,
             steps: 0,
+            unsampled: false,
             device,
         })
     }
@@ -254,6 +257,11 @@ impl Runner {
     ) -> Result<Computed, DeviceError> {
         let rows = work.batch.logit_rows.len();
         work.batch.check();
+        if std::mem::replace(&mut self.unsampled, true) {
+            // The step before was given up half-way. It has not counted, so that its staging memory
+            // is used again now, and the device may still read it.
+            self.device.synchronize(Stream::Main)?;
+        }
         let logits = match self.graph_for(work.batch) {
             Some(recorded) => {
                 let shape = self.decode_memory.shape(recorded.rows, recorded.rows);
@@ -286,6 +294,7 @@ impl Runner {
         let index = self.steps % STEPS_IN_FLIGHT;
         let ticket = self.outputs.fetch(index, rows, logprobs, &self.sampler)?;
         self.steps += 1;
+        self.unsampled = false;
         Ok(ticket)
     }
 
