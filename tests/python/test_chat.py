@@ -187,14 +187,6 @@ def test_tool_calls_come_in_the_same_form_streamed_and_whole(client: OpenAI) -> 
         assert whole.finish_reason in ("tool_calls", "length")
 
 
-@pytest.mark.parametrize("forced", ["required", {"type": "function", "function": {"name": "get_weather"}}])
-def test_a_forced_tool_call_is_refused_by_name(client: OpenAI, forced: object) -> None:
-    with pytest.raises(BadRequestError) as caught:
-        client.chat.completions.create(**chat(tools=[WEATHER_TOOL], tool_choice=forced))
-    assert caught.value.param == "tool_choice"
-    assert "tool_choice" in caught.value.message
-
-
 def test_reasoning_may_be_sent_back(client: OpenAI) -> None:
     first = client.chat.completions.create(**chat("Hello!", max_tokens=200)).choices[0].message
     history = [

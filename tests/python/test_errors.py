@@ -35,13 +35,14 @@ BAD_FIELDS = [
     ("tool_choice", 1),
     ("stream", "maybe"),
     ("stream_options", []),
-    ("response_format", {"type": "json_object"}),
+    ("response_format", {"type": "structural_tag"}),
+    ("tool_choice", "required"),
     ("messages", []),
     ("messages", "hello"),
     ("messages", [{"role": "wizard", "content": "hi"}]),
     ("messages", [{"content": "hi"}]),
     ("messages", [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:"}}]}]),
-    ("guided_json", {"type": "object"}),
+    ("guided_json", "no schema"),
     ("user", "u" * 5000),
 ]
 

@@ -61,6 +61,7 @@ async fn generate(args: GenerateArgs) -> Result<ExitCode, String> {
         Arc::clone(&text.tokenizer),
         StreamOptions {
             stop: Vec::new(),
+            min_tokens: 0,
             include_stop: false,
             skip_special_tokens: true,
             hidden_tokens: text.eos_token_ids,

@@ -6,9 +6,9 @@ use crate::error::ApiError;
 use crate::fields::{Fields, element, parse_body};
 use crate::limits::{MAX_DOCUMENTS, MAX_LABEL_BYTES, MAX_TEMPLATE_KWARGS, MAX_TOP_LOGPROBS};
 use crate::messages::{Conversation, parse_messages};
-use crate::output_format::OutputFormat;
+use crate::output_format::{OutputFormat, parse_output_format};
 use crate::sampling::{SamplingFields, StreamOptions, parse_priority, parse_stream};
-use crate::tools::{ToolChoice, parse_tool_choice, parse_tools};
+use crate::tools::{ToolChoice, parse_tools};
 use crate::unsupported;
 
 const EFFORTS: [&str; 8] = [
@@ -45,10 +45,19 @@ pub struct ValidChatRequest {
     pub tools: Vec<Value>,
     /// Whether the model may call them.
     pub tool_choice: ToolChoice,
+    /// The names of the tools that the choice is limited to; all others stay in the prompt.
+    pub allowed_tools: Option<Vec<String>>,
+    /// The names of the tools whose arguments must satisfy their schemas even where the model is
+    /// free to call none.
+    pub strict_tools: Vec<String>,
     /// If false, at most one call may be returned.
     pub parallel_tool_calls: bool,
+    /// The request spoke of `functions`, and its answer does too.
+    pub legacy_functions: bool,
     /// What the answer's text must look like.
     pub output_format: OutputFormat,
+    /// Which fields of the request hold what a constrained answer follows.
+    pub constraint_paths: ConstraintPaths,
     /// How to sample and when to stop.
     pub sampling: SamplingFields,
     /// `Some` if the answer is to be streamed.
@@ -66,6 +75,8 @@ pub struct ValidChatRequest {
     pub include_reasoning: bool,
     /// Documents for the chat template; each is an object.
     pub documents: Vec<Value>,
+    /// Report the ids of the tokens of prompt and answer.
+    pub return_token_ids: bool,
     /// Lower runs earlier.
     pub priority: i32,
     /// Whom the client serves.
@@ -80,8 +91,12 @@ impl ValidChatRequest {
             messages,
             tools: Vec::new(),
             tool_choice: ToolChoice::Auto,
+            allowed_tools: None,
+            strict_tools: Vec::new(),
             parallel_tool_calls: true,
+            legacy_functions: false,
             output_format: OutputFormat::Text,
+            constraint_paths: ConstraintPaths::default(),
             sampling: SamplingFields::default(),
             stream: None,
             add_generation_prompt: true,
@@ -90,6 +105,7 @@ impl ValidChatRequest {
             reasoning_effort: None,
             include_reasoning: true,
             documents: Vec::new(),
+            return_token_ids: false,
             priority: 0,
             user: None,
         }
@@ -107,12 +123,32 @@ impl ValidChatRequest {
         unsupported::check(body)?;
         check_chat_only(body)?;
         let ending = parse_ending(body, &conversation)?;
+        let offer = parse_tools(body)?;
+        let asked = parse_output_format(body)?;
         Ok(Self {
             model: body.label("model", MAX_LABEL_BYTES)?.map(str::to_owned),
-            tools: parse_tools(body)?,
-            tool_choice: parse_tool_choice(body)?,
-            parallel_tool_calls: body.flag("parallel_tool_calls", true)?,
-            output_format: OutputFormat::Text,
+            constraint_paths: ConstraintPaths {
+                tools: if offer.legacy { "functions" } else { "tools" },
+                tool_schema: if offer.legacy {
+                    "parameters"
+                } else {
+                    "function.parameters"
+                },
+                tool_choice: if offer.legacy {
+                    "function_call"
+                } else {
+                    "tool_choice"
+                },
+                output_format: asked.path,
+            },
+            // The legacy form has room for one call.
+            parallel_tool_calls: body.flag("parallel_tool_calls", true)? && !offer.legacy,
+            legacy_functions: offer.legacy,
+            tools: offer.tools,
+            tool_choice: offer.choice,
+            allowed_tools: offer.allowed,
+            strict_tools: offer.strict,
+            output_format: asked.format,
             sampling: SamplingFields::parse(body, parse_logprobs(body)?)?,
             stream: parse_stream(body)?,
             add_generation_prompt: ending.add_generation_prompt,
@@ -121,6 +157,7 @@ impl ValidChatRequest {
             reasoning_effort: parse_effort(body, "reasoning_effort")?,
             include_reasoning: body.flag("include_reasoning", true)?,
             documents: parse_documents(body)?,
+            return_token_ids: body.flag("return_token_ids", false)?,
             priority: parse_priority(body)?,
             user: body.label("user", MAX_LABEL_BYTES)?.map(str::to_owned),
             messages: conversation.messages,
@@ -134,6 +171,38 @@ impl ValidChatRequest {
             ToolChoice::None => &[],
             _ => &self.tools,
         }
+    }
+}
+
+/// Names of request fields for the errors of constrained answers, which are found after parsing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConstraintPaths {
+    /// The array of tools.
+    pub tools: &'static str,
+    /// The schema of the arguments, within a tool.
+    pub tool_schema: &'static str,
+    /// The choice between tools.
+    pub tool_choice: &'static str,
+    /// The form of the text.
+    pub output_format: &'static str,
+}
+
+impl Default for ConstraintPaths {
+    /// The names that `POST /v1/chat/completions` has.
+    fn default() -> Self {
+        Self {
+            tools: "tools",
+            tool_schema: "function.parameters",
+            tool_choice: "tool_choice",
+            output_format: "response_format",
+        }
+    }
+}
+
+impl ConstraintPaths {
+    /// The path of the schema of the tool with this index.
+    pub fn tool_schema(&self, index: usize) -> String {
+        format!("{}.{index}.{}", self.tools, self.tool_schema)
     }
 }
 

@@ -18,6 +18,8 @@ pub struct ChatCompletion<'a> {
     system_fingerprint: Option<&'a str>,
     choices: Vec<ChatChoice>,
     usage: Usage,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_token_ids: Option<Vec<u32>>,
 }
 
 /// One choice of a whole answer.
@@ -30,9 +32,50 @@ pub struct ChatChoice {
     /// Log-probabilities, if they were asked for.
     pub logprobs: Option<ChatLogprobs>,
     /// Why it ended.
-    pub finish_reason: FinishReason,
+    pub finish_reason: ChatFinishReason,
     /// What stopped it, if the request named it.
     pub stop_reason: Option<StopReason>,
+    /// The ids of its tokens, if they were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_ids: Option<Vec<u32>>,
+}
+
+/// How calls are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CallForm {
+    /// As `tool_calls`.
+    #[default]
+    Tools,
+    /// As the one `function_call` that requests with `functions` understand.
+    Function,
+}
+
+/// Why a choice of a chat ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChatFinishReason {
+    /// The model ended it, or a stop string or stop token did.
+    Stop,
+    /// It reached `max_tokens` or the model's maximum length.
+    Length,
+    /// The model called tools, by itself or because it had to. OpenAI says `stop` where the
+    /// request named the tool; but clients that go by the reason, as agents do, would then take
+    /// the call for a final answer, and none is known to mind.
+    ToolCalls,
+    /// The model called a function of the legacy form.
+    FunctionCall,
+}
+
+impl CallForm {
+    /// The reason as this form names it.
+    pub fn finish_reason(self, reason: FinishReason) -> ChatFinishReason {
+        match (reason, self) {
+            (FinishReason::Stop, _) => ChatFinishReason::Stop,
+            (FinishReason::Length, _) => ChatFinishReason::Length,
+            (FinishReason::ToolCalls, Self::Tools) => ChatFinishReason::ToolCalls,
+            (FinishReason::ToolCalls, Self::Function) => ChatFinishReason::FunctionCall,
+        }
+    }
 }
 
 /// What the model said.
@@ -46,6 +89,8 @@ pub struct AssistantMessage {
     reasoning_content: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     tool_calls: Vec<ToolCall>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    function_call: Option<FunctionCall>,
 }
 
 impl AssistantMessage {
@@ -60,7 +105,18 @@ impl AssistantMessage {
             reasoning: reasoning.clone(),
             reasoning_content: reasoning,
             tool_calls,
+            function_call: None,
         }
+    }
+
+    /// The same message with its calls in this form.
+    #[must_use]
+    pub fn with_calls_as(mut self, form: CallForm) -> Self {
+        if form == CallForm::Function {
+            let calls = std::mem::take(&mut self.tool_calls);
+            self.function_call = calls.into_iter().next().map(|call| call.function);
+        }
+        self
     }
 }
 
@@ -136,6 +192,8 @@ pub struct ChatChunk<'a> {
     choices: Vec<ChatChunkChoice<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     usage: Option<Usage>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_token_ids: Option<&'a [u32]>,
 }
 
 /// One choice's part in a chunk.
@@ -144,9 +202,11 @@ pub struct ChatChunkChoice<'a> {
     index: u32,
     delta: Delta<'a>,
     logprobs: Option<ChatLogprobs>,
-    finish_reason: Option<FinishReason>,
+    finish_reason: Option<ChatFinishReason>,
     #[serde(skip_serializing_if = "Option::is_none")]
     stop_reason: Option<StopReason>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_ids: Option<Vec<u32>>,
 }
 
 /// What a chunk adds to a choice's message.
@@ -162,6 +222,8 @@ pub struct Delta<'a> {
     reasoning_content: Option<&'a str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     tool_calls: Vec<ToolCallDelta<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    function_call: Option<FunctionCallDelta<'a>>,
 }
 
 impl<'a> Delta<'a> {
@@ -226,6 +288,17 @@ impl<'a> Delta<'a> {
             ..Self::default()
         }
     }
+
+    /// The same addition with calls in this form, which has room for the first call alone.
+    #[must_use]
+    pub fn with_calls_as(mut self, form: CallForm) -> Self {
+        if form == CallForm::Function {
+            let calls = std::mem::take(&mut self.tool_calls);
+            let mut calls = calls.into_iter().filter(|call| call.index == 0);
+            self.function_call = calls.next().map(|call| call.function);
+        }
+        self
+    }
 }
 
 /// What a chunk adds to a tool call.
@@ -277,6 +350,7 @@ impl ChatChunks {
             logprobs,
             finish_reason: None,
             stop_reason: None,
+            token_ids: None,
         };
         self.chunk(vec![choice])
     }
@@ -285,7 +359,7 @@ impl ChatChunks {
     pub fn finish(
         &self,
         index: u32,
-        finish_reason: FinishReason,
+        finish_reason: ChatFinishReason,
         stop_reason: Option<StopReason>,
     ) -> ChatChunk<'_> {
         self.chunk(vec![ChatChunkChoice {
@@ -294,6 +368,7 @@ impl ChatChunks {
             logprobs: None,
             finish_reason: Some(finish_reason),
             stop_reason,
+            token_ids: None,
         }])
     }
 
@@ -312,6 +387,7 @@ impl ChatChunks {
             system_fingerprint: self.stamp.system_fingerprint.as_deref(),
             choices,
             usage,
+            prompt_token_ids: None,
         }
     }
 
@@ -324,11 +400,37 @@ impl ChatChunks {
             system_fingerprint: self.stamp.system_fingerprint.as_deref(),
             choices,
             usage: None,
+            prompt_token_ids: None,
         }
     }
 }
 
-impl ChatChunk<'_> {
+impl ChatCompletion<'_> {
+    /// The same answer with the ids of the prompt's tokens.
+    #[must_use]
+    pub fn with_prompt_token_ids(mut self, token_ids: Vec<u32>) -> Self {
+        self.prompt_token_ids = Some(token_ids);
+        self
+    }
+}
+
+impl<'a> ChatChunk<'a> {
+    /// The same chunk with the ids of the prompt's tokens.
+    #[must_use]
+    pub fn with_prompt_token_ids(mut self, token_ids: &'a [u32]) -> Self {
+        self.prompt_token_ids = Some(token_ids);
+        self
+    }
+
+    /// The same chunk with the ids of the tokens that its choice has got since the last one.
+    #[must_use]
+    pub fn with_token_ids(mut self, token_ids: Vec<u32>) -> Self {
+        if let Some(choice) = self.choices.first_mut() {
+            choice.token_ids = Some(token_ids);
+        }
+        self
+    }
+
     /// The same chunk with the usage so far, for clients that want it in every chunk.
     pub fn with_usage(self, usage: Usage) -> Self {
         Self {

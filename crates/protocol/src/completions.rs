@@ -7,6 +7,7 @@ use crate::fields::{Fields, element, parse_body};
 use crate::limits::{
     MAX_LABEL_BYTES, MAX_PROMPT_TOKENS, MAX_PROMPTS, MAX_SEQUENCES, MAX_TOP_LOGPROBS,
 };
+use crate::output_format::refuse_output_format;
 use crate::sampling::{
     SamplingFields, StreamOptions, parse_priority, parse_stream, parse_token_ids,
 };
@@ -54,6 +55,7 @@ impl ValidCompletionRequest {
         let body = &Fields::of_body(body)?;
         let prompts = parse_prompts(body)?;
         unsupported::check(body)?;
+        refuse_output_format(body)?;
         if body
             .string("suffix")?
             .is_some_and(|suffix| !suffix.is_empty())

@@ -30,11 +30,11 @@ mod tokens;
 mod tools;
 mod unsupported;
 
-pub use chat::ValidChatRequest;
+pub use chat::{ConstraintPaths, ValidChatRequest};
 pub use chat_response::{
-    AssistantMessage, ChatChoice, ChatChunk, ChatChunkChoice, ChatChunks, ChatCompletion,
-    ChatLogprobs, Delta, FunctionCall, FunctionCallDelta, TokenLogprob, ToolCall, ToolCallDelta,
-    TopLogprob,
+    AssistantMessage, CallForm, ChatChoice, ChatChunk, ChatChunkChoice, ChatChunks, ChatCompletion,
+    ChatFinishReason, ChatLogprobs, Delta, FunctionCall, FunctionCallDelta, TokenLogprob, ToolCall,
+    ToolCallDelta, TopLogprob,
 };
 pub use completion_response::{
     CompletionChoice, CompletionChunks, CompletionLogprobs, TextCompletion,

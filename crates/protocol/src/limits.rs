@@ -26,6 +26,10 @@ pub const MAX_STOP_STRINGS: usize = 16;
 pub const MAX_STOP_STRING_BYTES: usize = 1_024;
 /// Stop token ids.
 pub const MAX_STOP_TOKEN_IDS: usize = 1_024;
+/// Bytes of a regular expression or grammar that an answer must follow.
+pub const MAX_GRAMMAR_BYTES: usize = 256 << 10;
+/// Strings that an answer may be one of.
+pub const MAX_GUIDED_CHOICES: usize = 1_024;
 /// Entries of `logit_bias`.
 pub const MAX_LOGIT_BIAS: usize = 1_024;
 /// Alternatives reported for each position.

@@ -8,18 +8,8 @@ use serde_json::Value;
 use crate::error::ApiError;
 use crate::fields::Fields;
 
-/// Fields that constrain the output by a grammar. They may be absent, null or empty.
-const GRAMMARS: &[&str] = &[
-    "guided_json",
-    "guided_regex",
-    "guided_choice",
-    "guided_grammar",
-    "structured_outputs",
-    "grammar",
-    "json_schema",
-    "regex",
-    "ebnf",
-];
+/// Other servers' fields that constrain the output. They may be absent, null or empty.
+const FOREIGN_GRAMMARS: &[&str] = &["grammar", "json_schema", "regex", "ebnf"];
 
 /// Fields that restrict or measure tokens in ways that the sampler does not know.
 const TOKEN_CONTROLS: &[&str] = &[
@@ -32,9 +22,10 @@ const TOKEN_CONTROLS: &[&str] = &[
 
 /// Checks the fields that no generating endpoint implements.
 pub(crate) fn check(body: &Fields<'_>) -> Result<(), ApiError> {
-    for name in GRAMMARS {
+    for name in FOREIGN_GRAMMARS {
         if body.get(name).is_some_and(is_set) {
-            return Err(body.unsupported(name, "constrained output is not supported yet"));
+            let explanation = "use 'response_format' or 'structured_outputs' instead";
+            return Err(body.unsupported(name, explanation));
         }
     }
     for name in TOKEN_CONTROLS {
@@ -42,7 +33,7 @@ pub(crate) fn check(body: &Fields<'_>) -> Result<(), ApiError> {
             return Err(body.unsupported(name, "this field is not supported"));
         }
     }
-    check_response_format(body)
+    Ok(())
 }
 
 /// Empty values ask for nothing.
@@ -53,19 +44,5 @@ pub(crate) fn is_set(value: &Value) -> bool {
         Value::Array(elements) => !elements.is_empty(),
         Value::Object(entries) => !entries.is_empty(),
         Value::Bool(true) | Value::Number(_) => true,
-    }
-}
-
-fn check_response_format(body: &Fields<'_>) -> Result<(), ApiError> {
-    let Some(format) = body.object("response_format")? else {
-        return Ok(());
-    };
-    match format.string("type")? {
-        None => Err(format.missing("type")),
-        Some("text") => Ok(()),
-        Some("json_object" | "json_schema" | "structural_tag") => {
-            Err(format.unsupported("type", "only text is available; JSON is not supported yet"))
-        }
-        Some(_) => Err(format.invalid("type", "must be 'text'")),
     }
 }

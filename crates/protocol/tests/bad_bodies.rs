@@ -80,31 +80,78 @@ const CHAT_FIELDS: &[(&str, &str)] = &[
     (r#""tool_choice": "perhaps""#, "tool_choice"),
     (
         r#""tool_choice": {"type": "function", "function": {"name": "f"}}"#,
-        "tool_choice",
+        "tool_choice.function.name",
+    ),
+    (
+        r#""tool_choice": {"type": "function", "function": {}}"#,
+        "tool_choice.function.name",
+    ),
+    (r#""tool_choice": {"type": "custom"}"#, "tool_choice.type"),
+    (
+        r#""tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "none"}}"#,
+        "tool_choice.allowed_tools.mode",
+    ),
+    (
+        r#""tool_choice": {"type": "allowed_tools", "allowed_tools": {"tools": []}}"#,
+        "tool_choice.allowed_tools.tools",
+    ),
+    (
+        r#""tool_choice": {"type": "allowed_tools", "tools": [{"name": "f"}]}"#,
+        "tool_choice.tools.0.name",
+    ),
+    (
+        r#""tools": [{"function": {"name": "f", "strict": "yes"}}]"#,
+        "tools.0.function.strict",
     ),
     (r#""tool_choice": 1"#, "tool_choice"),
-    (r#""functions": [{"name": "f"}]"#, "functions"),
-    (r#""function_call": {"name": "f"}"#, "function_call"),
+    (r#""functions": [{"name": ""}]"#, "functions.0.name"),
+    (
+        r#""functions": [{"name": "f"}], "tools": [{"function": {"name": "f"}}]"#,
+        "functions",
+    ),
+    (r#""function_call": {"name": "f"}"#, "function_call.name"),
+    (r#""function_call": "f""#, "function_call"),
     (r#""parallel_tool_calls": 1"#, "parallel_tool_calls"),
     (r#""response_format": "json""#, "response_format"),
     (r#""response_format": {}"#, "response_format.type"),
     (
-        r#""response_format": {"type": "json_object"}"#,
-        "response_format.type",
+        r#""response_format": {"type": "json_schema", "json_schema": {}}"#,
+        "response_format.json_schema.schema",
     ),
     (
-        r#""response_format": {"type": "json_schema", "json_schema": {}}"#,
+        r#""response_format": {"type": "json_schema", "json_schema": {"schema": []}}"#,
+        "response_format.json_schema.schema",
+    ),
+    (
+        r#""response_format": {"type": "structural_tag"}"#,
         "response_format.type",
     ),
     (
         r#""response_format": {"type": "yaml"}"#,
         "response_format.type",
     ),
-    (r#""guided_json": {"type": "object"}"#, "guided_json"),
+    (r#""guided_json": "{""#, "guided_json"),
+    (r#""guided_json": "1""#, "guided_json"),
+    (r#""guided_regex": 1"#, "guided_regex"),
+    (r#""guided_choice": ["a", 1]"#, "guided_choice.1"),
     (
-        r#""structured_outputs": {"regex": "a"}"#,
-        "structured_outputs",
+        r#""guided_choice": ["a"], "guided_regex": "a""#,
+        "guided_choice",
     ),
+    (
+        r#""response_format": {"type": "json_object"}, "guided_grammar": "start: /a/""#,
+        "guided_grammar",
+    ),
+    (
+        r#""structured_outputs": {"regex": "a", "json": {"type": "object"}}"#,
+        "structured_outputs.regex",
+    ),
+    (
+        r#""structured_outputs": {"structural_tag": "a"}"#,
+        "structured_outputs.structural_tag",
+    ),
+    (r#""grammar": "root ::= [0-9]""#, "grammar"),
+    (r#""return_token_ids": 1"#, "return_token_ids"),
     (r#""bad_words": ["a"]"#, "bad_words"),
     (r#""prompt_logprobs": 1"#, "prompt_logprobs"),
     (r#""truncate_prompt_tokens": 10"#, "truncate_prompt_tokens"),
@@ -252,7 +299,7 @@ const COMPLETIONS: &[(&str, &str)] = &[
     (r#"{"prompt": "a", "max_tokens": 0}"#, "max_tokens"),
     (
         r#"{"prompt": "a", "response_format": {"type": "json_object"}}"#,
-        "response_format.type",
+        "response_format",
     ),
 ];
 

@@ -6,7 +6,8 @@
 )]
 
 use backstop_protocol::{
-    CompletionPrompt, StreamOptions, ToolChoice, ValidChatRequest, ValidCompletionRequest,
+    CompletionPrompt, OutputFormat, StreamOptions, ToolChoice, ValidChatRequest,
+    ValidCompletionRequest,
 };
 use serde_json::{Value, json};
 
@@ -187,6 +188,130 @@ fn legacy_function_messages_become_tool_messages() {
     assert_eq!(found[1]["tool_calls"][0]["id"], found[2]["tool_call_id"]);
     assert_eq!(found[2]["role"], "tool");
     assert_eq!(found[2]["name"], "f");
+}
+
+#[test]
+fn output_formats_have_several_names() {
+    let format = |fields: Value| {
+        let mut body = json!({"messages": [{"role": "user", "content": "a"}]});
+        let entries = fields.as_object().unwrap().clone();
+        body.as_object_mut().unwrap().extend(entries);
+        let request = chat(body);
+        (
+            request.output_format,
+            request.constraint_paths.output_format,
+        )
+    };
+    let schema = json!({"type": "object"});
+    let json_schema = || OutputFormat::JsonSchema(schema.clone());
+    let choice = || OutputFormat::Choice(vec!["a".to_owned()]);
+    let regex = || OutputFormat::Regex("a+".to_owned());
+    let cases = [
+        (
+            json!({"response_format": {"type": "text"}}),
+            OutputFormat::Text,
+            "response_format",
+        ),
+        (
+            json!({"response_format": {"type": "json_object"}}),
+            OutputFormat::JsonObject,
+            "response_format",
+        ),
+        (
+            json!({"response_format": {"type": "json_schema",
+                   "json_schema": {"name": "n", "strict": false, "schema": schema}}}),
+            json_schema(),
+            "response_format.json_schema.schema",
+        ),
+        (
+            json!({"guided_json": "{\"type\": \"object\"}"}),
+            json_schema(),
+            "guided_json",
+        ),
+        (
+            json!({"guided_json": schema, "guided_regex": ""}),
+            json_schema(),
+            "guided_json",
+        ),
+        (json!({"guided_regex": "a+"}), regex(), "guided_regex"),
+        (json!({"guided_choice": ["a"]}), choice(), "guided_choice"),
+        (
+            json!({"guided_grammar": "start: A"}),
+            OutputFormat::Grammar("start: A".to_owned()),
+            "guided_grammar",
+        ),
+        (
+            json!({"structured_outputs": {"json_object": true}}),
+            OutputFormat::JsonObject,
+            "structured_outputs.json_object",
+        ),
+        (
+            json!({"structured_outputs": {"choice": ["a"], "json": null}}),
+            choice(),
+            "structured_outputs.choice",
+        ),
+        (
+            json!({"structured_outputs": {"regex": "a+"}}),
+            regex(),
+            "structured_outputs.regex",
+        ),
+        (
+            json!({"structured_outputs": {}}),
+            OutputFormat::Text,
+            "response_format",
+        ),
+    ];
+    for (fields, expected, path) in cases {
+        assert_eq!(format(fields.clone()), (expected, path), "{fields}");
+    }
+}
+
+#[test]
+fn the_choice_between_tools_has_several_forms() {
+    let choice = |choice: Value| {
+        let tools =
+            json!([{"function": {"name": "f", "strict": true}}, {"function": {"name": "g"}}]);
+        let messages = json!([{"role": "user", "content": "a"}]);
+        chat(json!({"messages": messages, "tools": tools, "tool_choice": choice}))
+    };
+    let named = ToolChoice::Function("g".to_owned());
+    let cases = [
+        (json!("required"), ToolChoice::Required),
+        (json!("any"), ToolChoice::Required),
+        (
+            json!({"type": "function", "function": {"name": "g"}}),
+            named.clone(),
+        ),
+        (json!({"type": "function", "name": "g"}), named),
+    ];
+    for (form, expected) in cases {
+        let request = choice(form);
+        assert_eq!(request.tool_choice, expected);
+        assert_eq!(request.strict_tools, ["f"]);
+        assert_eq!(request.allowed_tools, None);
+    }
+    let limited =
+        json!({"mode": "required", "tools": [{"type": "function", "function": {"name": "g"}}]});
+    let request = choice(json!({"type": "allowed_tools", "allowed_tools": limited}));
+    assert_eq!(request.tool_choice, ToolChoice::Required);
+    assert_eq!(request.allowed_tools.unwrap(), ["g"]);
+    assert_eq!(request.tools.len(), 2);
+}
+
+#[test]
+fn legacy_functions_become_tools() {
+    let request = chat(json!({
+        "messages": [{"role": "user", "content": "a"}],
+        "functions": [{"name": "f", "parameters": {"type": "object"}}],
+        "function_call": {"name": "f"},
+    }));
+    assert!(request.legacy_functions && !request.parallel_tool_calls);
+    assert_eq!(request.tools[0]["function"]["name"], "f");
+    assert_eq!(request.tool_choice, ToolChoice::Function("f".to_owned()));
+    assert_eq!(
+        request.constraint_paths.tool_schema(0),
+        "functions.0.parameters"
+    );
 }
 
 #[test]

@@ -6,9 +6,10 @@
 )]
 
 use backstop_protocol::{
-    ApiError, AssistantMessage, ChatChoice, ChatChunks, ChatLogprobs, CompletionChoice,
-    CompletionChunks, CompletionLogprobs, Delta, FinishReason, ModelCard, ModelList, ResponseStamp,
-    SSE_DONE, StopReason, TokenLogprob, ToolCall, TopLogprob, Usage, sse_data, sse_error,
+    ApiError, AssistantMessage, CallForm, ChatChoice, ChatChunks, ChatFinishReason, ChatLogprobs,
+    CompletionChoice, CompletionChunks, CompletionLogprobs, Delta, FinishReason, ModelCard,
+    ModelList, ResponseStamp, SSE_DONE, StopReason, TokenLogprob, ToolCall, TopLogprob, Usage,
+    sse_data, sse_error,
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -65,14 +66,47 @@ fn chat_chunks() {
             chunk(choice(expected, Value::Null))
         );
     }
-    let last = wire(&build.finish(0, FinishReason::ToolCalls, None));
+    let last = wire(&build.finish(0, ChatFinishReason::ToolCalls, None));
     assert_eq!(last, chunk(choice(json!({}), json!("tool_calls"))));
     let stopped = build.finish(
         0,
-        FinishReason::Stop,
+        ChatFinishReason::Stop,
         Some(StopReason::Text("END".to_owned())),
     );
     assert_eq!(wire(&stopped)["choices"][0]["stop_reason"], "END");
+}
+
+#[test]
+fn the_legacy_form_has_one_call() {
+    let call = |name: &str| ToolCall::new("id".to_owned(), name.to_owned(), "{}".to_owned());
+    let message = AssistantMessage::new(String::new(), None, vec![call("f"), call("g")]);
+    let expected = json!({
+        "role": "assistant", "content": null, "function_call": {"name": "f", "arguments": "{}"},
+    });
+    assert_eq!(wire(&message.with_calls_as(CallForm::Function)), expected);
+    let start = Delta::tool_call_start(0, "id", "f").with_calls_as(CallForm::Function);
+    let expected = json!({"function_call": {"name": "f", "arguments": ""}});
+    assert_eq!(wire(&start), expected);
+    let second = Delta::tool_call_arguments(1, "{").with_calls_as(CallForm::Function);
+    assert_eq!(wire(&second), json!({}));
+    let reason = CallForm::Function.finish_reason(FinishReason::ToolCalls);
+    assert_eq!(wire(&reason), "function_call");
+}
+
+#[test]
+fn token_ids_stand_beside_what_they_belong_to() {
+    let build = ChatChunks::new(stamp());
+    let first = wire(&build.role(0).with_prompt_token_ids(&[1, 2]));
+    assert_eq!(first["prompt_token_ids"], json!([1, 2]));
+    let next = wire(
+        &build
+            .delta(0, Delta::content("a"), None)
+            .with_token_ids(vec![3]),
+    );
+    assert_eq!(next["choices"][0]["token_ids"], json!([3]));
+    let whole = build.complete(Vec::new(), Usage::default());
+    let whole = wire(&whole.with_prompt_token_ids(vec![1, 2]));
+    assert_eq!(whole["prompt_token_ids"], json!([1, 2]));
 }
 
 #[test]
@@ -114,8 +148,9 @@ fn a_whole_chat_answer() {
         logprobs: Some(ChatLogprobs {
             content: vec![token],
         }),
-        finish_reason: FinishReason::Length,
+        finish_reason: ChatFinishReason::Length,
         stop_reason: None,
+        token_ids: None,
     };
     let stamp = ResponseStamp {
         system_fingerprint: Some("fp".to_owned()),

@@ -8,12 +8,13 @@ use axum::extract::Request;
 use backstop_engine::GenerationRequest;
 use backstop_protocol::{ApiError, Usage};
 use backstop_text::{ParserOptions, StreamOptions, TextStream, ToolCallIds};
-use backstop_types::StopConditions;
+use backstop_types::{SharedConstraint, StopConditions};
 use futures::future::try_join_all;
 use futures::stream::{self, BoxStream, SelectAll, StreamExt};
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
 use crate::choice::{Choice, ChoiceRules, Counts, Update};
+use crate::constraint;
 use crate::entropy::random_u128;
 use crate::gate::{Ask, Place};
 use crate::keys::Ticket;
@@ -70,8 +71,12 @@ impl Admission {
     /// a failure is an HTTP status, and gateways can go elsewhere.
     pub(crate) async fn start(self, job: &Job) -> Result<Answer, ApiError> {
         let deadline = self.arrived + self.server.config().request_timeout;
+        let constraint = match &job.constraint {
+            Some(request) => Some(constraint::compile(&self.server, &self.model, request).await?),
+            None => None,
+        };
         let charge = self.guard.ticket.charge_prompt(job.prompt_tokens())?;
-        let rules = Arc::new(rules(&self.server, &self.model, job));
+        let rules = Arc::new(rules(&self, job, constraint));
         let submissions = self.enter(job)?.into_iter().enumerate();
         let submissions = submissions.map(|(index, place)| {
             let rules = Arc::clone(&rules);
@@ -161,7 +166,12 @@ impl Admission {
         let choice = (index % job.sampling.choices as usize) as u32;
         let request = GenerationRequest {
             prompt: Arc::clone(&prompt.tokens),
-            sampling: sampling::params(&job.sampling, &model.defaults, choice),
+            sampling: sampling::params(
+                &job.sampling,
+                &model.defaults,
+                choice,
+                rules.constraint.clone(),
+            ),
             stop: self.stop(job, prompt),
             priority: if chosen {
                 job.priority
@@ -191,7 +201,8 @@ fn length(tokens: usize) -> u32 {
     u32::try_from(tokens).unwrap_or(u32::MAX)
 }
 
-fn rules(server: &Server, model: &InstalledModel, job: &Job) -> ChoiceRules {
+fn rules(admission: &Admission, job: &Job, constraint: Option<SharedConstraint>) -> ChoiceRules {
+    let (server, model) = (&admission.server, &admission.model);
     let named = job.sampling.stop_token_ids.clone();
     let mut hidden_tokens = model.served.eos_token_ids.clone();
     hidden_tokens.extend_from_slice(&named);
@@ -200,6 +211,8 @@ fn rules(server: &Server, model: &InstalledModel, job: &Job) -> ChoiceRules {
         named_stop_tokens: named,
         hidden_tokens,
         report_tokens: job.sampling.logprobs.is_some(),
+        report_token_ids: job.return_token_ids,
+        constraint,
         report_stop_tokens: job.sampling.stop_token_logprobs,
     }
 }
@@ -212,6 +225,7 @@ fn stream_options(job: &Job, rules: &ChoiceRules) -> StreamOptions {
     });
     StreamOptions {
         stop: job.sampling.stop.clone(),
+        min_tokens: job.sampling.min_tokens,
         include_stop: job.sampling.include_stop_str_in_output,
         skip_special_tokens: job.sampling.skip_special_tokens,
         hidden_tokens: rules.hidden_tokens.clone(),

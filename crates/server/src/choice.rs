@@ -6,7 +6,9 @@ use std::sync::Arc;
 use backstop_engine::{Generation, GenerationEvent};
 use backstop_protocol::{ApiError, FinishReason, StopReason};
 use backstop_text::{ParsedEvent, TextStream};
-use backstop_types::{FinishReason as EngineReason, SampledToken, TokenId, TokenLogprobs};
+use backstop_types::{
+    FinishReason as EngineReason, SampledToken, SharedConstraint, TokenId, TokenLogprobs,
+};
 
 use crate::metrics::FinishLabel;
 use crate::reply;
@@ -26,6 +28,8 @@ pub(crate) struct Update {
     /// Log-probabilities of further tokens of the prompt, if they were asked for. They come before
     /// everything else.
     pub(crate) prompt_logprobs: Vec<TokenLogprobs>,
+    /// The ids of all new tokens, those that are not shown included, if they were asked for.
+    pub(crate) token_ids: Vec<TokenId>,
     /// Counts so far.
     pub(crate) counts: Counts,
     /// Present in the last update.
@@ -59,6 +63,10 @@ pub(crate) struct ChoiceRules {
     pub(crate) report_tokens: bool,
     /// Whether a token that ends the answer is among them.
     pub(crate) report_stop_tokens: bool,
+    /// Whether the client wants the tokens' ids.
+    pub(crate) report_token_ids: bool,
+    /// The grammar that the answers follow.
+    pub(crate) constraint: Option<SharedConstraint>,
 }
 
 /// A choice in progress.
@@ -173,6 +181,9 @@ impl Choice {
         self.timer.token();
         let delta = self.text.push(token.id);
         self.absorb_events(delta.events);
+        if self.rules.report_token_ids {
+            self.pending.token_ids.push(token.id);
+        }
         let stops = self.rules.hidden_tokens.contains(&token.id);
         if self.rules.report_tokens && (self.rules.report_stop_tokens || !stops) {
             self.pending.tokens.push(token);

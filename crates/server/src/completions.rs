@@ -141,6 +141,8 @@ fn prepare_completion(
             format,
             starts_in_reasoning: false,
             parse_tools: false,
+            constraint: None,
+            return_token_ids: false,
         },
         model_name,
         stream: request.stream,

@@ -17,6 +17,7 @@ mod chat;
 mod choice;
 mod completions;
 mod config;
+mod constraint;
 mod entropy;
 mod gate;
 mod keys;

@@ -8,6 +8,7 @@ use backstop_text::{ChatFormat, Tokenizer};
 use backstop_types::{StopConditions, TokenId};
 
 use crate::body::BudgetedBody;
+use crate::constraint::ConstraintRequest;
 use crate::model::ServedModel;
 use crate::sampling;
 use crate::server::{InstalledModel, Server};
@@ -38,6 +39,10 @@ pub(crate) struct Job {
     pub(crate) format: &'static ChatFormat,
     pub(crate) starts_in_reasoning: bool,
     pub(crate) parse_tools: bool,
+    /// What the answers must look like.
+    pub(crate) constraint: Option<ConstraintRequest>,
+    /// Report the ids of the answers' tokens.
+    pub(crate) return_token_ids: bool,
 }
 
 impl Job {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use backstop_protocol::{ApiError, SamplingFields};
-use backstop_types::{SamplingParams, StopConditions};
+use backstop_types::{SamplingParams, SharedConstraint, StopConditions};
 
 use crate::entropy::random_u64;
 use crate::model::{GenerationDefaults, ServedModel};
@@ -37,11 +37,12 @@ pub(crate) fn check_token_ids(
     Ok(())
 }
 
-/// How to sample choice number `choice` of a prompt.
+/// How to sample choice number `choice` of a prompt, along a grammar if there is one.
 pub(crate) fn params(
     fields: &SamplingFields,
     defaults: &GenerationDefaults,
     choice: u32,
+    constraint: Option<SharedConstraint>,
 ) -> Arc<SamplingParams> {
     let temperature = fields.temperature.or(defaults.temperature).unwrap_or(1.0);
     let seed = match fields.seed {
@@ -68,7 +69,7 @@ pub(crate) fn params(
         seed,
         logprobs: fields.logprobs,
         prompt_logprobs: fields.prompt_logprobs,
-        constraint: None,
+        constraint,
     })
 }
 

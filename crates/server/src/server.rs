@@ -10,6 +10,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::body::BUDGET_UNIT_BYTES;
 use crate::config::ServerConfig;
+use crate::constraint::Constraints;
 use crate::gate::{AdmissionProfile, DrainRate, Gate, Occupancy, QueueSample};
 use crate::keys::{Caller, KeyFileError, KeyStore, Ticket};
 use crate::metrics::{AdmissionCollector, Metrics, RequestMetrics};
@@ -44,6 +45,7 @@ struct Shared {
 pub(crate) struct InstalledModel {
     pub(crate) served: ServedModel,
     pub(crate) metrics: RequestMetrics,
+    pub(crate) constraints: Constraints,
 }
 
 impl fmt::Debug for Server {
@@ -102,10 +104,13 @@ impl Server {
                 .default_model_name(&model.root)
                 .to_owned();
             let metrics = self.shared.metrics.install(&name, model.engine.clone());
-            Arc::new(InstalledModel {
+            let installed = Arc::new(InstalledModel {
                 served: model,
                 metrics,
-            })
+                constraints: Constraints::default(),
+            });
+            sort_vocabulary(&installed);
+            installed
         });
     }
 
@@ -264,6 +269,21 @@ impl Server {
             return None;
         };
         remaining(self.shared.started.elapsed(), bytes_done, bytes_total)
+    }
+}
+
+/// Sorts a large vocabulary before the first constrained request has to wait for it.
+fn sort_vocabulary(model: &Arc<InstalledModel>) {
+    let model = Arc::clone(model);
+    let work = move || {
+        model.constraints.factory(&model.served);
+    };
+    // Without this thread the first constrained request does the work.
+    if let Err(error) = std::thread::Builder::new()
+        .name("vocabulary".to_owned())
+        .spawn(work)
+    {
+        tracing::warn!(%error, "no thread to sort the vocabulary on");
     }
 }
 

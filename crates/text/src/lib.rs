@@ -1,6 +1,6 @@
 //! Text in, text out: the tokenizer and the chat template turn a request into token ids; the
 //! incremental detokenizer, the stop matcher and the output parsers turn sampled tokens back into
-//! what the client sees.
+//! what the client sees. [`constraint`] says which tokens may be sampled at all.
 //!
 //! [`TextStream`] ties the way back together and is what a server uses per answer; the parts are
 //! public because they are useful and testable on their own.
@@ -8,6 +8,7 @@
 //! Invariant: nothing here reads a clock, makes a random number or panics, whatever the input.
 //! The current time and the seed of tool call ids come in as values.
 
+pub mod constraint;
 mod detokenize;
 pub mod format;
 mod stop;
@@ -17,6 +18,7 @@ mod template;
 mod test_vocabulary;
 mod tokenizer;
 
+pub use constraint::{AnswerShape, ConstraintFactory};
 pub use detokenize::IncrementalDetokenizer;
 pub use format::{
     ChatFormat, OutputParser, ParsedEvent, ParsedMessage, ParsedToolCall, ParserOptions,

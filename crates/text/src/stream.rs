@@ -5,7 +5,7 @@ use std::sync::Arc;
 use backstop_types::TokenId;
 
 use crate::format::{OutputParser, ParsedEvent, push_merged};
-use crate::{IncrementalDetokenizer, StopMatcher, Tokenizer};
+use crate::{IncrementalDetokenizer, StopMatch, StopMatcher, Tokenizer};
 
 /// How one answer is turned into events.
 pub struct StreamOptions {
@@ -13,6 +13,8 @@ pub struct StreamOptions {
     /// and tool calls too, as vLLM does. Unlike there, the parser's tags are no part of that text:
     /// a stop string such as `END` must not cut an answer off at `<|END_THINKING|>`.
     pub stop: Vec<String>,
+    /// Stop strings count from the text of this many tokens on.
+    pub min_tokens: u32,
     /// Keep the stop string that ended the answer in the text.
     pub include_stop: bool,
     /// Leave special tokens out, except those that the parser needs.
@@ -29,6 +31,8 @@ pub struct TextStream {
     detokenizer: IncrementalDetokenizer,
     stop: StopMatcher,
     stopped: bool,
+    /// Tokens to come before stop strings count.
+    tokens_before_stop: u32,
     skip_special_tokens: bool,
     hidden_tokens: Vec<TokenId>,
     /// The parser's tags, which reach it even if they are special tokens.
@@ -53,6 +57,8 @@ impl TextStream {
             detokenizer: IncrementalDetokenizer::new(false),
             stop: StopMatcher::new(options.stop, options.include_stop),
             stopped: false,
+            // The last of them may complete one.
+            tokens_before_stop: options.min_tokens.saturating_sub(1),
             skip_special_tokens: options.skip_special_tokens,
             hidden_tokens: options.hidden_tokens,
             tag_tokens: tags.filter_map(|tag| tokenizer.token_to_id(tag)).collect(),
@@ -63,17 +69,16 @@ impl TextStream {
 
     /// Adds a token.
     pub fn push(&mut self, token: TokenId) -> StreamDelta {
-        if self.stopped || !self.is_shown(token) {
-            return StreamDelta::default();
-        }
-        if self.tag_tokens.contains(&token) {
-            return self.push_tag(token);
-        }
-        let text = self.detokenizer.push(&self.tokenizer, token);
-        if text.is_empty() {
-            return StreamDelta::default();
-        }
-        self.push_text(&text)
+        let delta = if self.stopped || !self.is_shown(token) {
+            StreamDelta::default()
+        } else if self.tag_tokens.contains(&token) {
+            self.push_tag(token)
+        } else {
+            let text = self.detokenizer.push(&self.tokenizer, token);
+            self.push_text(&text)
+        };
+        self.tokens_before_stop = self.tokens_before_stop.saturating_sub(1);
+        delta
     }
 
     /// Ends the answer and returns what was held back. A second call returns nothing.
@@ -120,7 +125,16 @@ impl TextStream {
     }
 
     fn push_text(&mut self, text: &str) -> StreamDelta {
-        let found = self.stop.push(text);
+        if text.is_empty() {
+            return StreamDelta::default();
+        }
+        let found = match self.tokens_before_stop {
+            0 => self.stop.push(text),
+            _ => StopMatch {
+                text: text.to_owned(),
+                stopped: None,
+            },
+        };
         self.stopped |= found.stopped.is_some();
         let mut events = Vec::new();
         for event in self.parser.push(&found.text) {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
-use backstop_protocol::{ApiError, ChatChunks, StreamOptions, ValidChatRequest};
+use backstop_protocol::{ApiError, CallForm, ChatChunks, StreamOptions, ValidChatRequest};
 use backstop_text::{ParsedEvent, Tokenizer};
 use backstop_types::TokenId;
 
@@ -19,7 +19,7 @@ use crate::reply::ErrorReply;
 use crate::sampling;
 use crate::server::Server;
 use crate::stamp;
-use crate::{body, sse};
+use crate::{body, constraint, sse};
 
 /// The field that holds the prompt.
 const PARAM: &str = "messages";
@@ -30,7 +30,10 @@ pub(crate) struct Chat {
     pub(crate) model_name: String,
     pub(crate) stream: Option<StreamOptions>,
     pub(crate) include_reasoning: bool,
+    /// If false, only the first call may be shown. Where a grammar allows no second one, it is
+    /// true.
     pub(crate) parallel_tool_calls: bool,
+    pub(crate) legacy_functions: bool,
 }
 
 /// How the answer to a chat is written.
@@ -42,6 +45,9 @@ struct Shape {
     alternatives: usize,
     include_reasoning: bool,
     parallel_tool_calls: bool,
+    calls: CallForm,
+    /// The ids of the prompt's tokens, if they were asked for.
+    prompt_token_ids: Option<Arc<[TokenId]>>,
 }
 
 pub(crate) async fn handle(
@@ -61,6 +67,11 @@ pub(crate) async fn handle(
         alternatives: chat.job.sampling.logprobs.unwrap_or(0) as usize,
         include_reasoning: chat.include_reasoning,
         parallel_tool_calls: chat.parallel_tool_calls,
+        calls: match chat.legacy_functions {
+            true => CallForm::Function,
+            false => CallForm::Tools,
+        },
+        prompt_token_ids: prompt_token_ids(&chat.job),
     };
     let answer = admission.start(&chat.job).await?;
     match chat.stream {
@@ -86,22 +97,29 @@ pub(crate) fn prepare(
     let model_name = prepare::resolve_model_name(server, model, request.model.take())?;
     sampling::check_token_ids(model, &request.sampling)?;
     let rendered = prompt::render(model, &mut request, param)?;
+    let format = model.chat_format;
+    let opening = format.opening(&rendered, request.continue_final_message);
+    let constraint = constraint::of_chat(&request, model, opening)?;
     let tokens = prepare::encode(model, &rendered, false, param)?;
+    let is_constrained = constraint.is_some();
     let prompt = prepare::fit(model, &request.sampling, tokens, param)?;
     Ok(Chat {
         job: Job {
             prompts: vec![prompt],
             priority: request.priority,
             param,
-            format: model.chat_format,
-            starts_in_reasoning: model.chat_format.starts_in_reasoning(&rendered),
+            format,
+            starts_in_reasoning: format.starts_in_reasoning(&rendered),
             parse_tools: !request.offered_tools().is_empty(),
             sampling: request.sampling,
+            return_token_ids: request.return_token_ids,
+            constraint,
         },
         model_name,
         stream: request.stream,
         include_reasoning: request.include_reasoning,
-        parallel_tool_calls: request.parallel_tool_calls,
+        parallel_tool_calls: request.parallel_tool_calls || is_constrained,
+        legacy_functions: request.legacy_functions,
     })
 }
 
@@ -115,6 +133,11 @@ pub(crate) fn tokenize(
 ) -> Result<Vec<TokenId>, ApiError> {
     let rendered = prompt::render(model, request, param)?;
     prepare::encode(model, &rendered, add_special_tokens, param)
+}
+
+fn prompt_token_ids(job: &Job) -> Option<Arc<[TokenId]>> {
+    let prompt = job.prompts.first().filter(|_| job.return_token_ids);
+    prompt.map(|prompt| Arc::clone(&prompt.tokens))
 }
 
 impl Shape {

@@ -68,33 +68,44 @@ impl ChatStream {
 
     fn opening(&self) -> String {
         let usage = self.running_usage();
-        (0..self.shape.choices)
-            .map(|index| event(self.shape.chunks.role(number(index)), usage))
-            .collect()
+        let chunks = (0..self.shape.choices).map(|index| {
+            let chunk = self.shape.chunks.role(number(index));
+            match &self.shape.prompt_token_ids {
+                Some(ids) if index == 0 => event(chunk.with_prompt_token_ids(ids), usage),
+                _ => event(chunk, usage),
+            }
+        });
+        chunks.collect()
     }
 
     fn update(&self, update: &Update) -> String {
-        let chunks = &self.shape.chunks;
+        let shape = &self.shape;
         let index = number(update.index);
         let usage = self.running_usage();
-        let mut logprobs = logprobs::chat(
-            &self.shape.tokenizer,
-            &update.tokens,
-            self.shape.alternatives,
-        );
+        let mut logprobs = logprobs::chat(&shape.tokenizer, &update.tokens, shape.alternatives);
+        let mut token_ids = Some(update.token_ids.clone()).filter(|ids| !ids.is_empty());
         let mut text = String::new();
-        for new in update.events.iter().filter(|event| self.shape.shows(event)) {
-            text += &event(chunks.delta(index, delta(new), logprobs.take()), usage);
+        let mut add = |delta: Delta<'_>, logprobs| {
+            let chunk = shape.chunks.delta(index, delta, logprobs);
+            text += &match token_ids.take() {
+                Some(ids) => event(chunk.with_token_ids(ids), usage),
+                None => event(chunk, usage),
+            };
+        };
+        for new in update.events.iter().filter(|event| shape.shows(event)) {
+            add(delta(new).with_calls_as(shape.calls), logprobs.take());
         }
         if logprobs.is_some() {
             // The tokens' text is held back or not shown, and yet they were generated.
-            text += &event(chunks.delta(index, Delta::content(""), logprobs), usage);
+            add(Delta::content(""), logprobs);
         }
         if let Some(end) = &update.end {
-            text += &event(
-                chunks.finish(index, end.reason, end.stop_reason.clone()),
-                usage,
-            );
+            let reason = shape.calls.finish_reason(end.reason);
+            let chunk = shape.chunks.finish(index, reason, end.stop_reason.clone());
+            text += &match token_ids {
+                Some(ids) => event(chunk.with_token_ids(ids), usage),
+                None => event(chunk, usage),
+            };
         }
         text
     }

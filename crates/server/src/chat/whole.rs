@@ -4,7 +4,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use backstop_protocol::{ApiError, AssistantMessage, ChatChoice, ToolCall};
 use backstop_text::{ParsedMessage, ParsedToolCall};
-use backstop_types::SampledToken;
+use backstop_types::{SampledToken, TokenId};
 
 use super::Shape;
 use crate::answer::Answer;
@@ -17,6 +17,7 @@ use crate::reply;
 struct Collected {
     message: ParsedMessage,
     tokens: Vec<SampledToken>,
+    token_ids: Vec<TokenId>,
     end: Option<End>,
 }
 
@@ -34,10 +35,11 @@ pub(super) async fn respond(mut answer: Answer, shape: &Shape) -> Result<Respons
         .map(|(index, choice)| choice.into_choice(index, shape))
         .collect();
     let choices = choices.ok_or_else(ApiError::internal)?;
-    Ok(reply::json(
-        StatusCode::OK,
-        &shape.chunks.complete(choices, answer.usage()),
-    ))
+    let mut completion = shape.chunks.complete(choices, answer.usage());
+    if let Some(ids) = &shape.prompt_token_ids {
+        completion = completion.with_prompt_token_ids(ids.to_vec());
+    }
+    Ok(reply::json(StatusCode::OK, &completion))
 }
 
 impl Collected {
@@ -46,6 +48,7 @@ impl Collected {
             self.message.apply(event);
         }
         self.tokens.extend(update.tokens);
+        self.token_ids.extend(update.token_ids);
         self.end = update.end.or(self.end.take());
     }
 
@@ -60,10 +63,12 @@ impl Collected {
         let tool_calls = tool_calls.into_iter().map(tool_call).collect();
         Some(ChatChoice {
             index: u32::try_from(index).ok()?,
-            message: AssistantMessage::new(content, Some(reasoning), tool_calls),
+            message: AssistantMessage::new(content, Some(reasoning), tool_calls)
+                .with_calls_as(shape.calls),
             logprobs: logprobs::chat(&shape.tokenizer, &self.tokens, shape.alternatives),
-            finish_reason: end.reason,
+            finish_reason: shape.calls.finish_reason(end.reason),
             stop_reason: end.stop_reason,
+            token_ids: shape.prompt_token_ids.is_some().then_some(self.token_ids),
         })
     }
 }

@@ -8,6 +8,7 @@ mod admission;
 mod anthropic;
 mod chat;
 mod completions;
+mod constrained;
 mod hostile;
 mod limits;
 mod responses;

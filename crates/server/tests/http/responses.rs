@@ -277,8 +277,9 @@ async fn calls_are_items_that_add_up_in_a_stream() {
     assert_eq!(without_ids(&last["response"]["output"]), output);
 
     let single = json!({"tools": tools(), "parallel_tool_calls": false});
-    let single = respond(&fixture, single).await.json();
-    assert_eq!(single["output"].as_array().unwrap().len(), 2);
+    // The grammar of this answer has no second call, which the script goes on to make.
+    let single = respond(&fixture, single).await;
+    assert_eq!(single.error_code(), "constraint_failed");
 }
 
 #[tokio::test]

@@ -12,14 +12,20 @@
 //!   to a file. Such a tag is data if more text follows it, and the end of an action with an
 //!   unterminated string if not.
 
+mod grammar;
+
 use super::action::ActionParser;
 use super::tags::{Piece, TagScanner};
 use super::{ChatFormat, OutputParser, ParsedEvent, ParserOptions, push_merged};
 
 pub(super) const FORMAT: ChatFormat = ChatFormat {
     id: "cohere_cmd4",
+    calls_tools: true,
     reasoning_opener: Some(START_THINKING),
+    reasoning_closer: Some(END_THINKING),
+    tags: TAGS,
     build: |options| Box::new(CohereCmd4::new(options)),
+    layout: grammar::layout,
 };
 
 const START_THINKING: &str = "<|START_THINKING|>";

@@ -12,11 +12,18 @@
 mod action;
 mod cohere_cmd4;
 mod event;
+mod layout;
 mod plain;
 mod tags;
 
 pub(crate) use event::push_merged;
 pub use event::{ParsedEvent, ParsedMessage, ParsedToolCall, ToolCallIds};
+
+use backstop_types::TokenId;
+
+use self::layout::Layout;
+use crate::Tokenizer;
+use crate::constraint::{AnswerShape, Opening};
 
 /// The formats that are known. Architectures and model manifests name them by id.
 pub static FORMATS: &[ChatFormat] = &[cohere_cmd4::FORMAT, plain::FORMAT];
@@ -31,8 +38,13 @@ pub fn chat_format(id: &str) -> Option<&'static ChatFormat> {
 pub struct ChatFormat {
     /// Stable name, such as `cohere_cmd4`.
     pub id: &'static str,
+    /// Whether answers can call tools.
+    pub calls_tools: bool,
     reasoning_opener: Option<&'static str>,
+    reasoning_closer: Option<&'static str>,
+    tags: &'static [&'static str],
     build: fn(ParserOptions) -> Box<dyn OutputParser>,
+    layout: fn(&AnswerShape, &Layout<'_>) -> Option<String>,
 }
 
 impl ChatFormat {
@@ -41,6 +53,33 @@ impl ChatFormat {
     pub fn starts_in_reasoning(&self, prompt: &str) -> bool {
         self.reasoning_opener
             .is_some_and(|opener| prompt.trim_end().ends_with(opener))
+    }
+
+    /// Where in its turn an answer to this rendered prompt begins. `continues_text` if the prompt
+    /// ends within the assistant's text.
+    pub fn opening(&self, prompt: &str, continues_text: bool) -> Opening {
+        let ends_with = |tag: Option<&str>| tag.is_some_and(|tag| prompt.trim_end().ends_with(tag));
+        if continues_text {
+            Opening::Text
+        } else if ends_with(self.reasoning_opener) {
+            Opening::Reasoning
+        } else if ends_with(self.reasoning_closer) {
+            Opening::ReasoningClosed
+        } else {
+            Opening::Turn
+        }
+    }
+
+    /// The grammar of a raw answer of this shape, in llguidance's dialect of Lark. It refers to
+    /// the grammars of text and arguments by name. `None` if the format cannot say it.
+    pub(crate) fn layout(&self, shape: &AnswerShape, tokenizer: &Tokenizer) -> Option<String> {
+        (self.layout)(shape, &Layout::new(tokenizer))
+    }
+
+    /// The tokens of this vocabulary that are the format's tags.
+    pub(crate) fn tag_tokens(&self, tokenizer: &Tokenizer) -> Vec<TokenId> {
+        let tags = self.tags.iter();
+        tags.filter_map(|tag| tokenizer.token_to_id(tag)).collect()
     }
 
     /// Makes the parser for one answer.

@@ -1,12 +1,25 @@
 //! The format without marks: everything is content.
 
+use super::layout::{ANY_TEXT, Layout};
 use super::{ChatFormat, OutputParser, ParsedEvent, ParserOptions};
+use crate::constraint::{AnswerShape, TextShape};
 
 pub(super) const FORMAT: ChatFormat = ChatFormat {
     id: "plain",
+    calls_tools: false,
     reasoning_opener: None,
+    reasoning_closer: None,
+    tags: &[],
     build: |_: ParserOptions| Box::new(Plain),
+    layout,
 };
+
+fn layout(shape: &AnswerShape, _: &Layout<'_>) -> Option<String> {
+    match shape.text.as_ref()? {
+        TextShape::Any => Some(format!("start: ANY_TEXT\n{ANY_TEXT}")),
+        _ => Some("start: @text\n".to_owned()),
+    }
+}
 
 struct Plain;
 

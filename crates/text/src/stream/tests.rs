@@ -18,6 +18,7 @@ fn options(format: &str, stop: &[&str]) -> StreamOptions {
     };
     StreamOptions {
         stop: stop.iter().map(|stop| (*stop).to_owned()).collect(),
+        min_tokens: 0,
         include_stop: false,
         skip_special_tokens: true,
         hidden_tokens: Vec::new(),

@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use backstop_types::{
-    AttentionSpan, Executor, KvGroupSpec, KvSpec, PromptLogprobs, SampleFault, SampledToken,
-    SamplingParams, SequenceSlot, StepFailure, StepOutcome, StepPlan, TokenId, TokenLogprobs,
-    TokenSample,
+    AttentionSpan, ConstraintMatcher, Executor, KvGroupSpec, KvSpec, PromptLogprobs, SampleFault,
+    SampledToken, SamplingParams, SequenceSlot, StepFailure, StepOutcome, StepPlan, TokenId,
+    TokenLogprobs, TokenSample,
 };
 
-use super::vocabulary::{EOS, tokenizer};
+use super::vocabulary::{EOS, VOCAB_SIZE, tokenizer};
 
 /// What the model says, and how it misbehaves.
 #[derive(Clone, Debug)]
@@ -99,6 +99,20 @@ struct Slot {
     turn: usize,
     prompt: Vec<TokenId>,
     sampling: Arc<SamplingParams>,
+    matcher: Option<Box<dyn ConstraintMatcher>>,
+}
+
+impl Slot {
+    /// Whether the sequence's grammar allows this token, which then counts as taken.
+    fn follows_grammar(&mut self, token: TokenId) -> bool {
+        let Some(matcher) = &mut self.matcher else {
+            return true;
+        };
+        let mut mask = [0; VOCAB_SIZE.div_ceil(32) as usize];
+        matcher.fill_mask(&mut mask).is_ok()
+            && mask[token as usize / 32] >> (token % 32) & 1 == 1
+            && matcher.advance(token).is_ok()
+    }
 }
 
 pub(crate) struct ScriptedExecutor {
@@ -128,12 +142,17 @@ impl ScriptedExecutor {
         }
     }
 
-    fn sample(&self, slot: &Slot, length: u32) -> Result<SampledToken, SampleFault> {
+    /// A script that leaves the sequence's grammar loses it.
+    fn sample(&mut self, slot: SequenceSlot, length: u32) -> Result<SampledToken, SampleFault> {
+        let slot = self.slots.get_mut(&slot).unwrap();
         let position = length as usize - slot.prompt.len();
         let id = self
             .script
             .token(slot.turn, position)
             .ok_or(self.script.fault)?;
+        if !slot.follows_grammar(id) {
+            return Err(SampleFault::Constraint);
+        }
         let logprobs = slot.sampling.logprobs;
         let logprobs = logprobs.map(|alternatives| logprobs_of(id, -0.5, alternatives));
         Ok(SampledToken { id, logprobs })
@@ -200,6 +219,11 @@ impl Executor for ScriptedExecutor {
                     turn: self.started,
                     prompt: start.tokens[..start.prompt_len as usize].to_vec(),
                     sampling: Arc::clone(&start.sampling),
+                    matcher: start
+                        .sampling
+                        .constraint
+                        .as_ref()
+                        .map(|constraint| constraint.0.matcher()),
                 };
                 self.started += 1;
                 self.slots.insert(scheduled.slot, slot);
@@ -212,7 +236,7 @@ impl Executor for ScriptedExecutor {
             }
             if scheduled.samples {
                 let length = scheduled.first_position + scheduled.num_tokens;
-                let token = self.sample(&self.slots[&scheduled.slot], length);
+                let token = self.sample(scheduled.slot, length);
                 samples.push(TokenSample {
                     sequence: scheduled.sequence,
                     token,

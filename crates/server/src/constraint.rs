@@ -1,0 +1,218 @@
+//! Constrained answers: from what a request asks for to the grammar that its answers follow.
+
+use std::sync::{Arc, OnceLock};
+
+use backstop_protocol::{
+    ApiError, ConstraintPaths, OutputFormat, SamplingFields, ToolChoice, ValidChatRequest,
+};
+use backstop_text::ConstraintFactory;
+use backstop_text::constraint::{
+    AnswerShape, CallShape, CallableTool, ConstraintError, ConstraintReason, GrammarPart, Opening,
+    TextShape,
+};
+use backstop_types::SharedConstraint;
+
+use crate::model::ServedModel;
+use crate::server::{InstalledModel, Server};
+
+/// What the answers of a job must look like, and which fields of the request said so.
+#[derive(Debug)]
+pub(crate) struct ConstraintRequest {
+    shape: Arc<AnswerShape>,
+    paths: ConstraintPaths,
+}
+
+/// Compiles grammars for a model, once its vocabulary has been sorted.
+#[derive(Debug, Default)]
+pub(crate) struct Constraints {
+    /// `None` if the vocabulary cannot be constrained.
+    factory: OnceLock<Option<ConstraintFactory>>,
+}
+
+impl Constraints {
+    /// The factory; whoever comes first makes it, and all others wait.
+    pub(crate) fn factory(&self, model: &ServedModel) -> Option<&ConstraintFactory> {
+        let make = || {
+            let factory = ConstraintFactory::new(
+                Arc::clone(&model.tokenizer),
+                model.chat_format,
+                &model.eos_token_ids,
+                model.vocab_size as usize,
+            );
+            factory
+                .inspect_err(|_| {
+                    tracing::warn!("this vocabulary does not allow constrained output")
+                })
+                .ok()
+        };
+        self.factory.get_or_init(make).as_ref()
+    }
+}
+
+/// What a chat's answer must look like; `None` if it is free.
+pub(crate) fn of_chat(
+    request: &ValidChatRequest,
+    model: &ServedModel,
+    opening: Opening,
+) -> Result<Option<ConstraintRequest>, ApiError> {
+    let paths = request.constraint_paths;
+    let forced = is_forced(&request.tool_choice);
+    if forced && !model.chat_format.calls_tools {
+        let explanation = "the chat format of this model has no tool calls";
+        return Err(ApiError::unsupported_field(paths.tool_choice, explanation));
+    }
+    let tools = callable_tools(request);
+    let calls_matter = forced
+        || !request.parallel_tool_calls
+        || request.allowed_tools.is_some()
+        || tools.iter().any(|tool| tool.parameters.is_some());
+    let callable = !tools.is_empty() && model.chat_format.calls_tools;
+    let free_text = request.output_format == OutputFormat::Text;
+    if free_text && !(callable && calls_matter) {
+        return Ok(None);
+    }
+    check_combination(request, &paths)?;
+    let named = matches!(request.tool_choice, ToolChoice::Function(_));
+    let shape = AnswerShape {
+        opening,
+        text: (!forced).then(|| text_shape(&request.output_format)),
+        calls: callable.then_some(CallShape {
+            tools,
+            // Who names a tool wants one call of it.
+            parallel: request.parallel_tool_calls && !named,
+        }),
+    };
+    Ok(Some(ConstraintRequest {
+        shape: Arc::new(shape),
+        paths,
+    }))
+}
+
+fn is_forced(choice: &ToolChoice) -> bool {
+    matches!(choice, ToolChoice::Required | ToolChoice::Function(_))
+}
+
+/// The tools that may be called. A model that is free to call none may call those that are not
+/// strict with any arguments, as it could without a constraint.
+fn callable_tools(request: &ValidChatRequest) -> Vec<CallableTool> {
+    let forced = is_forced(&request.tool_choice);
+    let is_callable = |name: &str| {
+        let allowed = request.allowed_tools.as_ref();
+        let allowed = allowed.is_none_or(|allowed| allowed.iter().any(|other| other == name));
+        match &request.tool_choice {
+            ToolChoice::Function(named) => named == name,
+            _ => allowed,
+        }
+    };
+    let tools = request.offered_tools().iter().enumerate();
+    let tools = tools.filter_map(|(index, tool)| {
+        let name = tool["function"]["name"].as_str()?;
+        let is_strict = request.strict_tools.iter().any(|strict| strict == name);
+        is_callable(name).then(|| CallableTool {
+            index,
+            name: name.to_owned(),
+            parameters: (forced || is_strict).then(|| tool["function"]["parameters"].clone()),
+        })
+    });
+    tools.collect()
+}
+
+fn text_shape(format: &OutputFormat) -> TextShape {
+    match format {
+        OutputFormat::Text => TextShape::Any,
+        OutputFormat::JsonObject => TextShape::JsonObject,
+        OutputFormat::JsonSchema(schema) => TextShape::Json(schema.clone()),
+        OutputFormat::Regex(pattern) => TextShape::Regex(pattern.clone()),
+        OutputFormat::Choice(choices) => TextShape::Choice(choices.clone()),
+        OutputFormat::Grammar(grammar) => TextShape::Lark(grammar.clone()),
+    }
+}
+
+/// Refuses what contradicts a constrained answer.
+fn check_combination(request: &ValidChatRequest, paths: &ConstraintPaths) -> Result<(), ApiError> {
+    check_sampling(&request.sampling)?;
+    let begins_late = "must not be set where a message is continued, or no turn is begun";
+    if !request.add_generation_prompt && request.output_format != OutputFormat::Text {
+        return Err(ApiError::invalid_field(paths.output_format, begins_late));
+    }
+    if !request.add_generation_prompt && is_forced(&request.tool_choice) {
+        return Err(ApiError::invalid_field(paths.tool_choice, begins_late));
+    }
+    Ok(())
+}
+
+/// A grammar says when an answer ends; nothing else may keep it going.
+fn check_sampling(fields: &SamplingFields) -> Result<(), ApiError> {
+    const REQUIREMENT: &str = "must not be set where the answer is constrained";
+    if fields.ignore_eos {
+        return Err(ApiError::invalid_field("ignore_eos", REQUIREMENT));
+    }
+    if fields.min_tokens > 0 {
+        return Err(ApiError::invalid_field("min_tokens", REQUIREMENT));
+    }
+    Ok(())
+}
+
+/// Compiles a grammar, away from the threads that serve streams.
+pub(crate) async fn compile(
+    server: &Server,
+    model: &Arc<InstalledModel>,
+    request: &ConstraintRequest,
+) -> Result<SharedConstraint, ApiError> {
+    let permit = Arc::clone(server.encodes()).acquire_owned();
+    let Ok(Ok(permit)) = tokio::time::timeout(server.queue_timeout(), permit).await else {
+        return Err(server.deadline_exceeded());
+    };
+    let (model, shape) = (Arc::clone(model), Arc::clone(&request.shape));
+    let work = move || {
+        let unavailable = ConstraintError {
+            part: GrammarPart::Whole,
+            reason: ConstraintReason::Unavailable,
+        };
+        let factory = model.constraints.factory(&model.served).ok_or(unavailable);
+        let result = factory.and_then(|factory| factory.compile(&shape));
+        // Held by the work itself: it goes on even if its client goes away.
+        drop(permit);
+        result
+    };
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result.map_err(|error| refusal(request, error)),
+        Err(error) => {
+            tracing::error!(%error, "compiling a grammar failed");
+            Err(ApiError::internal())
+        }
+    }
+}
+
+fn refusal(request: &ConstraintRequest, error: ConstraintError) -> ApiError {
+    let paths = &request.paths;
+    let param = match error.part {
+        GrammarPart::Tool(index) => paths.tool_schema(index),
+        GrammarPart::Text => paths.output_format.to_owned(),
+        GrammarPart::Whole if request.shape.calls.is_some() => paths.tools.to_owned(),
+        GrammarPart::Whole => paths.output_format.to_owned(),
+    };
+    match error.reason {
+        ConstraintReason::Keyword(keyword) => {
+            let explanation = format!("what it says with '{keyword}' cannot be enforced");
+            ApiError::unsupported_field(param, &explanation)
+        }
+        ConstraintReason::Unsatisfiable => {
+            ApiError::invalid_field(param, "must be such that something satisfies it")
+        }
+        ConstraintReason::TooComplex => {
+            ApiError::unsupported_field(param, "it is too complex to be enforced")
+        }
+        ConstraintReason::Invalid => {
+            ApiError::invalid_field(param, "must be a valid schema, expression or grammar")
+        }
+        ConstraintReason::NoToolCalls => {
+            let explanation = "the chat format of this model has no tool calls";
+            ApiError::unsupported_field(paths.tool_choice, explanation)
+        }
+        ConstraintReason::Unavailable => {
+            let explanation = "the vocabulary of this model does not allow constrained output";
+            ApiError::unsupported_field(param, explanation)
+        }
+    }
+}

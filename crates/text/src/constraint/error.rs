@@ -1,0 +1,81 @@
+//! Why a grammar cannot be followed.
+
+/// Why a request's constraint cannot be enforced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{part:?}: {reason:?}")]
+pub struct ConstraintError {
+    /// What is to blame.
+    pub part: GrammarPart,
+    /// What is wrong with it.
+    pub reason: ConstraintReason,
+}
+
+/// A part of an [`AnswerShape`](super::AnswerShape).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GrammarPart {
+    /// The form of the text.
+    Text,
+    /// The parameters of the tool with this index among the request's tools.
+    Tool(usize),
+    /// All of it together.
+    Whole,
+}
+
+/// What is wrong with a constraint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConstraintReason {
+    /// It uses this keyword of JSON Schema, or uses it in a way, that cannot be enforced.
+    Keyword(&'static str),
+    /// Nothing satisfies it.
+    Unsatisfiable,
+    /// It takes too much time or memory.
+    TooComplex,
+    /// It is no schema, pattern or grammar.
+    Invalid,
+    /// The chat format has no tool calls.
+    NoToolCalls,
+    /// The model's vocabulary cannot be constrained.
+    Unavailable,
+}
+
+impl ConstraintError {
+    pub(super) fn whole(reason: ConstraintReason) -> Self {
+        Self {
+            part: GrammarPart::Whole,
+            reason,
+        }
+    }
+}
+
+/// Phrases of the library's messages, which may repeat the request and therefore go no further.
+const PHRASES: &[(&str, ConstraintReason)] = &[
+    ("Unsatisfiable schema", ConstraintReason::Unsatisfiable),
+    ("oneOf constraints", ConstraintReason::Keyword("oneOf")),
+    (
+        "min/maxProperties",
+        ConstraintReason::Keyword("minProperties"),
+    ),
+    (
+        "patternProperty regexes",
+        ConstraintReason::Keyword("patternProperties"),
+    ),
+    ("circular references", ConstraintReason::Keyword("$ref")),
+    ("$ref", ConstraintReason::Keyword("$ref")),
+    ("Reference segment", ConstraintReason::Keyword("$ref")),
+    ("multipleOf", ConstraintReason::Keyword("multipleOf")),
+    ("too complex", ConstraintReason::TooComplex),
+    ("too large", ConstraintReason::TooComplex),
+    ("too big", ConstraintReason::TooComplex),
+    ("too many", ConstraintReason::TooComplex),
+    ("fuel", ConstraintReason::TooComplex),
+    ("limit", ConstraintReason::TooComplex),
+    ("exceeded", ConstraintReason::TooComplex),
+    ("no tokens allowed", ConstraintReason::Unsatisfiable),
+    ("NoExtension", ConstraintReason::Unsatisfiable),
+];
+
+/// What one of the library's messages means.
+pub(super) fn reason(message: &str) -> ConstraintReason {
+    let known = PHRASES.iter().find(|(phrase, _)| message.contains(phrase));
+    known.map_or(ConstraintReason::Invalid, |(_, reason)| *reason)
+}

@@ -1,0 +1,206 @@
+//! Grammars: what an answer may look like, enforced token by token while it is sampled.
+//!
+//! An [`AnswerShape`] says what a request allows: text of some form, tool calls, or both. The chat
+//! format writes it down as a grammar of the raw answer, tags and all; [`ConstraintFactory`]
+//! compiles that for the model's vocabulary with `llguidance`, and what comes out is all that the
+//! executor sees of it.
+//!
+//! Invariant: whatever a schema, pattern or grammar says, compiling it and following it takes
+//! bounded time and memory ([`limits`]), or fails. Every sequence has a matcher of its own: none
+//! waits for another's lock, and none fails because another has used up a shared limit.
+
+mod cache;
+mod error;
+mod limits;
+mod matcher;
+mod schema;
+mod shape;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use backstop_types::{SharedConstraint, TokenId};
+use llguidance::api::{GrammarInit, GrammarWithLexer, ParserLimits, TopLevelGrammar};
+use llguidance::earley::SlicedBiasComputer;
+use llguidance::toktrie::{ApproximateTokEnv, InferenceCapabilities, TokEnv, TokRxInfo, TokTrie};
+use llguidance::{Logger, Matcher, ParserFactory};
+
+pub use self::error::{ConstraintError, ConstraintReason, GrammarPart};
+pub(crate) use self::shape::literal;
+pub use self::shape::{AnswerShape, CallShape, CallableTool, Opening, TextShape};
+
+use self::cache::Cache;
+use self::matcher::CompiledGrammar;
+use crate::{ChatFormat, Tokenizer};
+
+/// Compiles grammars for one model.
+pub struct ConstraintFactory {
+    parsers: ParserFactory,
+    tokenizer: Arc<Tokenizer>,
+    format: &'static ChatFormat,
+    eos_tokens: Arc<[TokenId]>,
+    cache: Mutex<Cache>,
+}
+
+impl std::fmt::Debug for ConstraintFactory {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("ConstraintFactory")
+            .field("format", &self.format.id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ConstraintFactory {
+    /// Sorts the vocabulary for a model that has `vocabulary_size` logits; takes a moment for a
+    /// large one.
+    pub fn new(
+        tokenizer: Arc<Tokenizer>,
+        format: &'static ChatFormat,
+        eos_token_ids: &[TokenId],
+        vocabulary_size: usize,
+    ) -> Result<Self, ConstraintError> {
+        let known = |token: &TokenId| (*token as usize) < vocabulary_size;
+        let eos_tokens: Arc<[TokenId]> = eos_token_ids.iter().copied().filter(known).collect();
+        let unavailable = || ConstraintError::whole(ConstraintReason::Unavailable);
+        let first_eos = *eos_tokens.first().ok_or_else(unavailable)?;
+        let size = u32::try_from(vocabulary_size).map_err(|_| unavailable())?;
+        let words = words(&tokenizer, format, &eos_tokens, vocabulary_size);
+        let build = || {
+            let trie = TokTrie::from(&TokRxInfo::new(size, first_eos), &words);
+            let environment: TokEnv =
+                Arc::new(ApproximateTokEnv::new(trie.with_eos_tokens(&eos_tokens)));
+            let capabilities = InferenceCapabilities::default();
+            let slices = SlicedBiasComputer::general_slices();
+            ParserFactory::new(&environment, capabilities, &slices)
+        };
+        // A vocabulary that breaks the library's assumptions costs the feature, not the server.
+        let built = llguidance::panic_utils::catch_unwind(std::panic::AssertUnwindSafe(build));
+        let parsers = built.map_err(|_| unavailable())?;
+        Ok(Self {
+            parsers,
+            tokenizer,
+            format,
+            eos_tokens,
+            cache: Mutex::new(Cache::default()),
+        })
+    }
+
+    /// The grammar of an answer. Takes up to about a second for schemas that are out to waste it.
+    pub fn compile(&self, shape: &AnswerShape) -> Result<SharedConstraint, ConstraintError> {
+        shape.check_size()?;
+        let layout = self.format.layout(shape, &self.tokenizer);
+        let layout = layout.ok_or(ConstraintError::whole(ConstraintReason::NoToolCalls))?;
+        let parts = shape.parts()?;
+        let key = cache_key(&layout, &parts);
+        if let Some(found) = self.cached().find(&key) {
+            return Ok(found);
+        }
+        let whole = grammar(&layout, parts.iter().map(|(_, part)| part.clone()));
+        let limits = match shape.text {
+            Some(TextShape::Lark(_)) => limits::foreign_parser_limits(),
+            _ => limits::parser_limits(),
+        };
+        let matcher = self
+            .start(whole, limits)
+            .map_err(|reason| self.blame(&parts, reason))?;
+        let compiled = CompiledGrammar::new(matcher, Arc::clone(&self.eos_tokens));
+        let constraint = SharedConstraint(Arc::new(compiled));
+        self.cached().insert(key, constraint.clone());
+        Ok(constraint)
+    }
+
+    fn cached(&self) -> std::sync::MutexGuard<'_, Cache> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A matcher whose first mask is known to exist.
+    fn start(
+        &self,
+        grammar: TopLevelGrammar,
+        limits: ParserLimits,
+    ) -> Result<Matcher, ConstraintReason> {
+        let parser = self.parsers.create_parser_from_init_ext(
+            GrammarInit::Serialized(grammar),
+            Logger::new(0, 0),
+            InferenceCapabilities::default(),
+            limits,
+        );
+        let parser = parser.map_err(|error| error::reason(&format!("{error:#}")))?;
+        let mut matcher = Matcher::new(Ok(parser));
+        match matcher.compute_mask() {
+            Ok(_) => Ok(matcher),
+            Err(error) => Err(error::reason(&format!("{error:#}"))),
+        }
+    }
+
+    /// Finds the part that is to blame: the one that does not compile by itself either.
+    fn blame(
+        &self,
+        parts: &[(GrammarPart, GrammarWithLexer)],
+        reason: ConstraintReason,
+    ) -> ConstraintError {
+        for (part, grammar) in parts {
+            let alone = TopLevelGrammar {
+                grammars: vec![grammar.clone()],
+                max_tokens: None,
+            };
+            if let Err(reason) = self.start(alone, limits::parser_limits()) {
+                return ConstraintError {
+                    part: *part,
+                    reason,
+                };
+            }
+        }
+        ConstraintError::whole(reason)
+    }
+}
+
+/// The bytes of every token. Control tokens, and the tags of the chat format, get a mark in front
+/// that no text can match: grammars name them by their ids.
+fn words(
+    tokenizer: &Tokenizer,
+    format: &ChatFormat,
+    eos_tokens: &[TokenId],
+    vocabulary_size: usize,
+) -> Vec<Vec<u8>> {
+    let tags = format.tag_tokens(tokenizer);
+    let ids = 0..u32::try_from(vocabulary_size).unwrap_or(u32::MAX);
+    let words = ids.map(|id| {
+        let bytes = tokenizer.token_bytes(id).unwrap_or_default();
+        let marked = tokenizer.is_special(id) || tags.contains(&id) || eos_tokens.contains(&id);
+        if marked {
+            [&[TokTrie::SPECIAL_TOKEN_MARKER], bytes].concat()
+        } else if bytes.len() > limits::TOKEN_BYTES_MAX {
+            Vec::new()
+        } else {
+            bytes.to_vec()
+        }
+    });
+    words.collect()
+}
+
+fn grammar(layout: &str, parts: impl IntoIterator<Item = GrammarWithLexer>) -> TopLevelGrammar {
+    let mut grammars = vec![GrammarWithLexer::from_lark(layout.to_owned())];
+    grammars.extend(parts);
+    TopLevelGrammar {
+        grammars,
+        max_tokens: None,
+    }
+}
+
+/// Everything that the compiled grammar depends on.
+fn cache_key(layout: &str, parts: &[(GrammarPart, GrammarWithLexer)]) -> String {
+    let mut key = layout.to_owned();
+    for (_, part) in parts {
+        key.push('\0');
+        match (&part.json_schema, &part.lark_grammar) {
+            (Some(schema), _) => key.push_str(&schema.to_string()),
+            (None, Some(lark)) => key.push_str(lark),
+            (None, None) => {}
+        }
+    }
+    key
+}
+
+#[cfg(test)]
+mod tests;

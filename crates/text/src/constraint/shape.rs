@@ -1,0 +1,207 @@
+//! What a request allows an answer to be, independent of how the model marks its parts.
+
+use llguidance::api::GrammarWithLexer;
+use llguidance::regex_to_lark;
+use serde_json::{Value, json};
+
+use super::error::{ConstraintError, ConstraintReason, GrammarPart};
+use super::{limits, schema};
+
+/// What an answer may be. At least one of `text` and `calls` is there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AnswerShape {
+    /// Where in its turn the answer begins.
+    pub opening: Opening,
+    /// The answer may be text of this form.
+    pub text: Option<TextShape>,
+    /// The answer may be calls of these tools.
+    pub calls: Option<CallShape>,
+}
+
+/// Where in the assistant's turn an answer begins, as its prompt left off.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Opening {
+    /// At the turn's beginning.
+    #[default]
+    Turn,
+    /// Inside a reasoning section.
+    Reasoning,
+    /// After a reasoning section.
+    ReasoningClosed,
+    /// Inside the text, which is to be continued.
+    Text,
+}
+
+/// A form of text.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TextShape {
+    /// Any text.
+    Any,
+    /// Any JSON object.
+    JsonObject,
+    /// JSON that satisfies this schema.
+    Json(Value),
+    /// Text that matches this regular expression as a whole.
+    Regex(String),
+    /// One of these strings.
+    Choice(Vec<String>),
+    /// Text that this grammar, in llguidance's dialect of Lark, derives.
+    Lark(String),
+}
+
+/// Calls of tools: at least one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CallShape {
+    /// The tools that may be called; at least one.
+    pub tools: Vec<CallableTool>,
+    /// More than one call is allowed.
+    pub parallel: bool,
+}
+
+/// A tool that may be called.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CallableTool {
+    /// Its place among the request's tools.
+    pub index: usize,
+    /// Its name.
+    pub name: String,
+    /// What the arguments, an object, must satisfy; `None` if they may be any object.
+    pub parameters: Option<Value>,
+}
+
+/// The name of the grammar of the text.
+const TEXT_GRAMMAR: &str = "text";
+/// The name of the grammar of arguments without a schema.
+const ANY_ARGUMENTS_GRAMMAR: &str = "any_arguments";
+
+/// White space that JSON in a text may have between its parts: one space, or a line break with an
+/// indentation. A weak model would write white space without end where it may.
+const TEXT_WHITESPACE: &str = r"\x20|\r?\n[\x20\t]{0,40}";
+
+impl CallableTool {
+    /// The name of the grammar of its arguments.
+    pub(crate) fn grammar_name(&self) -> String {
+        match self.parameters {
+            Some(_) => format!("tool_{}", self.index),
+            None => ANY_ARGUMENTS_GRAMMAR.to_owned(),
+        }
+    }
+}
+
+impl AnswerShape {
+    /// The grammars that a format's layout refers to by name.
+    pub(super) fn parts(&self) -> Result<Vec<(GrammarPart, GrammarWithLexer)>, ConstraintError> {
+        let mut parts = Vec::new();
+        if let Some(grammar) = self.text.as_ref().and_then(text_grammar) {
+            let part = GrammarPart::Text;
+            let grammar = grammar.map_err(|reason| ConstraintError { part, reason })?;
+            parts.push((part, grammar));
+        }
+        let tools = self.calls.iter().flat_map(|calls| &calls.tools);
+        for tool in tools.clone() {
+            if let Some(parameters) = &tool.parameters {
+                let part = GrammarPart::Tool(tool.index);
+                let schema = schema::of_arguments(parameters);
+                let schema = schema.map_err(|reason| ConstraintError { part, reason })?;
+                parts.push((part, arguments_grammar(&tool.grammar_name(), schema)));
+            }
+        }
+        if tools.clone().any(|tool| tool.parameters.is_none()) {
+            let grammar = arguments_grammar(ANY_ARGUMENTS_GRAMMAR, json!({"type": "object"}));
+            parts.push((GrammarPart::Whole, grammar));
+        }
+        Ok(parts)
+    }
+
+    /// Refuses sources that are too long before anything is done with them.
+    pub(super) fn check_size(&self) -> Result<(), ConstraintError> {
+        let mut bytes = 0;
+        let mut add = |part, more: usize| {
+            bytes += more;
+            let reason = ConstraintReason::TooComplex;
+            match bytes > limits::SOURCE_BYTES_MAX {
+                true => Err(ConstraintError { part, reason }),
+                false => Ok(()),
+            }
+        };
+        if let Some(text) = &self.text {
+            add(GrammarPart::Text, source_bytes(text))?;
+        }
+        for tool in self.calls.iter().flat_map(|calls| &calls.tools) {
+            let schema = tool.parameters.as_ref().map_or(0, json_bytes);
+            add(GrammarPart::Tool(tool.index), tool.name.len() + schema)?;
+        }
+        Ok(())
+    }
+}
+
+fn json_bytes(value: &Value) -> usize {
+    value.to_string().len()
+}
+
+fn source_bytes(text: &TextShape) -> usize {
+    match text {
+        TextShape::Any | TextShape::JsonObject => 0,
+        TextShape::Json(schema) => json_bytes(schema),
+        TextShape::Regex(source) | TextShape::Lark(source) => source.len(),
+        TextShape::Choice(choices) if choices.len() > limits::CHOICES_MAX => usize::MAX / 2,
+        TextShape::Choice(choices) => choices.iter().map(String::len).sum(),
+    }
+}
+
+/// The grammar of a text, if it is not just any text.
+fn text_grammar(text: &TextShape) -> Option<Result<GrammarWithLexer, ConstraintReason>> {
+    let grammar = match text {
+        TextShape::Any => return None,
+        TextShape::JsonObject => Ok(text_json(json!({"type": "object"}))),
+        TextShape::Json(schema) => schema::of_text(schema).map(text_json),
+        TextShape::Regex(pattern) => Ok(lark(format!("start: /{}/", regex_to_lark(pattern, "")))),
+        TextShape::Choice(choices) => {
+            let choices: Vec<String> = choices.iter().map(|choice| literal(choice)).collect();
+            Ok(lark(format!("start: {}", choices.join(" | "))))
+        }
+        TextShape::Lark(source) => Ok(lark(source.clone())),
+    };
+    Some(grammar)
+}
+
+fn lark(source: String) -> GrammarWithLexer {
+    let mut grammar = GrammarWithLexer::from_lark(source);
+    grammar.name = Some(TEXT_GRAMMAR.to_owned());
+    grammar
+}
+
+fn text_json(schema: Value) -> GrammarWithLexer {
+    let options = json!({
+        "item_separator": ",",
+        "key_separator": ":",
+        "whitespace_flexible": true,
+        "whitespace_pattern": TEXT_WHITESPACE,
+    });
+    json_grammar(TEXT_GRAMMAR, schema, options)
+}
+
+/// Arguments are written as chat templates write those of earlier calls: with one space after
+/// every comma and colon, and nowhere else.
+fn arguments_grammar(name: &str, schema: Value) -> GrammarWithLexer {
+    let options = json!({
+        "item_separator": ", ",
+        "key_separator": ": ",
+        "whitespace_flexible": false,
+    });
+    json_grammar(name, schema, options)
+}
+
+fn json_grammar(name: &str, mut schema: Value, options: Value) -> GrammarWithLexer {
+    if let Some(entries) = schema.as_object_mut() {
+        entries.insert("x-guidance".to_owned(), options);
+    }
+    let mut grammar = GrammarWithLexer::from_json_schema(schema);
+    grammar.name = Some(name.to_owned());
+    grammar
+}
+
+/// A string as Lark writes it.
+pub(crate) fn literal(text: &str) -> String {
+    Value::from(text).to_string()
+}

@@ -1,0 +1,308 @@
+use std::sync::Arc;
+
+use backstop_types::{ConstraintMatcher, TokenId};
+use serde_json::{Value, json};
+
+use super::{
+    AnswerShape, CallShape, CallableTool, ConstraintFactory, ConstraintReason, GrammarPart,
+    Opening, TextShape,
+};
+use crate::{Tokenizer, chat_format};
+
+const DEMO: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../../models/demo/tokenizer.json"
+);
+const END_OF_TURN: TokenId = 4084;
+
+fn demo() -> Arc<Tokenizer> {
+    Arc::new(Tokenizer::from_file(DEMO).unwrap())
+}
+
+fn factory(format: &str) -> ConstraintFactory {
+    let format = chat_format(format).unwrap();
+    ConstraintFactory::new(demo(), format, &[END_OF_TURN, 6], 4096).unwrap()
+}
+
+fn tool(index: usize, name: &str, parameters: Option<Value>) -> CallableTool {
+    CallableTool {
+        index,
+        name: name.to_owned(),
+        parameters,
+    }
+}
+
+fn shape(text: Option<TextShape>, tools: Vec<CallableTool>, opening: Opening) -> AnswerShape {
+    let parallel = true;
+    let calls = (!tools.is_empty()).then_some(CallShape { tools, parallel });
+    AnswerShape {
+        opening,
+        text,
+        calls,
+    }
+}
+
+fn is_allowed(mask: &[u32], token: TokenId) -> bool {
+    mask[token as usize / 32] >> (token % 32) & 1 == 1
+}
+
+/// Follows `answer`, and says at which token it is first refused; `Ok` with the tokens that may
+/// follow if it is not.
+fn follow(matcher: &mut dyn ConstraintMatcher, answer: &str) -> Result<Vec<TokenId>, usize> {
+    let tokens = demo().encode(answer, false).unwrap();
+    let mut mask = vec![u32::MAX; 4096 / 32];
+    for (index, token) in tokens.iter().enumerate() {
+        matcher.fill_mask(&mut mask).map_err(|_| index)?;
+        if !is_allowed(&mask, *token) {
+            return Err(index);
+        }
+        matcher.advance(*token).map_err(|_| index)?;
+    }
+    matcher.fill_mask(&mut mask).map_err(|_| tokens.len())?;
+    Ok((0..4096)
+        .filter(|token| is_allowed(&mask, *token))
+        .collect())
+}
+
+fn accepts(factory: &ConstraintFactory, shape: &AnswerShape, answer: &str) -> bool {
+    let constraint = factory.compile(shape).unwrap();
+    let mut matcher = constraint.0.matcher();
+    let next = follow(&mut *matcher, answer);
+    next.is_ok_and(|next| next == [6, END_OF_TURN])
+}
+
+#[test]
+fn forced_calls_have_the_layout_of_the_template() {
+    let factory = factory("cohere_cmd4");
+    let schema = json!({"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}},
+                        "required": ["city"]});
+    let tools = vec![tool(0, "get_weather", Some(schema)), tool(1, "now", None)];
+    let forced = shape(None, tools, Opening::ReasoningClosed);
+    let one = "<|START_ACTION|>[\n    {\"tool_call_id\": \"0\", \"tool_name\": \"get_weather\", \"parameters\": {\"city\": \"Köln\", \"days\": 3}}\n]<|END_ACTION|>";
+    assert!(accepts(&factory, &forced, one));
+    let two = "<|START_ACTION|>[\n    {\"tool_call_id\": \"7\", \"tool_name\": \"now\", \"parameters\": {}},\n    {\"tool_call_id\": \"8\", \"tool_name\": \"get_weather\", \"parameters\": {\"city\": \"\"}}\n]<|END_ACTION|>";
+    assert!(accepts(&factory, &forced, two));
+    for refused in [
+        "<|START_TEXT|>no<|END_TEXT|>",
+        "<|START_ACTION|>[\n]<|END_ACTION|>",
+        "<|START_ACTION|>[\n    {\"tool_call_id\": \"0\", \"tool_name\": \"other\"",
+        "<|START_ACTION|>[\n    {\"tool_call_id\": \"0\", \"tool_name\": \"get_weather\", \"parameters\": {}",
+        "<|START_ACTION|>[\n    {\"tool_call_id\": \"0\", \"tool_name\": \"get_weather\", \"parameters\": {\"city\": \"x\", \"year\"",
+        "<|START_ACTION|>[\n    {\"tool_call_id\": \"0\", \"tool_name\": \"now\", \"parameters\": {}}\n]<|END_ACTION|><|START_TEXT|>",
+    ] {
+        let constraint = factory.compile(&forced).unwrap();
+        assert!(
+            follow(&mut *constraint.0.matcher(), refused).is_err(),
+            "{refused}"
+        );
+    }
+}
+
+#[test]
+fn a_single_call_is_all_where_calls_are_not_parallel() {
+    let factory = factory("cohere_cmd4");
+    let mut single = shape(
+        Some(TextShape::Any),
+        vec![tool(0, "now", None)],
+        Opening::Turn,
+    );
+    single.calls.as_mut().unwrap().parallel = false;
+    let call = "{\"tool_call_id\": \"0\", \"tool_name\": \"now\", \"parameters\": {}}";
+    assert!(accepts(
+        &factory,
+        &single,
+        &format!("<|START_ACTION|>[\n    {call}\n]<|END_ACTION|>")
+    ));
+    assert!(!accepts(
+        &factory,
+        &single,
+        &format!("<|START_ACTION|>[\n    {call},\n    {call}\n]<|END_ACTION|>")
+    ));
+    assert!(accepts(
+        &factory,
+        &single,
+        "<|START_TEXT|>any {text}\n\n<|END_TEXT|>"
+    ));
+    assert!(accepts(
+        &factory,
+        &single,
+        "<|START_THINKING|>hm<|END_THINKING|><|START_TEXT|><|END_TEXT|>"
+    ));
+}
+
+#[test]
+fn reasoning_is_free_until_it_ends() {
+    let factory = factory("cohere_cmd4");
+    let json = shape(Some(TextShape::JsonObject), vec![], Opening::Reasoning);
+    let answer = "I think { \" \\ so.<|END_THINKING|><|START_TEXT|>{\"a\": [1, null],\n  \"b\":{}}<|END_TEXT|>";
+    assert!(accepts(&factory, &json, answer));
+    assert!(!accepts(&factory, &json, "never ends"));
+    assert!(!accepts(
+        &factory,
+        &json,
+        "<|END_THINKING|><|START_TEXT|>[]<|END_TEXT|>"
+    ));
+    assert!(!accepts(
+        &factory,
+        &json,
+        "<|END_THINKING|><|START_TEXT|>{   }<|END_TEXT|>"
+    ));
+}
+
+#[test]
+fn text_that_is_continued_has_no_opening_tag() {
+    let factory = factory("cohere_cmd4");
+    let rest = shape(
+        Some(TextShape::Any),
+        vec![tool(0, "now", None)],
+        Opening::Text,
+    );
+    assert!(accepts(&factory, &rest, " and so on<|END_TEXT|>"));
+    assert!(!accepts(
+        &factory,
+        &rest,
+        "<|START_TEXT|> and so on<|END_TEXT|>"
+    ));
+}
+
+#[test]
+fn a_format_without_tags_has_text_alone() {
+    let factory = factory("plain");
+    let texts = [
+        (TextShape::Json(json!({"enum": ["ä", 1]})), "\"ä\"", "2"),
+        (
+            TextShape::Regex("[a-c]+/\\d{2}".to_owned()),
+            "cab/42",
+            "cab/4x",
+        ),
+        (
+            TextShape::Choice(vec!["yes".into(), "no \"way\"".into()]),
+            "no \"way\"",
+            "maybe",
+        ),
+        (
+            TextShape::Lark("start: \"(\" start \")\" | \"x\"".to_owned()),
+            "((x))",
+            "(()",
+        ),
+    ];
+    for (text, accepted, refused) in texts {
+        let text = shape(Some(text), vec![], Opening::Turn);
+        assert!(accepts(&factory, &text, accepted), "{accepted}");
+        assert!(!accepts(&factory, &text, refused), "{refused}");
+    }
+    let forced = shape(None, vec![tool(0, "now", None)], Opening::Turn);
+    assert_eq!(
+        factory.compile(&forced).unwrap_err().reason,
+        ConstraintReason::NoToolCalls
+    );
+}
+
+#[test]
+fn control_tokens_are_never_part_of_a_text() {
+    let factory = factory("plain");
+    let string = shape(
+        Some(TextShape::Json(json!({"type": "string"}))),
+        vec![],
+        Opening::Turn,
+    );
+    let constraint = factory.compile(&string).unwrap();
+    let next = follow(&mut *constraint.0.matcher(), "\"in a string").unwrap();
+    assert!(next.len() > 2000);
+    let tokenizer = demo();
+    assert!(next.iter().all(|token| !tokenizer.is_special(*token)));
+}
+
+#[test]
+fn the_part_that_cannot_be_enforced_is_named() {
+    let factory = factory("cohere_cmd4");
+    let object = |property: Value| json!({"type": "object", "properties": {"a": property}, "required": ["a"]});
+    let cases = [
+        (
+            object(json!({"not": {"type": "string"}})),
+            ConstraintReason::Keyword("not"),
+        ),
+        (
+            object(json!({"uniqueItems": true, "type": "array"})),
+            ConstraintReason::Keyword("uniqueItems"),
+        ),
+        (
+            object(json!({"oneOf": [{"minimum": 1}, {"maximum": 5}]})),
+            ConstraintReason::Keyword("oneOf"),
+        ),
+        (
+            object(json!({"$ref": "#/$defs/missing"})),
+            ConstraintReason::Keyword("$ref"),
+        ),
+        (
+            object(json!({"$ref": "https://example.com/schema"})),
+            ConstraintReason::Keyword("$ref"),
+        ),
+        (object(json!(false)), ConstraintReason::Unsatisfiable),
+        (
+            object(json!({"type": "integer", "minimum": 3, "maximum": 2})),
+            ConstraintReason::Unsatisfiable,
+        ),
+        (object(json!({"enum": []})), ConstraintReason::Unsatisfiable),
+        (json!({"type": "string"}), ConstraintReason::Unsatisfiable),
+        (json!({"type": 7}), ConstraintReason::Invalid),
+        (object(json!({"pattern": "("})), ConstraintReason::Invalid),
+        (object(json!({"pattern": 1})), ConstraintReason::Invalid),
+        (object(json!({"type": "text"})), ConstraintReason::Invalid),
+    ];
+    for (schema, expected) in cases {
+        let tools = vec![
+            tool(0, "fine", None),
+            tool(4, "broken", Some(schema.clone())),
+        ];
+        let error = factory
+            .compile(&shape(None, tools, Opening::Turn))
+            .unwrap_err();
+        assert_eq!(error.part, GrammarPart::Tool(4), "{schema}");
+        assert_eq!(error.reason, expected, "{schema}");
+    }
+}
+
+#[test]
+fn equal_shapes_share_their_grammar() {
+    let factory = factory("cohere_cmd4");
+    let text = |schema| shape(Some(TextShape::Json(schema)), vec![], Opening::Turn);
+    let first = factory.compile(&text(json!({"type": "number"}))).unwrap();
+    assert_eq!(
+        factory.compile(&text(json!({"type": "number"}))).unwrap(),
+        first
+    );
+    assert_ne!(
+        factory.compile(&text(json!({"type": "integer"}))).unwrap(),
+        first
+    );
+}
+
+#[test]
+fn what_follows_the_end_is_the_end() {
+    let factory = factory("plain");
+    let constraint = factory
+        .compile(&shape(Some(TextShape::JsonObject), vec![], Opening::Turn))
+        .unwrap();
+    let mut matcher = constraint.0.matcher();
+    assert_eq!(follow(&mut *matcher, "{}").unwrap(), [6, END_OF_TURN]);
+    matcher.advance(6).unwrap();
+    assert_eq!(follow(&mut *matcher, "").unwrap(), [6, END_OF_TURN]);
+    assert!(constraint.0.matcher().advance(6).is_err());
+}
+
+#[test]
+fn vocabulary_and_logits_may_differ_in_size() {
+    let format = chat_format("plain").unwrap();
+    for logits in [4085, 4096, 5000] {
+        let factory = ConstraintFactory::new(demo(), format, &[END_OF_TURN], logits).unwrap();
+        let shape = shape(Some(TextShape::JsonObject), vec![], Opening::Turn);
+        let mut matcher = factory.compile(&shape).unwrap().0.matcher();
+        let mut mask = vec![u32::MAX; logits.div_ceil(32)];
+        matcher.fill_mask(&mut mask).unwrap();
+        let beyond = logits as TokenId..mask.len() as TokenId * 32;
+        assert!(beyond.into_iter().all(|token| !is_allowed(&mask, token)));
+    }
+    assert!(ConstraintFactory::new(demo(), format, &[], 4096).is_err());
+    assert!(ConstraintFactory::new(demo(), format, &[9999], 4096).is_err());
+}
