@@ -1,9 +1,11 @@
 """POST /v1/responses through the vendor's SDK."""
 
-from typing import Any
+import json
+from typing import Any, Literal
 
 import pytest
 from openai import BadRequestError, NotFoundError, OpenAI
+from pydantic import BaseModel
 
 from requests_made import MODEL_NAME, WEATHER_TOOL
 
@@ -135,6 +137,40 @@ def test_tool_calls_and_their_results_make_a_round_trip(client: OpenAI) -> None:
         history.append({"type": "function_call_output", "call_id": call.call_id, "output": "18 degrees"})
     history.append({"role": "user", "content": "Thanks."})
     assert client.responses.create(**body(history, **arguments)).output is not None
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "name": "get_weather"}])
+def test_a_forced_call_is_made_and_fits_its_schema(client: OpenAI, choice: Any) -> None:
+    arguments = body(tools=[FLAT_TOOL], tool_choice=choice, max_output_tokens=600)
+    answer = client.responses.create(**arguments)
+    calls = [item for item in answer.output if item.type == "function_call"]
+    assert calls and all(call.name == "get_weather" for call in calls)
+    assert list(json.loads(calls[0].arguments)) == ["city"]
+    streamed = list(client.responses.create(**arguments, stream=True))[-1].response
+    assert contents(streamed.output) == contents(answer.output)
+
+
+def test_a_custom_tool_can_be_forced(client: OpenAI) -> None:
+    tool = {"type": "custom", "name": "note", "description": "Takes a note."}
+    choice = {"type": "custom", "name": "note"}
+    answer = client.responses.create(**body(tools=[tool], tool_choice=choice, max_output_tokens=600))
+    [call] = [item for item in answer.output if item.type == "custom_tool_call"]
+    assert call.name == "note" and isinstance(call.input, str)
+
+
+class Sum(BaseModel):
+    left: bool
+    right: Literal["a", "b"]
+
+
+def test_text_is_parsed_into_a_model(client: OpenAI) -> None:
+    arguments = {"model": MODEL_NAME, "input": "Add something.", "temperature": 0, "max_output_tokens": 600}
+    answer = client.responses.parse(**arguments, text_format=Sum)
+    assert isinstance(answer.output_parsed, Sum)
+    with client.responses.stream(**arguments, text_format=Sum) as stream:
+        for _ in stream:
+            pass
+        assert stream.get_final_response().output_parsed == answer.output_parsed
 
 
 def test_hosted_tools_are_left_out_and_not_claimed(client: OpenAI) -> None:

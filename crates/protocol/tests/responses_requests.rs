@@ -5,8 +5,8 @@
     reason = "a test helper that panics fails its test"
 )]
 
-use backstop_protocol::ApiError;
 use backstop_protocol::responses::{ToolKind, ValidResponsesRequest};
+use backstop_protocol::{ApiError, OutputFormat, ToolChoice};
 use serde_json::{Value, json};
 
 fn parse(body: &Value) -> Result<ValidResponsesRequest, ApiError> {
@@ -234,15 +234,15 @@ fn tools_of_every_kind_become_functions_and_are_told_apart_again() {
 }
 
 #[test]
-fn allowed_tools_leave_the_others_out() {
+fn allowed_tools_stay_beside_the_others() {
     let tool = |name: &str| json!({"type": "function", "name": name});
     let request = good(json!({
         "input": "Go", "tools": [tool("a"), tool("b"), {"type": "web_search"}],
         "tool_choice": {"type": "allowed_tools", "mode": "auto",
                         "tools": [tool("b"), {"type": "web_search"}]},
     }));
-    assert_eq!(request.chat.tools.len(), 1);
-    assert_eq!(request.chat.tools[0]["function"]["name"], "b");
+    assert_eq!(request.chat.tools.len(), 2);
+    assert_eq!(request.chat.allowed_tools.unwrap(), ["b"]);
 }
 
 #[test]
@@ -482,16 +482,35 @@ fn bad_items_are_named() {
 }
 
 #[test]
-fn what_the_decoder_cannot_be_made_to_do_is_refused() {
-    let tools = json!([{"type": "function", "name": "f"}]);
-    let forced = json!({"type": "function", "name": "f"});
-    for choice in [json!("required"), forced] {
+fn what_an_answer_must_look_like_arrives() {
+    let tools = json!([
+        {"type": "function", "name": "f", "strict": true}, {"type": "custom", "name": "c"},
+        {"type": "web_search"},
+    ]);
+    let choice = |choice: Value| {
         let body = json!({"input": "Hi", "tools": tools, "tool_choice": choice});
-        assert_eq!(refused(&body), "tool_choice");
+        good(body).chat
+    };
+    assert_eq!(choice(json!("required")).tool_choice, ToolChoice::Required);
+    assert_eq!(choice(json!("none")).strict_tools, ["f"]);
+    for kind in [("function", "f"), ("custom", "c")] {
+        let named = choice(json!({"type": kind.0, "name": kind.1}));
+        assert_eq!(named.tool_choice, ToolChoice::Function(kind.1.into()));
     }
-    let format = json!({"type": "json_schema", "name": "s", "schema": {"type": "object"}});
-    for format in [json!({"type": "json_object"}), format] {
-        let body = json!({"input": "Hi", "text": {"format": format}});
-        assert_eq!(refused(&body), "text.format.type");
-    }
+    let hosted = json!({"type": "allowed_tools", "tools": [{"type": "web_search"}]});
+    assert_eq!(choice(hosted).tool_choice, ToolChoice::None);
+
+    let format = |format: Value| {
+        let chat = good(json!({"input": "Hi", "text": {"format": format}})).chat;
+        (chat.output_format, chat.constraint_paths.output_format)
+    };
+    let schema = json!({"type": "object"});
+    let asked = json!({"type": "json_schema", "name": "s", "schema": schema, "strict": true});
+    let expected = (OutputFormat::JsonSchema(schema), "text.format.schema");
+    assert_eq!(format(asked), expected);
+    let expected = (OutputFormat::JsonObject, "text.format");
+    assert_eq!(format(json!({"type": "json_object"})), expected);
+    let both = json!({"input": "Hi", "text": {"format": {"type": "json_object"}},
+                      "guided_regex": "a"});
+    assert_eq!(refused(&both), "guided_regex");
 }

@@ -4,19 +4,19 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::history::History;
+use super::input;
 use super::reasoning::ReasoningForm;
+use super::tool_choice::{self, Choice};
 use super::tools::{ToolTable, Toolbox};
-use super::{input, tool_choice};
-use crate::chat::{ValidChatRequest, parse_effort};
+use crate::chat::{ConstraintPaths, ValidChatRequest, parse_effort};
 use crate::error::ApiError;
 use crate::fields::{Fields, element, parse_body};
 use crate::limits::{
     MAX_LABEL_BYTES, MAX_METADATA_ENTRIES, MAX_METADATA_KEY_BYTES, MAX_METADATA_VALUE_BYTES,
     MAX_TOOLS, MAX_TOP_LOGPROBS,
 };
-use crate::output_format::OutputFormat;
+use crate::output_format::{AskedFormat, OutputFormat, parse_output_format};
 use crate::sampling::{SamplingFields, parse_priority, parse_stream};
-use crate::tools::ToolChoice;
 use crate::unsupported;
 
 /// What may be asked for beside the answer itself. All others speak of tools and contents that
@@ -118,7 +118,8 @@ impl ValidResponsesRequest {
         if messages.is_empty() {
             return Err(body.invalid("input", "must have at least one message"));
         }
-        let tool_choice = tool_choice::parse(body, &mut toolbox)?;
+        let Choice { choice, allowed } = tool_choice::parse(body, &toolbox)?;
+        let asked = parse_format(body)?;
         let included = parse_include(body)?;
         let settings = body.object("reasoning")?;
         let reasoning = ReasoningForm {
@@ -128,11 +129,19 @@ impl ValidResponsesRequest {
         let effort = settings
             .as_ref()
             .map(|settings| parse_effort(settings, "effort"));
-        let mut chat = ValidChatRequest {
+        let chat = ValidChatRequest {
             model: body.label("model", MAX_LABEL_BYTES)?.map(str::to_owned),
-            tool_choice,
+            tools: toolbox.functions,
+            tool_choice: choice,
+            allowed_tools: allowed,
+            strict_tools: toolbox.strict,
             parallel_tool_calls: body.flag("parallel_tool_calls", true)?,
-            output_format: parse_format(body)?,
+            output_format: asked.format,
+            constraint_paths: ConstraintPaths {
+                tool_schema: "parameters",
+                output_format: asked.path,
+                ..ConstraintPaths::default()
+            },
             sampling: parse_sampling(body, &included)?,
             stream: parse_stream(body)?,
             reasoning_effort: effort.transpose()?.flatten(),
@@ -140,8 +149,6 @@ impl ValidResponsesRequest {
             user: body.label("user", MAX_LABEL_BYTES)?.map(str::to_owned),
             ..ValidChatRequest::new(messages)
         };
-        check_constrained(&chat)?;
-        chat.tools = toolbox.functions;
         let echo = parse_echo(body, &chat, toolbox.echo)?;
         Ok(Self {
             chat,
@@ -164,19 +171,6 @@ fn check_available(body: &Fields<'_>) -> Result<(), ApiError> {
         Some(_) => return Err(body.invalid("truncation", "must be 'auto' or 'disabled'")),
     }
     unsupported::check(body)
-}
-
-/// What the decoder cannot be made to do yet.
-fn check_constrained(chat: &ValidChatRequest) -> Result<(), ApiError> {
-    if !matches!(chat.tool_choice, ToolChoice::Auto | ToolChoice::None) {
-        let explanation = "forced tool calls are not supported yet; use 'auto' or 'none'";
-        return Err(ApiError::unsupported_field("tool_choice", explanation));
-    }
-    if chat.output_format != OutputFormat::Text {
-        let explanation = "only text is available; JSON is not supported yet";
-        return Err(ApiError::unsupported_field("text.format.type", explanation));
-    }
-    Ok(())
 }
 
 fn parse_include<'a>(body: &Fields<'a>) -> Result<Vec<&'a str>, ApiError> {
@@ -214,29 +208,45 @@ fn parse_summary(reasoning: Option<&Fields<'_>>) -> Result<bool, ApiError> {
     Ok(wanted)
 }
 
-fn parse_format(body: &Fields<'_>) -> Result<OutputFormat, ApiError> {
-    let Some(text) = body.object("text")? else {
-        return Ok(OutputFormat::Text);
+/// What the text must look like, and the field that says so: `text.format`, or one of those that
+/// other servers have for the same purpose.
+fn parse_format(body: &Fields<'_>) -> Result<AskedFormat, ApiError> {
+    let other = parse_output_format(body)?;
+    let text = body.object("text")?;
+    let format = text
+        .map(|text| text.object("format"))
+        .transpose()?
+        .flatten();
+    let Some(format) = format else {
+        return Ok(other);
     };
-    let Some(format) = text.object("format")? else {
-        return Ok(OutputFormat::Text);
-    };
-    match format
-        .string("type")?
-        .ok_or_else(|| format.missing("type"))?
-    {
-        "text" => Ok(OutputFormat::Text),
-        "json_object" => Ok(OutputFormat::JsonObject),
+    let kind = format.string("type")?;
+    let asked = match kind.ok_or_else(|| format.missing("type"))? {
+        "text" => return Ok(other),
+        "json_object" => AskedFormat {
+            format: OutputFormat::JsonObject,
+            path: "text.format",
+        },
         "json_schema" => {
+            // A schema that is not strict is enforced as well: that is one of the answers allowed.
+            format.flag("strict", false)?;
             let schema = format.object("schema")?;
             let schema = schema.ok_or_else(|| format.missing("schema"))?;
-            Ok(OutputFormat::JsonSchema(Value::Object(
-                schema.entries().clone(),
-            )))
+            AskedFormat {
+                format: OutputFormat::JsonSchema(Value::Object(schema.entries().clone())),
+                path: "text.format.schema",
+            }
         }
         _ => {
             let requirement = "must be 'text', 'json_object' or 'json_schema'";
-            Err(format.invalid("type", requirement))
+            return Err(format.invalid("type", requirement));
+        }
+    };
+    match other.format {
+        OutputFormat::Text => Ok(asked),
+        _ => {
+            let requirement = "must not be set together with text.format";
+            Err(ApiError::invalid_field(other.path, requirement))
         }
     }
 }

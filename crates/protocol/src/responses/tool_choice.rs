@@ -1,7 +1,5 @@
 //! Which of its tools the model may or must call.
 
-use std::collections::BTreeSet;
-
 use serde_json::Value;
 
 use super::tools::{ToolKind, Toolbox, function_name};
@@ -10,16 +8,33 @@ use crate::fields::{Fields, element};
 use crate::limits::{MAX_LABEL_BYTES, MAX_TOOLS};
 use crate::tools::ToolChoice;
 
-/// Reads `tool_choice`; takes tools that it does not allow out of the toolbox.
-pub(super) fn parse(body: &Fields<'_>, toolbox: &mut Toolbox) -> Result<ToolChoice, ApiError> {
+/// What a request says about calls.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Choice {
+    pub(super) choice: ToolChoice,
+    /// The functions that it is limited to.
+    pub(super) allowed: Option<Vec<String>>,
+}
+
+impl From<ToolChoice> for Choice {
+    fn from(choice: ToolChoice) -> Self {
+        Self {
+            choice,
+            allowed: None,
+        }
+    }
+}
+
+/// Reads `tool_choice`.
+pub(super) fn parse(body: &Fields<'_>, toolbox: &Toolbox) -> Result<Choice, ApiError> {
     const REQUIREMENT: &str =
         "must be 'auto', 'none', 'required' or an object that names the tools";
     let choice = match body.get("tool_choice") {
-        None => ToolChoice::Auto,
+        None => Choice::default(),
         Some(Value::String(mode)) => match mode.as_str() {
-            "auto" => ToolChoice::Auto,
-            "none" => ToolChoice::None,
-            "required" => ToolChoice::Required,
+            "auto" => ToolChoice::Auto.into(),
+            "none" => ToolChoice::None.into(),
+            "required" => ToolChoice::Required.into(),
             _ => return Err(body.invalid("tool_choice", REQUIREMENT)),
         },
         Some(choice @ Value::Object(_)) => {
@@ -28,53 +43,51 @@ pub(super) fn parse(body: &Fields<'_>, toolbox: &mut Toolbox) -> Result<ToolChoi
         }
         Some(_) => return Err(body.invalid("tool_choice", REQUIREMENT)),
     };
-    if choice == ToolChoice::Required && toolbox.functions.is_empty() {
-        let explanation = "no function or custom tool is offered that could be called";
-        return Err(body.unsupported("tool_choice", explanation));
+    let callable = choice
+        .allowed
+        .as_ref()
+        .map_or(toolbox.functions.len(), Vec::len);
+    match choice.choice {
+        ToolChoice::Required if callable == 0 => {
+            let explanation = "no function or custom tool is offered that could be called";
+            Err(body.unsupported("tool_choice", explanation))
+        }
+        // None of the allowed tools is available.
+        ToolChoice::Auto if choice.allowed.is_some() && callable == 0 => {
+            Ok(ToolChoice::None.into())
+        }
+        _ => Ok(choice),
     }
-    Ok(choice)
 }
 
-fn parse_object(choice: &Fields<'_>, toolbox: &mut Toolbox) -> Result<ToolChoice, ApiError> {
-    match choice
-        .string("type")?
-        .ok_or_else(|| choice.missing("type"))?
-    {
-        "function" => Ok(ToolChoice::Function(named(
-            choice,
-            toolbox,
-            ToolKind::Function,
-        )?)),
-        "custom" => Ok(ToolChoice::Function(named(
-            choice,
-            toolbox,
-            ToolKind::Custom,
-        )?)),
+fn parse_object(choice: &Fields<'_>, toolbox: &Toolbox) -> Result<Choice, ApiError> {
+    let kind = choice.string("type")?;
+    let kind = match kind.ok_or_else(|| choice.missing("type"))? {
+        "function" => ToolKind::Function,
+        "custom" => ToolKind::Custom,
         "allowed_tools" => {
-            let allowed = allowed_tools(choice, toolbox)?;
-            toolbox.functions.retain(|tool| {
-                let name = tool["function"]["name"].as_str();
-                name.is_some_and(|name| allowed.contains(name))
-            });
-            match choice.string("mode")? {
-                None | Some("auto") => Ok(ToolChoice::Auto),
-                Some("required") => Ok(ToolChoice::Required),
-                Some(_) => Err(choice.invalid("mode", "must be 'auto' or 'required'")),
-            }
+            let allowed = Some(allowed_tools(choice, toolbox)?);
+            let choice = match choice.string("mode")? {
+                None | Some("auto") => ToolChoice::Auto,
+                Some("required") => ToolChoice::Required,
+                Some(_) => return Err(choice.invalid("mode", "must be 'auto' or 'required'")),
+            };
+            return Ok(Choice { choice, allowed });
         }
         _ => {
             let explanation = "only 'function', 'custom' and 'allowed_tools' are available";
-            Err(choice.unsupported("type", explanation))
+            return Err(choice.unsupported("type", explanation));
         }
-    }
+    };
+    Ok(ToolChoice::Function(named(choice, toolbox, kind)?).into())
 }
 
 /// The functions of the allowed tools. Tools that are unavailable are passed over.
-fn allowed_tools(choice: &Fields<'_>, toolbox: &Toolbox) -> Result<BTreeSet<String>, ApiError> {
+fn allowed_tools(choice: &Fields<'_>, toolbox: &Toolbox) -> Result<Vec<String>, ApiError> {
     let elements = choice.array("tools", MAX_TOOLS)?;
     let elements = elements.ok_or_else(|| choice.missing("tools"))?;
     let path = choice.path("tools");
-    let mut allowed = BTreeSet::new();
+    let mut allowed = Vec::with_capacity(elements.len());
     for (index, value) in elements.iter().enumerate() {
         let tool = Fields::of_value(value, element(&path, index))?;
         let kind = match tool.string("type")?.ok_or_else(|| tool.missing("type"))? {
@@ -82,7 +95,7 @@ fn allowed_tools(choice: &Fields<'_>, toolbox: &Toolbox) -> Result<BTreeSet<Stri
             "custom" => ToolKind::Custom,
             _ => continue,
         };
-        allowed.insert(named(&tool, toolbox, kind)?);
+        allowed.push(named(&tool, toolbox, kind)?);
     }
     Ok(allowed)
 }

@@ -82,6 +82,8 @@ impl ToolTable {
 pub(super) struct Toolbox {
     /// In the form that chat templates read.
     pub(super) functions: Vec<Value>,
+    /// The names of the functions whose arguments must satisfy their schemas.
+    pub(super) strict: Vec<String>,
     /// As the client wrote them, without those that are unavailable.
     pub(super) echo: Vec<Value>,
     pub(super) table: ToolTable,
@@ -177,6 +179,10 @@ impl Toolbox {
             name: name.to_owned(),
             namespace: namespace.map(str::to_owned),
         };
+        self.strict.retain(|known| *known != function);
+        if kind == ToolKind::Function && tool.flag("strict", false)? {
+            self.strict.push(function.clone());
+        }
         // A conversation may define a tool anew.
         if self
             .table
@@ -229,7 +235,6 @@ fn parameters(tool: &Fields<'_>, kind: ToolKind) -> Result<Value, ApiError> {
             "additionalProperties": false,
         }));
     }
-    tool.flag("strict", false)?;
     Ok(match tool.object("parameters")? {
         Some(parameters) => Value::Object(parameters.entries().clone()),
         None => json!({"type": "object", "properties": {}}),

@@ -27,12 +27,12 @@ const PATTERNS: [&str; 6] = [
 const FORMATS: [&str; 6] = ["uuid", "ipv4", "time", "email", "date-time", "x-unknown"];
 
 /// A small generator whose numbers are the same everywhere (splitmix64).
-pub struct Random {
+pub(crate) struct Random {
     state: u64,
 }
 
 impl Random {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self { state: seed }
     }
 
@@ -45,21 +45,21 @@ impl Random {
     }
 
     /// A number below `end`.
-    pub fn below(&mut self, end: usize) -> usize {
+    pub(crate) fn below(&mut self, end: usize) -> usize {
         (self.next() % end as u64) as usize
     }
 
-    pub fn one_in(&mut self, chances: usize) -> bool {
+    pub(crate) fn one_in(&mut self, chances: usize) -> bool {
         self.below(chances) == 0
     }
 
-    pub fn pick<'a, T>(&mut self, items: &'a [T]) -> &'a T {
+    pub(crate) fn pick<'a, T>(&mut self, items: &'a [T]) -> &'a T {
         &items[self.below(items.len())]
     }
 }
 
 /// The schema of an object.
-pub fn schema(random: &mut Random) -> Value {
+pub(crate) fn schema(random: &mut Random) -> Value {
     let mut definitions = Map::new();
     if random.one_in(3) {
         // A tree: it refers to itself.
