@@ -32,7 +32,7 @@ mod tests {
     }
 
     #[test]
-    fn every_route_is_described() {
+    fn every_route_is_described_and_nothing_else() {
         let document = document();
         let described: BTreeSet<&str> = document["paths"]
             .as_object()
@@ -42,8 +42,7 @@ mod tests {
             .collect();
         let mut routes: BTreeSet<&str> = ACCESS.iter().map(|(path, _)| *path).collect();
         routes.insert("/v1/models/{id}");
-        let missing: Vec<_> = routes.difference(&described).collect();
-        assert!(missing.is_empty(), "{missing:?}");
+        assert_eq!(described, routes);
     }
 
     #[test]
@@ -112,6 +111,23 @@ mod tests {
         );
         assert_eq!(schemas["Label"]["maxLength"], limits::MAX_LABEL_BYTES);
         assert_eq!(schemas["TokenId"]["maximum"], limits::MAX_TOKEN_NUMBER);
+        let messages = request("MessagesRequest");
+        assert_eq!(messages["messages"]["maxItems"], limits::MAX_MESSAGES);
+        assert_eq!(
+            messages["stop_sequences"]["maxItems"],
+            limits::MAX_STOP_STRINGS
+        );
+        let responses = request("ResponsesRequest");
+        assert_eq!(
+            responses["input"]["anyOf"][1]["maxItems"],
+            limits::MAX_MESSAGES
+        );
+        assert_eq!(
+            responses["metadata"]["maxProperties"],
+            limits::MAX_METADATA_ENTRIES
+        );
+        let detokenize = request("DetokenizeRequest");
+        assert_eq!(detokenize["tokens"]["maxItems"], limits::MAX_PROMPT_TOKENS);
         let retry_after = &document()["components"]["headers"]["RetryAfter"];
         assert_eq!(retry_after["schema"]["maximum"], limits::MAX_RETRY_AFTER_S);
     }
