@@ -1,5 +1,6 @@
 """The Messages API as Anthropic's own SDK sees it."""
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -79,6 +80,25 @@ def test_a_tool_call_goes_out_and_its_result_comes_back(client: Anthropic) -> No
     for block in message.content:
         if block.type == "tool_use":
             assert block.id.startswith("toolu_") and isinstance(block.input, dict)
+
+
+@pytest.mark.parametrize("choice", [{"type": "any"}, {"type": "tool", "name": "get_weather"}])
+def test_a_forced_call_is_made_and_fits_its_schema(client: Anthropic, choice: dict) -> None:
+    request = ask(tools=[TOOL], tool_choice={**choice, "disable_parallel_tool_use": True}, max_tokens=600)
+    message = client.messages.create(**request)
+    [call] = [block for block in message.content if block.type == "tool_use"]
+    assert (message.stop_reason, call.name, list(call.input)) == ("tool_use", "get_weather", ["city"])
+    with client.messages.stream(**request) as stream:
+        [streamed] = [block for block in stream.get_final_message().content if block.type == "tool_use"]
+    assert (streamed.name, streamed.input) == (call.name, call.input)
+
+
+def test_text_follows_a_schema(client: Anthropic) -> None:
+    properties = {"left": {"type": "boolean"}, "right": {"enum": ["a", "b"]}}
+    schema = {"type": "object", "properties": properties, "required": ["left", "right"], "additionalProperties": False}
+    message = client.messages.create(**ask(output_config={"format": {"type": "json_schema", "schema": schema}}, max_tokens=600))
+    answer = json.loads(message.content[-1].text)
+    assert isinstance(answer["left"], bool) and answer["right"] in ("a", "b")
 
 
 def test_stop_sequences_and_prefill(client: Anthropic) -> None:

@@ -6,7 +6,7 @@
 )]
 
 use backstop_protocol::anthropic::{ThinkingDisplay, ValidMessagesRequest, ValidTokenCountRequest};
-use backstop_protocol::{ApiError, ToolChoice};
+use backstop_protocol::{ApiError, OutputFormat, ToolChoice};
 use serde_json::{Value, json};
 
 /// `fields` beside a good conversation.
@@ -175,11 +175,35 @@ fn tools_and_their_choice() {
         chat.tools[0],
         json!({"type": "function", "function": function})
     );
-    assert_eq!(chat.tools[1]["function"]["strict"], true);
+    assert_eq!(chat.strict_tools, ["g"]);
     assert_eq!(chat.tool_choice, ToolChoice::Auto);
     assert!(!chat.parallel_tool_calls);
-    let none = json!({"tools": [tool], "tool_choice": {"type": "none"}});
-    assert!(parse(&body(none)).unwrap().chat.offered_tools().is_empty());
+    let choose = |choice: Value| {
+        let fields = json!({"tools": [tool], "tool_choice": choice});
+        parse(&body(fields)).unwrap().chat.tool_choice
+    };
+    assert_eq!(choose(json!({"type": "none"})), ToolChoice::None);
+    assert_eq!(choose(json!({"type": "any"})), ToolChoice::Required);
+    let named = choose(json!({"type": "tool", "name": "f"}));
+    assert_eq!(named, ToolChoice::Function("f".into()));
+}
+
+#[test]
+fn a_schema_for_the_text_is_read_in_either_place() {
+    let format = json!({"type": "json_schema", "schema": {"type": "object"}});
+    for fields in [
+        json!({"output_config": {"format": format}}),
+        json!({"output_format": format}),
+    ] {
+        let chat = parse(&body(fields)).unwrap().chat;
+        let schema = json!({"type": "object"});
+        assert_eq!(chat.output_format, OutputFormat::JsonSchema(schema));
+        assert!(
+            chat.constraint_paths
+                .output_format
+                .ends_with("format.schema")
+        );
+    }
 }
 
 #[test]
@@ -264,6 +288,27 @@ const FIELDS: &[(&str, &str)] = &[
     (r#""tool_choice": {}"#, "tool_choice.type"),
     (r#""tool_choice": {"type": "any"}"#, "tool_choice.type"),
     (r#""tool_choice": {"type": "required"}"#, "tool_choice.type"),
+    (
+        r#""tools": [{"name": "f", "input_schema": {}}], "tool_choice": {"type": "tool"}"#,
+        "tool_choice.name",
+    ),
+    (
+        r#""tools": [{"name": "f", "input_schema": {}}],
+            "tool_choice": {"type": "tool", "name": "g"}"#,
+        "tool_choice.name",
+    ),
+    (
+        r#""output_config": {"format": {}}"#,
+        "output_config.format.type",
+    ),
+    (
+        r#""output_config": {"format": {"type": "text"}}"#,
+        "output_config.format.type",
+    ),
+    (
+        r#""output_format": {"type": "json_schema"}"#,
+        "output_format.schema",
+    ),
     (
         r#""tool_choice": {"type": "auto", "disable_parallel_tool_use": 1}"#,
         "tool_choice.disable_parallel_tool_use",

@@ -4,11 +4,12 @@ use serde_json::Value;
 
 use super::conversation::parse_conversation;
 use super::thinking::{Thinking, ThinkingDisplay, parse_effort, parse_thinking};
-use super::tools::{parse_parallel, parse_tool_choice, parse_tools};
-use crate::chat::ValidChatRequest;
+use super::tools::{Offer, parse_parallel, parse_tool_choice, parse_tools};
+use crate::chat::{ConstraintPaths, ValidChatRequest};
 use crate::error::ApiError;
 use crate::fields::{Fields, element, parse_body};
 use crate::limits::{MAX_LABEL_BYTES, MAX_STOP_STRING_BYTES, MAX_STOP_STRINGS};
+use crate::output_format::{AskedFormat, OutputFormat};
 use crate::sampling::{SamplingFields, StreamOptions};
 use crate::unsupported::is_set;
 
@@ -80,13 +81,20 @@ fn parse_chat(body: &Fields<'_>, thinking: Thinking) -> Result<ValidChatRequest,
             return Err(body.unsupported(name, explanation));
         }
     }
-    check_output_format(body)?;
-    let tools = parse_tools(body)?;
+    let asked = parse_output_format(body)?;
+    let Offer { tools, strict } = parse_tools(body)?;
     let mut chat = ValidChatRequest {
         model: body.label("model", MAX_LABEL_BYTES)?.map(str::to_owned),
         tool_choice: parse_tool_choice(body, &tools)?,
         parallel_tool_calls: parse_parallel(body)?,
         tools,
+        strict_tools: strict,
+        output_format: asked.format,
+        constraint_paths: ConstraintPaths {
+            tool_schema: "input_schema",
+            output_format: asked.path,
+            ..ConstraintPaths::default()
+        },
         sampling: parse_sampling(body)?,
         stream: body.flag("stream", false)?.then(StreamOptions::default),
         add_generation_prompt: !conversation.is_prefill,
@@ -137,16 +145,34 @@ fn parse_user(body: &Fields<'_>) -> Result<Option<String>, ApiError> {
         .map(str::to_owned))
 }
 
-/// The format of the answer's text, in its present place and in the one of its beta.
-fn check_output_format(body: &Fields<'_>) -> Result<(), ApiError> {
-    const EXPLANATION: &str = "JSON formats are not supported yet";
-    if body.get("output_format").is_some_and(is_set) {
-        return Err(body.unsupported("output_format", EXPLANATION));
-    }
-    match body.object("output_config")? {
-        Some(config) if config.get("format").is_some_and(Value::is_object) => {
-            Err(config.unsupported("format", EXPLANATION))
+/// The format of the answer's text, in its present place or in that of its beta.
+fn parse_output_format(body: &Fields<'_>) -> Result<AskedFormat, ApiError> {
+    let config = body.object("output_config")?;
+    let present = match &config {
+        Some(config) => config.object("format")?,
+        None => None,
+    };
+    let (format, path) = match (present, body.object("output_format")?) {
+        (Some(format), _) => (format, "output_config.format.schema"),
+        (None, Some(format)) => (format, "output_format.schema"),
+        (None, None) => {
+            return Ok(AskedFormat {
+                format: OutputFormat::Text,
+                path: "output_config.format",
+            });
         }
-        _ => Ok(()),
+    };
+    match format.string("type")? {
+        None => Err(format.missing("type")),
+        Some("json_schema") => {
+            let schema = format
+                .object("schema")?
+                .ok_or_else(|| format.missing("schema"))?;
+            Ok(AskedFormat {
+                format: OutputFormat::JsonSchema(Value::Object(schema.entries().clone())),
+                path,
+            })
+        }
+        Some(_) => Err(format.invalid("type", "must be 'json_schema'")),
     }
 }

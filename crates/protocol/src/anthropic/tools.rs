@@ -4,17 +4,34 @@ use serde_json::{Value, json};
 
 use crate::error::ApiError;
 use crate::fields::{Fields, element};
-use crate::limits::{MAX_TOOL_NAME_BYTES, MAX_TOOLS};
+use crate::limits::{MAX_LABEL_BYTES, MAX_TOOL_NAME_BYTES, MAX_TOOLS};
 use crate::tools::ToolChoice;
 
-/// The tools in the form that chat templates read.
-pub(super) fn parse_tools(body: &Fields<'_>) -> Result<Vec<Value>, ApiError> {
+/// What a request offers to call.
+#[derive(Default)]
+pub(super) struct Offer {
+    /// The tools in the form that chat templates read.
+    pub(super) tools: Vec<Value>,
+    /// The names of those that say `"strict": true`.
+    pub(super) strict: Vec<String>,
+}
+
+pub(super) fn parse_tools(body: &Fields<'_>) -> Result<Offer, ApiError> {
     let elements = body.array("tools", MAX_TOOLS)?.unwrap_or_default();
-    let tools = elements
-        .iter()
-        .enumerate()
-        .map(|(index, value)| parse_tool(&Fields::of_value(value, element("tools", index))?));
-    tools.collect()
+    let mut offer = Offer::default();
+    for (index, value) in elements.iter().enumerate() {
+        let fields = Fields::of_value(value, element("tools", index))?;
+        let tool = parse_tool(&fields)?;
+        if fields.flag("strict", false)? {
+            offer.strict.extend(tool_name(&tool).map(str::to_owned));
+        }
+        offer.tools.push(tool);
+    }
+    Ok(offer)
+}
+
+fn tool_name(tool: &Value) -> Option<&str> {
+    tool["function"]["name"].as_str()
 }
 
 fn parse_tool(tool: &Fields<'_>) -> Result<Value, ApiError> {
@@ -39,22 +56,20 @@ fn parse_tool(tool: &Fields<'_>) -> Result<Value, ApiError> {
     let schema = tool
         .object("input_schema")?
         .ok_or_else(|| tool.missing("input_schema"))?;
-    let mut function = json!({
-        "name": name,
-        "description": description,
-        "parameters": schema.entries(),
-    });
-    if tool.flag("strict", false)? {
-        function["strict"] = Value::Bool(true);
-    }
-    Ok(json!({"type": "function", "function": function}))
+    Ok(json!({
+        "type": "function",
+        "function": {
+            "name": name,
+            "description": description,
+            "parameters": schema.entries(),
+        },
+    }))
 }
 
 pub(super) fn parse_tool_choice(
     body: &Fields<'_>,
     tools: &[Value],
 ) -> Result<ToolChoice, ApiError> {
-    const FORCED: &str = "forced tool calls are not supported yet; use 'auto' or 'none'";
     let Some(choice) = body.object("tool_choice")? else {
         return Ok(ToolChoice::Auto);
     };
@@ -65,7 +80,16 @@ pub(super) fn parse_tool_choice(
         Some("any" | "tool") if tools.is_empty() => {
             Err(choice.invalid("type", "needs tools to choose from"))
         }
-        Some("any" | "tool") => Err(choice.unsupported("type", FORCED)),
+        Some("any") => Ok(ToolChoice::Required),
+        Some("tool") => {
+            let name = choice
+                .label("name", MAX_LABEL_BYTES)?
+                .ok_or_else(|| choice.missing("name"))?;
+            match tools.iter().any(|tool| tool_name(tool) == Some(name)) {
+                true => Ok(ToolChoice::Function(name.to_owned())),
+                false => Err(choice.invalid("name", "must be the name of one of the tools")),
+            }
+        }
         Some(_) => Err(choice.invalid("type", "must be 'auto', 'any', 'tool' or 'none'")),
     }
 }
