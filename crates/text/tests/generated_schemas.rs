@@ -38,6 +38,9 @@ struct Walker {
     factory: ConstraintFactory,
     /// Tokens that close what is open, in the order in which they are preferred.
     closers: Vec<TokenId>,
+    /// Begins an object outside of strings, and never where `}` may end one.
+    brace: TokenId,
+    quote: TokenId,
 }
 
 impl Walker {
@@ -56,10 +59,14 @@ impl Walker {
             .map(|text| tokenizer.encode(text, false).unwrap()[0])
             .collect();
         closers.insert(0, END_OF_TURN);
+        let token = |text: &str| tokenizer.encode(text, false).unwrap()[0];
+        let (brace, quote) = (token("{"), token("\""));
         Self {
             tokenizer,
             factory: factory.unwrap(),
             closers,
+            brace,
+            quote,
         }
     }
 
@@ -71,11 +78,14 @@ impl Walker {
         while tokens.len() < TOKENS_MAX {
             matcher.fill_mask(&mut mask).unwrap();
             let is_allowed = |token: TokenId| mask[token as usize / 32] >> (token % 32) & 1 == 1;
-            let closer = self
-                .closers
-                .iter()
-                .copied()
-                .find(|token| is_allowed(*token));
+            // Where `{` and what closes an object are both allowed, they are characters of a string,
+            // which may have to meet its pattern before it can end.
+            let mut closers = self.closers.iter().copied();
+            let closer = closers.find(|token| is_allowed(*token));
+            let closer = match closer.is_some_and(|_| is_allowed(self.brace)) {
+                true => Some(self.quote).filter(|quote| is_allowed(*quote)),
+                false => closer,
+            };
             let token = match closer {
                 Some(closer) if tokens.len() > FREE_TOKENS || random.one_in(3) => closer,
                 _ => {

@@ -24,7 +24,9 @@ const PATTERNS: [&str; 6] = [
     "^ä+\\w?$",
     "^\"quoted\\\\\"$",
 ];
-const FORMATS: [&str; 6] = ["uuid", "ipv4", "time", "email", "date-time", "x-unknown"];
+// Not `email`, whose names end at 64 characters for the validator alone, and not `time` and
+// `date-time`, since a second 60 is one at midnight only, which no grammar knows.
+const FORMATS: [&str; 3] = ["uuid", "ipv4", "x-unknown"];
 
 /// A small generator whose numbers are the same everywhere (splitmix64).
 pub(crate) struct Random {
