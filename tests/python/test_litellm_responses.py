@@ -34,11 +34,14 @@ def test_whole_and_streamed_answers_agree(server: BackstopProcess, prefix: str) 
 
 
 def test_anthropic_messages_become_responses(server: BackstopProcess) -> None:
+    # Without supports_reasoning a router takes every `openai/` model that it does not know for one that cannot think.
+    link = {"model_name": "link", "litellm_params": deployment(server, "openai"), "model_info": {"supports_reasoning": True}}
+    router = litellm.Router(model_list=[link])
     history: list[Any] = [{"role": "user", "content": TEXT}]
-    arguments = {**deployment(server, "openai"), "max_tokens": 200, "thinking": {"type": "enabled", "budget_tokens": 1024}}
+    arguments = {"model": "link", "max_tokens": 200, "thinking": {"type": "enabled", "budget_tokens": 1024}}
 
     async def turn(**extra: Any) -> Any:
-        return await litellm.anthropic.messages.acreate(messages=history, **arguments, **extra)
+        return await router.aanthropic_messages(messages=history, **arguments, **extra)
 
     async def collect(stream: AsyncIterator[bytes]) -> str:
         return "".join([chunk.decode() async for chunk in stream])
