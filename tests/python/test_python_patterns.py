@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -104,6 +104,28 @@ def test_langchain_calls_tools_behind_a_dead_primary(
     for piece in model.stream(question):
         whole = piece if whole is None else whole + piece
     assert [call["name"] for call in whole.tool_calls] == [expected[0].function.name]
+
+
+@pytest.mark.parametrize("method", ["json_schema", "function_calling", "json_mode"])
+def test_langchain_gets_structured_answers_behind_a_dead_primary(
+    monkeypatch: pytest.MonkeyPatch, server: BackstopProcess, method: str
+) -> None:
+    pytest.importorskip("langchain_openai")
+    from pydantic import BaseModel
+
+    class Weather(BaseModel):
+        city: Literal["Paris", "Rome"]
+        sky: Literal["clear", "cloudy"]
+
+    pattern = load(monkeypatch, "langchain_with_fallbacks", server, DEAD)
+    settings = {"temperature": 0, "max_tokens": 400, "reasoning_effort": "none"}
+    if method == "json_mode":
+        # Any object, for the schema is not sent.
+        answer = pattern.chat_model().with_structured_output(None, method=method).bind(**settings).invoke(HELLO)
+        assert isinstance(answer, dict)
+    else:
+        answer = pattern.chat_model().with_structured_output(Weather, method=method).bind(**settings).invoke(HELLO)
+        assert isinstance(answer, Weather)
 
 
 @pytest.mark.parametrize("fault", ["refused", "status-503"])
