@@ -115,3 +115,12 @@ def through(proxy: "LiteLLMProxy") -> Iterator[OpenAI]:
     """The vendor's client, whose requests go through the LiteLLM proxy."""
     with proxy.client() as client:
         yield client
+
+
+@pytest.fixture
+def scripted() -> Iterator[Callable[..., str]]:
+    """Starts servers whose model gives these answers, one after the other; returns their address."""
+    from scripted_server import scripted_servers
+
+    with scripted_servers() as start:
+        yield start

@@ -10,6 +10,11 @@ import schemathesis
 TOKENS_MAX = 8
 LENGTHS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "min_tokens")
 GENERATING = ("/completions", "/responses", "/messages")
+# Of these one may be set, or every other case would be refused for having several.
+EXCLUSIVE = (
+    ("tools", "functions"),
+    ("response_format", "structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar"),
+)
 # Drawing large values takes most of the time otherwise, and finds nothing more.
 SIZES_MAX = {"maxItems": 4, "maxProperties": 4, "maxLength": 64}
 
@@ -33,10 +38,19 @@ def clamp(schema: Any) -> None:
 
 @schemathesis.hook
 def map_body(context: Any, body: Any) -> Any:
-    """Bounds how long an answer gets. Values out of range stay as they are: they are to be refused."""
+    """Bounds how long an answer gets, and leaves one field of those that exclude each other.
+
+    Values out of range stay as they are: they are to be refused.
+    """
     path = context.operation.path
     if not isinstance(body, dict) or not path.endswith(GENERATING):
         return body
+    for names in EXCLUSIVE:
+        present = [name for name in names if body.get(name)]
+        # Which one stays is a matter of the case, so that all of them have their turn.
+        for index, name in enumerate(present):
+            if index != len(body) % len(present):
+                del body[name]
     for name in LENGTHS:
         length = body.get(name)
         if isinstance(length, int) and TOKENS_MAX < length < 2**31:

@@ -4,46 +4,23 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from backstop_process import BINARY
+import scripted_server
+from scripted_server import TURN_TIMEOUT_S
 
 CLAUDE_CODE = shutil.which(os.environ.get("CLAUDE_CODE_BINARY", "claude"))
-SCRIPTED_SERVER = BINARY.parent / "examples/scripted_server"
-# The client's own patience; a turn takes a few seconds.
-TURN_TIMEOUT_S = 120
 
 if CLAUDE_CODE is None:
     pytest.skip("claude is not installed", allow_module_level=True)
-if not SCRIPTED_SERVER.is_file():
-    pytest.skip("build the scripted server: see README.md", allow_module_level=True)
+scripted_server.require()
 
 CALL = [{"tool_call_id": "0", "tool_name": "Bash", "parameters": {"command": "echo it-$((40 + 2))-works > proof", "description": "Writes a proof"}}]
 CALLS = f"I look.<|END_THINKING|><|START_TEXT|>I run it.<|END_TEXT|><|START_ACTION|>{json.dumps(CALL)}<|END_ACTION|>"
 SPEAKS = "I see.<|END_THINKING|><|START_TEXT|>The command has run.<|END_TEXT|>"
-
-
-@pytest.fixture
-def scripted() -> Iterator[Callable[..., str]]:
-    """Starts servers whose model gives these answers, one after the other; returns their address."""
-    processes: list[subprocess.Popen[str]] = []
-
-    def start(*answers: str) -> str:
-        command = [str(SCRIPTED_SERVER), *answers]
-        processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
-        return processes[-1].stdout.readline().strip()
-
-    try:
-        yield start
-        for process in processes:
-            assert process.poll() is None, "the server ended by itself"
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
 
 
 def run(address: str, directory: Path, prompt: str, **environment: str) -> dict:

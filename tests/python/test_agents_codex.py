@@ -4,54 +4,20 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from backstop_process import BINARY
+import scripted_server
+from scripted_server import TURN_TIMEOUT_S, calls, says
 
 CODEX = shutil.which(os.environ.get("CODEX_BINARY", "codex"))
-SCRIPTED_SERVER = BINARY.parent / "examples/scripted_server"
-# The client's own patience; a turn takes a few seconds.
-TURN_TIMEOUT_S = 120
 
 if CODEX is None:
     pytest.skip("codex is not installed", allow_module_level=True)
-if not SCRIPTED_SERVER.is_file():
-    pytest.skip("build the scripted server: see README.md", allow_module_level=True)
-
-
-def says(text: str) -> str:
-    """What a model writes that thinks and then says `text`."""
-    return f"I think.<|END_THINKING|><|START_TEXT|>{text}<|END_TEXT|>"
-
-
-def calls(name: str, **parameters: Any) -> str:
-    """What a model writes that thinks and then calls a tool."""
-    action = [{"tool_call_id": "0", "tool_name": name, "parameters": parameters}]
-    return f"I look.<|END_THINKING|><|START_ACTION|>{json.dumps(action)}<|END_ACTION|>"
-
-
-@pytest.fixture
-def scripted() -> Iterator[Callable[..., str]]:
-    """Starts servers whose model gives these answers, one after the other; returns their base URL."""
-    processes: list[subprocess.Popen[str]] = []
-
-    def start(*answers: str) -> str:
-        command = [str(SCRIPTED_SERVER), *answers]
-        processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
-        return processes[-1].stdout.readline().strip()
-
-    try:
-        yield start
-        for process in processes:
-            assert process.poll() is None, "the server ended by itself"
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
+scripted_server.require()
 
 
 class Codex:

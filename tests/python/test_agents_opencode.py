@@ -4,45 +4,28 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from backstop_process import BINARY
+import scripted_server
+from scripted_server import TURN_TIMEOUT_S, calls, says
 
 OPENCODE = shutil.which(os.environ.get("OPENCODE_BINARY", "opencode"))
-SCRIPTED_SERVER = BINARY.parent / "examples/scripted_server"
-# The client's own patience; a turn takes a few seconds.
-TURN_TIMEOUT_S = 120
 
 if OPENCODE is None:
     pytest.skip("opencode is not installed", allow_module_level=True)
-if not SCRIPTED_SERVER.is_file():
-    pytest.skip("build the scripted server: see README.md", allow_module_level=True)
-
-
-def says(text: str) -> str:
-    """What a model writes that thinks and then says `text`."""
-    return f"I think.<|END_THINKING|><|START_TEXT|>{text}<|END_TEXT|>"
-
-
-def calls(name: str, **parameters: Any) -> str:
-    """What a model writes that thinks and then calls a tool."""
-    action = [{"tool_call_id": "0", "tool_name": name, "parameters": parameters}]
-    return f"I look.<|END_THINKING|><|START_ACTION|>{json.dumps(action)}<|END_ACTION|>"
+scripted_server.require()
 
 
 @pytest.fixture
-def turn(tmp_path: Path) -> Iterator[Callable[..., list[dict[str, Any]]]]:
+def turn(tmp_path: Path, scripted: Callable[..., str]) -> Callable[..., list[dict[str, Any]]]:
     """Runs one turn of the client against a model that gives these answers in turn; returns the client's events."""
-    servers: list[subprocess.Popen[str]] = []
 
     def run(question: str, *answers: str) -> list[dict[str, Any]]:
-        servers.append(subprocess.Popen([str(SCRIPTED_SERVER), *answers], stdout=subprocess.PIPE, text=True))
-        root = servers[-1].stdout.readline().strip()
-        (tmp_path / "opencode.json").write_text(json.dumps(configuration(root)))
+        (tmp_path / "opencode.json").write_text(json.dumps(configuration(scripted(*answers))))
         command = [OPENCODE, "run", "--format", "json", "--model", "backstop/north", question]
         done = subprocess.run(
             command,
@@ -54,15 +37,9 @@ def turn(tmp_path: Path) -> Iterator[Callable[..., list[dict[str, Any]]]]:
             timeout=TURN_TIMEOUT_S,
         )
         assert done.returncode == 0, done.stdout + done.stderr
-        assert servers[-1].poll() is None, "the server ended by itself"
         return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 
-    try:
-        yield run
-    finally:
-        for server in servers:
-            server.kill()
-            server.wait()
+    return run
 
 
 def configuration(root: str) -> dict[str, Any]:

@@ -13,13 +13,15 @@ use futures::future::try_join_all;
 use futures::stream::{self, BoxStream, SelectAll, StreamExt};
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
+use crate::body;
 use crate::choice::{Choice, ChoiceRules, Counts, Update};
 use crate::constraint;
 use crate::entropy::random_u128;
 use crate::gate::{Ask, Place};
 use crate::keys::Ticket;
 use crate::lane::Lane;
-use crate::prepare::{Job, Prompt};
+use crate::model::ServedModel;
+use crate::prepare::{self, Job, Prompt};
 use crate::reply;
 use crate::sampling;
 use crate::server::{InstalledModel, RequestGuard, Server};
@@ -52,7 +54,7 @@ struct Submission {
 
 impl Admission {
     /// Lets a request in, if the model is ready.
-    pub(crate) fn new(server: &Server, request: &Request) -> Result<Self, ApiError> {
+    fn new(server: &Server, request: &Request) -> Result<Self, ApiError> {
         let ticket = match request.extensions().get::<Ticket>() {
             Some(ticket) => ticket.clone(),
             // A route that does not count its requests: it has no limits either.
@@ -65,6 +67,18 @@ impl Admission {
             guard,
             arrived: Instant::now(),
         })
+    }
+
+    /// Lets a request in, and prepares what its body asks for.
+    pub(crate) async fn of_body<T: Send + 'static>(
+        server: &Server,
+        request: Request,
+        prepare: fn(&Server, &ServedModel, &[u8]) -> Result<T, ApiError>,
+    ) -> Result<(Self, T), ApiError> {
+        let admission = Self::new(server, &request)?;
+        let body = body::read(server, request).await?;
+        let prepared = prepare::run(server, &admission.model, body, prepare).await?;
+        Ok((admission, prepared))
     }
 
     /// Hands a job to the engine and waits until its first sequence leaves the queue: until then
@@ -245,6 +259,11 @@ impl Answer {
             self.tally.choices[update.index] = update.counts;
         }
         next
+    }
+
+    /// The server that gives it.
+    pub(crate) fn server(&self) -> &Server {
+        &self.guard.server
     }
 
     /// Token counts over all choices so far.

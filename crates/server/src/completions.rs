@@ -8,20 +8,20 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use backstop_protocol::{
     ApiError, CompletionChoice, CompletionChunks, CompletionPrompt, FinishReason, SSE_DONE,
-    StreamOptions, TextCompletion, Usage, ValidCompletionRequest, sse_data, sse_error,
+    StreamOptions, TextCompletion, Usage, ValidCompletionRequest, sse_data,
 };
 use backstop_text::{ParsedEvent, Tokenizer, chat_format};
 use backstop_types::{SampledToken, TokenId};
-use futures::stream::{self, Stream};
 
 use crate::answer::{Admission, Answer};
+use crate::answer_stream::EventWriter;
 use crate::choice::{End, Update};
 use crate::logprobs::{CompletionLogprobsWriter, RatedPrompt};
 use crate::model::ServedModel;
 use crate::prepare::{self, Job};
 use crate::reply::{self, ErrorReply};
 use crate::server::Server;
-use crate::{body, sampling, sse, stamp};
+use crate::{answer_stream, sampling, sse, stamp};
 
 /// The field that holds the prompts.
 const PARAM: &str = "prompt";
@@ -71,9 +71,7 @@ pub(crate) async fn handle(
     State(server): State<Server>,
     request: Request,
 ) -> Result<Response, ErrorReply> {
-    let admission = Admission::new(&server, &request)?;
-    let body = body::read(&server, request).await?;
-    let completion = prepare::run(&server, &admission.model, body, prepare_completion).await?;
+    let (admission, completion) = Admission::of_body(&server, request, prepare_completion).await?;
     let job = &completion.job;
     let per_prompt = job.sampling.choices as usize;
     let shape = Shape {
@@ -91,12 +89,12 @@ pub(crate) async fn handle(
     let answer = admission.start(job).await?;
     match completion.stream {
         Some(options) => {
-            let events = events(answer, shape, options, writers);
-            Ok(sse::response(
-                events,
-                server.config().keep_alive_interval,
-                sse::comment,
-            ))
+            let writer = CompletionWriter {
+                shape,
+                options,
+                writers,
+            };
+            Ok(answer_stream::respond(answer, writer, sse::comment))
         }
         None => Ok(whole(answer, shape, writers).await?),
     }
@@ -283,102 +281,51 @@ async fn whole(
     Ok(reply::json(StatusCode::OK, &complete))
 }
 
-/// Where a stream is.
-enum Phase {
-    Opening,
-    Running,
-    Over,
-}
-
-struct CompletionStream {
-    answer: Answer,
+/// Writes a stream. It ends with `[DONE]`, or with an error event and without it.
+struct CompletionWriter {
     shape: Shape,
     options: StreamOptions,
     writers: Vec<ChoiceWriter>,
-    phase: Phase,
 }
 
-fn events(
-    answer: Answer,
-    shape: Shape,
-    options: StreamOptions,
-    writers: Vec<ChoiceWriter>,
-) -> impl Stream<Item = String> + Send + 'static {
-    let stream = CompletionStream {
-        answer,
-        shape,
-        options,
-        writers,
-        phase: Phase::Opening,
-    };
-    stream::unfold(stream, async |mut stream| {
-        stream.next().await.map(|event| (event, stream))
-    })
-}
-
-impl CompletionStream {
-    async fn next(&mut self) -> Option<String> {
-        loop {
-            let text = match self.phase {
-                Phase::Opening => self.opening(),
-                Phase::Running => self.following().await,
-                Phase::Over => return None,
-            };
-            if !text.is_empty() {
-                return Some(text);
-            }
-        }
-    }
-
+impl EventWriter for CompletionWriter {
     /// The prompts that are to be repeated and of which nothing else is to be said.
-    fn opening(&mut self) -> String {
-        self.phase = Phase::Running;
+    fn opening(&mut self, answer: &Answer) -> String {
         let mut text = String::new();
         for index in 0..self.writers.len() {
             let mut piece = Piece::default();
             self.writers[index].open(&mut piece);
-            text += &self.event(index, piece);
+            text += &self.event(index, piece, answer);
         }
         text
     }
 
-    async fn following(&mut self) -> String {
-        match self.answer.next().await {
-            Some(Ok(update)) => {
-                let (index, mut piece) = (update.index, Piece::default());
-                self.writers[index].add(update, &mut piece, &self.shape);
-                self.event(index, piece)
-            }
-            Some(Err(error)) => {
-                self.phase = Phase::Over;
-                sse_error(&error)
-            }
-            None => {
-                self.phase = Phase::Over;
-                self.closing()
-            }
-        }
+    fn update(&mut self, update: Update, answer: &Answer) -> String {
+        let (index, mut piece) = (update.index, Piece::default());
+        self.writers[index].add(update, &mut piece, &self.shape);
+        self.event(index, piece, answer)
     }
 
-    fn event(&mut self, index: usize, piece: Piece) -> String {
-        if piece.is_empty() {
-            return String::new();
-        }
-        let usage = self.shape.usage(&self.answer);
-        let choice = self.writers[index].write(index, piece, &self.shape);
-        let chunk: TextCompletion<'_> = self.shape.chunks.chunk(choice);
-        match self.options.continuous_usage_stats {
-            true => sse_data(&chunk.with_usage(usage)),
-            false => sse_data(&chunk),
-        }
-    }
-
-    fn closing(&self) -> String {
+    fn closing(&mut self, answer: &Answer) -> String {
         let mut text = String::new();
         if self.options.include_usage {
-            let usage = self.shape.usage(&self.answer);
+            let usage = self.shape.usage(answer);
             text += &sse_data(&self.shape.chunks.usage(usage));
         }
         text + SSE_DONE
+    }
+}
+
+impl CompletionWriter {
+    fn event(&mut self, index: usize, piece: Piece, answer: &Answer) -> String {
+        if piece.is_empty() {
+            return String::new();
+        }
+        let choice = self.writers[index].write(index, piece, &self.shape);
+        let chunk: TextCompletion<'_> = self.shape.chunks.chunk(choice);
+        match self.options.continuous_usage_stats {
+            true => sse_data(&chunk.with_usage(self.shape.usage(answer))),
+            false => sse_data(&chunk),
+        }
     }
 }

@@ -38,7 +38,7 @@ pub struct ServerConfig {
     pub write_stall_timeout: Duration,
     /// Open connections; more wait in the operating system's queue.
     pub max_connections: usize,
-    /// Prompts that are rendered and tokenised at once.
+    /// Long prompts that are rendered and tokenised, and grammars that are compiled, at once.
     pub max_concurrent_encodes: usize,
     /// Without keys, let requests choose their priority. Otherwise they are served in order of
     /// arrival, and no client can push itself before the others. With keys, each key says whether

@@ -14,6 +14,7 @@ use backstop_types::SharedConstraint;
 
 use crate::model::ServedModel;
 use crate::server::{InstalledModel, Server};
+use crate::work;
 
 /// What the answers of a job must look like, and which fields of the request said so.
 #[derive(Debug)]
@@ -159,29 +160,17 @@ pub(crate) async fn compile(
     model: &Arc<InstalledModel>,
     request: &ConstraintRequest,
 ) -> Result<SharedConstraint, ApiError> {
-    let permit = Arc::clone(server.encodes()).acquire_owned();
-    let Ok(Ok(permit)) = tokio::time::timeout(server.queue_timeout(), permit).await else {
-        return Err(server.deadline_exceeded());
-    };
     let (model, shape) = (Arc::clone(model), Arc::clone(&request.shape));
-    let work = move || {
+    let compile = move || {
         let unavailable = ConstraintError {
             part: GrammarPart::Whole,
             reason: ConstraintReason::Unavailable,
         };
         let factory = model.constraints.factory(&model.served).ok_or(unavailable);
-        let result = factory.and_then(|factory| factory.compile(&shape));
-        // Held by the work itself: it goes on even if its client goes away.
-        drop(permit);
-        result
+        factory.and_then(|factory| factory.compile(&shape))
     };
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result.map_err(|error| refusal(request, error)),
-        Err(error) => {
-            tracing::error!(%error, "compiling a grammar failed");
-            Err(ApiError::internal())
-        }
-    }
+    let compiled = work::long(server, "compiling a grammar", compile).await?;
+    compiled.map_err(|error| refusal(request, error))
 }
 
 fn refusal(request: &ConstraintRequest, error: ConstraintError) -> ApiError {

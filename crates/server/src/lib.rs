@@ -12,6 +12,7 @@
 //! Invariant: no prompt, answer or key is ever logged.
 
 mod answer;
+mod answer_stream;
 mod body;
 mod chat;
 mod choice;
@@ -39,6 +40,7 @@ mod sse;
 mod stamp;
 mod timer;
 mod tokens;
+mod work;
 
 pub use config::ServerConfig;
 pub use gate::{AdmissionProfile, QueueLimits};

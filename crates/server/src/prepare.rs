@@ -12,9 +12,11 @@ use crate::constraint::ConstraintRequest;
 use crate::model::ServedModel;
 use crate::sampling;
 use crate::server::{InstalledModel, Server};
+use crate::work;
 
-/// Bodies up to this size are prepared in place; larger ones on a thread of their own.
-const IN_PLACE_BYTES_MAX: usize = 64 << 10;
+/// Bodies up to this size take about a millisecond and are prepared in place; larger ones on a
+/// thread of their own.
+const IN_PLACE_BYTES_MAX: usize = 4 << 10;
 /// Bytes that make up a token on average, at least in text that is no trickery.
 const BYTES_PER_TOKEN: usize = 8;
 /// Tokens by which cutting a text can change its number of tokens, generously.
@@ -71,26 +73,11 @@ pub(crate) async fn run<T: Send + 'static>(
     prepare: fn(&Server, &ServedModel, &[u8]) -> Result<T, ApiError>,
 ) -> Result<T, ApiError> {
     if body.bytes.len() <= IN_PLACE_BYTES_MAX {
-        return prepare(server, &model.served, &body.bytes);
+        return work::short(server, || prepare(server, &model.served, &body.bytes)).await?;
     }
-    let permit = Arc::clone(server.encodes()).acquire_owned();
-    let Ok(Ok(permit)) = tokio::time::timeout(server.queue_timeout(), permit).await else {
-        return Err(server.deadline_exceeded());
-    };
-    let (server, model) = (server.clone(), Arc::clone(model));
-    let work = move || {
-        let result = prepare(&server, &model.served, &body.bytes);
-        // Held by the work itself: it goes on even if its client goes away.
-        drop(permit);
-        result
-    };
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => {
-            tracing::error!(%error, "preparing a prompt failed");
-            Err(ApiError::internal())
-        }
-    }
+    let (own, model) = (server.clone(), Arc::clone(model));
+    let prepare = move || prepare(&own, &model.served, &body.bytes);
+    work::long(server, "preparing a prompt", prepare).await?
 }
 
 /// The name that answers carry, if the model that was asked for is served.

@@ -16,6 +16,7 @@ use crate::keys::{Caller, KeyFileError, KeyStore, Ticket};
 use crate::metrics::{AdmissionCollector, Metrics, RequestMetrics};
 use crate::model::ServedModel;
 use crate::reply;
+use crate::work::Turns;
 
 /// An HTTP server for one model; cheap to clone. It answers probes from the start and requests
 /// once [`install`](Server::install) has given it a model and its life-cycle is ready.
@@ -37,7 +38,7 @@ struct Shared {
     drain_rate: Arc<Mutex<DrainRate>>,
     in_flight: watch::Sender<usize>,
     body_budget: Arc<Semaphore>,
-    encodes: Arc<Semaphore>,
+    turns: Turns,
 }
 
 /// A model and what the server keeps about it.
@@ -86,7 +87,7 @@ impl Server {
             model: OnceLock::new(),
             in_flight,
             body_budget: Arc::new(Semaphore::new(budget_units.min(Semaphore::MAX_PERMITS))),
-            encodes: Arc::new(Semaphore::new(config.max_concurrent_encodes.max(1))),
+            turns: Turns::new(config.max_concurrent_encodes),
             config,
         };
         Self {
@@ -230,8 +231,8 @@ impl Server {
         &self.shared.body_budget
     }
 
-    pub(crate) fn encodes(&self) -> &Arc<Semaphore> {
-        &self.shared.encodes
+    pub(crate) fn turns(&self) -> &Turns {
+        &self.shared.turns
     }
 
     /// The model, whatever the life-cycle says.

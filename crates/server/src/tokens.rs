@@ -10,19 +10,17 @@ use backstop_protocol::{
 use backstop_types::TokenId;
 
 use crate::answer::Admission;
+use crate::chat;
 use crate::model::ServedModel;
 use crate::prepare;
 use crate::reply::{self, ErrorReply};
 use crate::server::Server;
-use crate::{body, chat};
 
 pub(crate) async fn tokenize(
     State(server): State<Server>,
     request: Request,
 ) -> Result<Response, ErrorReply> {
-    let admission = Admission::new(&server, &request)?;
-    let body = body::read(&server, request).await?;
-    let answer = prepare::run(&server, &admission.model, body, encode).await?;
+    let (_, answer) = Admission::of_body(&server, request, encode).await?;
     Ok(reply::json(StatusCode::OK, &answer))
 }
 
@@ -30,9 +28,7 @@ pub(crate) async fn detokenize(
     State(server): State<Server>,
     request: Request,
 ) -> Result<Response, ErrorReply> {
-    let admission = Admission::new(&server, &request)?;
-    let body = body::read(&server, request).await?;
-    let answer = prepare::run(&server, &admission.model, body, decode).await?;
+    let (_, answer) = Admission::of_body(&server, request, decode).await?;
     Ok(reply::json(StatusCode::OK, &answer))
 }
 

@@ -12,6 +12,7 @@ use backstop_protocol::{ApiError, CallForm, ChatChunks, StreamOptions, ValidChat
 use backstop_text::{ParsedEvent, Tokenizer};
 use backstop_types::TokenId;
 
+use self::stream::ChatWriter;
 use crate::answer::Admission;
 use crate::model::ServedModel;
 use crate::prepare::{self, Job};
@@ -19,7 +20,7 @@ use crate::reply::ErrorReply;
 use crate::sampling;
 use crate::server::Server;
 use crate::stamp;
-use crate::{body, constraint, sse};
+use crate::{answer_stream, constraint, sse};
 
 /// The field that holds the prompt.
 const PARAM: &str = "messages";
@@ -54,9 +55,7 @@ pub(crate) async fn handle(
     State(server): State<Server>,
     request: Request,
 ) -> Result<Response, ErrorReply> {
-    let admission = Admission::new(&server, &request)?;
-    let body = body::read(&server, request).await?;
-    let chat = prepare::run(&server, &admission.model, body, |server, model, body| {
+    let (admission, chat) = Admission::of_body(&server, request, |server, model, body| {
         prepare(server, model, ValidChatRequest::from_bytes(body)?, PARAM)
     })
     .await?;
@@ -76,12 +75,8 @@ pub(crate) async fn handle(
     let answer = admission.start(&chat.job).await?;
     match chat.stream {
         Some(options) => {
-            let events = stream::events(answer, shape, options);
-            Ok(sse::response(
-                events,
-                server.config().keep_alive_interval,
-                sse::comment,
-            ))
+            let writer = ChatWriter { shape, options };
+            Ok(answer_stream::respond(answer, writer, sse::comment))
         }
         None => Ok(whole::respond(answer, &shape).await?),
     }

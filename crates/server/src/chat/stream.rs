@@ -1,73 +1,23 @@
 //! The answer to a chat as a stream of chunks.
 
-use backstop_protocol::{ChatChunk, Delta, SSE_DONE, StreamOptions, Usage, sse_data, sse_error};
+use backstop_protocol::{ChatChunk, Delta, SSE_DONE, StreamOptions, Usage, sse_data};
 use backstop_text::ParsedEvent;
-use futures::Stream;
-use futures::stream;
 
 use super::Shape;
 use crate::answer::Answer;
+use crate::answer_stream::EventWriter;
 use crate::choice::Update;
 use crate::logprobs;
 
-/// Where a stream is.
-enum Phase {
-    /// Nothing has been sent.
-    Opening,
-    /// Choices are in progress.
-    Running,
-    /// Everything has been sent.
-    Over,
+/// Writes a stream. It ends with `[DONE]`, or with an error event and without it.
+pub(super) struct ChatWriter {
+    pub(super) shape: Shape,
+    pub(super) options: StreamOptions,
 }
 
-struct ChatStream {
-    answer: Answer,
-    shape: Shape,
-    options: StreamOptions,
-    phase: Phase,
-}
-
-/// The events of a stream. It ends with `[DONE]`, or with an error event and without it.
-pub(super) fn events(
-    answer: Answer,
-    shape: Shape,
-    options: StreamOptions,
-) -> impl Stream<Item = String> + Send + 'static {
-    let stream = ChatStream {
-        answer,
-        shape,
-        options,
-        phase: Phase::Opening,
-    };
-    stream::unfold(stream, async |mut stream| {
-        stream.next().await.map(|event| (event, stream))
-    })
-}
-
-impl ChatStream {
-    async fn next(&mut self) -> Option<String> {
-        match self.phase {
-            Phase::Opening => {
-                self.phase = Phase::Running;
-                Some(self.opening())
-            }
-            Phase::Running => Some(match self.answer.next().await {
-                Some(Ok(update)) => self.update(&update),
-                Some(Err(error)) => {
-                    self.phase = Phase::Over;
-                    sse_error(&error)
-                }
-                None => {
-                    self.phase = Phase::Over;
-                    self.closing()
-                }
-            }),
-            Phase::Over => None,
-        }
-    }
-
-    fn opening(&self) -> String {
-        let usage = self.running_usage();
+impl EventWriter for ChatWriter {
+    fn opening(&mut self, answer: &Answer) -> String {
+        let usage = self.running_usage(answer);
         let chunks = (0..self.shape.choices).map(|index| {
             let chunk = self.shape.chunks.role(number(index));
             match &self.shape.prompt_token_ids {
@@ -78,10 +28,10 @@ impl ChatStream {
         chunks.collect()
     }
 
-    fn update(&self, update: &Update) -> String {
+    fn update(&mut self, update: Update, answer: &Answer) -> String {
         let shape = &self.shape;
         let index = number(update.index);
-        let usage = self.running_usage();
+        let usage = self.running_usage(answer);
         let mut logprobs = logprobs::chat(&shape.tokenizer, &update.tokens, shape.alternatives);
         let mut token_ids = Some(update.token_ids.clone()).filter(|ids| !ids.is_empty());
         let mut text = String::new();
@@ -110,18 +60,18 @@ impl ChatStream {
         text
     }
 
-    fn closing(&self) -> String {
+    fn closing(&mut self, answer: &Answer) -> String {
         let mut text = String::new();
         if self.options.include_usage {
-            text += &sse_data(&self.shape.chunks.usage(self.answer.usage()));
+            text += &sse_data(&self.shape.chunks.usage(answer.usage()));
         }
         text + SSE_DONE
     }
+}
 
-    fn running_usage(&self) -> Option<Usage> {
-        self.options
-            .continuous_usage_stats
-            .then(|| self.answer.usage())
+impl ChatWriter {
+    fn running_usage(&self, answer: &Answer) -> Option<Usage> {
+        self.options.continuous_usage_stats.then(|| answer.usage())
     }
 }
 

@@ -18,7 +18,9 @@ use backstop_protocol::{ApiError, FinishReason, StopReason};
 use backstop_types::StopConditions;
 
 pub(crate) use self::envelope::{is_anthropic, reshape};
+use self::stream::MessageWriter;
 use crate::answer::{Admission, Answer};
+use crate::answer_stream;
 use crate::chat::{self, Chat};
 use crate::choice::End;
 use crate::entropy::random_u128;
@@ -26,7 +28,6 @@ use crate::model::ServedModel;
 use crate::prepare;
 use crate::reply::{self, ErrorReply};
 use crate::server::Server;
-use crate::{body, sse};
 
 /// The field that holds the prompt.
 const PARAM: &str = "messages";
@@ -53,16 +54,15 @@ pub(crate) async fn handle(
     State(server): State<Server>,
     request: Request,
 ) -> Result<Response, ErrorReply> {
-    let admission = Admission::new(&server, &request)?;
-    let body = body::read(&server, request).await?;
-    let prepared = prepare::run(&server, &admission.model, body, prepare).await?;
+    let (admission, prepared) = Admission::of_body(&server, request, prepare).await?;
     let answer = admission.start(&prepared.chat.job).await?;
     match prepared.chat.stream {
-        Some(_) => Ok(sse::response(
-            stream::events(answer, prepared.shape),
-            server.config().keep_alive_interval,
-            || sse_event(&Event::Ping),
-        )),
+        Some(_) => {
+            let writer = MessageWriter::new(prepared.shape);
+            Ok(answer_stream::respond(answer, writer, || {
+                sse_event(&Event::Ping)
+            }))
+        }
         None => Ok(whole::respond(answer, &prepared.shape).await?),
     }
 }
@@ -72,18 +72,17 @@ pub(crate) async fn count_tokens(
     State(server): State<Server>,
     request: Request,
 ) -> Result<Response, ErrorReply> {
-    let admission = Admission::new(&server, &request)?;
-    let body = body::read(&server, request).await?;
-    let count = prepare::run(&server, &admission.model, body, |server, model, body| {
-        let ValidTokenCountRequest { mut chat } = ValidTokenCountRequest::from_bytes(body)?;
-        prepare::resolve_model_name(server, model, chat.model.take())?;
-        Ok(chat::tokenize(model, &mut chat, false, PARAM)?.len())
-    })
-    .await?;
+    let (_, count) = Admission::of_body(&server, request, count).await?;
     Ok(reply::json(
         StatusCode::OK,
         &serde_json::json!({"input_tokens": count}),
     ))
+}
+
+fn count(server: &Server, model: &ServedModel, body: &[u8]) -> Result<usize, ApiError> {
+    let ValidTokenCountRequest { mut chat } = ValidTokenCountRequest::from_bytes(body)?;
+    prepare::resolve_model_name(server, model, chat.model.take())?;
+    Ok(chat::tokenize(model, &mut chat, false, PARAM)?.len())
 }
 
 fn prepare(server: &Server, model: &ServedModel, body: &[u8]) -> Result<Prepared, ApiError> {

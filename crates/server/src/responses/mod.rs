@@ -18,7 +18,7 @@ use crate::entropy::random_u128;
 use crate::model::ServedModel;
 use crate::reply::ErrorReply;
 use crate::server::Server;
-use crate::{body, prepare, sse, stamp};
+use crate::{answer_stream, stamp};
 
 /// The field that holds the prompt.
 const PARAM: &str = "input";
@@ -37,18 +37,15 @@ pub(crate) async fn handle(
     State(server): State<Server>,
     request: Request,
 ) -> Result<Response, ErrorReply> {
-    let admission = Admission::new(&server, &request)?;
-    let body = body::read(&server, request).await?;
-    let prepared = prepare::run(&server, &admission.model, body, prepare).await?;
+    let (admission, prepared) = Admission::of_body(&server, request, prepare).await?;
     let answer = admission.start(&prepared.chat.job).await?;
     let streamed = prepared.chat.stream.is_some();
     let (builder, output) = prepared.into_parts();
     if !streamed {
         return Ok(whole::respond(answer, &builder, output).await?);
     }
-    let (events, keep_alive) = stream::events(answer, builder, output);
-    let interval = server.config().keep_alive_interval;
-    Ok(sse::response(events, interval, keep_alive))
+    let (writer, keep_alive) = stream::writer(builder, output);
+    Ok(answer_stream::respond(answer, writer, keep_alive))
 }
 
 fn prepare(server: &Server, model: &ServedModel, body: &[u8]) -> Result<Prepared, ApiError> {

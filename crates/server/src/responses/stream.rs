@@ -3,31 +3,20 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use backstop_protocol::responses::{Event, ResponseBuilder};
+use backstop_protocol::responses::{Event, ResponseBuilder, Status};
 use backstop_protocol::{ApiError, sse_event};
-use futures::Stream;
-use futures::stream;
 
 use super::output::{Output, Sink};
 use crate::answer::Answer;
+use crate::answer_stream::EventWriter;
 use crate::choice::Update;
 
-/// Where a stream is.
-enum Phase {
-    /// Nothing has been sent.
-    Opening,
-    /// The answer is in progress.
-    Running,
-    /// Everything has been sent.
-    Over,
-}
-
-struct ResponsesStream {
-    answer: Answer,
+/// Writes a stream, which ends with a completed, incomplete or failed response.
+pub(super) struct ResponseWriter {
     builder: Arc<ResponseBuilder>,
     output: Output,
     numbers: Arc<AtomicU64>,
-    phase: Phase,
+    status: Option<Status>,
 }
 
 /// Numbers events and writes them down, one after the other.
@@ -44,36 +33,6 @@ impl Sink for Writer<'_> {
     }
 }
 
-/// The events of a stream, which ends with a completed, incomplete or failed response, and what
-/// keeps it alive: an event, because clients measure how long a stream has been silent in events.
-pub(super) fn events(
-    answer: Answer,
-    builder: ResponseBuilder,
-    output: Output,
-) -> (
-    impl Stream<Item = String> + Send + 'static,
-    impl FnMut() -> String + Send + 'static,
-) {
-    let builder = Arc::new(builder);
-    let numbers = Arc::new(AtomicU64::new(0));
-    let stream = ResponsesStream {
-        answer,
-        builder: Arc::clone(&builder),
-        output,
-        numbers: Arc::clone(&numbers),
-        phase: Phase::Opening,
-    };
-    let events = stream::unfold(stream, async |mut stream| {
-        stream.next().await.map(|event| (event, stream))
-    });
-    let keep_alive = move || {
-        let mut writer = Writer::new(&numbers);
-        writer.event(Event::in_progress(builder.begun()));
-        writer.text
-    };
-    (events, keep_alive)
-}
-
 impl<'a> Writer<'a> {
     fn new(numbers: &'a AtomicU64) -> Self {
         Self {
@@ -83,47 +42,59 @@ impl<'a> Writer<'a> {
     }
 }
 
-impl ResponsesStream {
-    async fn next(&mut self) -> Option<String> {
-        match self.phase {
-            Phase::Opening => {
-                self.phase = Phase::Running;
-                Some(self.opening())
-            }
-            Phase::Running => Some(match self.answer.next().await {
-                Some(Ok(update)) => self.update(update),
-                Some(Err(error)) => self.failure(&error),
-                // An answer ends with an update that says so.
-                None => self.failure(&ApiError::internal()),
-            }),
-            Phase::Over => None,
-        }
-    }
+/// Writes a stream and what keeps it alive: an event, because clients measure how long a stream
+/// has been silent in events.
+pub(super) fn writer(
+    builder: ResponseBuilder,
+    output: Output,
+) -> (ResponseWriter, impl FnMut() -> String + Send + 'static) {
+    let builder = Arc::new(builder);
+    let numbers = Arc::new(AtomicU64::new(0));
+    let writer = ResponseWriter {
+        builder: Arc::clone(&builder),
+        output,
+        numbers: Arc::clone(&numbers),
+        status: None,
+    };
+    let keep_alive = move || {
+        let mut writer = Writer::new(&numbers);
+        writer.event(Event::in_progress(builder.begun()));
+        writer.text
+    };
+    (writer, keep_alive)
+}
 
-    fn opening(&self) -> String {
+impl EventWriter for ResponseWriter {
+    fn opening(&mut self, _: &Answer) -> String {
         let mut writer = Writer::new(&self.numbers);
         writer.event(Event::created(self.builder.begun()));
         writer.event(Event::in_progress(self.builder.begun()));
         writer.text
     }
 
-    fn update(&mut self, update: Update) -> String {
+    fn update(&mut self, update: Update, _: &Answer) -> String {
         let mut writer = Writer::new(&self.numbers);
         for event in update.events {
             self.output.add(event, &mut writer);
         }
         if let Some(end) = update.end {
-            self.phase = Phase::Over;
-            let status = self.output.end(end.reason, &mut writer);
-            let usage = self.answer.usage();
-            let response = self.builder.ended(status, self.output.items(), usage);
-            writer.event(Event::ended(response));
+            self.status = Some(self.output.end(end.reason, &mut writer));
         }
         writer.text
     }
 
+    fn closing(&mut self, answer: &Answer) -> String {
+        let Some(status) = self.status else {
+            return self.failure(&ApiError::internal());
+        };
+        let usage = answer.usage();
+        let response = self.builder.ended(status, self.output.items(), usage);
+        let mut writer = Writer::new(&self.numbers);
+        writer.event(Event::ended(response));
+        writer.text
+    }
+
     fn failure(&mut self, error: &ApiError) -> String {
-        self.phase = Phase::Over;
         let mut writer = Writer::new(&self.numbers);
         let response = self.builder.failed(self.output.items(), error);
         writer.event(Event::ended(response));
