@@ -36,7 +36,7 @@ async fn serve(args: ServeArgs, started: Instant) -> Result<ExitCode, String> {
     let max_waiting = queues.engine_max_waiting(prepared.limits.max_num_seqs);
     let names = served_names(&args, &open);
     let config = server_config(&args, queues, names.clone())?;
-    let listener = listen(&args).await?;
+    let listener = listen(&args)?;
     let address = listener.local_addr().map_err(|error| error.to_string())?;
     tracing::info!("listening on http://{address}, loading {}", open.name);
 
@@ -190,7 +190,7 @@ fn server_config(
     })
 }
 
-async fn listen(args: &ServeArgs) -> Result<TcpListener, String> {
+fn listen(args: &ServeArgs) -> Result<TcpListener, String> {
     let host = args.host.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
     let address = SocketAddr::new(host, args.port.unwrap_or(DEFAULT_PORT));
     if !host.is_loopback() && args.api_key_file.is_none() {
@@ -198,7 +198,7 @@ async fn listen(args: &ServeArgs) -> Result<TcpListener, String> {
             "listening on {host} without --api-key-file: anybody who reaches it is served"
         );
     }
-    TcpListener::bind(address).await.map_err(|error| {
+    backstop_server::listen(address).map_err(|error| {
         format!("cannot listen on {address}: {error}; choose another with --host or --port")
     })
 }

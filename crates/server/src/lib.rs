@@ -47,5 +47,5 @@ pub use gate::{AdmissionProfile, QueueLimits};
 pub use keys::{KeyFileError, KeySet, KeySettings, key_line};
 pub use lane::Lane;
 pub use model::{GenerationDefaults, ServedModel};
-pub use serve::serve;
+pub use serve::{listen, serve};
 pub use server::Server;

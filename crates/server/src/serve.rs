@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -13,7 +14,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep};
@@ -26,12 +27,28 @@ use crate::server::Server;
 const HEADERS_MAX: usize = 100;
 /// Bytes that a connection buffers for reading a head and for writing.
 const CONNECTION_BUFFER_BYTES: usize = 64 << 10;
+/// Connections that wait to be accepted; the operating system may allow fewer (on Linux
+/// net.core.somaxconn, by default 4096).
+const BACKLOG: u32 = 4096;
 /// Pause after the operating system refused a connection, for instance for want of descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(200);
 /// Pause between two looks at the key file.
 const KEY_FILE_INTERVAL: Duration = Duration::from_secs(2);
 /// Time that connections get to send their last bytes after the requests have ended.
 const CLOSE_GRACE: Duration = Duration::from_secs(5);
+
+/// Listens on `address`, with room for a crowd that arrives in one moment: a connection for which
+/// there is none would try again only after a second.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // Else a restart would have to wait for the connections of the last run to be forgotten.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
 
 /// Serves `listener` until `shutdown` resolves and the requests then running have ended.
 ///

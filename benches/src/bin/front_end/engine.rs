@@ -74,7 +74,7 @@ pub(crate) fn serve(model: &Path, step: Duration) -> io::Result<()> {
             created_s: 0,
         });
         lifecycle.advance(LifecycleState::Ready);
-        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let listener = backstop_server::listen((Ipv4Addr::LOCALHOST, 0).into())?;
         println!("{}", listener.local_addr()?.port());
         backstop_server::serve(server, listener, std::future::pending()).await
     })

@@ -41,7 +41,7 @@ async fn loading_is_a_503_with_an_estimate_and_never_a_401_or_404() {
         ..ServerConfig::default()
     };
     let server = Server::new(config, lifecycle.clone());
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = backstop_server::listen(([127, 0, 0, 1], 0).into()).unwrap();
     let client = crate::support::client::Client::new(listener.local_addr().unwrap());
     let serving = tokio::spawn(backstop_server::serve(
         server,

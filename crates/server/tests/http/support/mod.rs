@@ -160,7 +160,7 @@ async fn listen(
     JoinHandle<std::io::Result<()>>,
     oneshot::Sender<()>,
 ) {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = backstop_server::listen(([127, 0, 0, 1], 0).into()).unwrap();
     let address = listener.local_addr().unwrap();
     let (sender, receiver) = oneshot::channel();
     let shutdown = async move {
