@@ -36,6 +36,8 @@ struct ProductArgs {
     // E4M3 only: for each row of the input.
     const float* input_scales;
     void* output;
+    // BF16 only: for each row; null if there is none.
+    const float* bias;
     // Grouped products only: the token tiles of all experts, and their number.
     const TokenTile* tiles;
     const uint32_t* num_tiles;
@@ -58,7 +60,7 @@ struct ProductArgs {
     float scale;
     int32_t unused;
 };
-static_assert(sizeof(ProductArgs) == 104);
+static_assert(sizeof(ProductArgs) == 112);
 
 // Sizes that follow from the number of tokens in a tile.
 template <int N> struct Shape {
@@ -294,14 +296,28 @@ DEVICE void finish(const ProductArgs& args, const Work& work, int group,
     }
 }
 
+// What a warpgroup's sums begin with: the bias, in the first part. So the order of additions is the
+// same whether parts are summed here or by whoever reads them.
+template <int N> DEVICE void begin(const ProductArgs& args, const Work& work, int group,
+                                   float (&sums)[N / 2]) {
+    float upper = 0, lower = 0;
+    if (args.bias && work.part == 0) {
+        int thread = threadIdx.x % 128;
+        int row = (work.row_tile + group) * TILE_ROWS + thread / 32 * 16 + thread % 32 / 4;
+        if (row < args.rows) upper = args.bias[row];
+        if (row + 8 < args.rows) lower = args.bias[row + 8];
+    }
+#pragma unroll
+    for (int i = 0; i < N / 2; i++) sums[i] = i % 4 < 2 ? upper : lower;
+}
+
 template <typename Kind, int N> DEVICE void consume(const ProductArgs& args, Ring<N> ring) {
     int group = threadIdx.x / 128;
     int count = work_count<N>(args);
     for (int index = blockIdx.x; index < count; index += gridDim.x) {
         Work work = work_at<N>(args, index);
         float total[N / 2];
-#pragma unroll
-        for (int i = 0; i < N / 2; i++) total[i] = 0;
+        begin<N>(args, work, group, total);
         for (int panel = work.first_panel; panel < work.end_panel; panel += args.run_panels) {
             float sums[N / 2];
             int panels = min(args.run_panels, work.end_panel - panel);

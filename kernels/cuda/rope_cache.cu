@@ -1,4 +1,5 @@
-// Rotary position embedding of a step's queries and keys, and keys and values into the cache.
+// Norm and rotary position embedding of a step's queries and keys, and keys and values into the
+// cache.
 #include "rows.cuh"
 
 struct RopeCacheArgs {
@@ -10,6 +11,9 @@ struct RopeCacheArgs {
     uint8_t* cache;
     // [position][head_dim / 2] cosine and sine; null if nothing is rotated.
     const float2* rotations;
+    // [head_dim] each: what normed queries and keys are multiplied with; null if nothing is normed.
+    const float* query_gain;
+    const float* key_gain;
     const uint32_t* positions;
     // NONE: not a row.
     const uint32_t* slots;
@@ -26,8 +30,11 @@ struct RopeCacheArgs {
     int32_t halves;
     // The cache holds E4M3, else BF16.
     int32_t e4m3;
+    // Of the norm.
+    float epsilon;
+    int32_t unused;
 };
-static_assert(sizeof(RopeCacheArgs) == 128, "as in cuda.rs");
+static_assert(sizeof(RopeCacheArgs) == 152, "as in cuda.rs");
 
 constexpr int ROPE_CACHE_THREADS = 128;
 
@@ -36,6 +43,29 @@ DEVICE Eight read(const RowSource& source, int columns, int row, int column) {
     if (source.kind == SOURCE_PARTS) return sum_parts(source, columns, row, column);
     const bf16* values = static_cast<const bf16*>(source.values);
     return widen(load_bf16(values + static_cast<size_t>(row) * columns, column, columns));
+}
+
+// RMSNorm of a head, of which neighbouring lanes have their elements `column`.. and those of the
+// upper half each.
+DEVICE void normalise(const RopeCacheArgs& args, const float* gain, int column, Eight& low,
+                      Eight& high) {
+    float squares = 0.0f;
+#pragma unroll
+    for (int i = 0; i < 8; i++) squares = fmaf(low.v[i], low.v[i], squares);
+#pragma unroll
+    for (int i = 0; i < 8; i++) squares = fmaf(high.v[i], high.v[i], squares);
+    int of_head = args.head_dim / 16;
+    uint32_t lanes = ((1u << of_head) - 1) << threadIdx.x % 32 / of_head * of_head;
+    for (int distance = of_head / 2; distance > 0; distance /= 2)
+        squares += __shfl_xor_sync(lanes, squares, distance);
+    float factor = 1.0f / sqrtf(squares / args.head_dim + args.epsilon);
+    Eight low_gain = load_f32(gain, column, args.head_dim);
+    Eight high_gain = load_f32(gain, column + args.head_dim / 2, args.head_dim);
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+        low.v[i] = low.v[i] * factor * low_gain.v[i];
+        high.v[i] = high.v[i] * factor * high_gain.v[i];
+    }
 }
 
 // Each product and sum as written: other source formats must not give other bits.
@@ -107,8 +137,11 @@ KERNEL(rope_cache, RopeCacheArgs, ROPE_CACHE_THREADS, 6) {
         int from = head * args.head_dim + column;
         Eight low = read(args.qkv, columns, row, from);
         Eight high = read(args.qkv, columns, row, from + args.head_dim / 2);
-        if (args.rotations && head < args.heads + args.kv_heads)
-            rotate(args, row, column, low, high);
+        if (head < args.heads + args.kv_heads) {
+            const float* gain = head < args.heads ? args.query_gain : args.key_gain;
+            if (gain) normalise(args, gain, column, low, high);
+            if (args.rotations) rotate(args, row, column, low, high);
+        }
         if (head < args.heads) {
             size_t line = static_cast<size_t>(row) * args.heads + head;
             uint8_t* to = args.queries + (line * args.head_dim + column) * 2;

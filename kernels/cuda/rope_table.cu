@@ -8,8 +8,11 @@ struct RopeTableArgs {
     const float* frequencies;
     int32_t positions;
     int32_t half_dim;
+    // Factor on both functions.
+    float magnitude;
+    int32_t unused;
 };
-static_assert(sizeof(RopeTableArgs) == 24, "as in cuda.rs");
+static_assert(sizeof(RopeTableArgs) == 32, "as in cuda.rs");
 
 constexpr int ROPE_TABLE_THREADS = 256;
 
@@ -22,7 +25,7 @@ KERNEL(rope_table, RopeTableArgs, ROPE_TABLE_THREADS, 1) {
     for (; index < entries; index += stride) {
         float position = static_cast<float>(index / args.half_dim);
         double angle = position * args.frequencies[index % args.half_dim];
-        args.rotations[index] =
-            float2{static_cast<float>(cos(angle)), static_cast<float>(sin(angle))};
+        args.rotations[index] = float2{static_cast<float>(cos(angle)) * args.magnitude,
+                                       static_cast<float>(sin(angle)) * args.magnitude};
     }
 }

@@ -44,6 +44,15 @@ pub enum Norm {
     },
 }
 
+impl Norm {
+    /// What is added to the mean square or to the variance.
+    pub fn epsilon(&self) -> f32 {
+        match *self {
+            Self::Rms { epsilon } | Self::LayerWithoutBias { epsilon } => epsilon,
+        }
+    }
+}
+
 /// Head counts of a layer. Query head `h` reads key-value head `h / (heads / kv_heads)`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AttentionShape {
@@ -57,13 +66,78 @@ pub struct AttentionShape {
     pub scale: f32,
 }
 
-/// Rotary position embedding over the whole head (Su et al. 2021).
+/// Rotary position embedding (Su et al. 2021) of the first elements of each head.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rope {
     /// Base of the geometric series of wavelengths.
     pub theta: f32,
+    /// Elements of a head that are rotated, an even number; those behind them are left alone.
+    pub dimensions: u32,
     /// How elements are paired.
     pub pairing: RopePairing,
+    /// How the wavelengths are stretched for sequences longer than those of the training.
+    pub scaling: RopeScaling,
+}
+
+/// What is done to the inverse frequencies `theta^(-2i / dimensions)`; the formulas are those of
+/// `modeling_rope_utils.py` of Hugging Face transformers 5.23.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum RopeScaling {
+    /// Nothing.
+    None,
+    /// All are divided by `factor` (position interpolation, Chen et al. 2023).
+    Linear {
+        /// How much longer sequences may be.
+        factor: f32,
+    },
+    /// Llama 3.1: long wavelengths are divided by `factor`, short ones kept, and those between
+    /// interpolated.
+    Llama3 {
+        /// How much longer sequences may be.
+        factor: f32,
+        /// Wavelengths of more than `original_positions` over this are long.
+        low_frequency_factor: f32,
+        /// Wavelengths of less than `original_positions` over this are short.
+        high_frequency_factor: f32,
+        /// Longest sequence of the first training.
+        original_positions: f32,
+    },
+    /// YaRN (Peng et al. 2023): interpolated by dimension, and both functions scaled.
+    Yarn {
+        /// How much longer sequences may be.
+        factor: f32,
+        /// Turns over `original_positions` above which nothing is interpolated.
+        beta_fast: f32,
+        /// Turns over `original_positions` below which everything is.
+        beta_slow: f32,
+        /// Longest sequence of the first training.
+        original_positions: f32,
+        /// Round the bounds between the two to whole dimensions.
+        truncate: bool,
+        /// Factor on cosines and sines.
+        magnitude: f32,
+    },
+}
+
+/// What is done to queries and keys before they are compared, in this order.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct QueryKeyTransform {
+    /// RMSNorm of each head.
+    pub norm: Option<QueryKeyNorm>,
+    /// Rotation.
+    pub rope: Option<Rope>,
+}
+
+/// RMSNorm over the elements of each head of the queries and of the keys (Henry et al. 2020;
+/// Qwen3).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct QueryKeyNorm {
+    /// Gain of all query heads, `[head_dim]`.
+    pub query: VectorId,
+    /// Gain of all key heads, `[head_dim]`.
+    pub key: VectorId,
+    /// Added to the mean square.
+    pub epsilon: f32,
 }
 
 /// Which two elements of a head are rotated together.
@@ -71,7 +145,7 @@ pub struct Rope {
 pub enum RopePairing {
     /// Elements `2i` and `2i + 1` (GPT-J; Cohere).
     Interleaved,
-    /// Elements `i` and `i + head_dim / 2` (GPT-NeoX; Llama).
+    /// Elements `i` and `i + dimensions / 2` (GPT-NeoX; Llama).
     Halves,
 }
 
@@ -121,16 +195,21 @@ pub trait Backend {
         norm: Norm,
     ) -> Self::Activation;
 
-    /// `input * weight^T`.
-    fn linear(&mut self, input: &Self::Activation, weight: MatrixId) -> Self::Activation;
+    /// `input * weight^T`, and `+ bias` (`[outputs]`) if there is one.
+    fn linear(
+        &mut self,
+        input: &Self::Activation,
+        weight: MatrixId,
+        bias: Option<VectorId>,
+    ) -> Self::Activation;
 
-    /// Rotates queries and keys of `qkv` (`[tokens, (heads + 2 * kv_heads) * head_dim]`, queries
-    /// first, then keys, then values) if `rope` is given, and writes keys and values to the cache.
+    /// Transforms queries and keys of `qkv` (`[tokens, (heads + 2 * kv_heads) * head_dim]`,
+    /// queries first, then keys, then values), and writes keys and values to the cache.
     fn rope_and_cache(
         &mut self,
         qkv: &mut Self::Activation,
         shape: AttentionShape,
-        rope: Option<Rope>,
+        transform: QueryKeyTransform,
         layer: KvLayer,
     );
 

@@ -37,6 +37,10 @@ pub static ALL: &[Kernel] = &[
         cases: ops::linear::cases,
     },
     Kernel {
+        name: "head_norm",
+        cases: ops::head_norm::cases,
+    },
+    Kernel {
         name: "rope",
         cases: ops::rope::cases,
     },

@@ -21,7 +21,8 @@ pub use kv_cache::{CpuKvCache, KvGroupLayout};
 pub use weights::{CpuExperts, CpuMatrix, CpuWeights};
 
 use crate::backend::{
-    AttentionShape, Backend, ExpertsId, KvLayer, MatrixId, Norm, Rope, RouterRule, VectorId,
+    AttentionShape, Backend, ExpertsId, KvLayer, MatrixId, Norm, QueryKeyTransform, Rope,
+    RouterRule, VectorId,
 };
 use crate::batch::Batch;
 use crate::features::InstructionSet;
@@ -31,6 +32,7 @@ use crate::ops::embed::EmbedArgs;
 use crate::ops::experts::ExpertsArgs;
 use crate::ops::gated_mlp::GatedMlpArgs;
 use crate::ops::head::HeadArgs;
+use crate::ops::head_norm::HeadNormArgs;
 use crate::ops::kv_write::{KvWriteArgs, SequenceRows};
 use crate::ops::linear::LinearArgs;
 use crate::ops::norm::{AddNormArgs, NormArgs};
@@ -51,8 +53,8 @@ pub struct CpuBackend {
     batch: Batch,
     /// For each group, the block tables of the batch's sequences.
     tables: Vec<Vec<Vec<u32>>>,
-    /// The batch's angles, for each base and head size in use.
-    rope_tables: Vec<(f32, usize, RopeTable)>,
+    /// The batch's angles, for each embedding in use.
+    rope_tables: Vec<(Rope, RopeTable)>,
     logits: Option<CpuActivation>,
 }
 
@@ -140,11 +142,11 @@ impl CpuBackend {
     }
 
     /// Index in `rope_tables` of the batch's angles, computed when first asked for.
-    fn rope_table(&mut self, theta: f32, head_dim: usize) -> usize {
-        let known = |entry: &(f32, usize, RopeTable)| entry.0 == theta && entry.1 == head_dim;
-        self.rope_tables.iter().position(known).unwrap_or_else(|| {
-            let table = RopeTable::new(&self.batch.positions, theta, head_dim);
-            self.rope_tables.push((theta, head_dim, table));
+    fn rope_table(&mut self, rope: Rope) -> usize {
+        let known = self.rope_tables.iter().position(|entry| entry.0 == rope);
+        known.unwrap_or_else(|| {
+            let table = RopeTable::new(&self.batch.positions, &rope);
+            self.rope_tables.push((rope, table));
             self.rope_tables.len() - 1
         })
     }
@@ -229,12 +231,18 @@ impl Backend for CpuBackend {
         out
     }
 
-    fn linear(&mut self, input: &CpuActivation, weight: MatrixId) -> CpuActivation {
+    fn linear(
+        &mut self,
+        input: &CpuActivation,
+        weight: MatrixId,
+        bias: Option<VectorId>,
+    ) -> CpuActivation {
         let weight = self.weights.matrix(weight).view();
         let mut out = self.pool.take(input.rows(), weight.rows());
         LinearArgs {
             input: input.values(),
             weight,
+            bias: bias.map(|bias| self.weights.vector(bias)),
         }
         .run(self.instructions, out.values_mut());
         out
@@ -244,17 +252,24 @@ impl Backend for CpuBackend {
         &mut self,
         qkv: &mut CpuActivation,
         shape: AttentionShape,
-        rope: Option<Rope>,
+        transform: QueryKeyTransform,
         layer: KvLayer,
     ) {
-        if let Some(Rope { theta, pairing }) = rope {
-            let index = self.rope_table(theta, shape.head_dim as usize);
-            let table = &self.rope_tables[index].2;
+        if let Some(norm) = transform.norm {
+            HeadNormArgs {
+                qkv: qkv.values_mut(),
+                shape,
+                weights: [norm.query, norm.key].map(|weight| self.weights.vector(weight)),
+                epsilon: norm.epsilon,
+            }
+            .run(self.instructions);
+        }
+        if let Some(rope) = transform.rope {
+            let index = self.rope_table(rope);
             RopeArgs {
                 qkv: qkv.values_mut(),
                 shape,
-                table,
-                pairing,
+                table: &self.rope_tables[index].1,
             }
             .run(self.instructions);
         }

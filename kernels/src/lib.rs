@@ -32,8 +32,8 @@ mod simd;
 
 pub use aligned::AlignedBytes;
 pub use backend::{
-    AttentionShape, Backend, ExpertsId, KvLayer, MatrixId, Norm, Rope, RopePairing, RouterRule,
-    RouterScoring, VectorId,
+    AttentionShape, Backend, ExpertsId, KvLayer, MatrixId, Norm, QueryKeyNorm, QueryKeyTransform,
+    Rope, RopePairing, RopeScaling, RouterRule, RouterScoring, VectorId,
 };
 pub use batch::{Batch, BatchSequence};
 pub use cpu::{

@@ -7,6 +7,7 @@ pub mod embed;
 pub mod experts;
 pub mod gated_mlp;
 pub mod head;
+pub mod head_norm;
 pub mod kv_write;
 pub mod linear;
 pub mod norm;

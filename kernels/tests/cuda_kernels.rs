@@ -18,6 +18,7 @@ const ON_DEVICE: &[&str] = &[
     "embed",
     "norm",
     "linear",
+    "head_norm",
     "rope",
     "kv_write",
     "attention",

@@ -10,53 +10,43 @@
 //! transformers attends to w keys.
 
 use backstop_kernels::backend::{
-    AttentionShape, Backend, ExpertsId, KvLayer, MatrixId, Norm, Rope, RopePairing, RouterRule,
-    RouterScoring, VectorId,
+    Backend, MatrixId, Norm, Rope, RopePairing, RouterRule, RouterScoring, VectorId,
 };
-use backstop_types::AttentionSpan;
 use backstop_weights::StrictFields;
 use serde_json::{Map, Value};
 
+use crate::attention::{Attention, AttentionPlan};
+use crate::config::{self, Shape, ShapeDefaults};
+use crate::kv_groups::KvGroups;
+use crate::mlp::{Mlp, PROJECTIONS, SparsePlan};
 use crate::registry::{ArchError, Model};
-use crate::{ExpertsRequest, KvGroup, ModelSpec, WeightMap};
+use crate::rope::{self, RopeDefaults};
+use crate::{ModelSpec, WeightMap};
 
 const ARCHITECTURE: &str = "cohere2_moe";
 
-/// Fields that change nothing about inference, or that are read elsewhere.
+/// Fields that change nothing about inference.
 const INERT: &[&str] = &[
-    "_name_or_path",
-    "architectures",
-    "attention_dropout",
-    "bos_token_id",
-    "cache_implementation",
-    "dtype",
-    "eos_token_id",
-    "initializer_range",
-    "model_type",
     "order_of_interleaved_layers",
-    "output_attentions",
-    "output_hidden_states",
-    "output_router_logits",
-    "pad_token_id",
     "position_embedding_type",
-    "quantization_config",
-    "return_dict",
     "rotary_pct",
-    "router_aux_loss_coef",
-    "torch_dtype",
-    "transformers_version",
-    "use_cache",
     "use_gated_activation",
     "use_embedding_sharing",
     "use_parallel_embedding",
 ];
+
+const DEFAULTS: ShapeDefaults = ShapeDefaults {
+    head_dim: Some(128),
+    kv_heads: None,
+    max_position_embeddings: 8192,
+    tied: true,
+};
 
 /// The model: its description and the weights of its layers.
 #[derive(Debug)]
 pub(crate) struct Cohere2Moe {
     spec: ModelSpec,
     norm: Norm,
-    attention: AttentionShape,
     embedding: MatrixId,
     layers: Vec<Layer>,
     final_norm: VectorId,
@@ -67,34 +57,8 @@ pub(crate) struct Cohere2Moe {
 #[derive(Debug)]
 struct Layer {
     norm: VectorId,
-    qkv: MatrixId,
-    output: MatrixId,
-    rope: Option<Rope>,
-    kv: KvLayer,
+    attention: Attention,
     mlp: Mlp,
-}
-
-#[derive(Debug)]
-enum Mlp {
-    Dense {
-        gate_up: MatrixId,
-        down: MatrixId,
-    },
-    Sparse {
-        gate: MatrixId,
-        rule: RouterRule,
-        experts: ExpertsId,
-        shared: Option<Shared>,
-    },
-}
-
-/// Experts that every token passes through. Their sum with the routed ones is multiplied by
-/// `scale`: 1 to sum, 1/2 to average.
-#[derive(Debug)]
-struct Shared {
-    gate_up: MatrixId,
-    down: MatrixId,
-    scale: f32,
 }
 
 impl<B: Backend> Model<B> for Cohere2Moe {
@@ -106,7 +70,7 @@ impl<B: Backend> Model<B> for Cohere2Moe {
         let mut hidden = backend.embed(self.embedding);
         let mut normed = backend.norm(&hidden, self.layers[0].norm, self.norm);
         for (index, layer) in self.layers.iter().enumerate() {
-            let attention = self.attend(backend, layer, &normed);
+            let attention = layer.attention.forward(backend, &normed);
             let mlp = layer.mlp.forward(backend, &normed);
             let next_norm = self
                 .layers
@@ -123,67 +87,17 @@ impl<B: Backend> Model<B> for Cohere2Moe {
     }
 }
 
-impl Cohere2Moe {
-    fn attend<B: Backend>(
-        &self,
-        backend: &mut B,
-        layer: &Layer,
-        normed: &B::Activation,
-    ) -> B::Activation {
-        let mut qkv = backend.linear(normed, layer.qkv);
-        backend.rope_and_cache(&mut qkv, self.attention, layer.rope, layer.kv);
-        let attended = backend.paged_attention(&qkv, self.attention, layer.kv);
-        backend.linear(&attended, layer.output)
-    }
-}
-
-impl Mlp {
-    fn forward<B: Backend>(&self, backend: &mut B, normed: &B::Activation) -> B::Activation {
-        match self {
-            Self::Dense { gate_up, down } => backend.gated_mlp(normed, *gate_up, *down),
-            Self::Sparse {
-                gate,
-                rule,
-                experts,
-                shared,
-            } => {
-                let routing = backend.router(normed, *gate, *rule);
-                let routed = backend.experts(normed, routing, *experts);
-                match shared {
-                    None => routed,
-                    Some(Shared {
-                        gate_up,
-                        down,
-                        scale,
-                    }) => {
-                        let shared = backend.gated_mlp(normed, *gate_up, *down);
-                        backend.add_scaled(routed, shared, *scale)
-                    }
-                }
-            }
-        }
-    }
-}
-
 /// `config.json`, read and checked.
 #[derive(Debug)]
 struct Config {
-    vocab_size: u32,
-    max_position_embeddings: u32,
-    hidden: usize,
-    expert_width: usize,
+    shape: Shape,
     dense_width: usize,
     norm: Norm,
-    attention: AttentionShape,
     rope: Rope,
     layers: Vec<LayerKind>,
     /// Keys that a sliding layer sees.
     visible_keys: u32,
-    rule: RouterRule,
-    num_experts: usize,
-    num_shared_experts: usize,
-    shared_scale: f32,
-    tied: bool,
+    experts: SparsePlan,
     logit_scale: f32,
 }
 
@@ -195,82 +109,46 @@ struct LayerKind {
 }
 
 impl Config {
-    fn read(config: &Map<String, Value>) -> Result<Self, ArchError> {
-        let mut fields = StrictFields::new("config.json", config);
-        let read = Self::read_fields(&mut fields);
-        match (read, fields.finish(INERT)) {
-            (Some(config), Ok(())) => Ok(config),
-            (_, result) => Err(ArchError::Config {
-                architecture: ARCHITECTURE,
-                problems: result.err().unwrap_or_default(),
-            }),
-        }
-    }
-
-    /// Reads every field, so that all problems are reported at once; `None` if there were any.
     /// Defaults are those of the reference implementation's configuration class.
-    fn read_fields(fields: &mut StrictFields<'_>) -> Option<Self> {
-        let heads = fields.u32("num_attention_heads");
-        let attention = AttentionShape {
-            heads,
-            kv_heads: fields.optional_u32("num_key_value_heads").unwrap_or(heads),
-            head_dim: fields.optional_u32("head_dim").unwrap_or(128),
-            scale: 0.0,
-        };
-        let attention = AttentionShape {
-            scale: (attention.head_dim as f32).powf(-0.5),
-            ..attention
-        };
-        let layers = read_layers(fields);
-        let intermediate_size = fields.u32("intermediate_size") as usize;
-        let config = Self {
-            vocab_size: fields.u32("vocab_size"),
-            max_position_embeddings: fields
-                .optional_u32("max_position_embeddings")
-                .unwrap_or(8192),
-            hidden: fields.u32("hidden_size") as usize,
-            expert_width: intermediate_size,
+    fn read(fields: &mut StrictFields<'_>) -> Self {
+        let shape = Shape::read(fields, DEFAULTS);
+        let layers = read_layers(fields, &shape);
+        let width = config::width(fields, "intermediate_size");
+        let num_experts = fields.optional_u32("num_experts").unwrap_or(8) as usize;
+        let rule = read_router(fields);
+        let chosen = rule.top_k as usize;
+        if layers.iter().any(|layer| !layer.dense) && !(1..=num_experts).contains(&chosen) {
+            fields.problem("num_experts_per_tok must lie between 1 and num_experts");
+        }
+        let num_shared = fields.optional_u32("num_shared_experts").unwrap_or(0) as usize;
+        let shared_scale = read_shared_scale(fields);
+        refuse_unimplemented(fields);
+        Self {
             dense_width: fields
                 .optional_u32("prefix_dense_intermediate_size")
-                .map_or(intermediate_size, |width| width as usize),
+                .map_or(width, |width| width as usize),
             norm: read_norm(fields),
-            attention,
-            rope: read_rope(fields),
+            rope: rope::read(
+                fields,
+                RopeDefaults {
+                    pairing: RopePairing::Interleaved,
+                    ..RopeDefaults::halves(&shape, 10_000.0)
+                },
+            ),
             visible_keys: fields
                 .optional_u32("sliding_window")
                 .unwrap_or(4096)
                 .saturating_add(1),
             layers,
-            rule: read_router(fields),
-            num_experts: fields.optional_u32("num_experts").unwrap_or(8) as usize,
-            num_shared_experts: fields.optional_u32("num_shared_experts").unwrap_or(0) as usize,
-            shared_scale: read_shared_scale(fields),
-            tied: fields.optional_bool("tie_word_embeddings").unwrap_or(true),
+            experts: SparsePlan {
+                num_experts,
+                width,
+                rule,
+                projections: PROJECTIONS,
+                shared: (num_shared > 0).then_some((width * num_shared, shared_scale)),
+            },
             logit_scale: fields.optional_f64("logit_scale").unwrap_or(0.0625) as f32,
-        };
-        refuse_unimplemented(fields);
-        config.check(fields);
-        fields.problems().is_empty().then_some(config)
-    }
-
-    fn check(&self, fields: &mut StrictFields<'_>) {
-        let attention = self.attention;
-        if attention.kv_heads == 0 || !attention.heads.is_multiple_of(attention.kv_heads) {
-            fields.problem("num_attention_heads must be a multiple of num_key_value_heads");
-        }
-        if attention.head_dim == 0 || !attention.head_dim.is_multiple_of(2) {
-            fields.problem("head_dim must be even and positive");
-        }
-        if self.hidden == 0 || self.vocab_size == 0 || self.expert_width == 0 {
-            fields.problem("hidden_size, vocab_size and intermediate_size must be positive");
-        }
-        if self.layers.is_empty() {
-            fields.problem("num_hidden_layers must be positive");
-        }
-        let chosen = self.rule.top_k as usize;
-        if self.layers.iter().any(|layer| !layer.dense) && !(1..=self.num_experts).contains(&chosen)
-        {
-            fields.problem("num_experts_per_tok must lie between 1 and num_experts");
+            shape,
         }
     }
 }
@@ -286,32 +164,6 @@ fn read_norm(fields: &mut StrictFields<'_>) -> Norm {
         None => Norm::LayerWithoutBias {
             epsilon: layer_norm_eps,
         },
-    }
-}
-
-/// Newer configurations write `rope_parameters`, older ones `rope_theta` and `rope_scaling`.
-fn read_rope(fields: &mut StrictFields<'_>) -> Rope {
-    let theta = fields.optional_f64("rope_theta");
-    let mut nested_theta = None;
-    for name in ["rope_parameters", "rope_scaling"] {
-        let Some(mut nested) = fields.optional_object(name) else {
-            continue;
-        };
-        nested_theta = nested_theta.or(nested.optional_f64("rope_theta"));
-        nested.only("rope_type", &Value::from("default"));
-        nested.only("type", &Value::from("default"));
-        nested.only("partial_rotary_factor", &Value::from(1.0));
-        fields.absorb(nested, &[]);
-    }
-    if let (Some(a), Some(b)) = (theta, nested_theta)
-        && (a - b).abs() > 1e-6 * a.abs()
-    {
-        fields.problem("rope_theta and rope_parameters.rope_theta contradict each other");
-    }
-    let theta = theta.or(nested_theta).unwrap_or(10_000.0) as f32;
-    Rope {
-        theta,
-        pairing: RopePairing::Interleaved,
     }
 }
 
@@ -364,12 +216,7 @@ fn refuse_unimplemented(fields: &mut StrictFields<'_>) {
 
 /// Attention and MLP kind of each layer, from explicit lists or from the patterns that the
 /// reference implementation derives them from.
-fn read_layers(fields: &mut StrictFields<'_>) -> Vec<LayerKind> {
-    let num_layers = fields.u32("num_hidden_layers") as usize;
-    if num_layers > 4096 {
-        fields.problem("num_hidden_layers must be at most 4096");
-        return Vec::new();
-    }
+fn read_layers(fields: &mut StrictFields<'_>, shape: &Shape) -> Vec<LayerKind> {
     let prefix = fields.optional_u32("first_k_dense_replace").unwrap_or(0) as usize;
     let prefix_pattern = fields
         .optional_u32("prefix_dense_sliding_window_pattern")
@@ -379,21 +226,9 @@ fn read_layers(fields: &mut StrictFields<'_>) -> Vec<LayerKind> {
         fields.problem("sliding-window patterns must be positive");
         return Vec::new();
     }
-    let sliding = read_kinds(
-        fields,
-        "layer_types",
-        ["full_attention", "sliding_attention"],
-    );
-    let dense = read_kinds(fields, "mlp_layer_types", ["sparse", "dense"]);
-    for (name, kinds) in [("layer_types", &sliding), ("mlp_layer_types", &dense)] {
-        if kinds
-            .as_ref()
-            .is_some_and(|kinds| kinds.len() != num_layers)
-        {
-            fields.problem(format!("{name} must have num_hidden_layers entries"));
-            return Vec::new();
-        }
-    }
+    let sliding = config::sliding_layers(fields, shape.num_layers);
+    let kinds = ["sparse", "dense"];
+    let dense = config::kinds(fields, "mlp_layer_types", kinds, shape.num_layers);
     let layer = |index: usize| {
         let dense = dense.as_ref().map_or(index < prefix, |kinds| kinds[index]);
         let derived = match index.checked_sub(prefix) {
@@ -407,56 +242,35 @@ fn read_layers(fields: &mut StrictFields<'_>) -> Vec<LayerKind> {
             rope: sliding || (dense && prefix_pattern == 1),
         }
     };
-    (0..num_layers).map(layer).collect()
-}
-
-/// A list of two-valued strings: `true` where the second value stands.
-fn read_kinds(fields: &mut StrictFields<'_>, name: &str, values: [&str; 2]) -> Option<Vec<bool>> {
-    let strings = fields.optional_string_list(name)?;
-    if strings.iter().any(|kind| !values.contains(&kind.as_str())) {
-        fields.problem(format!(
-            "{name} may hold only {:?} and {:?}",
-            values[0], values[1]
-        ));
-    }
-    Some(strings.iter().map(|kind| kind == values[1]).collect())
+    shape.layers(layer)
 }
 
 impl Cohere2Moe {
     /// Reads the configuration and lays out the weights.
     pub(crate) fn from_config(config: &Map<String, Value>) -> Result<Self, ArchError> {
-        let config = Config::read(config)?;
+        let config = config::read(ARCHITECTURE, config, INERT, Config::read)?;
+        let shape = &config.shape;
         let mut weights = WeightMap::default();
-        let vocabulary = config.vocab_size as usize;
-        let embed = "model.embed_tokens.weight".to_owned();
-        let embedding = weights.matrix(&[(embed, vocabulary)], config.hidden);
-        let groups = Groups::new(&config.layers);
+        let embedding = weights.embedding(shape.vocabulary as usize, shape.hidden);
+        let window = |layer: &LayerKind| layer.sliding.then_some(config.visible_keys);
+        let windows: Vec<Option<u32>> = config.layers.iter().map(window).collect();
+        let kv = KvGroups::new(&windows, shape.attention);
         let layers = (0..config.layers.len())
-            .map(|index| Layer::new(&config, &groups, index, &mut weights))
+            .map(|index| Layer::new(&config, &kv, index, &mut weights))
             .collect();
-        let final_norm = weights.vector("model.norm.weight", config.hidden);
-        let head_name = "lm_head.weight".to_owned();
-        let head = if config.tied {
-            // A tied checkpoint may still carry a copy.
-            weights
-                .ignored
-                .push((head_name, vec![vocabulary, config.hidden]));
-            embedding
-        } else {
-            weights.matrix(&[(head_name, vocabulary)], config.hidden)
-        };
+        let final_norm = weights.vector("model.norm.weight", shape.hidden);
+        let head = weights.head(embedding, shape.tied);
         let spec = ModelSpec {
             architecture: ARCHITECTURE,
-            vocabulary_size: config.vocab_size,
-            max_position_embeddings: config.max_position_embeddings,
-            kv_groups: groups.specs(&config),
+            vocabulary_size: shape.vocabulary,
+            max_position_embeddings: shape.max_position_embeddings,
+            kv_groups: kv.groups,
             chat_format: "cohere_cmd4",
             weights,
         };
         Ok(Self {
             spec,
             norm: config.norm,
-            attention: config.attention,
             embedding,
             layers,
             final_norm,
@@ -466,123 +280,28 @@ impl Cohere2Moe {
     }
 }
 
-/// Assignment of layers to KV groups: full attention first, then sliding; none is empty.
-#[derive(Debug)]
-struct Groups {
-    layers: Vec<KvLayer>,
-    num_full: u32,
-    num_sliding: u32,
-}
-
-impl Groups {
-    fn new(kinds: &[LayerKind]) -> Self {
-        let sliding_group = u32::from(kinds.iter().any(|kind| !kind.sliding));
-        let mut groups = Self {
-            layers: Vec::new(),
-            num_full: 0,
-            num_sliding: 0,
-        };
-        for kind in kinds {
-            let (group, count) = if kind.sliding {
-                (sliding_group, &mut groups.num_sliding)
-            } else {
-                (0, &mut groups.num_full)
-            };
-            groups.layers.push(KvLayer {
-                group,
-                layer_in_group: *count,
-            });
-            *count += 1;
-        }
-        groups
-    }
-
-    fn specs(&self, config: &Config) -> Vec<KvGroup> {
-        let sliding = AttentionSpan::Sliding {
-            visible_keys: config.visible_keys,
-        };
-        [
-            (AttentionSpan::Full, self.num_full),
-            (sliding, self.num_sliding),
-        ]
-        .into_iter()
-        .filter(|(_, num_layers)| *num_layers > 0)
-        .map(|(span, num_layers)| KvGroup {
-            span,
-            num_layers,
-            kv_heads: config.attention.kv_heads,
-            head_dim: config.attention.head_dim,
-        })
-        .collect()
-    }
-}
-
 impl Layer {
-    fn new(config: &Config, groups: &Groups, index: usize, weights: &mut WeightMap) -> Self {
+    fn new(config: &Config, kv: &KvGroups, index: usize, weights: &mut WeightMap) -> Self {
         let kind = config.layers[index];
         let prefix = format!("model.layers.{index}");
-        let attention = config.attention;
-        let query_rows = (attention.heads * attention.head_dim) as usize;
-        let kv_rows = (attention.kv_heads * attention.head_dim) as usize;
-        let projection = |name: &str| format!("{prefix}.self_attn.{name}_proj.weight");
-        let qkv = [
-            (projection("q"), query_rows),
-            (projection("k"), kv_rows),
-            (projection("v"), kv_rows),
-        ];
-        Self {
-            norm: weights.vector(format!("{prefix}.input_layernorm.weight"), config.hidden),
-            qkv: weights.matrix(&qkv, config.hidden),
-            output: weights.matrix(&[(projection("o"), config.hidden)], query_rows),
+        let hidden = config.shape.hidden;
+        let plan = AttentionPlan {
+            shape: config.shape.attention,
             rope: kind.rope.then_some(config.rope),
-            kv: groups.layers[index],
-            mlp: Mlp::new(config, kind, &format!("{prefix}.mlp"), weights),
+            norm_epsilon: None,
+            qkv_bias: false,
+            output_bias: false,
+        };
+        let norm = weights.vector(format!("{prefix}.input_layernorm.weight"), hidden);
+        let attention = format!("{prefix}.self_attn");
+        let mlp = format!("{prefix}.mlp");
+        Self {
+            norm,
+            attention: Attention::new(weights, &attention, hidden, plan, kv.layers[index]),
+            mlp: match kind.dense {
+                true => Mlp::dense(weights, &mlp, hidden, config.dense_width),
+                false => Mlp::sparse(weights, &mlp, hidden, config.experts),
+            },
         }
     }
-}
-
-impl Mlp {
-    fn new(config: &Config, kind: LayerKind, prefix: &str, weights: &mut WeightMap) -> Self {
-        if kind.dense {
-            let (gate_up, down) = gated(weights, prefix, config.hidden, config.dense_width);
-            return Self::Dense { gate_up, down };
-        }
-        let gate = format!("{prefix}.gate.weight");
-        let gate = weights.router(gate, config.num_experts, config.hidden);
-        let experts = weights.experts(ExpertsRequest {
-            prefix: format!("{prefix}.experts"),
-            num_experts: config.num_experts,
-            hidden: config.hidden,
-            width: config.expert_width,
-        });
-        let shared = (config.num_shared_experts > 0).then(|| {
-            let width = config.expert_width * config.num_shared_experts;
-            let prefix = format!("{prefix}.shared_experts");
-            let (gate_up, down) = gated(weights, &prefix, config.hidden, width);
-            Shared {
-                gate_up,
-                down,
-                scale: config.shared_scale,
-            }
-        });
-        Self::Sparse {
-            gate,
-            rule: config.rule,
-            experts,
-            shared,
-        }
-    }
-}
-
-/// A gated MLP's weights: gate and up stacked, and down.
-fn gated(
-    weights: &mut WeightMap,
-    prefix: &str,
-    hidden: usize,
-    width: usize,
-) -> (MatrixId, MatrixId) {
-    let name = |projection: &str| format!("{prefix}.{projection}_proj.weight");
-    let gate_up = weights.gate_up([name("gate"), name("up")], width, hidden);
-    let down = weights.matrix(&[(name("down"), hidden)], width);
-    (gate_up, down)
 }

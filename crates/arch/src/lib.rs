@@ -1,18 +1,34 @@
 //! Model architectures: one file each and one line in [`registry`].
 //!
+//! What several of them share: reading configurations ([`config`], [`rope`]), the parts of layers
+//! ([`attention`], [`mlp`]), and the usual order of these ([`decoder`]).
+//!
 //! An architecture file reads its `config.json`, describes the model ([`ModelSpec`]), names its
 //! weights as data ([`WeightMap`]) and computes with them over the operations of
 //! [`backstop_kernels::backend::Backend`].
 //!
 //! Invariant: no other crate matches on an architecture's name.
 
+mod attention;
 mod cohere2_moe;
+mod config;
+mod decoder;
+mod kv_groups;
+mod llama;
+mod mistral;
+mod mixtral;
+mod mlp;
+mod qwen2;
+mod qwen3;
+mod qwen3_moe;
 mod registry;
+mod rope;
 mod spec;
 mod weight_map;
 
 pub use registry::{ArchError, Model, build, names};
 pub use spec::{KvGroup, ModelSpec};
 pub use weight_map::{
-    ExpertsRequest, MatrixPart, MatrixRequest, MatrixRole, VectorRequest, WeightMap,
+    ExpertsRequest, MatrixPart, MatrixRequest, MatrixRole, VectorPart, VectorRequest, VectorRole,
+    WeightMap,
 };

@@ -3,7 +3,7 @@
 use backstop_kernels::backend::Backend;
 use serde_json::{Map, Value};
 
-use crate::{ModelSpec, cohere2_moe};
+use crate::{ModelSpec, cohere2_moe, llama, mistral, mixtral, qwen2, qwen3, qwen3_moe};
 
 /// A model that computes on backend `B`.
 pub trait Model<B: Backend>: Send {
@@ -34,7 +34,7 @@ pub enum ArchError {
 }
 
 macro_rules! architectures {
-    ($($name:literal => $model:ty),+ $(,)?) => {
+    ($($name:literal => $from_config:path),+ $(,)?) => {
         /// The model types that can be loaded.
         pub fn names() -> &'static [&'static str] {
             &[$($name),+]
@@ -46,7 +46,7 @@ macro_rules! architectures {
         ) -> Result<Box<dyn Model<B>>, ArchError> {
             let model_type = config.get("model_type").and_then(Value::as_str).unwrap_or_default();
             match model_type {
-                $($name => Ok(Box::new(<$model>::from_config(config)?)),)+
+                $($name => Ok(Box::new($from_config(config)?)),)+
                 _ => Err(ArchError::Unsupported { model_type: model_type.chars().take(64).collect() }),
             }
         }
@@ -54,5 +54,11 @@ macro_rules! architectures {
 }
 
 architectures! {
-    "cohere2_moe" => cohere2_moe::Cohere2Moe,
+    "cohere2_moe" => cohere2_moe::Cohere2Moe::from_config,
+    "llama" => llama::from_config,
+    "mistral" => mistral::from_config,
+    "mixtral" => mixtral::from_config,
+    "qwen2" => qwen2::from_config,
+    "qwen3" => qwen3::from_config,
+    "qwen3_moe" => qwen3_moe::from_config,
 }

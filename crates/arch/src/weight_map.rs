@@ -19,13 +19,38 @@ pub struct WeightMap {
     pub ignored: Vec<(String, Vec<usize>)>,
 }
 
-/// A one-dimensional weight.
+/// A one-dimensional weight, put together from one or more tensors.
 #[derive(Clone, Debug)]
 pub struct VectorRequest {
-    /// Its tensor.
+    /// The tensors, one behind the other.
+    pub parts: Vec<VectorPart>,
+    /// What it is for.
+    pub role: VectorRole,
+}
+
+/// One tensor of a vector.
+#[derive(Clone, Debug)]
+pub struct VectorPart {
+    /// Its name.
     pub name: String,
     /// Its elements.
     pub len: usize,
+}
+
+/// What a vector is for, as far as it matters to how it is made up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VectorRole {
+    /// Something is multiplied with it.
+    Gain,
+    /// It is added to something.
+    Bias,
+}
+
+impl VectorRequest {
+    /// Elements of all parts.
+    pub fn elements(&self) -> usize {
+        self.parts.iter().map(|part| part.len).sum()
+    }
 }
 
 /// A matrix, stacked by rows from one or more tensors `[rows, columns]`.
@@ -68,13 +93,15 @@ pub struct MatrixPart {
 }
 
 /// The routed experts of one layer. Checkpoints store them unfused, as
-/// `{prefix}.{expert}.{gate,up,down}_proj.weight`, or packed, as `{prefix}.gate_up_proj`
+/// `{prefix}.{expert}.{projection}.weight`, or packed, as `{prefix}.gate_up_proj`
 /// `[experts, 2 * width, hidden]` (gate rows first) and `{prefix}.down_proj`
 /// `[experts, hidden, width]`. Unfused FP8 weights carry a `weight_scale` `[rows, 1]`.
 #[derive(Clone, Debug)]
 pub struct ExpertsRequest {
     /// Up to and without the expert's number.
     pub prefix: String,
+    /// Names of the gate, up and down projections of unfused experts.
+    pub projections: [&'static str; 3],
     /// Number of experts.
     pub num_experts: usize,
     /// Width of the model.
@@ -96,7 +123,13 @@ impl ExpertsRequest {
 
     /// Name of one projection's tensor; `projection` is `gate`, `up` or `down`.
     pub fn unfused(&self, expert: usize, projection: &str) -> String {
-        format!("{}.{expert}.{projection}_proj.weight", self.prefix)
+        let [gate, up, down] = self.projections;
+        let name = match projection {
+            "gate" => gate,
+            "up" => up,
+            _ => down,
+        };
+        format!("{}.{expert}.{name}.weight", self.prefix)
     }
 
     fn expected_packed(&self, tensors: &mut Vec<ExpectedTensor>) {
@@ -133,13 +166,47 @@ fn required(name: String, shape: Vec<usize>, allowed: &'static [ElementType]) ->
 }
 
 impl WeightMap {
-    /// Adds a one-dimensional weight.
+    /// Adds a vector that something is multiplied with.
     pub fn vector(&mut self, name: impl Into<String>, len: usize) -> VectorId {
+        self.vector_of(&[(name.into(), len)], VectorRole::Gain)
+    }
+
+    /// Adds the bias of a matrix stacked from as many parts (name, rows).
+    pub fn bias(&mut self, parts: &[(String, usize)]) -> VectorId {
+        self.vector_of(parts, VectorRole::Bias)
+    }
+
+    fn vector_of(&mut self, parts: &[(String, usize)], role: VectorRole) -> VectorId {
+        let parts = parts.iter().map(|(name, len)| VectorPart {
+            name: name.clone(),
+            len: *len,
+        });
         self.vectors.push(VectorRequest {
-            name: name.into(),
-            len,
+            parts: parts.collect(),
+            role,
         });
         VectorId(index(self.vectors.len()))
+    }
+
+    /// Adds the table of token embeddings.
+    pub fn embedding(&mut self, vocabulary: usize, hidden: usize) -> MatrixId {
+        self.matrix(
+            &[("model.embed_tokens.weight".to_owned(), vocabulary)],
+            hidden,
+        )
+    }
+
+    /// Adds the head, unless it is the embedding; then a checkpoint may still carry a copy.
+    pub fn head(&mut self, embedding: MatrixId, tied: bool) -> MatrixId {
+        let name = "lm_head.weight".to_owned();
+        let table = &self.matrices[embedding.0 as usize];
+        let (vocabulary, hidden) = (table.rows(), table.columns);
+        if tied {
+            self.ignored.push((name, vec![vocabulary, hidden]));
+            embedding
+        } else {
+            self.matrix(&[(name, vocabulary)], hidden)
+        }
     }
 
     /// Adds a matrix stacked from `parts` (name, rows).
@@ -180,8 +247,8 @@ impl WeightMap {
     /// which it stores its experts is read off them.
     pub fn expected(&self, has: impl Fn(&str) -> bool) -> Vec<ExpectedTensor> {
         let mut tensors = Vec::new();
-        for vector in &self.vectors {
-            tensors.push(required(vector.name.clone(), vec![vector.len], FLOAT));
+        for part in self.vectors.iter().flat_map(|vector| &vector.parts) {
+            tensors.push(required(part.name.clone(), vec![part.len], FLOAT));
         }
         for matrix in &self.matrices {
             for part in &matrix.parts {

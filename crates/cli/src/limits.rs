@@ -133,7 +133,7 @@ fn kv_element(choice: KvCacheDtype, open: &OpenModel) -> Element {
         KvCacheDtype::Auto => {
             // Norms are never quantised, so their format is that of the checkpoint.
             let norm = open.spec().weights.vectors.first();
-            let tensor = norm.and_then(|norm| open.checkpoint.tensor(&norm.name));
+            let tensor = norm.and_then(|norm| open.checkpoint.tensor(&norm.parts[0].name));
             match tensor.map(|tensor| tensor.element_type) {
                 Some(ElementType::F32) => Element::F32,
                 _ => Element::BF16,

@@ -5,7 +5,9 @@
 
 use std::sync::Arc;
 
-use backstop_arch::{ExpertsRequest, MatrixRequest, MatrixRole, ModelSpec, WeightMap};
+use backstop_arch::{
+    ExpertsRequest, MatrixRequest, MatrixRole, ModelSpec, VectorRequest, WeightMap,
+};
 use backstop_kernels::cuda::layout::TiledMatrix;
 use backstop_kernels::cuda::staging::{StagedRows, WeightNumbers, WeightRows, WeightStaging};
 use backstop_kernels::cuda::{CudaWeights, Device, DeviceError};
@@ -55,7 +57,7 @@ impl DeviceWeightPlan {
             [num_experts, hidden, width]
         };
         Self {
-            vectors: map.vectors.iter().map(|vector| vector.len).collect(),
+            vectors: map.vectors.iter().map(VectorRequest::elements).collect(),
             matrices: map.matrices.iter().map(layout).collect(),
             experts: map.experts.iter().map(shape).zip(expert_elements).collect(),
         }
@@ -205,8 +207,13 @@ impl Strips {
         };
         let vectors = (0..).map(VectorId).zip(&map.vectors);
         for ((id, vector), &element) in vectors.zip(&formats.vectors) {
-            let target = strips.numbers_of(WeightNumbers::Vector(id), vector.len, element);
-            strips.add(checkpoint, vector.name.clone(), vector.len, target, 0);
+            let target = WeightNumbers::Vector(id);
+            let target = strips.numbers_of(target, vector.elements(), element);
+            let mut first = 0;
+            for part in &vector.parts {
+                strips.add(checkpoint, part.name.clone(), part.len, target, first);
+                first += part.len;
+            }
         }
         for (id, matrix) in (0..).map(MatrixId).zip(&map.matrices) {
             let target = Target::Rows(WeightRows::Matrix(id));

@@ -69,7 +69,10 @@ impl StoredFormats {
                 .expect("the census found every required tensor")
                 .element_type
         };
-        let vectors = map.vectors.iter().map(|vector| element(&vector.name));
+        let vectors = map.vectors.iter().map(|vector| {
+            let names = vector.parts.iter().map(|part| part.name.as_str());
+            common_element(names, &element)
+        });
         let matrices = map.matrices.iter().map(|matrix| {
             let names = matrix.parts.iter().map(|part| part.name.as_str());
             common_element(names, &element)
@@ -79,7 +82,7 @@ impl StoredFormats {
             StoredExperts::of(experts, packed, &element)
         });
         Ok(Self {
-            vectors: vectors.collect(),
+            vectors: vectors.collect::<Result<_, _>>()?,
             matrices: matrices.collect::<Result<_, _>>()?,
             experts: experts.collect::<Result<_, _>>()?,
         })

@@ -1,6 +1,6 @@
 //! Reads a checkpoint's tensors into the CPU backend's memory.
 
-use backstop_arch::{ExpertsRequest, MatrixRequest, ModelSpec, WeightMap};
+use backstop_arch::{ExpertsRequest, ModelSpec, WeightMap};
 use backstop_kernels::{AlignedBytes, CpuExperts, CpuMatrix, CpuWeights};
 use backstop_weights::{Checkpoint, CopyJob, ElementType};
 
@@ -65,7 +65,7 @@ impl Buffer {
 impl Buffers {
     fn allocate(formats: &StoredFormats, map: &WeightMap) -> Self {
         let vectors = formats.vectors.iter().zip(&map.vectors);
-        let vectors = vectors.map(|(&element, vector)| Buffer::new(element, vector.len));
+        let vectors = vectors.map(|(&element, vector)| Buffer::new(element, vector.elements()));
         let matrices = formats.matrices.iter().zip(&map.matrices);
         let matrices =
             matrices.map(|(&element, matrix)| Buffer::new(element, matrix.rows() * matrix.columns));
@@ -82,11 +82,14 @@ impl Buffers {
     fn jobs<'a>(&'a mut self, map: &WeightMap) -> Vec<CopyJob<'a>> {
         let mut jobs = Vec::new();
         for (buffer, vector) in self.vectors.iter_mut().zip(&map.vectors) {
-            let destination = buffer.bytes.as_mut_slice();
-            jobs.push(CopyJob::whole(vector.name.clone(), destination));
+            let parts = vector.parts.iter();
+            let parts = parts.map(|part| (&part.name, part.len));
+            stacked_jobs(buffer, parts, &mut jobs);
         }
         for (buffer, matrix) in self.matrices.iter_mut().zip(&map.matrices) {
-            matrix_jobs(buffer, matrix, &mut jobs);
+            let parts = matrix.parts.iter();
+            let parts = parts.map(|part| (&part.name, part.rows * matrix.columns));
+            stacked_jobs(buffer, parts, &mut jobs);
         }
         for (buffers, experts) in self.experts.iter_mut().zip(&map.experts) {
             buffers.jobs(experts, &mut jobs);
@@ -122,12 +125,17 @@ impl Buffers {
     }
 }
 
-fn matrix_jobs<'a>(buffer: &'a mut Buffer, matrix: &MatrixRequest, jobs: &mut Vec<CopyJob<'a>>) {
-    let row_bytes = matrix.columns * buffer.width();
+/// Jobs for tensors (name and elements) that lie one behind the other.
+fn stacked_jobs<'a, 'n>(
+    buffer: &'a mut Buffer,
+    parts: impl Iterator<Item = (&'n String, usize)>,
+    jobs: &mut Vec<CopyJob<'a>>,
+) {
+    let width = buffer.width();
     let mut rest = buffer.bytes.as_mut_slice();
-    for part in &matrix.parts {
-        let (destination, behind) = rest.split_at_mut(part.rows * row_bytes);
-        jobs.push(CopyJob::whole(part.name.clone(), destination));
+    for (name, elements) in parts {
+        let (destination, behind) = rest.split_at_mut(elements * width);
+        jobs.push(CopyJob::whole(name.clone(), destination));
         rest = behind;
     }
 }

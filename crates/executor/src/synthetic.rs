@@ -1,7 +1,7 @@
 //! Weights made from a seed, for measurements without a checkpoint: the same numbers on the
 //! processor and on a device.
 
-use backstop_arch::{ExpertsRequest, MatrixRole, ModelSpec, WeightMap};
+use backstop_arch::{ExpertsRequest, MatrixRole, ModelSpec, VectorRole, WeightMap};
 use backstop_kernels::cuda::synthetic_model::SyntheticModel;
 use backstop_kernels::cuda::{CudaWeights, DeviceError, Stream};
 use backstop_kernels::{CpuWeights, Element, ExpertsId, MatrixId, VectorId};
@@ -36,7 +36,7 @@ impl SyntheticWeights {
             experts,
             ..
         } = &spec.weights;
-        let vectors = vectors.iter().map(|vector| vector.len * 4);
+        let vectors = vectors.iter().map(|vector| vector.elements() * 4);
         let matrices = matrices.iter().map(|matrix| {
             let numbers = matrix.rows() * matrix.columns;
             numbers * Element::BF16.bytes()
@@ -58,7 +58,9 @@ impl SyntheticWeights {
         let map = &spec.weights;
         let mut weights = CpuWeights::new();
         for vector in &map.vectors {
-            self.model.push_vector(&mut weights, vector.len);
+            let mean = mean(vector.role);
+            self.model
+                .push_vector(&mut weights, vector.elements(), mean);
         }
         for matrix in &map.matrices {
             let router = matrix.role == MatrixRole::Router;
@@ -82,7 +84,9 @@ impl SyntheticWeights {
     ) -> Result<(), DeviceError> {
         let map = &spec.weights;
         for (id, vector) in (0..).map(VectorId).zip(&map.vectors) {
-            self.model.make_vector(weights, id, vector.len)?;
+            let mean = mean(vector.role);
+            self.model
+                .make_vector(weights, id, vector.elements(), mean)?;
         }
         for (id, matrix) in (0..).map(MatrixId).zip(&map.matrices) {
             let router = matrix.role == MatrixRole::Router;
@@ -92,6 +96,14 @@ impl SyntheticWeights {
             self.model.make_experts(weights, id)?;
         }
         weights.device().synchronize(Stream::Main)
+    }
+}
+
+/// What a vector's numbers lie around.
+fn mean(role: VectorRole) -> f32 {
+    match role {
+        VectorRole::Gain => 1.0,
+        VectorRole::Bias => 0.0,
     }
 }
 

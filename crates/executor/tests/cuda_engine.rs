@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use backstop_arch::{MatrixRole, Model};
@@ -353,22 +354,39 @@ fn greedy_answers_are_those_of_the_cpu() {
 
 #[test]
 fn random_checkpoints_compute_as_on_the_cpu() {
-    let root = repository("tests/goldens/cohere2_moe");
-    let mut count = 0;
-    for entry in std::fs::read_dir(&root).expect("goldens are part of the repository") {
-        let directory = entry.expect("readable").path();
-        if !directory.is_dir() {
-            continue;
+    let mut model_types = BTreeMap::new();
+    for set in ["cohere2_moe", "decoders"] {
+        let root = repository("tests/goldens").join(set);
+        for entry in std::fs::read_dir(&root).expect("goldens are part of the repository") {
+            let directory = entry.expect("readable").path();
+            if !directory.is_dir() {
+                continue;
+            }
+            let loaded = load(&directory);
+            if !is_for_the_device(&loaded) {
+                continue;
+            }
+            let tokens = prompt(&loaded, 50);
+            let found = device_logits(&loaded, &tokens, 50, Element::BF16);
+            let off = difference(&found, &cpu_logits(&loaded, &tokens, Element::BF16));
+            assert!(off < 0.08, "{}: {off}", directory.display());
+            let chunked = device_logits(&loaded, &tokens, 7, Element::BF16);
+            assert!(found == chunked, "{}: chunks matter", directory.display());
+            let model_type = model(&loaded).spec().architecture;
+            *model_types.entry(model_type).or_insert(0) += 1;
         }
-        let loaded = load(&directory);
-        if !is_for_the_device(&loaded) {
-            continue;
-        }
-        let tokens = prompt(&loaded, 50);
-        let found = device_logits(&loaded, &tokens, 50, Element::BF16);
-        let off = difference(&found, &cpu_logits(&loaded, &tokens, Element::BF16));
-        assert!(off < 0.08, "{}: {off}", directory.display());
-        count += 1;
     }
-    assert!(count >= 3, "only {count} checkpoints are for the device");
+    let expected = [
+        ("cohere2_moe", 3),
+        ("llama", 3),
+        ("mistral", 1),
+        ("mixtral", 1),
+        ("qwen2", 2),
+        ("qwen3", 1),
+        ("qwen3_moe", 1),
+    ];
+    for (model_type, least) in expected {
+        let count = model_types.get(model_type).copied().unwrap_or(0);
+        assert!(count >= least, "{count} checkpoints of {model_type}");
+    }
 }

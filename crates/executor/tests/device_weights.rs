@@ -24,6 +24,8 @@ const CHECKPOINTS: &[&str] = &[
     "tests/goldens/cohere2_moe/head_dim_128_fp8_sharded",
     "tests/goldens/cohere2_moe/shared_two_average_fp8",
     "tests/goldens/cohere2_moe/tied_with_copy_short",
+    "tests/goldens/decoders/llama_linear_biased",
+    "tests/goldens/decoders/mixtral_window",
 ];
 
 fn device() -> Arc<dyn Device> {
@@ -144,6 +146,8 @@ fn synthetic_weights_are_the_same_on_device_and_cpu() {
     for name in [
         "models/demo",
         "tests/goldens/cohere2_moe/shared_two_sum_packed",
+        "tests/goldens/decoders/qwen2_tied_yarn",
+        "tests/goldens/decoders/mixtral_window",
     ] {
         let directory = repository(name);
         let config = directory.join("config.json");

@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use backstop_kernels::{Batch, CpuBackend, Element};
@@ -152,18 +153,31 @@ fn compare(name: &str, found: &[f32], expected: &[f32], tolerance: &Tolerance) {
     );
 }
 
-#[test]
-fn random_checkpoints_agree_with_the_reference_implementation() {
-    let root = repository("tests/goldens/cohere2_moe");
-    let mut count = 0;
+/// Checks the goldens of a set; returns the model types that it has.
+fn check_all(set: &str) -> BTreeSet<String> {
+    let root = repository("tests/goldens").join(set);
+    let mut model_types = BTreeSet::new();
     for entry in std::fs::read_dir(&root).expect("goldens are part of the repository") {
         let directory = entry.expect("readable").path();
         if directory.is_dir() {
             check(&directory, &directory);
-            count += 1;
+            let checkpoint = Checkpoint::open(&directory).expect("checked above");
+            let model_type = checkpoint.config()["model_type"].as_str();
+            model_types.insert(model_type.expect("a text").to_owned());
         }
     }
-    assert!(count >= 12, "only {count} goldens in {}", root.display());
+    model_types
+}
+
+#[test]
+fn random_checkpoints_of_every_architecture_agree_with_the_reference_implementation() {
+    let mut model_types = check_all("cohere2_moe");
+    model_types.append(&mut check_all("decoders"));
+    let names: BTreeSet<String> = backstop_arch::names()
+        .iter()
+        .map(|&name| name.to_owned())
+        .collect();
+    assert_eq!(model_types, names, "model types with goldens, and all");
 }
 
 #[test]

@@ -6,7 +6,12 @@ mod common;
 use backstop_types::{SampledToken, SamplingParams, TokenLogprobs};
 use common::{Drive, Driven, Loaded, Request, drive, load, repository};
 
-const CHECKPOINTS: [&str; 2] = ["models/demo", "tests/goldens/cohere2_moe/north_fp8"];
+const CHECKPOINTS: [&str; 4] = [
+    "models/demo",
+    "tests/goldens/cohere2_moe/north_fp8",
+    "tests/goldens/decoders/qwen2_layer_types",
+    "tests/goldens/decoders/qwen3_moe_dense_first",
+];
 
 /// Deterministic "random" numbers.
 struct Numbers(u64);

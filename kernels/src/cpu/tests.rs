@@ -1,7 +1,7 @@
 //! A small model on the backend: what else is in the batch must not matter.
 
 use super::*;
-use crate::backend::{RopePairing, RouterScoring};
+use crate::backend::{RopePairing, RopeScaling, RouterScoring};
 use crate::catalog::random_values;
 use crate::element::Element;
 
@@ -56,7 +56,9 @@ impl Model {
         let mut hidden = backend.embed(self.table);
         let rope = Rope {
             theta: 1e4,
+            dimensions: SHAPE.head_dim,
             pairing: RopePairing::Interleaved,
+            scaling: RopeScaling::None,
         };
         let input = backend.norm(&hidden, self.gain, NORM);
         let attended = self.attend(backend, &input, 0, Some(rope));
@@ -87,10 +89,11 @@ impl Model {
             group: layer,
             layer_in_group: 0,
         };
-        let mut qkv = backend.linear(input, self.qkv[layer as usize]);
-        backend.rope_and_cache(&mut qkv, SHAPE, rope, place);
+        let mut qkv = backend.linear(input, self.qkv[layer as usize], None);
+        let transform = QueryKeyTransform { norm: None, rope };
+        backend.rope_and_cache(&mut qkv, SHAPE, transform, place);
         let attended = backend.paged_attention(&qkv, SHAPE, place);
-        backend.linear(&attended, self.output[layer as usize])
+        backend.linear(&attended, self.output[layer as usize], None)
     }
 }
 

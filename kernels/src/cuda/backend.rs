@@ -19,7 +19,8 @@ use super::product::{self, Epilogue, Product, ProductTokens};
 use super::step::StepShape;
 use super::weights::CudaWeights;
 use crate::backend::{
-    AttentionShape, Backend, ExpertsId, KvLayer, MatrixId, Norm, Rope, RouterRule, VectorId,
+    AttentionShape, Backend, ExpertsId, KvLayer, MatrixId, Norm, QueryKeyTransform, RouterRule,
+    VectorId,
 };
 use crate::batch::BatchSequence;
 use crate::element::Element;
@@ -287,8 +288,16 @@ impl Backend for CudaBackend {
         normed
     }
 
-    fn linear(&mut self, input: &CudaActivation, weight: MatrixId) -> CudaActivation {
-        let weights = self.weights.matrix(weight);
+    fn linear(
+        &mut self,
+        input: &CudaActivation,
+        weight: MatrixId,
+        bias: Option<VectorId>,
+    ) -> CudaActivation {
+        let mut weights = self.weights.matrix(weight);
+        if let Some(bias) = bias {
+            weights.bias = self.weights.vector(bias, weights.matrix.rows);
+        }
         let rows = self.queue(
             |backend| {
                 let (device, arena) = (&*backend.device, &backend.arena);
@@ -313,11 +322,11 @@ impl Backend for CudaBackend {
         &mut self,
         qkv: &mut CudaActivation,
         shape: AttentionShape,
-        rope: Option<Rope>,
+        transform: QueryKeyTransform,
         layer: KvLayer,
     ) {
         let queries = self.queue(
-            |backend| backend.queue_rope_and_cache(source(qkv), shape, rope, layer),
+            |backend| backend.queue_rope_and_cache(source(qkv), shape, transform, layer),
             |backend| backend.arena.take(1),
         );
         let columns = (shape.heads * shape.head_dim) as usize;

@@ -74,6 +74,7 @@ struct ProductArgs {
     weight_scales: DevicePointer,
     input_scales: DevicePointer,
     output: DevicePointer,
+    bias: DevicePointer,
     tiles: DevicePointer,
     num_tiles: DevicePointer,
     part_stride: u64,
@@ -89,7 +90,7 @@ struct ProductArgs {
     unused: i32,
 }
 
-const _: () = assert!(size_of::<ProductArgs>() == 104);
+const _: () = assert!(size_of::<ProductArgs>() == 112);
 
 // SAFETY: pointers, then numbers, without padding.
 unsafe impl KernelArgs for ProductArgs {}
@@ -101,6 +102,9 @@ pub struct ProductWeights {
     pub data: DevicePointer,
     /// One f32 for each padded row of each matrix, for E4M3 weights.
     pub scales: DevicePointer,
+    /// One f32 for each row, which is added to the product with a BF16 matrix; null if there is
+    /// none.
+    pub bias: DevicePointer,
     /// Shape of each matrix.
     pub matrix: TiledMatrix,
 }
@@ -182,6 +186,13 @@ impl Product {
             parts == 1 || self.epilogue == Epilogue::Parts && parts == self::parts(matrix, tokens),
             "parts of a product"
         );
+        let takes_bias = matrix.element == Element::BF16
+            && !matrix.gate_up
+            && matches!(self.tokens, ProductTokens::All(_));
+        assert!(
+            takes_bias || self.weights.bias == DevicePointer::NULL,
+            "a bias is added to plain products with BF16 weights only"
+        );
         let rows = if matrix.gate_up {
             matrix.width()
         } else {
@@ -197,6 +208,7 @@ impl Product {
             weight_scales: self.weights.scales,
             input_scales: self.input.scales,
             output: self.output,
+            bias: self.weights.bias,
             tiles,
             num_tiles,
             part_stride: (tokens * rows) as u64,

@@ -12,7 +12,7 @@ use crate::backend::{ExpertsId, MatrixId, VectorId};
 use crate::cpu::{CpuExperts, CpuMatrix, CpuWeights};
 use crate::element::Element;
 
-/// Deviation of vectors from one, which norms multiply by.
+/// Deviation of vectors from their mean: one for what is multiplied with, zero for biases.
 const VECTOR_DEVIATION: f32 = 0.1;
 
 /// The tensors of a model, as a seed stands for them.
@@ -53,10 +53,10 @@ impl SyntheticModel {
         SyntheticTensor::new(self.seed, (kind as u32) << 24 | id)
     }
 
-    fn vector(self, id: VectorId) -> SyntheticVector {
+    fn vector(self, id: VectorId, mean: f32) -> SyntheticVector {
         SyntheticVector {
             tensor: self.tensor(Kind::Vector, id.0),
-            mean: 1.0,
+            mean,
             deviation: VECTOR_DEVIATION,
         }
     }
@@ -78,17 +78,18 @@ impl SyntheticModel {
         }
     }
 
-    /// Queues the making of a vector of `len` numbers on the main stream.
+    /// Queues the making of a vector of `len` numbers around `mean` on the main stream.
     pub fn make_vector(
         self,
         weights: &CudaWeights,
         id: VectorId,
         len: usize,
+        mean: f32,
     ) -> Result<(), DeviceError> {
         let out = weights.vector(id, len);
         // SAFETY: the weights have reserved room for them.
         unsafe {
-            self.vector(id)
+            self.vector(id, mean)
                 .launch(&**weights.device(), Stream::Main, out, len)
         }
     }
@@ -138,8 +139,8 @@ impl SyntheticModel {
     }
 
     /// Adds the next vector to weights on the host.
-    pub fn push_vector(self, weights: &mut CpuWeights, len: usize) -> VectorId {
-        let vector = self.vector(VectorId(weights.vectors().len() as u32));
+    pub fn push_vector(self, weights: &mut CpuWeights, len: usize, mean: f32) -> VectorId {
+        let vector = self.vector(VectorId(weights.vectors().len() as u32), mean);
         weights.push_vector(vector.host(len))
     }
 

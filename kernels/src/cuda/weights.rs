@@ -80,6 +80,7 @@ impl CudaWeights {
         self.matrices.push(ProductWeights {
             data,
             scales: DevicePointer::NULL,
+            bias: DevicePointer::NULL,
             matrix: layout,
         });
         Ok((MatrixId(self.matrices.len() as u32 - 1), data))
@@ -111,11 +112,13 @@ impl CudaWeights {
             gate_up: ProductWeights {
                 data: memory.gate_up,
                 scales: memory.gate_up_scales,
+                bias: DevicePointer::NULL,
                 matrix: gate_up_layout,
             },
             down: ProductWeights {
                 data: memory.down,
                 scales: memory.down_scales,
+                bias: DevicePointer::NULL,
                 matrix: down_layout,
             },
         });

@@ -43,6 +43,7 @@ impl GatedMlpArgs<'_> {
         LinearArgs {
             input: self.input,
             weight: self.gate_up,
+            bias: None,
         }
         .reference(&mut gated);
         let inner: Vec<f32> = gated
@@ -52,6 +53,7 @@ impl GatedMlpArgs<'_> {
         LinearArgs {
             input: &inner,
             weight: self.down,
+            bias: None,
         }
         .reference(out);
     }
@@ -69,12 +71,14 @@ impl GatedMlpArgs<'_> {
             LinearArgs {
                 input,
                 weight: gate_up,
+                bias: None,
             }
             .run(instructions, gated);
             swiglu(instructions, gated, width, inner);
             LinearArgs {
                 input: inner,
                 weight: down,
+                bias: None,
             }
             .run(instructions, out);
         });

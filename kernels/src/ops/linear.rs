@@ -1,4 +1,4 @@
-//! `input * weight^T`: weights F32 or BF16, activations and accumulation f32.
+//! `input * weight^T + bias`: weights F32 or BF16, activations, bias and accumulation f32.
 
 pub(crate) mod cuda;
 
@@ -10,14 +10,17 @@ use crate::cuda::Device;
 use crate::element::Element;
 use crate::features::InstructionSet;
 use crate::gemm::{InputRows, Product, WeightView};
+use crate::parallel;
 
-/// Arguments: `out = input * weight^T`.
+/// Arguments: `out = input * weight^T + bias`.
 #[derive(Clone, Copy, Debug)]
 pub struct LinearArgs<'a> {
     /// `[tokens, inputs]`.
     pub input: &'a [f32],
     /// `[outputs, inputs]`.
     pub weight: WeightView<'a>,
+    /// `[outputs]`.
+    pub bias: Option<&'a [f32]>,
 }
 
 impl<'a> LinearArgs<'a> {
@@ -35,17 +38,32 @@ impl<'a> LinearArgs<'a> {
     /// Naive product; `out` is `[tokens, outputs]`.
     pub fn reference(&self, out: &mut [f32]) {
         self.product().reference(out);
+        self.add_bias(out);
     }
 
     /// The product; `out` is `[tokens, outputs]`.
     pub fn run(&self, instructions: InstructionSet, out: &mut [f32]) {
         self.product().run(instructions, out);
+        self.add_bias(out);
+    }
+
+    fn add_bias(&self, out: &mut [f32]) {
+        let Some(bias) = self.bias else { return };
+        assert_eq!(bias.len(), self.weight.rows(), "bias of linear");
+        parallel::for_each_rows(out, bias.len(), out.len(), |_, rows| {
+            for row in rows.chunks_exact_mut(bias.len()) {
+                for (out, bias) in row.iter_mut().zip(bias) {
+                    *out += bias;
+                }
+            }
+        });
     }
 }
 
 pub(crate) struct LinearCase {
     input: Vec<f32>,
     weight: CpuMatrix,
+    bias: Option<Vec<f32>>,
 }
 
 impl LinearCase {
@@ -57,7 +75,14 @@ impl LinearCase {
         Self {
             input: random_values(1, tokens * inputs, 1.0),
             weight: CpuMatrix::random(2, outputs, inputs, element),
+            bias: None,
         }
+    }
+
+    /// The same with a bias.
+    fn with_bias(self) -> Self {
+        let bias = Some(random_values(3, self.weight.rows(), 1.0));
+        Self { bias, ..self }
     }
 
     fn run(&self, input: &[f32], run: impl FnOnce(&LinearArgs<'_>, &mut [f32])) -> Vec<f32> {
@@ -67,6 +92,7 @@ impl LinearCase {
             &LinearArgs {
                 input,
                 weight: self.weight.view(),
+                bias: self.bias.as_deref(),
             },
             &mut out,
         );
@@ -141,8 +167,18 @@ pub fn cases() -> Vec<CaseSpec> {
     };
     let small = ragged.into_iter().chain(real);
     let small = small.flat_map(|shape| [Element::F32, Element::BF16].map(|e| case(shape, e)));
+    // Queries, keys and values of Qwen2.5-Coder-7B, and ragged ones.
+    let biased = [(4608, 3584, 3), (64, 64, 5), (34, 33, 70)];
+    let biased = biased.map(|shape| {
+        let (outputs, inputs, tokens) = shape;
+        let label = format!("bias, BF16 [{outputs}, {inputs}], {tokens} tokens");
+        CaseSpec::new(label, move || {
+            LinearCase::random(shape, Element::BF16).with_bias()
+        })
+    });
     let large = large.into_iter().map(|shape| case(shape, Element::BF16));
     small
+        .chain(biased)
         .chain(large.map(CaseSpec::only_for_benchmarks))
         .collect()
 }

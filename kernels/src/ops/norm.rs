@@ -164,7 +164,7 @@ fn sum_of_row<S: Simd>(simd: S, row: &[f32]) -> f32 {
 
 /// `sum((x - mean)^2)`.
 #[inline(always)]
-fn centred_square_sum<S: Simd>(simd: S, row: &[f32], mean: f32) -> f32 {
+pub(crate) fn centred_square_sum<S: Simd>(simd: S, row: &[f32], mean: f32) -> f32 {
     let mut sum = simd.splat(0.0);
     let centre = simd.splat(mean);
     let (whole, rest) = row.split_at(row.len() - row.len() % S::LANES);

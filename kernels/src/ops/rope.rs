@@ -1,10 +1,11 @@
 //! Rotary position embedding, in place, over queries and keys.
 
 pub mod cuda;
+mod frequencies;
 
 use std::sync::Arc;
 
-use crate::backend::{AttentionShape, RopePairing};
+use crate::backend::{AttentionShape, Rope, RopePairing, RopeScaling};
 use crate::catalog::{
     Case, CaseSpec, Cost, DeviceResult, Tolerance, random_indices, random_values,
 };
@@ -14,34 +15,32 @@ use crate::features::InstructionSet;
 use crate::parallel;
 use crate::simd::{self, Program, Simd};
 
-/// Cosine and sine of every angle of a batch, `[rows, head_dim / 2]` each.
+/// Cosine and sine of every angle of a batch, `[rows, dimensions / 2]` each.
 ///
 /// Angles are computed as Hugging Face's transformers do: the inverse frequencies
-/// `1 / theta^(2i / head_dim)`, their products with the position, and both functions in f32.
+/// ([`Rope::inverse_frequencies`]), their products with the position, and both functions in f32.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RopeTable {
     half_dim: usize,
+    pairing: RopePairing,
     cosines: Vec<f32>,
     sines: Vec<f32>,
 }
 
 impl RopeTable {
     /// The table for rows at `positions`.
-    pub fn new(positions: &[u32], theta: f32, head_dim: usize) -> Self {
-        assert!(
-            head_dim > 0 && head_dim.is_multiple_of(2),
-            "head_dim of rope must be even"
-        );
-        let half_dim = head_dim / 2;
-        let frequencies = inverse_frequencies(theta, head_dim);
+    pub fn new(positions: &[u32], rope: &Rope) -> Self {
+        let frequencies = rope.inverse_frequencies();
         let angles: Vec<f32> = positions
             .iter()
             .flat_map(|&position| frequencies.iter().map(move |f| position as f32 * f))
             .collect();
+        let magnitude = rope.magnitude();
         Self {
-            half_dim,
-            cosines: angles.iter().map(|angle| angle.cos()).collect(),
-            sines: angles.iter().map(|angle| angle.sin()).collect(),
+            half_dim: frequencies.len(),
+            pairing: rope.pairing,
+            cosines: angles.iter().map(|angle| angle.cos() * magnitude).collect(),
+            sines: angles.iter().map(|angle| angle.sin() * magnitude).collect(),
         }
     }
 
@@ -49,12 +48,6 @@ impl RopeTable {
         let range = row * self.half_dim..(row + 1) * self.half_dim;
         (&self.cosines[range.clone()], &self.sines[range])
     }
-}
-
-/// What positions are multiplied with to get the angles.
-fn inverse_frequencies(theta: f32, head_dim: usize) -> Vec<f32> {
-    let inverse_frequency = |index: usize| 1.0 / theta.powf((2 * index) as f32 / head_dim as f32);
-    (0..head_dim / 2).map(inverse_frequency).collect()
 }
 
 /// Arguments: `qkv` is `[rows, (heads + 2 * kv_heads) * head_dim]`; queries and keys, its first
@@ -67,8 +60,6 @@ pub struct RopeArgs<'a> {
     pub shape: AttentionShape,
     /// Angles of the rows.
     pub table: &'a RopeTable,
-    /// How elements are paired.
-    pub pairing: RopePairing,
 }
 
 impl RopeArgs<'_> {
@@ -78,9 +69,8 @@ impl RopeArgs<'_> {
 
     fn check(&self) {
         let rows = self.table.cosines.len() / self.table.half_dim;
-        assert_eq!(
-            self.table.half_dim * 2,
-            self.shape.head_dim as usize,
+        assert!(
+            self.table.half_dim * 2 <= self.shape.head_dim as usize,
             "head_dim of rope"
         );
         assert_eq!(self.qkv.len(), rows * self.columns(), "inputs of rope");
@@ -90,14 +80,15 @@ impl RopeArgs<'_> {
     pub fn reference(self) {
         self.check();
         let (head_dim, columns) = (self.shape.head_dim as usize, self.columns());
+        let half_dim = self.table.half_dim;
         let rotated = (self.shape.heads + self.shape.kv_heads) as usize;
         for (row, values) in self.qkv.chunks_exact_mut(columns).enumerate() {
             let (cosines, sines) = self.table.row(row);
             for head in values.chunks_exact_mut(head_dim).take(rotated) {
-                for index in 0..head_dim / 2 {
-                    let (first, second) = match self.pairing {
+                for index in 0..half_dim {
+                    let (first, second) = match self.table.pairing {
                         RopePairing::Interleaved => (2 * index, 2 * index + 1),
-                        RopePairing::Halves => (index, index + head_dim / 2),
+                        RopePairing::Halves => (index, index + half_dim),
                     };
                     let (x, y) = (f64::from(head[first]), f64::from(head[second]));
                     let (cosine, sine) = (f64::from(cosines[index]), f64::from(sines[index]));
@@ -111,8 +102,7 @@ impl RopeArgs<'_> {
     /// The rotation.
     pub fn run(self, instructions: InstructionSet) {
         self.check();
-        let (table, shape, pairing, columns) =
-            (self.table, self.shape, self.pairing, self.columns());
+        let (table, shape, columns) = (self.table, self.shape, self.columns());
         let work = self.qkv.len() * 2;
         parallel::for_each_rows(self.qkv, columns, work, |first, rows| {
             simd::dispatch(
@@ -122,7 +112,6 @@ impl RopeArgs<'_> {
                     first,
                     table,
                     shape,
-                    pairing,
                 },
             );
         });
@@ -134,7 +123,6 @@ struct Rows<'a> {
     first: usize,
     table: &'a RopeTable,
     shape: AttentionShape,
-    pairing: RopePairing,
 }
 
 impl Program for Rows<'_> {
@@ -148,7 +136,7 @@ impl Program for Rows<'_> {
         for (row, values) in self.rows.chunks_exact_mut(columns).enumerate() {
             let (cosines, sines) = self.table.row(self.first + row);
             for head in values.chunks_exact_mut(head_dim).take(rotated) {
-                match self.pairing {
+                match self.table.pairing {
                     RopePairing::Interleaved => rotate_pairs(head, cosines, sines),
                     RopePairing::Halves => rotate_halves(head, cosines, sines),
                 }
@@ -181,7 +169,7 @@ struct RopeCase {
     qkv: Vec<f32>,
     positions: Vec<u32>,
     shape: AttentionShape,
-    pairing: RopePairing,
+    rope: Rope,
 }
 
 impl RopeCase {
@@ -198,14 +186,10 @@ impl RopeCase {
     ) -> Vec<f32> {
         let columns = qkv.len() / self.positions.len();
         let mut qkv = qkv[rows.start * columns..rows.end * columns].to_vec();
-        let head_dim = self.shape.head_dim as usize;
-        let table = RopeTable::new(&self.positions[rows], CASE_THETA, head_dim);
-        let (shape, pairing) = (self.shape, self.pairing);
         run(RopeArgs {
             qkv: &mut qkv,
-            shape,
-            table: &table,
-            pairing,
+            shape: self.shape,
+            table: &RopeTable::new(&self.positions[rows], &self.rope),
         });
         qkv
     }
@@ -244,43 +228,80 @@ impl Case for RopeCase {
     }
 }
 
-/// Heads, key-value heads, head size and number of rows.
+/// Heads, key-value heads, head size, rotated elements of it, and number of rows.
 pub fn cases() -> Vec<CaseSpec> {
     let shapes = [
-        (1, 1, 2, 1),
-        (3, 1, 6, 4),
-        (4, 2, 34, 5),
-        (5, 5, 32, 3),
-        (6, 2, 64, 7),
-        (32, 4, 128, 40),
+        ([1, 1, 2], 2, 1),
+        ([3, 1, 6], 6, 4),
+        ([4, 2, 34], 34, 5),
+        ([2, 1, 34], 22, 5),
+        ([5, 5, 32], 32, 3),
+        ([6, 2, 64], 64, 7),
+        ([6, 2, 64], 32, 7),
+        ([32, 4, 128], 128, 40),
     ];
     let mut cases = Vec::new();
-    for (heads, kv_heads, head_dim, rows) in shapes {
+    for (heads, dimensions, rows) in shapes {
         for pairing in [RopePairing::Interleaved, RopePairing::Halves] {
-            cases.push(case([heads, kv_heads, head_dim], rows, pairing));
+            let rope = case_rope(dimensions, pairing, RopeScaling::None);
+            cases.push(case(heads, rows, rope));
         }
     }
+    for scaling in scalings() {
+        let rope = case_rope(64, RopePairing::Halves, scaling);
+        cases.push(case([3, 1, 64], 9, rope));
+    }
     for rows in [1, 8, 64, 256, 8192] {
-        let real = case([32, 4, 128], rows, RopePairing::Interleaved);
-        cases.push(real.only_for_benchmarks());
+        let rope = case_rope(128, RopePairing::Interleaved, RopeScaling::None);
+        cases.push(case([32, 4, 128], rows, rope).only_for_benchmarks());
     }
     cases
 }
 
-fn case([heads, kv_heads, head_dim]: [u32; 3], rows: usize, pairing: RopePairing) -> CaseSpec {
+fn case_rope(dimensions: u32, pairing: RopePairing, scaling: RopeScaling) -> Rope {
+    Rope {
+        theta: CASE_THETA,
+        dimensions,
+        pairing,
+        scaling,
+    }
+}
+
+/// One of each kind that changes something.
+fn scalings() -> [RopeScaling; 3] {
+    [
+        RopeScaling::Linear { factor: 4.0 },
+        RopeScaling::Llama3 {
+            factor: 8.0,
+            low_frequency_factor: 1.0,
+            high_frequency_factor: 4.0,
+            original_positions: 8192.0,
+        },
+        RopeScaling::Yarn {
+            factor: 32.0,
+            beta_fast: 32.0,
+            beta_slow: 1.0,
+            original_positions: 4096.0,
+            truncate: false,
+            magnitude: 1.346_573_6,
+        },
+    ]
+}
+
+fn case([heads, kv_heads, head_dim]: [u32; 3], rows: usize, rope: Rope) -> CaseSpec {
     let shape = AttentionShape {
         heads,
         kv_heads,
         head_dim,
         scale: 1.0,
     };
-    let label = format!("{pairing:?}, {heads}+{kv_heads} heads of {head_dim}, {rows} rows");
+    let label = format!("{heads}+{kv_heads} heads of {head_dim}, {rows} rows, {rope:?}");
     let columns = ((heads + 2 * kv_heads) * head_dim) as usize;
     CaseSpec::new(label, move || RopeCase {
         qkv: random_values(1, rows * columns, 1.0),
         positions: random_indices(2, rows, 100_000),
         shape,
-        pairing,
+        rope,
     })
 }
 
@@ -298,12 +319,11 @@ mod tests {
     /// Query and key of one row, rotated for a position.
     fn rotated(qkv: &[f32], position: u32, pairing: RopePairing) -> (Vec<f32>, Vec<f32>) {
         let mut qkv = qkv.to_vec();
-        let table = RopeTable::new(&[position], 1e4, 64);
+        let rope = case_rope(64, pairing, RopeScaling::None);
         RopeArgs {
             qkv: &mut qkv,
             shape: SHAPE,
-            table: &table,
-            pairing,
+            table: &RopeTable::new(&[position], &rope),
         }
         .run(InstructionSet::detect());
         (qkv[..64].to_vec(), qkv[64..128].to_vec())
@@ -332,28 +352,25 @@ mod tests {
     }
 
     #[test]
-    fn position_0_and_values_are_left_alone() {
+    fn position_0_and_values_and_the_end_of_heads_are_left_alone() {
         let qkv = random_values(1, 192, 1.0);
         let mut copy = qkv.clone();
-        let table = RopeTable::new(&[0], 1e4, 64);
-        let pairing = RopePairing::Halves;
-        RopeArgs {
-            qkv: &mut copy,
-            shape: SHAPE,
-            table: &table,
-            pairing,
+        for (position, dimensions) in [(0, 64), (77, 64), (77, 48)] {
+            copy.copy_from_slice(&qkv);
+            let rope = case_rope(dimensions, RopePairing::Halves, RopeScaling::None);
+            RopeArgs {
+                qkv: &mut copy,
+                shape: SHAPE,
+                table: &RopeTable::new(&[position], &rope),
+            }
+            .run(InstructionSet::detect());
+            let rotated = dimensions as usize;
+            assert_eq!(position == 0, copy[..rotated] == qkv[..rotated]);
+            for start in [0, 64] {
+                let behind = start + rotated..start + 64;
+                assert_eq!(copy[behind.clone()], qkv[behind]);
+            }
+            assert_eq!(copy[128..], qkv[128..]);
         }
-        .run(InstructionSet::detect());
-        assert_eq!(copy, qkv);
-        let table = RopeTable::new(&[77], 1e4, 64);
-        RopeArgs {
-            qkv: &mut copy,
-            shape: SHAPE,
-            table: &table,
-            pairing,
-        }
-        .run(InstructionSet::detect());
-        assert_eq!(copy[128..], qkv[128..]);
-        assert_ne!(copy[..128], qkv[..128]);
     }
 }

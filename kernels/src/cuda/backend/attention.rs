@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::CudaBackend;
-use crate::backend::{AttentionShape, KvLayer, Rope};
+use crate::backend::{AttentionShape, KvLayer, QueryKeyTransform, Rope};
 use crate::batch::BatchSequence;
 use crate::cuda::activation::Panels;
 use crate::cuda::arena::Piece;
@@ -13,7 +13,7 @@ use crate::cuda::kv_cache::CudaKvCache;
 use crate::cuda::pack::RowSource;
 use crate::cuda::pinned::Pinned;
 use crate::ops::attention::cuda::{Attention, AttentionLimits, AttentionPlan, AttentionWorkspace};
-use crate::ops::kv_write::cuda::{PagedCache, RopeCache};
+use crate::ops::kv_write::cuda::{HeadNorm, PagedCache, RopeCache};
 use crate::ops::rope::cuda::rotations;
 
 /// What a model's layers ask of attention, as a rehearsal saw it.
@@ -21,8 +21,8 @@ use crate::ops::rope::cuda::rotations;
 pub struct AttentionNeeds {
     /// Head counts of the layers of each group.
     pub shapes: Vec<Option<AttentionShape>>,
-    /// Rotary embeddings, with the elements of a head.
-    pub ropes: Vec<(Rope, usize)>,
+    /// Rotary embeddings.
+    pub ropes: Vec<Rope>,
 }
 
 impl AttentionNeeds {
@@ -33,10 +33,13 @@ impl AttentionNeeds {
         assert_eq!(*known, shape, "layers of a group have one shape");
     }
 
-    fn note_rope(&mut self, rope: Rope, head_dim: usize) {
-        let same = |&(other, dim): &(Rope, usize)| other.theta == rope.theta && dim == head_dim;
-        if !self.ropes.iter().any(same) {
-            self.ropes.push((rope, head_dim));
+    fn note_rope(&mut self, rope: Rope, head_dim: u32) {
+        assert_eq!(
+            rope.dimensions, head_dim,
+            "rotation of a part of each head: elements that are rotated, and elements"
+        );
+        if !self.ropes.contains(&rope) {
+            self.ropes.push(rope);
         }
     }
 }
@@ -57,7 +60,7 @@ pub struct AttentionMemory {
     /// Only a rehearsal, which notes what it would need.
     groups: Option<Vec<Group>>,
     needs: AttentionNeeds,
-    rotations: Vec<(f32, usize, DeviceBuffer)>,
+    rotations: Vec<(Rope, DeviceBuffer)>,
     work: Vec<DeviceBuffer>,
 }
 
@@ -124,9 +127,9 @@ impl AttentionMemory {
             largest(AttentionLimits::totals_bytes),
         ];
         let work = sizes.map(|bytes| DeviceBuffer::new(device, bytes));
-        let rotations = needs.ropes.iter().map(|&(rope, head_dim)| {
-            let table = rotations(device, rope.theta, head_dim, limits.positions)?;
-            Ok((rope.theta, head_dim, table))
+        let rotations = needs.ropes.iter().map(|rope| {
+            let table = rotations(device, rope, limits.positions)?;
+            Ok((*rope, table))
         });
         Ok(Self {
             needs: needs.clone(),
@@ -224,7 +227,7 @@ impl CudaBackend {
         &mut self,
         qkv: RowSource,
         shape: AttentionShape,
-        rope: Option<Rope>,
+        transform: QueryKeyTransform,
         layer: KvLayer,
     ) -> Result<Piece, DeviceError> {
         let head_dim = shape.head_dim as usize;
@@ -233,22 +236,27 @@ impl CudaBackend {
             .take(self.rows() * shape.heads as usize * head_dim * 2);
         let Some(groups) = &self.attention.groups else {
             self.attention.needs.note(shape, layer);
-            if let Some(rope) = rope {
-                self.attention.needs.note_rope(rope, head_dim);
+            if let Some(rope) = transform.rope {
+                self.attention.needs.note_rope(rope, shape.head_dim);
             }
             return Ok(queries);
         };
-        let rope = rope.map(|rope| {
-            let same =
-                |entry: &&(f32, usize, DeviceBuffer)| (entry.0, entry.1) == (rope.theta, head_dim);
-            let table = self.attention.rotations.iter().find(same);
-            let (_, _, table) = table.expect("the rehearsal saw every embedding");
+        let rope = transform.rope.map(|rope| {
+            let tables = &mut self.attention.rotations.iter();
+            let table = tables.find(|entry| entry.0 == rope);
+            let (_, table) = table.expect("the rehearsal saw every embedding");
             (table.pointer(), rope.pairing)
+        });
+        let norm = transform.norm.map(|norm| HeadNorm {
+            query_gain: self.weights.vector(norm.query, head_dim),
+            key_gain: self.weights.vector(norm.key, head_dim),
+            epsilon: norm.epsilon,
         });
         let launch = RopeCache {
             qkv,
             shape,
             rope,
+            norm,
             positions: self.shape.inputs.positions,
             slots: self.shape.inputs.slots,
             cache: self.cache(&groups[layer.group as usize], layer),

@@ -210,6 +210,7 @@ fn upload(bench: &mut Bench, experts: &CpuExperts) -> Result<DeviceExperts, Devi
         Ok(ProductWeights {
             data: bench.upload(&packed.concat())?,
             scales: bench.upload(&scales)?,
+            bias: DevicePointer::NULL,
             matrix: layout,
         })
     };

@@ -1,4 +1,5 @@
-//! Keys and values into the paged cache on the device, queries and keys rotated on the way. Launch
+//! Keys and values into the paged cache on the device, queries and keys normed and rotated on the
+//! way. Launch
 //! of `kernels/cuda/rope_cache.cu`.
 #![expect(unsafe_code, reason = "launches are outside the compiler's view")]
 
@@ -53,7 +54,18 @@ impl PagedCache {
     }
 }
 
-/// Rotates the queries and keys of `qkv`, and writes keys and values into the cache.
+/// RMSNorm of each head.
+#[derive(Clone, Copy, Debug)]
+pub struct HeadNorm {
+    /// f32 `[head_dim]`: what normed queries are multiplied with.
+    pub query_gain: DevicePointer,
+    /// f32 `[head_dim]`: what normed keys are multiplied with.
+    pub key_gain: DevicePointer,
+    /// Added to the mean square.
+    pub epsilon: f32,
+}
+
+/// Norms and rotates the queries and keys of `qkv`, and writes keys and values into the cache.
 #[derive(Clone, Copy, Debug)]
 pub struct RopeCache {
     /// `[rows, (heads + 2 * kv_heads) * head_dim]`, in parts or in BF16.
@@ -63,6 +75,8 @@ pub struct RopeCache {
     /// f32 `[positions, head_dim / 2, 2]`, cosine and sine
     /// ([`rotations`](crate::ops::rope::cuda::rotations)), and how elements are paired.
     pub rope: Option<(DevicePointer, RopePairing)>,
+    /// What happens before.
+    pub norm: Option<HeadNorm>,
     /// BF16 `[rows, heads * head_dim]`: the queries.
     pub queries: DevicePointer,
     /// Where keys and values go.
@@ -82,6 +96,8 @@ struct RopeCacheArgs {
     queries: DevicePointer,
     cache: DevicePointer,
     rotations: DevicePointer,
+    query_gain: DevicePointer,
+    key_gain: DevicePointer,
     positions: DevicePointer,
     slots: DevicePointer,
     tables: DevicePointer,
@@ -93,9 +109,11 @@ struct RopeCacheArgs {
     table_stride: i32,
     halves: i32,
     e4m3: i32,
+    epsilon: f32,
+    unused: i32,
 }
 
-const _: () = assert!(size_of::<RopeCacheArgs>() == 128);
+const _: () = assert!(size_of::<RopeCacheArgs>() == 152);
 
 // SAFETY: numbers and pointers, without padding.
 unsafe impl KernelArgs for RopeCacheArgs {}
@@ -120,11 +138,18 @@ impl RopeCache {
         let (rotations, pairing) = self
             .rope
             .unwrap_or((DevicePointer::NULL, RopePairing::Halves));
+        let norm = self.norm.unwrap_or(HeadNorm {
+            query_gain: DevicePointer::NULL,
+            key_gain: DevicePointer::NULL,
+            epsilon: 0.0,
+        });
         let args = RopeCacheArgs {
             qkv: self.qkv.args(),
             queries: self.queries,
             cache: cache.memory,
             rotations,
+            query_gain: norm.query_gain,
+            key_gain: norm.key_gain,
             positions: self.positions,
             slots: self.slots,
             tables: cache.tables,
@@ -136,6 +161,8 @@ impl RopeCache {
             table_stride: int(cache.table_stride),
             halves: i32::from(pairing == RopePairing::Halves),
             e4m3: i32::from(cache.element == Element::F8E4M3),
+            epsilon: norm.epsilon,
+            unused: 0,
         };
         let heads = (shape.heads + 2 * shape.kv_heads) as usize;
         let threads = self.rows * heads * shape.head_dim as usize / 16;
@@ -168,6 +195,20 @@ pub(crate) struct Places {
 }
 
 impl Places {
+    /// Each row in a slot and a block of its own.
+    pub(crate) fn one_each(positions: &[u32], block_size: usize) -> Self {
+        let end = positions.iter().max().map_or(0, |&last| last as usize + 1);
+        let table_stride = end.div_ceil(block_size);
+        Self {
+            rows: (0u32..).zip(positions.iter().copied()).collect(),
+            tables: (0..positions.len() * table_stride)
+                .map(|entry| (entry / table_stride) as u32)
+                .collect(),
+            table_stride,
+            blocks: positions.len(),
+        }
+    }
+
     /// Block and place in it of a row.
     fn place(&self, row: usize, block_size: usize) -> (u32, usize) {
         let (slot, position) = self.rows[row];
@@ -199,7 +240,6 @@ impl Written {
         (shape, layout): (AttentionShape, KvShape),
         places: Places,
         qkv: RowSource,
-        rope: Option<(DevicePointer, RopePairing)>,
     ) -> Result<Self, DeviceError> {
         let (slots, positions): (Vec<u32>, Vec<u32>) = places.rows.iter().copied().unzip();
         let inputs = [
@@ -214,7 +254,8 @@ impl Written {
         let launch = RopeCache {
             qkv,
             shape,
-            rope,
+            rope: None,
+            norm: None,
             queries: queries.pointer(),
             cache: PagedCache {
                 memory: cache.pointer(),
@@ -237,9 +278,37 @@ impl Written {
         })
     }
 
+    /// The same, with the rotations or the norm of a case.
+    pub(crate) fn with(
+        mut self,
+        rope: Option<(DevicePointer, RopePairing)>,
+        norm: Option<HeadNorm>,
+    ) -> Self {
+        self.launch.rope = rope;
+        self.launch.norm = norm;
+        self
+    }
+
     pub(crate) fn launch(&self, device: &dyn Device) -> Result<(), DeviceError> {
         // SAFETY: everything was set up with the sizes of the case.
         unsafe { self.launch.launch(device, Stream::Main) }
+    }
+
+    /// Queries, keys and values side by side, row after row.
+    pub(crate) fn rows(&self) -> Result<Vec<f32>, DeviceError> {
+        let shape = self.launch.shape;
+        let columns = (shape.heads * shape.head_dim) as usize;
+        let (queries, places) = (self.queries()?, self.keys_and_values()?);
+        let rows = queries.chunks(columns);
+        let rows = rows.zip(places.chunks(shape.kv_heads as usize));
+        let mut out = Vec::new();
+        for (queries, places) in rows {
+            out.extend_from_slice(queries);
+            for side in 0..2 {
+                out.extend(places.iter().flat_map(|place| &place[side]));
+            }
+        }
+        Ok(out)
     }
 
     /// The queries, row after row.
@@ -298,7 +367,6 @@ fn set_up<'a>(case: &'a KvWriteCase, device: &'a Arc<dyn Device>) -> DeviceResul
         (paged.shape, paged.layout()),
         paged.places(),
         source,
-        None,
     )?);
     Ok(DeviceRun {
         launch: Box::new({

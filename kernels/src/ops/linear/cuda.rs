@@ -15,7 +15,7 @@ use crate::cuda::product::{self, Epilogue, Product, ProductTokens, ProductWeight
 use crate::cuda::{Device, DeviceError, DevicePointer, Stream};
 use crate::element::Element;
 
-/// Queues `input * weight^T` of the first `tokens` rows. The result stands for BF16 numbers; for
+/// Queues `input * weight^T + bias` of the first `tokens` rows. The result stands for BF16 numbers; for
 /// few tokens it is left as f32 parts, which whoever reads them adds up.
 ///
 /// # Safety
@@ -75,6 +75,7 @@ pub(crate) fn upload(
     Ok(ProductWeights {
         data: bench.upload(&layout.pack(matrix.view().bytes()))?,
         scales: DevicePointer::NULL,
+        bias: DevicePointer::NULL,
         matrix: layout,
     })
 }
@@ -93,7 +94,10 @@ pub(super) fn device<'a>(
             (8 * outputs * rows + 4 * inputs * rows + (1 << 20)) * 4,
         )?;
         let layout = TiledMatrix::new(outputs, inputs, Element::BF16);
-        let weights = upload(&mut bench, &case.weight, layout)?;
+        let mut weights = upload(&mut bench, &case.weight, layout)?;
+        if let Some(bias) = &case.bias {
+            weights.bias = bench.upload(bias)?;
+        }
         let input = bench.panels(&case.input, inputs, &[Element::BF16])?;
         let launch = move |bench: &Bench| {
             // SAFETY: everything was set up above.

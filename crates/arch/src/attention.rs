@@ -1,0 +1,83 @@
+//! Attention with separate query, key, value and output projections, under the names that most
+//! checkpoints give them.
+
+use backstop_kernels::backend::{
+    AttentionShape, Backend, KvLayer, MatrixId, QueryKeyNorm, QueryKeyTransform, Rope, VectorId,
+};
+
+use crate::WeightMap;
+
+/// The weights of a layer's attention and what is done with them.
+#[derive(Debug)]
+pub(crate) struct Attention {
+    qkv: MatrixId,
+    qkv_bias: Option<VectorId>,
+    output: MatrixId,
+    output_bias: Option<VectorId>,
+    shape: AttentionShape,
+    transform: QueryKeyTransform,
+    kv: KvLayer,
+}
+
+/// What differs between models.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AttentionPlan {
+    pub(crate) shape: AttentionShape,
+    pub(crate) rope: Option<Rope>,
+    /// Queries and keys are normed, with this epsilon.
+    pub(crate) norm_epsilon: Option<f32>,
+    pub(crate) qkv_bias: bool,
+    pub(crate) output_bias: bool,
+}
+
+impl Attention {
+    /// Names the weights of the attention at `prefix`.
+    pub(crate) fn new(
+        weights: &mut WeightMap,
+        prefix: &str,
+        hidden: usize,
+        plan: AttentionPlan,
+        kv: KvLayer,
+    ) -> Self {
+        let shape = plan.shape;
+        let query_rows = (shape.heads * shape.head_dim) as usize;
+        let kv_rows = (shape.kv_heads * shape.head_dim) as usize;
+        let parts = |kind: &str| {
+            [("q", query_rows), ("k", kv_rows), ("v", kv_rows)]
+                .map(|(name, rows)| (format!("{prefix}.{name}_proj.{kind}"), rows))
+        };
+        let output = |kind: &str| [(format!("{prefix}.o_proj.{kind}"), hidden)];
+        let norm = plan.norm_epsilon.map(|epsilon| {
+            let mut gain =
+                |name: &str| weights.vector(format!("{prefix}.{name}"), shape.head_dim as usize);
+            QueryKeyNorm {
+                query: gain("q_norm.weight"),
+                key: gain("k_norm.weight"),
+                epsilon,
+            }
+        });
+        Self {
+            qkv: weights.matrix(&parts("weight"), hidden),
+            qkv_bias: plan.qkv_bias.then(|| weights.bias(&parts("bias"))),
+            output: weights.matrix(&output("weight"), query_rows),
+            output_bias: plan.output_bias.then(|| weights.bias(&output("bias"))),
+            shape,
+            transform: QueryKeyTransform {
+                norm,
+                rope: plan.rope,
+            },
+            kv,
+        }
+    }
+
+    pub(crate) fn forward<B: Backend>(
+        &self,
+        backend: &mut B,
+        normed: &B::Activation,
+    ) -> B::Activation {
+        let mut qkv = backend.linear(normed, self.qkv, self.qkv_bias);
+        backend.rope_and_cache(&mut qkv, self.shape, self.transform, self.kv);
+        let attended = backend.paged_attention(&qkv, self.shape, self.kv);
+        backend.linear(&attended, self.output, self.output_bias)
+    }
+}

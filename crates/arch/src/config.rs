@@ -1,0 +1,248 @@
+//! Reading what the configurations of most decoders have in common. Names and defaults are those
+//! of the configuration classes of Hugging Face transformers 5.23.
+
+use backstop_kernels::backend::{AttentionShape, Norm};
+use backstop_weights::StrictFields;
+use serde_json::{Map, Value};
+
+use crate::registry::ArchError;
+
+/// Fields of every family that change nothing about inference, or that are read elsewhere.
+const INERT: &[&str] = &[
+    "_name_or_path",
+    "architectures",
+    "attention_dropout",
+    "bos_token_id",
+    "cache_implementation",
+    "dtype",
+    "eos_token_id",
+    "initializer_range",
+    "model_type",
+    "output_attentions",
+    "output_hidden_states",
+    "output_router_logits",
+    "pad_token_id",
+    "quantization_config",
+    "return_dict",
+    "router_aux_loss_coef",
+    "torch_dtype",
+    "transformers.js_config",
+    "transformers_version",
+    "use_cache",
+];
+
+/// Layers that a model may have.
+const LAYERS_MAX: u32 = 4096;
+
+/// Reads a whole configuration. Reading goes on after a problem, so that all are reported at once;
+/// fields that nobody read and that are not `inert` are problems, too.
+pub(crate) fn read<T>(
+    architecture: &'static str,
+    config: &Map<String, Value>,
+    inert: &[&str],
+    read: impl FnOnce(&mut StrictFields<'_>) -> T,
+) -> Result<T, ArchError> {
+    let mut fields = StrictFields::new("config.json", config);
+    let value = read(&mut fields);
+    let known: Vec<&str> = INERT.iter().chain(inert).copied().collect();
+    match fields.finish(&known) {
+        Ok(()) => Ok(value),
+        Err(problems) => Err(ArchError::Config {
+            architecture,
+            problems,
+        }),
+    }
+}
+
+/// Shape of a decoder.
+#[derive(Clone, Debug)]
+pub(crate) struct Shape {
+    pub(crate) vocabulary: u32,
+    pub(crate) max_position_embeddings: u32,
+    pub(crate) hidden: usize,
+    pub(crate) num_layers: usize,
+    pub(crate) attention: AttentionShape,
+    /// The head is the embedding.
+    pub(crate) tied: bool,
+}
+
+/// What the classes of configurations assume where nothing is said.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ShapeDefaults {
+    /// `None`: the model's width over its query heads.
+    pub(crate) head_dim: Option<u32>,
+    /// `None`: as many as query heads.
+    pub(crate) kv_heads: Option<u32>,
+    pub(crate) max_position_embeddings: u32,
+    pub(crate) tied: bool,
+}
+
+impl Shape {
+    pub(crate) fn read(fields: &mut StrictFields<'_>, defaults: ShapeDefaults) -> Self {
+        let hidden = fields.u32("hidden_size");
+        let heads = fields.u32("num_attention_heads");
+        let kv_heads = fields.optional_u32("num_key_value_heads");
+        let head_dim = fields.optional_u32("head_dim").or(defaults.head_dim);
+        let derived = || hidden.checked_div(heads).unwrap_or(0);
+        let shape = Self {
+            vocabulary: fields.u32("vocab_size"),
+            max_position_embeddings: fields
+                .optional_u32("max_position_embeddings")
+                .unwrap_or(defaults.max_position_embeddings),
+            hidden: hidden as usize,
+            num_layers: fields.u32("num_hidden_layers").min(LAYERS_MAX + 1) as usize,
+            attention: attention_shape(
+                heads,
+                kv_heads.or(defaults.kv_heads).unwrap_or(heads),
+                head_dim.unwrap_or_else(derived),
+            ),
+            tied: fields
+                .optional_bool("tie_word_embeddings")
+                .unwrap_or(defaults.tied),
+        };
+        shape.check(fields);
+        shape
+    }
+
+    fn check(&self, fields: &mut StrictFields<'_>) {
+        let attention = self.attention;
+        if attention.kv_heads == 0 || !attention.heads.is_multiple_of(attention.kv_heads) {
+            fields.problem("num_attention_heads must be a multiple of num_key_value_heads");
+        }
+        if attention.head_dim == 0 || !attention.head_dim.is_multiple_of(2) {
+            fields.problem("head_dim must be even and positive");
+        }
+        if self.hidden == 0 || self.vocabulary == 0 || attention.heads == 0 {
+            fields.problem("hidden_size, vocab_size and num_attention_heads must be positive");
+        }
+        if self.num_layers == 0 || self.num_layers > LAYERS_MAX as usize {
+            fields.problem(format!(
+                "num_hidden_layers must lie between 1 and {LAYERS_MAX}"
+            ));
+        }
+    }
+
+    /// `value` for each layer; for none if there are too many.
+    pub(crate) fn layers<T>(&self, value: impl Fn(usize) -> T) -> Vec<T> {
+        let count = if self.num_layers > LAYERS_MAX as usize {
+            0
+        } else {
+            self.num_layers
+        };
+        (0..count).map(value).collect()
+    }
+}
+
+/// Heads whose products are divided by the root of their length.
+fn attention_shape(heads: u32, kv_heads: u32, head_dim: u32) -> AttentionShape {
+    AttentionShape {
+        heads,
+        kv_heads,
+        head_dim,
+        scale: (head_dim as f32).powf(-0.5),
+    }
+}
+
+/// RMSNorm with the epsilon that is given, or this one.
+pub(crate) fn rms_norm(fields: &mut StrictFields<'_>, default: f64) -> Norm {
+    let epsilon = fields.optional_f64("rms_norm_eps").unwrap_or(default) as f32;
+    Norm::Rms { epsilon }
+}
+
+/// A positive width.
+pub(crate) fn width(fields: &mut StrictFields<'_>, name: &str) -> usize {
+    let width = fields.u32(name) as usize;
+    if width == 0 {
+        fields.problem(format!("{name} must be positive"));
+    }
+    width
+}
+
+/// A field that is false unless it is given.
+pub(crate) fn flag(fields: &mut StrictFields<'_>, name: &str) -> bool {
+    fields.optional_bool(name).unwrap_or(false)
+}
+
+/// Experts of each token, which must be some of all.
+pub(crate) fn experts_per_token(
+    fields: &mut StrictFields<'_>,
+    default: Option<u32>,
+    num_experts: usize,
+) -> u32 {
+    let chosen = fields.optional_u32("num_experts_per_tok").or(default);
+    let chosen = chosen.unwrap_or(0);
+    if !(1..=num_experts).contains(&(chosen as usize)) {
+        fields.problem("num_experts_per_tok must lie between 1 and the number of experts");
+    }
+    chosen
+}
+
+/// A list of two-valued strings: `true` where the second value stands.
+pub(crate) fn kinds(
+    fields: &mut StrictFields<'_>,
+    name: &str,
+    values: [&str; 2],
+    num_layers: usize,
+) -> Option<Vec<bool>> {
+    let strings = fields.optional_string_list(name)?;
+    if strings.iter().any(|kind| !values.contains(&kind.as_str())) {
+        fields.problem(format!(
+            "{name} may hold only {:?} and {:?}",
+            values[0], values[1]
+        ));
+    }
+    if strings.len() != num_layers {
+        fields.problem(format!("{name} must have num_hidden_layers entries"));
+        return None;
+    }
+    Some(strings.iter().map(|kind| kind == values[1]).collect())
+}
+
+/// Which layers slide.
+pub(crate) fn sliding_layers(
+    fields: &mut StrictFields<'_>,
+    num_layers: usize,
+) -> Option<Vec<bool>> {
+    let values = ["full_attention", "sliding_attention"];
+    kinds(fields, "layer_types", values, num_layers)
+}
+
+/// The windows of Qwen's models: the later layers slide if `use_sliding_window` is set, or those
+/// that `layer_types` names. A window of `w` means `w` visible keys.
+pub(crate) fn optional_windows(fields: &mut StrictFields<'_>, shape: &Shape) -> Vec<Option<u32>> {
+    let used = flag(fields, "use_sliding_window");
+    let window = fields.optional_u32("sliding_window").unwrap_or(4096);
+    let first = fields.optional_u32("max_window_layers").unwrap_or(28) as usize;
+    let kinds = sliding_layers(fields, shape.num_layers);
+    let slides = |layer: usize| match &kinds {
+        Some(kinds) => kinds[layer],
+        None => used && layer >= first,
+    };
+    let sliding = shape.layers(slides);
+    if !used && sliding.contains(&true) {
+        fields.problem("layer_types has sliding_attention, and use_sliding_window is not set");
+    }
+    if window == 0 {
+        fields.problem("sliding_window must be positive");
+    }
+    let windows = sliding.into_iter().map(|slides| slides.then_some(window));
+    windows.collect()
+}
+
+/// One window for all layers, or none. The class's default counts where the field is absent, and
+/// null means no window.
+pub(crate) fn common_window(
+    fields: &mut StrictFields<'_>,
+    config: &Map<String, Value>,
+    default: Option<u32>,
+) -> Option<u32> {
+    let given = fields.optional_u32("sliding_window");
+    let window = match config.contains_key("sliding_window") {
+        true => given,
+        false => default,
+    };
+    if window == Some(0) {
+        fields.problem("sliding_window must be positive");
+    }
+    window
+}

@@ -1,0 +1,141 @@
+//! The usual decoder: `h += attention(norm(h))`, then `h += mlp(norm(h))`.
+
+use backstop_kernels::backend::{Backend, MatrixId, Norm, VectorId};
+
+use crate::attention::{Attention, AttentionPlan};
+use crate::config::Shape;
+use crate::kv_groups::KvGroups;
+use crate::mlp::{Mlp, SparsePlan};
+use crate::registry::Model;
+use crate::{ModelSpec, WeightMap};
+
+/// A model of sequential blocks with a norm before each branch.
+#[derive(Debug)]
+pub(crate) struct Decoder {
+    spec: ModelSpec,
+    norm: Norm,
+    embedding: MatrixId,
+    layers: Vec<Layer>,
+    final_norm: VectorId,
+    head: MatrixId,
+}
+
+#[derive(Debug)]
+struct Layer {
+    attention_norm: VectorId,
+    attention: Attention,
+    mlp_norm: VectorId,
+    mlp: Mlp,
+}
+
+/// What an architecture file decides.
+#[derive(Debug)]
+pub(crate) struct DecoderPlan {
+    pub(crate) architecture: &'static str,
+    pub(crate) chat_format: &'static str,
+    pub(crate) shape: Shape,
+    pub(crate) norm: Norm,
+    pub(crate) attention: AttentionPlan,
+    pub(crate) layers: Vec<LayerPlan>,
+    /// Name of a layer's experts.
+    pub(crate) sparse_name: &'static str,
+}
+
+/// What differs between the layers of a model.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LayerPlan {
+    /// Keys that its queries see, if not all.
+    pub(crate) visible_keys: Option<u32>,
+    pub(crate) mlp: MlpPlan,
+}
+
+/// A layer's feed-forward block.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum MlpPlan {
+    /// One gated MLP of this width.
+    Dense(usize),
+    Sparse(SparsePlan),
+}
+
+impl Decoder {
+    /// Names the weights.
+    pub(crate) fn new(plan: &DecoderPlan) -> Self {
+        let shape = &plan.shape;
+        let mut weights = WeightMap::default();
+        let embedding = weights.embedding(shape.vocabulary as usize, shape.hidden);
+        let windows: Vec<Option<u32>> =
+            plan.layers.iter().map(|layer| layer.visible_keys).collect();
+        let kv = KvGroups::new(&windows, plan.attention.shape);
+        let layers = plan.layers.iter().zip(&kv.layers).enumerate();
+        let layers = layers.map(|(index, (layer, &kv))| {
+            let prefix = format!("model.layers.{index}");
+            let mut norm =
+                |name: &str| weights.vector(format!("{prefix}.{name}.weight"), shape.hidden);
+            let (attention_norm, mlp_norm) =
+                (norm("input_layernorm"), norm("post_attention_layernorm"));
+            let attention = format!("{prefix}.self_attn");
+            let attention =
+                Attention::new(&mut weights, &attention, shape.hidden, plan.attention, kv);
+            let mlp = match layer.mlp {
+                MlpPlan::Dense(width) => {
+                    Mlp::dense(&mut weights, &format!("{prefix}.mlp"), shape.hidden, width)
+                }
+                MlpPlan::Sparse(experts) => {
+                    let name = format!("{prefix}.{}", plan.sparse_name);
+                    Mlp::sparse(&mut weights, &name, shape.hidden, experts)
+                }
+            };
+            Layer {
+                attention_norm,
+                attention,
+                mlp_norm,
+                mlp,
+            }
+        });
+        let layers = layers.collect();
+        let final_norm = weights.vector("model.norm.weight", shape.hidden);
+        let head = weights.head(embedding, shape.tied);
+        Self {
+            spec: ModelSpec {
+                architecture: plan.architecture,
+                vocabulary_size: shape.vocabulary,
+                max_position_embeddings: shape.max_position_embeddings,
+                kv_groups: kv.groups,
+                chat_format: plan.chat_format,
+                weights,
+            },
+            norm: plan.norm,
+            embedding,
+            layers,
+            final_norm,
+            head,
+        }
+    }
+}
+
+impl<B: Backend> Model<B> for Decoder {
+    fn spec(&self) -> &ModelSpec {
+        &self.spec
+    }
+
+    fn forward(&self, backend: &mut B) {
+        let mut hidden = backend.embed(self.embedding);
+        let mut normed = backend.norm(&hidden, self.layers[0].attention_norm, self.norm);
+        for (index, layer) in self.layers.iter().enumerate() {
+            let attended = layer.attention.forward(backend, &normed);
+            normed = backend.add_norm(
+                &mut hidden,
+                [Some(attended), None],
+                layer.mlp_norm,
+                self.norm,
+            );
+            let mlp = layer.mlp.forward(backend, &normed);
+            let next_norm = self
+                .layers
+                .get(index + 1)
+                .map_or(self.final_norm, |next| next.attention_norm);
+            normed = backend.add_norm(&mut hidden, [Some(mlp), None], next_norm, self.norm);
+        }
+        backend.head(&normed, self.head, 1.0);
+    }
+}

@@ -1,0 +1,62 @@
+//! Mixtral (`mixtral`): Mistral with experts.
+//!
+//! Reference implementation: `models/mixtral` of Hugging Face transformers 5.23. The softmax over
+//! all experts is renormalised over the chosen ones. A window of `w` means `w` visible keys.
+
+use backstop_kernels::backend::{RouterRule, RouterScoring};
+use serde_json::{Map, Value};
+
+use crate::attention::AttentionPlan;
+use crate::config::{self, Shape, ShapeDefaults};
+use crate::decoder::{Decoder, DecoderPlan, LayerPlan, MlpPlan};
+use crate::mlp::SparsePlan;
+use crate::registry::ArchError;
+use crate::rope::{self, RopeDefaults};
+
+const ARCHITECTURE: &str = "mixtral";
+
+const DEFAULTS: ShapeDefaults = ShapeDefaults {
+    head_dim: None,
+    kv_heads: Some(8),
+    max_position_embeddings: 131_072,
+    tied: false,
+};
+
+/// Reads the configuration and lays out the weights.
+pub(crate) fn from_config(config: &Map<String, Value>) -> Result<Decoder, ArchError> {
+    // Noise of the training.
+    let inert = &["router_jitter_noise"];
+    let plan = config::read(ARCHITECTURE, config, inert, |fields| {
+        let shape = Shape::read(fields, DEFAULTS);
+        fields.only("hidden_act", &Value::from("silu"));
+        let num_experts = fields.optional_u32("num_local_experts").unwrap_or(8) as usize;
+        let mlp = MlpPlan::Sparse(SparsePlan {
+            num_experts,
+            width: config::width(fields, "intermediate_size"),
+            rule: RouterRule {
+                top_k: config::experts_per_token(fields, Some(2), num_experts),
+                scoring: RouterScoring::Softmax,
+                renormalise: true,
+            },
+            projections: ["w1", "w3", "w2"],
+            shared: None,
+        });
+        let visible_keys = config::common_window(fields, config, None);
+        DecoderPlan {
+            architecture: ARCHITECTURE,
+            chat_format: "plain",
+            norm: config::rms_norm(fields, 1e-5),
+            attention: AttentionPlan {
+                shape: shape.attention,
+                rope: Some(rope::read(fields, RopeDefaults::halves(&shape, 1e6))),
+                norm_epsilon: None,
+                qkv_bias: false,
+                output_bias: false,
+            },
+            layers: shape.layers(|_| LayerPlan { visible_keys, mlp }),
+            sparse_name: "block_sparse_moe",
+            shape,
+        }
+    })?;
+    Ok(Decoder::new(&plan))
+}

@@ -1,0 +1,133 @@
+//! Feed-forward blocks: one gated MLP, or experts with or without shared ones.
+
+use backstop_kernels::backend::{Backend, ExpertsId, MatrixId, RouterRule};
+
+use crate::{ExpertsRequest, WeightMap};
+
+/// The weights of a layer's feed-forward block.
+#[derive(Debug)]
+pub(crate) enum Mlp {
+    Dense {
+        gate_up: MatrixId,
+        down: MatrixId,
+    },
+    Sparse {
+        gate: MatrixId,
+        rule: RouterRule,
+        experts: ExpertsId,
+        shared: Option<Shared>,
+    },
+}
+
+/// Experts that every token passes through. Their sum with the routed ones is multiplied by
+/// `scale`: 1 to sum, 1/2 to average.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    gate_up: MatrixId,
+    down: MatrixId,
+    scale: f32,
+}
+
+/// The experts of a layer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SparsePlan {
+    pub(crate) num_experts: usize,
+    pub(crate) width: usize,
+    pub(crate) rule: RouterRule,
+    /// Names of an expert's gate, up and down projections.
+    pub(crate) projections: [&'static str; 3],
+    /// Width of the shared experts together, and the factor on the sum.
+    pub(crate) shared: Option<(usize, f32)>,
+}
+
+/// Names of projections in most checkpoints.
+pub(crate) const PROJECTIONS: [&str; 3] = ["gate_proj", "up_proj", "down_proj"];
+
+impl Mlp {
+    /// One gated MLP at `prefix`.
+    pub(crate) fn dense(
+        weights: &mut WeightMap,
+        prefix: &str,
+        hidden: usize,
+        width: usize,
+    ) -> Self {
+        let (gate_up, down) = gated(weights, prefix, hidden, width);
+        Self::Dense { gate_up, down }
+    }
+
+    /// Experts at `prefix`.
+    pub(crate) fn sparse(
+        weights: &mut WeightMap,
+        prefix: &str,
+        hidden: usize,
+        plan: SparsePlan,
+    ) -> Self {
+        let gate = format!("{prefix}.gate.weight");
+        let gate = weights.router(gate, plan.num_experts, hidden);
+        let experts = weights.experts(ExpertsRequest {
+            prefix: format!("{prefix}.experts"),
+            projections: plan.projections,
+            num_experts: plan.num_experts,
+            hidden,
+            width: plan.width,
+        });
+        let shared = plan.shared.map(|(width, scale)| {
+            let prefix = format!("{prefix}.shared_experts");
+            let (gate_up, down) = gated(weights, &prefix, hidden, width);
+            Shared {
+                gate_up,
+                down,
+                scale,
+            }
+        });
+        Self::Sparse {
+            gate,
+            rule: plan.rule,
+            experts,
+            shared,
+        }
+    }
+
+    pub(crate) fn forward<B: Backend>(
+        &self,
+        backend: &mut B,
+        normed: &B::Activation,
+    ) -> B::Activation {
+        match self {
+            Self::Dense { gate_up, down } => backend.gated_mlp(normed, *gate_up, *down),
+            Self::Sparse {
+                gate,
+                rule,
+                experts,
+                shared,
+            } => {
+                let routing = backend.router(normed, *gate, *rule);
+                let routed = backend.experts(normed, routing, *experts);
+                match shared {
+                    None => routed,
+                    Some(Shared {
+                        gate_up,
+                        down,
+                        scale,
+                    }) => {
+                        let shared = backend.gated_mlp(normed, *gate_up, *down);
+                        backend.add_scaled(routed, shared, *scale)
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A gated MLP's weights: gate and up stacked, and down.
+fn gated(
+    weights: &mut WeightMap,
+    prefix: &str,
+    hidden: usize,
+    width: usize,
+) -> (MatrixId, MatrixId) {
+    let name = |projection: &str| format!("{prefix}.{projection}_proj.weight");
+    let gate_up = weights.gate_up([name("gate"), name("up")], width, hidden);
+    let down = weights.matrix(&[(name("down"), hidden)], width);
+    (gate_up, down)
+}

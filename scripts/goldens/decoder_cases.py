@@ -1,0 +1,93 @@
+"""The configurations of the decoder goldens. Each says in its name what it adds to the family before it.
+
+`config` is the case's config.json over `BASE`; a value of `ABSENT` removes the field. `weights` is the stored element
+type, `packed` whether experts are stored as one tensor for each layer, `shards` the number of weight files.
+"""
+
+ABSENT = object()
+
+BASE = {
+    "vocab_size": 64,
+    "hidden_size": 48,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "hidden_act": "silu",
+    "max_position_embeddings": 512,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 10000.0,
+    "tie_word_embeddings": False,
+    "attention_dropout": 0.0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+
+# Shapes that a card computes, too.
+CARD = {"hidden_size": 64, "head_dim": 32}
+# Longer than what such models were trained for first.
+LLAMA3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64}
+YARN = {"factor": 4.0, "original_max_position_embeddings": 64}
+EXPERTS = {"num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "norm_topk_prob": True}
+
+
+def case(architecture: str, model_type: str, weights: str = "BF16", tokens: int = 240, packed: bool = False, shards: int = 1, **config) -> dict:
+    return {
+        "weights": weights,
+        "tokens": tokens,
+        "packed": packed,
+        "shards": shards,
+        "config": {"architectures": [f"{architecture}ForCausalLM"], "model_type": model_type, **config},
+    }
+
+
+def llama(**options) -> dict:
+    return case("Llama", "llama", **options)
+
+
+def mistral(**options) -> dict:
+    return case("Mistral", "mistral", **options)
+
+
+def qwen2(**options) -> dict:
+    return case("Qwen2", "qwen2", **options)
+
+
+def qwen3(**options) -> dict:
+    return case("Qwen3", "qwen3", **options)
+
+
+def mixtral(**options) -> dict:
+    return case("Mixtral", "mixtral", **{"num_local_experts": 4, "num_experts_per_tok": 2, "intermediate_size": 32, **options})
+
+
+def qwen3_moe(**options) -> dict:
+    return case("Qwen3Moe", "qwen3_moe", **{**EXPERTS, **options})
+
+
+CASES = {
+    "llama_f32": llama(weights="F32", num_key_value_heads=ABSENT, rms_norm_eps=ABSENT),
+    "llama_scaled_tied": llama(rope_theta=ABSENT, rope_parameters={"rope_type": "llama3", "rope_theta": 500000.0, **LLAMA3}, tie_word_embeddings=True, **CARD),
+    "llama_scaled_older_spelling": llama(rope_theta=500000.0, rope_scaling={"rope_type": "llama3", **LLAMA3}, shards=2, head_dim=32),
+    "llama_linear_biased": llama(rope_scaling={"type": "linear", "factor": 4.0}, attention_bias=True, num_key_value_heads=1, **CARD),
+    "llama_yarn": llama(weights="F32", rope_scaling={"rope_type": "yarn", "beta_fast": 16.0, "beta_slow": 2.0, "mscale": 1.2, "mscale_all_dim": 0.7, "truncate": False, **YARN}),
+    "mistral_window": mistral(weights="F32", sliding_window=24, num_attention_heads=6),
+    "mistral_window_by_default": mistral(head_dim=16),
+    "mistral_no_window": mistral(sliding_window=None, rope_theta=1000000.0, **CARD),
+    "qwen2_tied_yarn": qwen2(tie_word_embeddings=True, rope_scaling={"type": "yarn", **YARN}, **CARD),
+    "qwen2_later_layers_slide": qwen2(weights="F32", use_sliding_window=True, sliding_window=17, max_window_layers=1, num_hidden_layers=3),
+    "qwen2_layer_types": qwen2(use_sliding_window=True, sliding_window=20, num_hidden_layers=3, layer_types=["sliding_attention", "full_attention", "sliding_attention"], num_attention_heads=7, num_key_value_heads=1, **CARD),
+    "qwen3_tied": qwen3(tie_word_embeddings=True, rope_theta=1000000.0, rms_norm_eps=1e-6, **CARD),
+    "qwen3_biased_sliding": qwen3(weights="F32", head_dim=24, attention_bias=True, use_sliding_window=True, sliding_window=30, max_window_layers=1),
+    "mixtral_f32": mixtral(weights="F32", sliding_window=None, rope_theta=ABSENT),
+    "mixtral_window": mixtral(sliding_window=16, shards=2, **CARD),
+    "qwen3_moe_dense_first": qwen3_moe(mlp_only_layers=[0], num_hidden_layers=3, rope_theta=10000000.0, **CARD),
+    "qwen3_moe_packed_step": qwen3_moe(weights="F32", packed=True, head_dim=16, decoder_sparse_step=2, norm_topk_prob=False),
+    "qwen3_moe_sliding": qwen3_moe(head_dim=16, use_sliding_window=True, sliding_window=12, attention_bias=True, num_experts_per_tok=4),
+}
+
+
+def config_json(name: str) -> dict:
+    """The case's config.json."""
+    merged = {**BASE, **CASES[name]["config"]}
+    return {key: value for key, value in merged.items() if value is not ABSENT}

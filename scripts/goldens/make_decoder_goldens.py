@@ -1,0 +1,154 @@
+"""Writes tests/goldens/decoders: random small models and the logits that transformers computes for them.
+
+    python scripts/goldens/make_decoder_goldens.py [case ...]
+
+The reference runs in f32 on the CPU with eager attention, on the weights exactly as stored (BF16 is widened first).
+The files are loaded again by transformers itself, with the same logits: names and shapes are right.
+"""
+
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from decoder_cases import CASES, config_json
+from make_goldens import LOGIT_SPREAD, save_checkpoint, write_json
+
+OUTPUT = Path(__file__).resolve().parents[2] / "tests" / "goldens" / "decoders"
+# The least distance between the last chosen expert and the next: an implementation that is right must not pick another
+# expert because it adds in another order.
+ROUTER_MARGIN = 5e-4
+# Rows of logits that are kept: all of the end, where windows and scaled positions matter, and some before.
+LAST_ROWS = 24
+ROW_STEP = 7
+EAGER = {"attn_implementation": "eager", "experts_implementation": "eager"}
+
+
+def random_weights(model, generator: torch.Generator) -> None:
+    """Normal weights of unit gain with heavy tails, gains around one, and biases that are not small."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            if name.endswith("bias"):
+                parameter.copy_(0.7 * noise)
+            elif parameter.dim() == 1:
+                parameter.copy_(1 + 0.2 * noise)
+                parameter[torch.randint(len(parameter), (2,), generator=generator)] *= 2
+            else:
+                values = noise * parameter.shape[-1] ** -0.5
+                rare = torch.rand(parameter.shape, generator=generator) < 0.004
+                values = torch.where(rare, values * 6, values)
+                if "embed_tokens" in name or "lm_head" in name:
+                    values *= 4
+                if "q_proj" in name or "k_proj" in name or name.endswith("gate.weight"):
+                    values *= 1.6  # attention that is not uniform, routers that are not undecided
+                parameter.copy_(values)
+
+
+def store(model, options: dict) -> dict[str, torch.Tensor]:
+    """Rounds the model's weights to what the file will hold; returns the file's tensors."""
+    tensors = {}
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            stored = parameter.clone() if options["weights"] == "F32" else parameter.to(torch.bfloat16)
+            parameter.copy_(stored)
+            tensors[name] = stored
+    if model.config.tie_word_embeddings:
+        tensors.pop("lm_head.weight", None)
+    return tensors if options["packed"] else unfuse(tensors, model.config.model_type)
+
+
+def unfuse(tensors: dict[str, torch.Tensor], model_type: str) -> dict[str, torch.Tensor]:
+    """One tensor per expert and projection, under the names of published checkpoints."""
+    names = ("w1", "w3", "w2") if model_type == "mixtral" else ("gate_proj", "up_proj", "down_proj")
+    result = {}
+    for name, tensor in tensors.items():
+        if model_type == "mixtral":
+            name = name.replace(".mlp.", ".block_sparse_moe.")
+        found = re.fullmatch(r"(.*\.experts)\.(gate_up_proj|down_proj)", name)
+        if not found:
+            result[name] = tensor
+            continue
+        parts = {names[2]: tensor} if found[2] == "down_proj" else dict(zip(names[:2], tensor.chunk(2, dim=1)))
+        for part, stack in parts.items():
+            for expert, matrix in enumerate(stack):
+                result[f"{found[1]}.{expert}.{part}.weight"] = matrix.contiguous()
+    return result
+
+
+@torch.no_grad()
+def run(model, tokens: torch.Tensor) -> tuple[torch.Tensor, float]:
+    """Returns (logits [T, V], least router margin)."""
+    margins = []
+
+    def look(module, _inputs, output):
+        ordered = output[0].sort(-1, descending=True).values
+        if module.top_k < module.num_experts:
+            margins.append((ordered[:, module.top_k - 1] - ordered[:, module.top_k]).min().item())
+
+    routers = [layer.mlp.gate for layer in model.model.layers if hasattr(layer.mlp, "gate")]
+    hooks = [router.register_forward_hook(look) for router in routers]
+    logits = model(input_ids=tokens[None], use_cache=False).logits[0].float()
+    for hook in hooks:
+        hook.remove()
+    return logits, min(margins, default=1.0)
+
+
+def build(name: str, folder: Path, seed: int):
+    """One attempt: (model, tensors of the file, tokens, logits, margin)."""
+    options = CASES[name]
+    config = AutoConfig.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, **EAGER).eval()
+    generator = torch.Generator().manual_seed(seed)
+    random_weights(model, generator)
+    tokens = torch.randint(3, config.vocab_size, (options["tokens"],), generator=generator)
+    with torch.no_grad():
+        model.model.norm.weight.mul_(LOGIT_SPREAD / run(model, tokens)[0].std())
+    tensors = store(model, options)
+    return (model, tensors, tokens, *run(model, tokens))
+
+
+def make(name: str) -> str:
+    folder = OUTPUT / name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    write_json(folder / "config.json", config_json(name))
+    for attempt in range(200):
+        seed = sum(name.encode()) * 1000 + attempt
+        model, tensors, tokens, logits, margin = build(name, folder, seed)
+        if margin > ROUTER_MARGIN:
+            break
+    else:
+        raise SystemExit(f"{name}: no seed gives clear routing")
+    save_checkpoint(folder, tensors, CASES[name]["shards"])
+    last = len(tokens) - LAST_ROWS
+    positions = torch.tensor([*range(0, last, ROW_STEP), *range(last, len(tokens))])
+    expected = {"tokens": tokens, "positions": positions, "logits": logits[positions].contiguous()}
+    save_file(expected, folder / "expected.safetensors", metadata={"format": "pt"})
+    difference = check_by_reloading(folder, tokens, logits)
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    return f"{name:28} {size:7} bytes  attempt {attempt:3}  logit std {logits.std():.2f}  margin {margin:.4f}  reloaded within {difference:.1e}"
+
+
+def check_by_reloading(folder: Path, tokens: torch.Tensor, logits: torch.Tensor) -> float:
+    """The saved files, loaded by transformers itself, give the same logits."""
+    model, report = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, output_loading_info=True, **EAGER)
+    missing = set(report["missing_keys"]) | set(report["unexpected_keys"])
+    difference = (run(model.eval(), tokens)[0] - logits).abs().max().item()
+    assert not missing and difference < 1e-4, (folder.name, missing, difference)
+    return difference
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    for name in sys.argv[1:] or CASES:
+        print(make(name), flush=True)
+    print(sum(file.stat().st_size for file in OUTPUT.rglob("*") if file.is_file()), "bytes in all")
+
+
+if __name__ == "__main__":
+    main()
