@@ -173,6 +173,7 @@ impl Bench {
             max_in_flight_plans: 1,
             enable_prefix_caching: true,
             max_step_failures: 0,
+            speculation: None,
         });
         let mut bench = Self {
             scheduler: scheduler.expect("valid limits"),
@@ -234,6 +235,7 @@ fn outcome(plan: &StepPlan) -> StepOutcome {
             id: 2 + scheduled.first_position % 1000,
             logprobs: None,
         }),
+        further: Vec::new(),
     });
     StepOutcome {
         plan: plan.id,

@@ -1,5 +1,6 @@
 //! Limits of the engine, from settings, manifest, model and device.
 
+use backstop_engine::Speculation;
 use backstop_kernels::Element;
 use backstop_weights::ElementType;
 
@@ -36,6 +37,7 @@ pub(crate) struct Limits {
     pub(crate) kv_element: Element,
     pub(crate) num_threads: usize,
     pub(crate) gpu_memory_utilization: f64,
+    pub(crate) speculation: Option<Speculation>,
 }
 
 impl Limits {
@@ -53,6 +55,10 @@ impl Limits {
             gpu_memory_utilization: args
                 .gpu_memory_utilization
                 .unwrap_or(DEFAULT_GPU_MEMORY_UTILIZATION),
+            speculation: match &args.speculative_config {
+                Some(config) => Some(config.speculation()?),
+                None => None,
+            },
         };
         limits.check()?;
         if on_gpu {
@@ -97,6 +103,13 @@ impl Limits {
                 "--block-size {} is not a multiple of {CUDA_BLOCK_STEP}, as it must be on a GPU",
                 self.block_size
             ));
+        }
+        if self.speculation.is_some() {
+            return Err(
+                "guesses are checked on the CPU only: leave out --speculative-config, or choose \
+                 --device cpu"
+                    .into(),
+            );
         }
         if self.kv_element == Element::F32 {
             return Err(

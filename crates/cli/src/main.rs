@@ -15,6 +15,7 @@ mod queue;
 mod serve;
 mod settings;
 mod signals;
+mod speculative;
 mod start;
 mod warm_up;
 

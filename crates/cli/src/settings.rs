@@ -85,6 +85,7 @@ fn merge_model(args: ModelArgs, file: ModelArgs) -> ModelArgs {
         num_threads: args.num_threads.or(file.num_threads),
         hf_overrides: args.hf_overrides.or(file.hf_overrides),
         no_enable_prefix_caching: args.no_enable_prefix_caching || file.no_enable_prefix_caching,
+        speculative_config: args.speculative_config.or(file.speculative_config),
     }
 }
 

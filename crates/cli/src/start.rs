@@ -282,6 +282,7 @@ pub(crate) fn start(
         max_model_len: limits.max_model_len,
         enable_prefix_caching: !args.no_enable_prefix_caching,
         max_step_failures: MAX_STEP_FAILURES,
+        speculation: limits.speculation,
     };
     let (engine, thread) = EngineThread::spawn(&config, executor, lifecycle.clone())
         .map_err(|error| error.to_string())?;

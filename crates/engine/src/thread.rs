@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use backstop_sched::{Arrival, ConfigError, Event, Notice, Scheduler, SchedulerConfig};
+use backstop_sched::{
+    Arrival, ConfigError, Event, Notice, Scheduler, SchedulerConfig, Speculation,
+};
 use backstop_types::{Executor, PlanId, StepFailure, StepOutcome, StepPlan};
 
 use crate::handle::{EngineHandle, GenerationEvent, GenerationRequest};
@@ -33,6 +35,8 @@ pub struct EngineConfig {
     pub enable_prefix_caching: bool,
     /// Failed steps that one sequence survives.
     pub max_step_failures: u32,
+    /// How to guess tokens ahead, if at all; as far as the executor can check guesses.
+    pub speculation: Option<Speculation>,
 }
 
 /// A running engine thread; [`stop`](EngineThread::stop) ends it.
@@ -104,6 +108,17 @@ impl EngineThread {
 }
 
 fn scheduler_config(config: &EngineConfig, executor: &dyn Executor) -> SchedulerConfig {
+    let speculation = config.speculation.map(|speculation| Speculation {
+        max_draft_tokens: speculation
+            .max_draft_tokens
+            .min(executor.max_draft_tokens()),
+        ..speculation
+    });
+    let pipeline_depth = match speculation {
+        // Guesses begin with the last token known, which a step in flight would still be sampling.
+        Some(_) => 1,
+        None => executor.pipeline_depth(),
+    };
     SchedulerConfig {
         kv: executor.kv_spec().clone(),
         max_num_seqs: config.max_num_seqs,
@@ -111,9 +126,10 @@ fn scheduler_config(config: &EngineConfig, executor: &dyn Executor) -> Scheduler
         max_logit_rows: executor.max_logit_rows(),
         max_waiting: config.max_waiting,
         max_model_len: config.max_model_len,
-        max_in_flight_plans: u32::try_from(executor.pipeline_depth()).unwrap_or(1),
+        max_in_flight_plans: u32::try_from(pipeline_depth).unwrap_or(1),
         enable_prefix_caching: config.enable_prefix_caching,
         max_step_failures: config.max_step_failures,
+        speculation,
     }
 }
 

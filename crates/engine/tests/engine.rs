@@ -59,6 +59,7 @@ impl Executor for CountingExecutor {
                 id: scheduled.first_position + scheduled.num_tokens,
                 logprobs: None,
             }),
+            further: Vec::new(),
         });
         let rated = plan.sequences.iter();
         let rated = rated.filter(|scheduled| !scheduled.rated.is_empty());
@@ -105,6 +106,7 @@ fn start(step_time: Duration) -> (EngineHandle, EngineThread, Arc<AtomicBool>) {
         max_model_len: 512,
         enable_prefix_caching: true,
         max_step_failures: 2,
+        speculation: None,
     };
     let lifecycle = Lifecycle::new();
     lifecycle.advance(LifecycleState::Ready);

@@ -10,8 +10,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use backstop_arch::Model;
 use backstop_kernels::{Batch, CpuBackend, SampleArgs, SampleScratch, rate, sample};
 use backstop_types::{
-    Executor, KvSpec, PlanId, PromptLogprobs, SampleFault, SampledToken, StepFailure, StepOutcome,
-    StepPlan, TokenLogprobs, TokenSample,
+    Executor, KvSpec, PlanId, PromptLogprobs, SampleFault, SampledToken, ScheduledSequence,
+    StepFailure, StepOutcome, StepPlan, TokenId, TokenLogprobs, TokenSample,
 };
 use rayon::prelude::*;
 
@@ -22,6 +22,8 @@ use crate::slots::{Slot, Slots};
 const PIPELINE_DEPTH: usize = 2;
 /// Rows of logits of a step if few sequences may run: prompts are rated this many tokens at a time.
 const MIN_LOGIT_ROWS: u32 = 64;
+/// Guesses at further tokens that a step checks for one sequence.
+const MAX_DRAFT_TOKENS: u32 = 32;
 
 /// What a [`CpuExecutor`] is made of.
 #[expect(
@@ -70,6 +72,7 @@ impl CpuExecutor {
             model: config.model,
             backend: config.backend,
             batch: Batch::new(),
+            tokens: Vec::new(),
             scratch: SampleScratch::default(),
             failed_epoch: None,
         };
@@ -104,6 +107,10 @@ impl Executor for CpuExecutor {
         self.max_logit_rows
     }
 
+    fn max_draft_tokens(&self) -> u32 {
+        MAX_DRAFT_TOKENS
+    }
+
     fn submit(&mut self, plan: StepPlan) {
         assert!(
             self.in_flight.len() < PIPELINE_DEPTH,
@@ -135,6 +142,8 @@ struct Worker {
     backend: CpuBackend,
     slots: Slots,
     batch: Batch,
+    /// Inputs of the sequence that is being added to the batch.
+    tokens: Vec<TokenId>,
     scratch: SampleScratch,
     /// Plans of this epoch lack inputs, because one before them failed.
     failed_epoch: Option<u64>,
@@ -179,12 +188,14 @@ impl Worker {
             let rows = scheduled.rated.clone();
             let rows = rows.map(|position| first_row + position - scheduled.first_position);
             self.batch.logit_rows.extend(rows);
-            self.batch.push(
-                scheduled.slot.0,
-                scheduled.first_position,
-                self.slots.tokens(scheduled),
-                scheduled.samples,
-            );
+            self.tokens.clear();
+            self.tokens.extend(self.slots.tokens(scheduled));
+            let first_position = scheduled.first_position;
+            self.batch
+                .push(scheduled.slot.0, first_position, &self.tokens, false);
+            let sampling = u32::from(scheduled.samples) + scheduled.draft.len() as u32;
+            let end = self.batch.rows();
+            self.batch.logit_rows.extend(end - sampling..end);
         }
         self.backend.begin(&self.batch, &self.slots.tables);
         self.model.forward(&mut self.backend);
@@ -213,13 +224,10 @@ impl Worker {
                 });
             }
             if scheduled.samples {
-                let logits = rows.next().expect("a row for each sequence that samples");
-                let token = next_token(slot, logits, &mut self.scratch);
-                slot.push(token.as_ref().ok().map(|token| token.id));
-                outcome.samples.push(TokenSample {
-                    sequence: scheduled.sequence,
-                    token,
-                });
+                let rows: Vec<&[f32]> = rows.by_ref().take(1 + scheduled.draft.len()).collect();
+                outcome
+                    .samples
+                    .push(sample_rows(slot, scheduled, &rows, &mut self.scratch));
             }
         }
         outcome
@@ -240,6 +248,37 @@ fn rate_prompt(
             rate(logits, token, alternatives, scratch).ok_or(SampleFault::NotANumber)
         })
         .collect()
+}
+
+/// The next token of a sequence, and those behind it for as long as guesses are right. Each is
+/// sampled as if it were alone, so that guesses never change what is said.
+fn sample_rows(
+    slot: &mut Slot,
+    scheduled: &ScheduledSequence,
+    rows: &[&[f32]],
+    scratch: &mut SampleScratch,
+) -> TokenSample {
+    let token = next_token(slot, rows[0], scratch);
+    let mut last = token.as_ref().ok().map(|token| token.id);
+    slot.push(last);
+    let mut further = Vec::new();
+    for (&guess, &logits) in scheduled.draft.iter().zip(&rows[1..]) {
+        if last != Some(guess) {
+            break;
+        }
+        // A fault behind the first token is found again by the next step.
+        let Ok(token) = next_token(slot, logits, scratch) else {
+            break;
+        };
+        last = Some(token.id);
+        slot.push(last);
+        further.push(token);
+    }
+    TokenSample {
+        sequence: scheduled.sequence,
+        token,
+        further,
+    }
 }
 
 fn next_token(

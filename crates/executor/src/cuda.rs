@@ -115,7 +115,11 @@ impl QueuedRow {
                     Grammar::Followed => sampled.ok_or(SampleFault::Constraint),
                     Grammar::Lost => Err(SampleFault::Constraint),
                 };
-                outcome.samples.push(TokenSample { sequence, token });
+                outcome.samples.push(TokenSample {
+                    sequence,
+                    token,
+                    further: Vec::new(),
+                });
             }
         }
     }

@@ -87,10 +87,16 @@ impl Slots {
         prepare_masks(plan, followers, vocabulary);
     }
 
-    /// The tokens that the plan computes.
-    pub(crate) fn tokens(&self, scheduled: &ScheduledSequence) -> &[TokenId] {
+    /// The tokens that the plan computes, guesses included.
+    pub(crate) fn tokens<'a>(
+        &'a self,
+        scheduled: &'a ScheduledSequence,
+    ) -> impl Iterator<Item = TokenId> + 'a {
         let first = scheduled.first_position as usize;
-        &self.slots[scheduled.slot.0 as usize].tokens[first..first + scheduled.num_tokens as usize]
+        let known = scheduled.num_tokens as usize - scheduled.draft.len();
+        let history = &self.slots[scheduled.slot.0 as usize].tokens;
+        let tokens = history[first..first + known].iter();
+        tokens.chain(&scheduled.draft).copied()
     }
 }
 

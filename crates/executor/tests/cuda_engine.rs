@@ -233,6 +233,7 @@ fn drive_limits(max_num_batched_tokens: u32, enable_prefix_caching: bool) -> Dri
         max_num_batched_tokens,
         enable_prefix_caching,
         num_threads: 1,
+        speculation: None,
     }
 }
 

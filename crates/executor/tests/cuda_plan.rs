@@ -120,6 +120,7 @@ fn a_planned_and_loaded_model_gives_the_recorded_answer() {
         max_num_batched_tokens: 64,
         enable_prefix_caching: true,
         num_threads: 1,
+        speculation: None,
     };
     let request = Request {
         prompt: canary.prompt_tokens,

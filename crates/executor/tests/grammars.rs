@@ -18,6 +18,7 @@ fn roomy() -> Drive {
         max_num_batched_tokens: 256,
         enable_prefix_caching: true,
         num_threads: 2,
+        speculation: None,
     }
 }
 

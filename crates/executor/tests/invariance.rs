@@ -3,6 +3,7 @@
 
 mod common;
 
+use backstop_sched::Speculation;
 use backstop_types::{SampledToken, SamplingParams, TokenLogprobs};
 use common::{Drive, Driven, Loaded, Request, drive, load, repository};
 
@@ -76,6 +77,7 @@ fn roomy() -> Drive {
         max_num_batched_tokens: 512,
         enable_prefix_caching: false,
         num_threads: 2,
+        speculation: None,
     }
 }
 
@@ -211,5 +213,27 @@ fn an_answer_is_the_same_on_one_thread() {
     };
     check("on one thread", |loaded, requests| {
         drive(loaded, &settings, &[requests.to_vec()])
+    });
+}
+
+#[test]
+fn an_answer_is_the_same_with_guesses() {
+    let settings = Drive {
+        enable_prefix_caching: true,
+        speculation: Some(Speculation {
+            max_draft_tokens: 5,
+            min_ngram: 1,
+            max_ngram: 3,
+        }),
+        ..roomy()
+    };
+    check("with guesses", |loaded, requests| {
+        // Few at a time, so that there are rows of logits for guesses.
+        let waves: Vec<Vec<Request>> = requests.chunks(9).map(<[_]>::to_vec).collect();
+        let driven = drive(loaded, &settings, &waves);
+        let (guessed, right) = driven.guessed;
+        assert!(right > 20, "only {right} of {guessed} guesses were right");
+        assert!(right < guessed, "guesses are wrong now and then");
+        driven
     });
 }

@@ -63,11 +63,15 @@ pub enum Fault {
     RatedTwice,
     /// Rated prompts ignore the budget of logit rows.
     LogitRowsIgnored,
+    /// Guesses reach past a sequence's end.
+    DraftPastEnd,
+    /// The position of a wrong guess counts as computed.
+    RejectedDraftComputed,
 }
 
 impl Fault {
     /// Every fault, for the test that plants them one by one.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 30] = [
         Self::StaleComputedAfterPreemption,
         Self::SharedBlockFreed,
         Self::TableOneBlockShort,
@@ -96,6 +100,8 @@ impl Fault {
         Self::RatedPrefixAdopted,
         Self::RatedTwice,
         Self::LogitRowsIgnored,
+        Self::DraftPastEnd,
+        Self::RejectedDraftComputed,
     ];
 }
 

@@ -129,7 +129,7 @@ impl Scheduler {
             "nothing is left to compute"
         );
         assert!(
-            sequence.planned <= sequence.total(),
+            sequence.planned <= sequence.total() + sequence.drafts_in_flight,
             "a position is planned without a token"
         );
         assert!(
@@ -144,10 +144,11 @@ impl Scheduler {
         let own = live
             .flat_map(|plan| &plan.sequences)
             .filter(|planned| planned.index == index);
-        let (mut num_tokens, mut samples) = (0, 0);
+        let (mut num_tokens, mut samples, mut drafts) = (0, 0, 0);
         for planned in own {
             num_tokens += planned.num_tokens;
             samples += u32::from(planned.samples);
+            drafts += planned.drafts;
         }
         assert_eq!(
             sequence.planned,
@@ -155,6 +156,7 @@ impl Scheduler {
             "planned positions"
         );
         assert_eq!(sequence.samples_in_flight, samples, "samples in flight");
+        assert_eq!(sequence.drafts_in_flight, drafts, "guesses in flight");
         let needed_end = sequence.planned.div_ceil(self.kv.block_size());
         for (group, (table, spec)) in sequence
             .blocks

@@ -2,6 +2,8 @@
 
 use backstop_types::{AttentionSpan, KvSpec};
 
+use crate::Speculation;
+
 /// Capacities of a scheduler. Every queue and table is bounded by one of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SchedulerConfig {
@@ -25,6 +27,9 @@ pub struct SchedulerConfig {
     pub enable_prefix_caching: bool,
     /// Failed steps that a sequence survives.
     pub max_step_failures: u32,
+    /// How to guess tokens ahead, if at all. A sequence with guesses in flight stands in no other
+    /// plan until they are checked.
+    pub speculation: Option<Speculation>,
 }
 
 /// Why a configuration cannot work.
@@ -73,6 +78,16 @@ impl SchedulerConfig {
         // One token of prompt and one generated.
         at_least("max_model_len", self.max_model_len, 2)?;
         at_least("max_in_flight_plans", self.max_in_flight_plans, 1)?;
+        if let Some(speculation) = &self.speculation {
+            let Speculation {
+                max_draft_tokens,
+                min_ngram,
+                max_ngram,
+            } = *speculation;
+            at_least("max_draft_tokens", max_draft_tokens, 1)?;
+            at_least("min_ngram", min_ngram, 1)?;
+            at_least("max_ngram", max_ngram, min_ngram)?;
+        }
         if self.kv.groups.is_empty() {
             return Err(ConfigError::NoGroups);
         }

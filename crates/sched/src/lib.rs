@@ -22,7 +22,9 @@ mod outcome;
 mod planning;
 mod scheduler;
 mod sequence;
+mod speculation;
 
 pub use config::{ConfigError, SchedulerConfig};
 pub use event::{Arrival, Event, Notice, Rejection};
 pub use scheduler::{Scheduler, SchedulerStats};
+pub use speculation::Speculation;

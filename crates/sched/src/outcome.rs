@@ -1,7 +1,9 @@
 //! What the outcome of a step means for its sequences.
 
 use backstop_kv::fault::{Fault, planted};
-use backstop_types::{FinishReason, PlanId, PromptLogprobs, SampleFault, StepOutcome, TokenSample};
+use backstop_types::{
+    FinishReason, PlanId, PromptLogprobs, SampleFault, SampledToken, StepOutcome, TokenSample,
+};
 
 use crate::scheduler::{PlanInFlight, PlannedSequence};
 use crate::sequence::{SequenceIndex, Stage};
@@ -85,7 +87,8 @@ impl Scheduler {
     ) {
         let sequence = self.sequences[planned.index.0 as usize].as_mut();
         let sequence = sequence.expect("an index in use names a sequence");
-        sequence.computed += planned.num_tokens;
+        sequence.computed += planned.num_tokens - planned.drafts;
+        sequence.drafts_in_flight -= planned.drafts;
         assert!(
             sequence.computed <= sequence.known(),
             "only known tokens can be computed"
@@ -101,7 +104,7 @@ impl Scheduler {
             None => Ok(()),
         };
         let result = match sample {
-            Some(sample) => result.and_then(|()| self.hand_on_token(planned.index, sample)),
+            Some(sample) => result.and_then(|()| self.hand_on_tokens(planned, sample)),
             None => result,
         };
         if let Err(fault) = result {
@@ -135,24 +138,63 @@ impl Scheduler {
         Ok(())
     }
 
-    fn hand_on_token(
+    /// Hands on the sampled token, and those that follow it because guesses were right.
+    fn hand_on_tokens(
         &mut self,
-        index: SequenceIndex,
+        planned: PlannedSequence,
         sample: TokenSample,
     ) -> Result<(), SampleFault> {
         let token = sample.token?;
+        let right = sample.further.len() as u32;
+        assert!(
+            right <= planned.drafts,
+            "only guessed tokens have followers"
+        );
+        self.counters.drafts += u64::from(planned.drafts > 0);
+        self.counters.draft_tokens += u64::from(planned.drafts);
+        let mut ended = self.hand_on_token(planned.index, token);
+        for token in sample.further {
+            if ended {
+                return Ok(());
+            }
+            self.counters.accepted_tokens += 1;
+            ended = self.hand_on_token(planned.index, token);
+        }
+        if planned.drafts > 0 && !ended {
+            self.keep_draft(planned, right);
+        }
+        Ok(())
+    }
+
+    /// Hands on a token; whether it ends its sequence.
+    fn hand_on_token(&mut self, index: SequenceIndex, token: SampledToken) -> bool {
         let sequence = self.sequence_mut(index);
         sequence.tokens.push(token.id);
-        let end = sequence.end_after_token();
+        let (id, end) = (sequence.id, sequence.end_after_token());
         self.counters.tokens_generated += 1;
         self.notices.push(Notice::Token {
-            sequence: sample.sequence,
+            sequence: id,
             token,
         });
         if let Some(reason) = end {
             self.finish(index, reason);
         }
-        Ok(())
+        end.is_some()
+    }
+
+    /// Counts the positions of right guesses as computed; those of wrong ones are computed again.
+    fn keep_draft(&mut self, planned: PlannedSequence, right: u32) {
+        let sequence = self.sequences[planned.index.0 as usize].as_mut();
+        let sequence = sequence.expect("an index in use names a sequence");
+        sequence.computed += match planted(Fault::RejectedDraftComputed) {
+            true => planned.drafts.min(right + 1),
+            false => right,
+        };
+        sequence.planned = sequence.computed;
+        self.kv
+            .publish(&mut sequence.blocks, &sequence.tokens, sequence.computed);
+        self.kv
+            .release_passed(&mut sequence.blocks, sequence.computed);
     }
 
     /// Drops what a step computed for a sequence that had ended meanwhile.
@@ -160,6 +202,7 @@ impl Scheduler {
         if let Some(TokenSample {
             sequence,
             token: Ok(token),
+            ..
         }) = sample
             && planted(Fault::TokenAfterEnd)
         {

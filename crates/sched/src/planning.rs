@@ -22,6 +22,7 @@ impl Scheduler {
             return None;
         }
         self.admit();
+        self.guess();
         self.share_budget();
         let plan = self.fill_plan();
         if plan.sequences.is_empty() {
@@ -31,6 +32,16 @@ impl Scheduler {
         self.counters.plans_made += 1;
         self.counters.tokens_planned += u64::from(plan.num_tokens());
         Some(plan)
+    }
+
+    /// Lets the running sequences guess what comes next.
+    fn guess(&mut self) {
+        let Some(speculation) = self.config.speculation else {
+            return;
+        };
+        for place in 0..self.running.len() {
+            self.sequence_mut(self.running[place]).guess(&speculation);
+        }
     }
 
     /// Lists the running sequences and what each may compute in this step.
@@ -58,10 +69,12 @@ impl Scheduler {
     }
 
     /// Shares the rows of logits as the tokens are shared, and lets nobody want more tokens than
-    /// it has rows for. Without prompts to be rated there are enough for all.
+    /// it has rows for. Without prompts to be rated and guesses there are enough for all.
     fn share_logit_rows(&self, scratch: &mut Scratch) {
         let sequences = || self.running.iter().map(|&index| self.sequence(index));
-        if !sequences().any(Sequence::is_to_be_rated) || planted(Fault::LogitRowsIgnored) {
+        let needs_many =
+            |sequence: &Sequence| sequence.is_to_be_rated() || !sequence.draft.is_empty();
+        if !sequences().any(needs_many) || planted(Fault::LogitRowsIgnored) {
             return;
         }
         let rows = sequences()
@@ -106,6 +119,7 @@ impl Scheduler {
                 num_tokens,
                 rated: scheduled.rated.len() as u32,
                 samples: scheduled.samples,
+                drafts: scheduled.draft.len() as u32,
             });
             if planted(Fault::SequenceTwiceInPlan) && scheduled.start.is_some() {
                 plan.sequences.push(scheduled.clone());
@@ -218,7 +232,9 @@ impl Scheduler {
                 });
             }
         }
-        let samples = end == sequence.total();
+        let samples = end >= sequence.total();
+        sequence.drafts_in_flight = end.saturating_sub(sequence.total());
+        sequence.draft.truncate(sequence.drafts_in_flight as usize);
         let rated = sequence.rated(first_position..end);
         sequence.planned = end;
         sequence.samples_in_flight += u32::from(samples);
@@ -234,6 +250,7 @@ impl Scheduler {
             start,
             first_position,
             num_tokens,
+            draft: std::mem::take(&mut sequence.draft),
             new_blocks,
             rated,
             samples,

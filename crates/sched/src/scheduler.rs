@@ -18,6 +18,8 @@ pub(crate) struct PlannedSequence {
     /// Prompt tokens that it rates.
     pub(crate) rated: u32,
     pub(crate) samples: bool,
+    /// Guesses that it checks.
+    pub(crate) drafts: u32,
 }
 
 /// A plan whose outcome is not known.
@@ -39,6 +41,9 @@ pub(crate) struct Counters {
     pub(crate) plans_failed: u64,
     pub(crate) tokens_planned: u64,
     pub(crate) tokens_generated: u64,
+    pub(crate) drafts: u64,
+    pub(crate) draft_tokens: u64,
+    pub(crate) accepted_tokens: u64,
     pub(crate) sequences_admitted: u64,
     pub(crate) sequences_finished: u64,
 }
@@ -70,6 +75,12 @@ pub struct SchedulerStats {
     pub tokens_planned: u64,
     /// Tokens handed out.
     pub tokens_generated: u64,
+    /// Times that tokens were guessed and checked.
+    pub drafts: u64,
+    /// Tokens that were guessed and checked.
+    pub draft_tokens: u64,
+    /// Tokens handed out because a guess before them was right.
+    pub accepted_tokens: u64,
     /// Sequences that left the queue to run, each counted once.
     pub sequences_admitted: u64,
     /// Sequences that ended, for whatever reason.
@@ -178,6 +189,9 @@ impl Scheduler {
             plans_failed: self.counters.plans_failed,
             tokens_planned: self.counters.tokens_planned,
             tokens_generated: self.counters.tokens_generated,
+            drafts: self.counters.drafts,
+            draft_tokens: self.counters.draft_tokens,
+            accepted_tokens: self.counters.accepted_tokens,
             sequences_admitted: self.counters.sequences_admitted,
             sequences_finished: self.counters.sequences_finished,
         }

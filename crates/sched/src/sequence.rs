@@ -10,7 +10,7 @@ use backstop_types::{
     TokenId, Usage,
 };
 
-use crate::Arrival;
+use crate::{Arrival, Speculation};
 
 /// Place in the order in which sequences are served: by priority, then by arrival.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,10 +51,14 @@ pub(crate) struct Sequence {
     pub(crate) end_len: u32,
     /// Leading positions whose keys and values are in its blocks.
     pub(crate) computed: u32,
-    /// `computed`, and what the plans in flight add to it.
+    /// `computed`, and what the plans in flight add to it if all guesses are right.
     pub(crate) planned: u32,
     /// Tokens that plans in flight are going to sample.
     pub(crate) samples_in_flight: u32,
+    /// Guesses at the tokens that come next, for the plan being made.
+    pub(crate) draft: Vec<TokenId>,
+    /// Guesses that a plan in flight is going to check.
+    pub(crate) drafts_in_flight: u32,
     /// Plans in flight in which it stands.
     pub(crate) plans_in_flight: u32,
     /// The executor knows nothing of it, or nothing that is right.
@@ -95,6 +99,8 @@ impl Sequence {
             computed: 0,
             planned: 0,
             samples_in_flight: 0,
+            draft: Vec::new(),
+            drafts_in_flight: 0,
             plans_in_flight: 0,
             must_start: true,
             failures: 0,
@@ -129,7 +135,23 @@ impl Sequence {
     /// Positions that could be computed next. The last token of a full-length sequence is only
     /// handed out: nothing follows that would attend to it.
     pub(crate) fn wanted(&self) -> u32 {
-        self.total().min(self.end_len - 1) - self.planned
+        let known = self.total().min(self.end_len - 1);
+        // With guesses in flight more is planned than is known.
+        known.saturating_sub(self.planned) + self.draft.len() as u32
+    }
+
+    /// Guesses the tokens that come next, if the next step samples and no grammar restricts it.
+    pub(crate) fn guess(&mut self, speculation: &Speculation) {
+        self.draft.clear();
+        let samples = self.samples_in_flight == 0 && self.planned + 1 == self.known();
+        if samples && self.sampling.constraint.is_none() {
+            // Behind the last guess comes one more token.
+            let most = match planted(Fault::DraftPastEnd) {
+                true => u32::MAX,
+                false => self.end_len - 1 - self.known(),
+            };
+            speculation.guess(&self.tokens, most, &mut self.draft);
+        }
     }
 
     /// Whether prompt tokens wait to be rated.
@@ -149,9 +171,12 @@ impl Sequence {
 
     /// Rows of logits that the next `tokens` positions need.
     pub(crate) fn logit_rows(&self, tokens: u32) -> u32 {
+        if tokens == 0 {
+            return 0;
+        }
         let end = self.planned + tokens;
-        let samples = tokens > 0 && end == self.total();
-        self.rated(self.planned..end).len() as u32 + u32::from(samples)
+        let sampled = end.saturating_sub(self.total() - 1);
+        self.rated(self.planned..end).len() as u32 + sampled
     }
 
     /// How many of the next `tokens` positions need at most `rows` rows of logits.
@@ -159,7 +184,11 @@ impl Sequence {
         if self.logit_rows(tokens) <= rows {
             return tokens;
         }
-        self.rated_end.max(self.planned) + rows - self.planned
+        let first = match self.is_to_be_rated() {
+            true => self.rated_end.max(self.planned),
+            false => self.total() - 1,
+        };
+        first + rows - self.planned
     }
 
     /// Length for which blocks are held in reserve: what is known, and a block more so that a
@@ -182,6 +211,7 @@ impl Sequence {
     pub(crate) fn roll_back(&mut self) {
         self.planned = self.computed;
         self.samples_in_flight = 0;
+        self.drafts_in_flight = 0;
         self.must_start = true;
     }
 

@@ -22,6 +22,8 @@ struct HostSlot {
     next_position: u32,
     /// Tokens known or being sampled.
     total: u32,
+    /// Guesses in flight.
+    drafts: u32,
 }
 
 /// What the device knows of a slot as of the last plan executed.
@@ -187,6 +189,7 @@ impl ShadowExecutor {
                 tables: vec![BTreeMap::new(); self.config.kv.groups.len()],
                 next_position: scheduled.first_position,
                 total: start.tokens.len() as u32,
+                drafts: 0,
             });
         }
         // After a failure the host has not heard of yet, plans may go on as before. They fail.
@@ -200,14 +203,25 @@ impl ShadowExecutor {
             "a position is left out"
         );
         assert!(scheduled.num_tokens > 0, "an empty part");
+        assert_eq!(slot.drafts, 0, "a plan behind guesses that are not checked");
+        slot.drafts = scheduled.draft.len() as u32;
+        let known = slot.total;
+        assert!(
+            slot.drafts == 0 || known as usize == expected.tokens.len(),
+            "guesses behind a token that is not known"
+        );
+        assert!(
+            known + slot.drafts < expected.end_len || slot.drafts == 0,
+            "guesses past the end"
+        );
         slot.next_position += scheduled.num_tokens;
         assert!(
-            slot.next_position <= slot.total,
+            slot.next_position <= known + slot.drafts,
             "a position without a token"
         );
         assert_eq!(
             scheduled.samples,
-            slot.next_position == slot.total,
+            slot.next_position == known + slot.drafts,
             "wrong time to sample"
         );
         slot.total += u32::from(scheduled.samples);
@@ -298,14 +312,19 @@ impl ShadowExecutor {
             let ratings = ratings.collect();
             let sampling = parts.iter().filter(|part| part.scheduled.samples);
             let samples = sampling.map(|part| {
-                let token = SampledToken {
-                    id: self.sample(part),
-                    logprobs: None,
-                };
+                let mut tokens = self
+                    .sample(part)
+                    .into_iter()
+                    .map(|id| SampledToken { id, logprobs: None });
+                let token = tokens.next().expect("a part that samples has a token");
                 let fault = random_fault(random, faults_per_mille);
                 TokenSample {
                     sequence: part.scheduled.sequence,
                     token: fault.map_or(Ok(token), Err),
+                    further: match fault {
+                        Some(_) => Vec::new(),
+                        None => tokens.collect(),
+                    },
                 }
             });
             Ok((samples.collect(), ratings))
@@ -331,11 +350,16 @@ impl ShadowExecutor {
                 tokens: start.tokens.to_vec(),
             });
         }
-        let slot = seat.as_ref().expect("the device knows a slot in use");
+        let slot = seat.as_mut().expect("the device knows a slot in use");
         assert_eq!(
             slot.sequence, scheduled.sequence,
             "the device has another sequence there"
         );
+        // Right or wrong, guesses are what is computed with.
+        for &token in &scheduled.draft {
+            let prefix = *slot.prefixes.last().expect("a sequence has tokens");
+            slot.prefixes.push(chain(prefix, token.into()));
+        }
         let end = scheduled.first_position + scheduled.num_tokens;
         for (shadow, touched) in self.shadow.iter_mut().zip(&part.touched) {
             for position in scheduled.first_position..end {
@@ -366,17 +390,27 @@ impl ShadowExecutor {
         }
     }
 
-    /// Samples from what the first group holds for the last position, and keeps the token.
-    fn sample(&mut self, part: &Part) -> TokenId {
-        let last = part.scheduled.first_position + part.scheduled.num_tokens - 1;
-        let place = place_of(&part.touched[0], last, self.config.kv.block_size);
-        let token = next_token(self.shadow[0][place], part.seed);
+    /// Samples from what the first group holds for the last known position, and for those behind
+    /// it as long as guesses are right, and keeps the tokens.
+    fn sample(&mut self, part: &Part) -> Vec<TokenId> {
+        let end = part.scheduled.first_position + part.scheduled.num_tokens;
+        let draft = &part.scheduled.draft;
         let slot = self.device[part.scheduled.slot.0 as usize].as_mut();
         let prefixes = &mut slot.expect("the slot was read a moment ago").prefixes;
-        assert_eq!(prefixes.len() as u32, last + 1, "a token is sampled twice");
-        let prefix = *prefixes.last().expect("a sequence has tokens");
-        prefixes.push(chain(prefix, token.into()));
-        token
+        assert_eq!(prefixes.len() as u32, end, "a token is sampled twice");
+        prefixes.truncate(prefixes.len() - draft.len());
+        let mut tokens = Vec::new();
+        loop {
+            let last = prefixes.len() as u32 - 1;
+            let place = place_of(&part.touched[0], last, self.config.kv.block_size);
+            let token = next_token(self.shadow[0][place], part.seed);
+            let prefix = *prefixes.last().expect("a sequence has tokens");
+            prefixes.push(chain(prefix, token.into()));
+            tokens.push(token);
+            if draft.get(tokens.len() - 1) != Some(&token) {
+                return tokens;
+            }
+        }
     }
 
     /// Rates prompt tokens by what the first group holds for the positions before them.
@@ -412,6 +446,7 @@ impl ShadowExecutor {
             .expect("there is a plan to deliver");
         match plan.result.take().expect("the plan has been executed") {
             Ok((samples, prompt_logprobs)) => {
+                self.learn(&plan.parts, &samples);
                 let outcome = StepOutcome {
                     plan: plan.id,
                     samples,
@@ -427,6 +462,22 @@ impl ShadowExecutor {
                 self.failure_told = self.failing;
                 Delivery::Failed(plan.id, down)
             }
+        }
+    }
+
+    /// Lets the host know which guesses were right.
+    fn learn(&mut self, parts: &[Part], samples: &[TokenSample]) {
+        let drafted = parts.iter().filter(|part| !part.scheduled.draft.is_empty());
+        for part in drafted {
+            let sample = samples
+                .iter()
+                .find(|sample| sample.sequence == part.scheduled.sequence);
+            let right = sample.expect("a part with guesses samples").further.len() as u32;
+            let seat = &mut self.host[part.scheduled.slot.0 as usize];
+            let slot = seat.as_mut().expect("a slot in flight is in use");
+            slot.total += right;
+            slot.next_position = slot.total - 1;
+            slot.drafts = 0;
         }
     }
 

@@ -37,6 +37,7 @@ impl DecodeLoad {
             max_in_flight_plans: 1,
             enable_prefix_caching: true,
             max_step_failures: 0,
+            speculation: None,
         };
         let mut scheduler = Scheduler::new(config).expect("the configuration is sound");
         let stop = StopConditions {
@@ -81,6 +82,7 @@ impl DecodeLoad {
                 id: 7,
                 logprobs: None,
             }),
+            further: Vec::new(),
         });
         let outcome = StepOutcome {
             plan: plan.id,

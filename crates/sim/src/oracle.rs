@@ -40,7 +40,7 @@ pub(crate) struct Expected {
     pub(crate) tokens: Vec<TokenId>,
     /// Hash of `tokens`.
     prefix: u64,
-    end_len: u32,
+    pub(crate) end_len: u32,
     /// Prompt tokens that were rated, the first of them unasked.
     rated: u32,
     pub(crate) cached_tokens: Option<u32>,
@@ -175,13 +175,21 @@ impl Oracle {
 
     /// The notices that a sample must bring.
     pub(crate) fn sample(&mut self, sample: &TokenSample, notices: &mut Vec<Notice>) {
-        let id = sample.sequence;
+        match sample.token {
+            Err(fault) => notices.extend(self.end(sample.sequence, reason_of(fault))),
+            Ok(_) => {
+                for _ in 0..=sample.further.len() {
+                    self.sample_one(sample.sequence, notices);
+                }
+            }
+        }
+    }
+
+    /// The notices that one more token must bring.
+    fn sample_one(&mut self, id: SequenceId, notices: &mut Vec<Notice>) {
         let Some(expected) = self.live.get_mut(&id) else {
             return;
         };
-        if let Err(fault) = sample.token {
-            return notices.extend(self.end(id, reason_of(fault)));
-        }
         assert_eq!(
             expected.rated as usize,
             expected.arrival.prompt.len(),

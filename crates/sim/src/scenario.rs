@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use backstop_sched::{Arrival, SchedulerConfig};
+use backstop_sched::{Arrival, SchedulerConfig, Speculation};
 use backstop_types::{
     AttentionSpan, KvGroupSpec, KvSpec, SamplingParams, SequenceId, StopConditions, TokenId,
 };
@@ -214,5 +214,15 @@ fn random_config(random: &mut Random) -> SchedulerConfig {
         max_in_flight_plans: random.between(1, 2),
         enable_prefix_caching: random.chance(850),
         max_step_failures: random.below(4),
+        speculation: random.chance(400).then(|| random_speculation(random)),
+    }
+}
+
+fn random_speculation(random: &mut Random) -> Speculation {
+    let min_ngram = random.between(1, 3);
+    Speculation {
+        max_draft_tokens: random.between(1, 6),
+        min_ngram,
+        max_ngram: min_ngram + random.below(3),
     }
 }

@@ -18,6 +18,11 @@ pub trait Executor: Send {
     /// sequences may run at once.
     fn max_logit_rows(&self) -> u32;
 
+    /// Most guesses at further tokens that a sequence of a plan may carry; 0 if it can check none.
+    fn max_draft_tokens(&self) -> u32 {
+        0
+    }
+
     /// Queues a plan. Must return promptly: the device, not the caller, does the work.
     fn submit(&mut self, plan: StepPlan);
 

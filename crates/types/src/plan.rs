@@ -41,23 +41,28 @@ pub struct ScheduledSequence {
     pub start: Option<SequenceStart>,
     /// First position to compute.
     pub first_position: u32,
-    /// Positions to compute; at least 1.
+    /// Positions to compute, those of `draft` included; at least 1.
     pub num_tokens: u32,
+    /// Guesses at the tokens that follow the last known one, mostly none: the inputs of the
+    /// step's last positions. At most [`Executor::max_draft_tokens`](crate::Executor) of them,
+    /// and only of a sequence that samples, no token of which is in flight.
+    pub draft: Vec<TokenId>,
     /// Blocks to append to the slot's block tables, at most one entry for each group. With
     /// `start` they build the tables anew.
     pub new_blocks: Vec<BlockAppend>,
     /// Positions of the step whose logits rate the prompt's next token, for a sequence with
     /// `prompt_logprobs`; mostly empty.
     pub rated: Range<u32>,
-    /// Whether the logits of the last position yield a token. True exactly when the step reaches
-    /// the last token known or in flight.
+    /// Whether the logits of the last known position yield a token, and after it those of the
+    /// draft's positions, as long as the guesses are right. True exactly when the step reaches the
+    /// last token known or in flight.
     pub samples: bool,
 }
 
 impl ScheduledSequence {
-    /// Rows of logits that it needs: those that rate a token, and then the one that yields one.
+    /// Rows of logits that it needs: those that rate a token, and then those that may yield one.
     pub fn logit_rows(&self) -> u32 {
-        self.rated.len() as u32 + u32::from(self.samples)
+        self.rated.len() as u32 + u32::from(self.samples) + self.draft.len() as u32
     }
 }
 
@@ -108,6 +113,9 @@ pub struct TokenSample {
     pub sequence: SequenceId,
     /// The token, or why there is none.
     pub token: Result<SampledToken, SampleFault>,
+    /// The tokens that follow it, if it is what the draft guessed: as many as there are right
+    /// guesses in a row.
+    pub further: Vec<SampledToken>,
 }
 
 /// Why a sequence has no next token. It concerns this sequence alone, and ends it.

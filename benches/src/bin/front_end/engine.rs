@@ -43,6 +43,7 @@ pub(crate) fn serve(model: &Path, step: Duration) -> io::Result<()> {
             max_model_len: MAX_MODEL_LEN,
             enable_prefix_caching: true,
             max_step_failures: 2,
+            speculation: None,
         };
         let executor = SteadyExecutor::new(step, text_tokens(&tokenizer));
         let (engine, _thread) =
@@ -157,6 +158,7 @@ impl Executor for SteadyExecutor {
             TokenSample {
                 sequence: sequence.sequence,
                 token: Ok(SampledToken { id, logprobs: None }),
+                further: Vec::new(),
             }
         });
         Ok(StepOutcome {

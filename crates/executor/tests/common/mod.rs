@@ -14,7 +14,7 @@ use std::sync::Arc;
 use backstop_arch::{KvGroup, Model};
 use backstop_executor::{CpuExecutor, CpuExecutorConfig, load_cpu_weights};
 use backstop_kernels::{CpuBackend, CpuKvCache, CpuWeights, Element, KvGroupLayout};
-use backstop_sched::{Arrival, Event, Notice, Scheduler, SchedulerConfig};
+use backstop_sched::{Arrival, Event, Notice, Scheduler, SchedulerConfig, Speculation};
 use backstop_types::{
     Executor, FinishReason, KvGroupSpec, KvSpec, SampledToken, SamplingParams, SequenceId,
     StepFailure, StepOutcome, StepPlan, StopConditions, TokenId, TokenLogprobs,
@@ -72,6 +72,7 @@ pub struct Drive {
     pub max_num_batched_tokens: u32,
     pub enable_prefix_caching: bool,
     pub num_threads: usize,
+    pub speculation: Option<Speculation>,
 }
 
 /// One request of a drive.
@@ -91,6 +92,8 @@ pub struct Driven {
     pub ends: Vec<Option<FinishReason>>,
     pub preemptions: u64,
     pub prefix_hits: u64,
+    /// Tokens that were guessed, and those that came of it.
+    pub guessed: (u64, u64),
 }
 
 /// Runs `waves` of requests one after the other on one executor, each to its end.
@@ -137,9 +140,13 @@ pub fn drive_with(
         max_logit_rows: executor.max_logit_rows(),
         max_waiting: 1024,
         max_model_len: 1024,
-        max_in_flight_plans: executor.pipeline_depth() as u32,
+        max_in_flight_plans: match drive.speculation {
+            Some(_) => 1,
+            None => executor.pipeline_depth() as u32,
+        },
         enable_prefix_caching: drive.enable_prefix_caching,
         max_step_failures: 1000,
+        speculation: drive.speculation,
     })
     .expect("valid limits");
     let mut driven = Driven::default();
@@ -155,6 +162,7 @@ pub fn drive_with(
     let stats = scheduler.stats();
     driven.preemptions = stats.preemptions;
     driven.prefix_hits = stats.prefix_cache_hits;
+    driven.guessed = (stats.draft_tokens, stats.accepted_tokens);
     driven
 }
 

@@ -42,6 +42,7 @@ pub(crate) fn config(groups: Vec<KvGroupSpec>) -> SchedulerConfig {
         max_in_flight_plans: 1,
         enable_prefix_caching: true,
         max_step_failures: 1,
+        speculation: None,
     }
 }
 
@@ -115,6 +116,7 @@ impl Machine {
                 id: token,
                 logprobs: None,
             }),
+            further: Vec::new(),
         });
         let outcome = StepOutcome {
             plan: plan.id,

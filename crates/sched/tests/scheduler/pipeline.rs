@@ -154,14 +154,17 @@ fn faults_end_their_own_sequence_only() {
         TokenSample {
             sequence: SequenceId(1),
             token: Err(SampleFault::NotANumber),
+            further: Vec::new(),
         },
         TokenSample {
             sequence: SequenceId(2),
             token,
+            further: Vec::new(),
         },
         TokenSample {
             sequence: SequenceId(3),
             token: Err(SampleFault::Constraint),
+            further: Vec::new(),
         },
     ];
     machine

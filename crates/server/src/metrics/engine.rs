@@ -103,6 +103,21 @@ fn encode_counters(encoder: &mut DescriptorEncoder<'_>, stats: &EngineStats) -> 
             scheduler.preemptions,
         ),
         (
+            "vllm:spec_decode_num_drafts",
+            "Times that tokens were guessed and checked",
+            scheduler.drafts,
+        ),
+        (
+            "vllm:spec_decode_num_draft_tokens",
+            "Tokens that were guessed and checked",
+            scheduler.draft_tokens,
+        ),
+        (
+            "vllm:spec_decode_num_accepted_tokens",
+            "Tokens that right guesses brought",
+            scheduler.accepted_tokens,
+        ),
+        (
             "backstop:steps_completed",
             "Engine steps that completed",
             stats.steps_completed,

@@ -240,6 +240,7 @@ impl Executor for ScriptedExecutor {
                 samples.push(TokenSample {
                     sequence: scheduled.sequence,
                     token,
+                    further: Vec::new(),
                 });
             }
         }

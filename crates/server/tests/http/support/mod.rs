@@ -107,6 +107,7 @@ impl Fixture {
             max_model_len: options.max_model_len,
             enable_prefix_caching: true,
             max_step_failures: 2,
+            speculation: None,
         };
         let (engine, engine_thread) =
             EngineThread::spawn(&config, Box::new(executor), lifecycle.clone()).unwrap();
