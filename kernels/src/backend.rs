@@ -158,6 +158,62 @@ pub struct RouterRule {
     pub scoring: RouterScoring,
     /// Divide the chosen scores by their sum.
     pub renormalise: bool,
+    /// Factor on the weights, at last.
+    pub factor: f32,
+    /// Choose among the best groups of experts only.
+    pub groups: Option<RouterGroups>,
+}
+
+/// Groups of experts with consecutive numbers (DeepSeek-AI 2024, "DeepSeek-V3", section 2.1.2). A
+/// group is as good as its two best experts together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RouterGroups {
+    /// How many; divides the number of experts, and leaves two for each.
+    pub count: u32,
+    /// How many are chosen from.
+    pub chosen: u32,
+}
+
+/// The weights of a router.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RouterWeights {
+    /// `[experts, hidden]`: the logits' factor.
+    pub gate: MatrixId,
+    /// `[experts]`: added to the scores when experts are chosen, and not when they are weighed.
+    pub correction: Option<VectorId>,
+}
+
+/// Sizes of latent attention (DeepSeek-AI 2024, "DeepSeek-V2", section 2.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LatentShape {
+    /// Query heads; all read the same latents.
+    pub heads: u32,
+    /// Elements of a latent.
+    pub rank: u32,
+    /// Elements of a head's key that are rotated, and that all heads share.
+    pub rope_dim: u32,
+    /// Elements of a head's key that come from the latent.
+    pub content_dim: u32,
+    /// Elements of a head's value.
+    pub value_dim: u32,
+}
+
+impl LatentShape {
+    /// Elements that the cache keeps for a position, as one key-value head.
+    pub fn head_dim(&self) -> u32 {
+        self.rope_dim + self.rank
+    }
+}
+
+/// The weights between latents and heads.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LatentWeights {
+    /// `[heads * (content_dim + value_dim), rank]`.
+    pub up: MatrixId,
+    /// `[rank]`: gain of the latents' RMSNorm.
+    pub gain: VectorId,
+    /// Added to the mean square.
+    pub epsilon: f32,
 }
 
 /// Score of an expert given its router logit. Ties go to the expert with the smaller index.
@@ -222,11 +278,31 @@ pub trait Backend {
         layer: KvLayer,
     ) -> Self::Activation;
 
+    /// Queries, key and value of latent attention over latents, for `rope_and_cache` with one
+    /// key-value head of [`LatentShape::head_dim`] elements, of which the first `rope_dim` are to
+    /// be rotated. `queries` is `[tokens, heads * (content_dim + rope_dim)]`, `latents` is
+    /// `[tokens, rank + rope_dim]`.
+    fn latent_input(
+        &mut self,
+        queries: &Self::Activation,
+        latents: &Self::Activation,
+        weights: LatentWeights,
+        shape: LatentShape,
+    ) -> Self::Activation;
+
+    /// Values `[tokens, heads * value_dim]` from what attention over latents gives.
+    fn latent_output(
+        &mut self,
+        attended: &Self::Activation,
+        weights: LatentWeights,
+        shape: LatentShape,
+    ) -> Self::Activation;
+
     /// Chooses experts from the logits `input * gate^T`, all in f32.
     fn router(
         &mut self,
         input: &Self::Activation,
-        gate: MatrixId,
+        weights: RouterWeights,
         rule: RouterRule,
     ) -> Self::Routing;
 

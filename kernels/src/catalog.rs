@@ -41,6 +41,10 @@ pub static ALL: &[Kernel] = &[
         cases: ops::head_norm::cases,
     },
     Kernel {
+        name: "latent",
+        cases: ops::latent::cases,
+    },
+    Kernel {
         name: "rope",
         cases: ops::rope::cases,
     },

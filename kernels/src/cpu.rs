@@ -21,8 +21,8 @@ pub use kv_cache::{CpuKvCache, KvGroupLayout};
 pub use weights::{CpuExperts, CpuMatrix, CpuWeights};
 
 use crate::backend::{
-    AttentionShape, Backend, ExpertsId, KvLayer, MatrixId, Norm, QueryKeyTransform, Rope,
-    RouterRule, VectorId,
+    AttentionShape, Backend, ExpertsId, KvLayer, LatentShape, LatentWeights, MatrixId, Norm,
+    QueryKeyTransform, Rope, RouterRule, RouterWeights, VectorId,
 };
 use crate::batch::Batch;
 use crate::features::InstructionSet;
@@ -34,6 +34,7 @@ use crate::ops::gated_mlp::GatedMlpArgs;
 use crate::ops::head::HeadArgs;
 use crate::ops::head_norm::HeadNormArgs;
 use crate::ops::kv_write::{KvWriteArgs, SequenceRows};
+use crate::ops::latent::{LatentInputArgs, LatentOutputArgs};
 use crate::ops::linear::LinearArgs;
 use crate::ops::norm::{AddNormArgs, NormArgs};
 use crate::ops::rope::{RopeArgs, RopeTable};
@@ -307,11 +308,54 @@ impl Backend for CpuBackend {
         out
     }
 
-    fn router(&mut self, input: &CpuActivation, gate: MatrixId, rule: RouterRule) -> CpuRouting {
-        let gate = self.weights.matrix(gate).view();
+    fn latent_input(
+        &mut self,
+        queries: &CpuActivation,
+        latents: &CpuActivation,
+        weights: LatentWeights,
+        shape: LatentShape,
+    ) -> CpuActivation {
+        let columns = (shape.heads + 2) * shape.head_dim();
+        let mut out = self.pool.take(queries.rows(), columns as usize);
+        let args = LatentInputArgs {
+            queries: queries.values(),
+            latents: latents.values(),
+            up: self.weights.matrix(weights.up).view(),
+            gain: self.weights.vector(weights.gain),
+            epsilon: weights.epsilon,
+            shape,
+        };
+        args.run(self.instructions, out.values_mut());
+        out
+    }
+
+    fn latent_output(
+        &mut self,
+        attended: &CpuActivation,
+        weights: LatentWeights,
+        shape: LatentShape,
+    ) -> CpuActivation {
+        let columns = shape.heads * shape.value_dim;
+        let mut out = self.pool.take(attended.rows(), columns as usize);
+        let args = LatentOutputArgs {
+            attended: attended.values(),
+            up: self.weights.matrix(weights.up).view(),
+            shape,
+        };
+        args.run(self.instructions, out.values_mut());
+        out
+    }
+
+    fn router(
+        &mut self,
+        input: &CpuActivation,
+        weights: RouterWeights,
+        rule: RouterRule,
+    ) -> CpuRouting {
         RouterArgs {
             input: input.values(),
-            gate,
+            gate: self.weights.matrix(weights.gate).view(),
+            correction: weights.correction.map(|id| self.weights.vector(id)),
             rule,
         }
         .run(self.instructions)

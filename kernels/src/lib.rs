@@ -32,8 +32,9 @@ mod simd;
 
 pub use aligned::AlignedBytes;
 pub use backend::{
-    AttentionShape, Backend, ExpertsId, KvLayer, MatrixId, Norm, QueryKeyNorm, QueryKeyTransform,
-    Rope, RopePairing, RopeScaling, RouterRule, RouterScoring, VectorId,
+    AttentionShape, Backend, ExpertsId, KvLayer, LatentShape, LatentWeights, MatrixId, Norm,
+    QueryKeyNorm, QueryKeyTransform, Rope, RopePairing, RopeScaling, RouterGroups, RouterRule,
+    RouterScoring, RouterWeights, VectorId,
 };
 pub use batch::{Batch, BatchSequence};
 pub use cpu::{

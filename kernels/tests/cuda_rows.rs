@@ -469,6 +469,8 @@ fn routers_follow_the_rule_for_ties_and_for_what_is_no_number() {
             top_k: top_k as u32,
             scoring: RouterScoring::Sigmoid,
             renormalise: false,
+            factor: 1.0,
+            groups: None,
         },
     };
     // SAFETY: the buffers have these sizes.

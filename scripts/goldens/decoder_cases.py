@@ -65,6 +65,38 @@ def qwen3_moe(**options) -> dict:
     return case("Qwen3Moe", "qwen3_moe", **{**EXPERTS, **options})
 
 
+# Sizes that are all different, so that none can stand for another.
+LATENT = {
+    "num_key_value_heads": 4,
+    "q_lora_rank": 40,
+    "kv_lora_rank": 32,
+    "qk_rope_head_dim": 16,
+    "qk_nope_head_dim": 24,
+    "v_head_dim": 20,
+    "moe_intermediate_size": 32,
+    "n_routed_experts": 6,
+    "num_experts_per_tok": 3,
+    "n_shared_experts": 1,
+    "routed_scaling_factor": 1.8,
+    "rope_interleave": True,
+}
+GROUPS = {"n_routed_experts": 8, "n_group": 4, "topk_group": 2, "num_experts_per_tok": 3, "routed_scaling_factor": 2.5}
+
+
+def deepseek_v3(**options) -> dict:
+    return case("DeepseekV3", "deepseek_v3", **{**LATENT, **GROUPS, "first_k_dense_replace": 1, "num_nextn_predict_layers": 1, **options})
+
+
+def glm4_moe_lite(**options) -> dict:
+    return case("Glm4MoeLite", "glm4_moe_lite", **{**LATENT, "n_group": 1, "topk_group": 1, **options})
+
+
+def kimi_k2(**options) -> dict:
+    """transformers has it as DeepSeek-V3 only."""
+    made = deepseek_v3(n_group=1, topk_group=1, scoring_func="sigmoid", topk_method="noaux_tc", **options)
+    return {**made, "published_as": "kimi_k2"}
+
+
 CASES = {
     "llama_f32": llama(weights="F32", num_key_value_heads=ABSENT, rms_norm_eps=ABSENT),
     "llama_scaled_tied": llama(rope_theta=ABSENT, rope_parameters={"rope_type": "llama3", "rope_theta": 500000.0, **LLAMA3}, tie_word_embeddings=True, **CARD),
@@ -83,6 +115,11 @@ CASES = {
     "mixtral_window": mixtral(sliding_window=16, shards=2, **CARD),
     "qwen3_moe_dense_first": qwen3_moe(mlp_only_layers=[0], num_hidden_layers=3, rope_theta=10000000.0, **CARD),
     "qwen3_moe_packed_step": qwen3_moe(weights="F32", packed=True, head_dim=16, decoder_sparse_step=2, norm_topk_prob=False),
+    "deepseek_v3_yarn": deepseek_v3(weights="F32", rope_scaling={"type": "yarn", "mscale": 0.8, "mscale_all_dim": 1.3, **YARN}),
+    "deepseek_v3_direct_queries": deepseek_v3(q_lora_rank=None, attention_bias=True, norm_topk_prob=False, n_shared_experts=2),
+    "kimi_k2": kimi_k2(rope_theta=50000.0),
+    "glm4_moe_lite": glm4_moe_lite(num_hidden_layers=3, first_k_dense_replace=1),
+    "glm4_moe_lite_halves": glm4_moe_lite(weights="F32", rope_interleave=False, mlp_layer_types=["sparse", "dense"]),
     "qwen3_moe_sliding": qwen3_moe(head_dim=16, use_sliding_window=True, sliding_window=12, attention_bias=True, num_experts_per_tok=4),
 }
 

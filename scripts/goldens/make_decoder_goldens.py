@@ -10,6 +10,7 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from safetensors.torch import save_file
@@ -31,9 +32,11 @@ EAGER = {"attn_implementation": "eager", "experts_implementation": "eager"}
 def random_weights(model, generator: torch.Generator) -> None:
     """Normal weights of unit gain with heavy tails, gains around one, and biases that are not small."""
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
+        for name, parameter in model.state_dict(keep_vars=True).items():
             noise = torch.randn(parameter.shape, generator=generator)
-            if name.endswith("bias"):
+            if name.endswith("e_score_correction_bias"):
+                parameter.copy_(0.2 * noise)
+            elif name.endswith("bias"):
                 parameter.copy_(0.7 * noise)
             elif parameter.dim() == 1:
                 parameter.copy_(1 + 0.2 * noise)
@@ -44,7 +47,7 @@ def random_weights(model, generator: torch.Generator) -> None:
                 values = torch.where(rare, values * 6, values)
                 if "embed_tokens" in name or "lm_head" in name:
                     values *= 4
-                if "q_proj" in name or "k_proj" in name or name.endswith("gate.weight"):
+                if "q_proj" in name or "k_proj" in name or name.endswith("gate.weight") or "_b_proj" in name:
                     values *= 1.6  # attention that is not uniform, routers that are not undecided
                 parameter.copy_(values)
 
@@ -53,7 +56,7 @@ def store(model, options: dict) -> dict[str, torch.Tensor]:
     """Rounds the model's weights to what the file will hold; returns the file's tensors."""
     tensors = {}
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
+        for name, parameter in model.state_dict(keep_vars=True).items():
             stored = parameter.clone() if options["weights"] == "F32" else parameter.to(torch.bfloat16)
             parameter.copy_(stored)
             tensors[name] = stored
@@ -80,15 +83,29 @@ def unfuse(tensors: dict[str, torch.Tensor], model_type: str) -> dict[str, torch
     return result
 
 
+def lead(keys: torch.Tensor, chosen: int) -> float:
+    """The least distance between the last that is chosen and the next."""
+    if chosen == keys.shape[-1]:
+        return 1.0
+    ordered = keys.sort(-1, descending=True).values
+    return (ordered[:, chosen - 1] - ordered[:, chosen]).min().item()
+
+
 @torch.no_grad()
 def run(model, tokens: torch.Tensor) -> tuple[torch.Tensor, float]:
     """Returns (logits [T, V], least router margin)."""
     margins = []
 
     def look(module, _inputs, output):
-        ordered = output[0].sort(-1, descending=True).values
-        if module.top_k < module.num_experts:
-            margins.append((ordered[:, module.top_k - 1] - ordered[:, module.top_k]).min().item())
+        keys = output[0]
+        if hasattr(module, "e_score_correction_bias"):
+            keys = keys.sigmoid() + module.e_score_correction_bias
+            groups = keys.view(len(keys), module.num_group, -1)
+            scores = groups.topk(2, dim=-1).values.sum(-1)
+            margins.append(lead(scores, module.topk_group))
+            chosen = torch.zeros_like(scores).scatter(1, scores.topk(module.topk_group).indices, 1)
+            keys = groups.masked_fill(chosen[..., None] == 0, float("-inf")).flatten(1)
+        margins.append(lead(keys, module.top_k))
 
     routers = [layer.mlp.gate for layer in model.model.layers if hasattr(layer.mlp, "gate")]
     hooks = [router.register_forward_hook(look) for router in routers]
@@ -124,12 +141,18 @@ def make(name: str) -> str:
             break
     else:
         raise SystemExit(f"{name}: no seed gives clear routing")
+    with TemporaryDirectory() as scratch:
+        model.config.save_pretrained(scratch)
+        shutil.copy(Path(scratch) / "config.json", folder / "config_as_saved.json")
     save_checkpoint(folder, tensors, CASES[name]["shards"])
     last = len(tokens) - LAST_ROWS
     positions = torch.tensor([*range(0, last, ROW_STEP), *range(last, len(tokens))])
     expected = {"tokens": tokens, "positions": positions, "logits": logits[positions].contiguous()}
     save_file(expected, folder / "expected.safetensors", metadata={"format": "pt"})
     difference = check_by_reloading(folder, tokens, logits)
+    if published := CASES[name].get("published_as"):
+        write_json(folder / "config.json", {**config_json(name), "model_type": published})
+        (folder / "config_as_saved.json").unlink()
     size = sum(file.stat().st_size for file in folder.iterdir())
     return f"{name:28} {size:7} bytes  attempt {attempt:3}  logit std {logits.std():.2f}  margin {margin:.4f}  reloaded within {difference:.1e}"
 

@@ -1,33 +1,35 @@
-//! Attention with separate query, key, value and output projections, under the names that most
-//! checkpoints give them.
+//! Attention: with separate query, key, value and output projections, under the names that most
+//! checkpoints give them, or over latents.
 
 use backstop_kernels::backend::{
     AttentionShape, Backend, KvLayer, MatrixId, QueryKeyNorm, QueryKeyTransform, Rope, VectorId,
 };
 
 use crate::WeightMap;
+use crate::latent::{LatentAttention, LatentPlan};
 
-/// The weights of a layer's attention and what is done with them.
+/// A layer's attention.
 #[derive(Debug)]
-pub(crate) struct Attention {
-    qkv: MatrixId,
-    qkv_bias: Option<VectorId>,
-    output: MatrixId,
-    output_bias: Option<VectorId>,
-    shape: AttentionShape,
-    transform: QueryKeyTransform,
-    kv: KvLayer,
+pub(crate) enum Attention {
+    Heads(HeadsAttention),
+    Latent(LatentAttention),
 }
 
 /// What differs between models.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct AttentionPlan {
-    pub(crate) shape: AttentionShape,
-    pub(crate) rope: Option<Rope>,
-    /// Queries and keys are normed, with this epsilon.
-    pub(crate) norm_epsilon: Option<f32>,
-    pub(crate) qkv_bias: bool,
-    pub(crate) output_bias: bool,
+pub(crate) enum AttentionPlan {
+    Heads(HeadsPlan),
+    Latent(LatentPlan),
+}
+
+impl AttentionPlan {
+    /// What the cache holds.
+    pub(crate) fn cached(&self) -> AttentionShape {
+        match self {
+            Self::Heads(plan) => plan.shape,
+            Self::Latent(plan) => plan.cached(),
+        }
+    }
 }
 
 impl Attention {
@@ -37,6 +39,68 @@ impl Attention {
         prefix: &str,
         hidden: usize,
         plan: AttentionPlan,
+        kv: KvLayer,
+    ) -> Self {
+        match plan {
+            AttentionPlan::Heads(plan) => Self::heads(weights, prefix, hidden, plan, kv),
+            AttentionPlan::Latent(plan) => {
+                Self::Latent(LatentAttention::new(weights, prefix, hidden, plan, kv))
+            }
+        }
+    }
+
+    /// The same for attention with projections of its own.
+    pub(crate) fn heads(
+        weights: &mut WeightMap,
+        prefix: &str,
+        hidden: usize,
+        plan: HeadsPlan,
+        kv: KvLayer,
+    ) -> Self {
+        Self::Heads(HeadsAttention::new(weights, prefix, hidden, plan, kv))
+    }
+
+    pub(crate) fn forward<B: Backend>(
+        &self,
+        backend: &mut B,
+        normed: &B::Activation,
+    ) -> B::Activation {
+        match self {
+            Self::Heads(attention) => attention.forward(backend, normed),
+            Self::Latent(attention) => attention.forward(backend, normed),
+        }
+    }
+}
+
+/// The weights of attention with projections, and what is done with them.
+#[derive(Debug)]
+pub(crate) struct HeadsAttention {
+    qkv: MatrixId,
+    qkv_bias: Option<VectorId>,
+    output: MatrixId,
+    output_bias: Option<VectorId>,
+    shape: AttentionShape,
+    transform: QueryKeyTransform,
+    kv: KvLayer,
+}
+
+/// Heads with projections.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HeadsPlan {
+    pub(crate) shape: AttentionShape,
+    pub(crate) rope: Option<Rope>,
+    /// Queries and keys are normed, with this epsilon.
+    pub(crate) norm_epsilon: Option<f32>,
+    pub(crate) qkv_bias: bool,
+    pub(crate) output_bias: bool,
+}
+
+impl HeadsAttention {
+    fn new(
+        weights: &mut WeightMap,
+        prefix: &str,
+        hidden: usize,
+        plan: HeadsPlan,
         kv: KvLayer,
     ) -> Self {
         let shape = plan.shape;
@@ -70,11 +134,7 @@ impl Attention {
         }
     }
 
-    pub(crate) fn forward<B: Backend>(
-        &self,
-        backend: &mut B,
-        normed: &B::Activation,
-    ) -> B::Activation {
+    fn forward<B: Backend>(&self, backend: &mut B, normed: &B::Activation) -> B::Activation {
         let mut qkv = backend.linear(normed, self.qkv, self.qkv_bias);
         backend.rope_and_cache(&mut qkv, self.shape, self.transform, self.kv);
         let attended = backend.paged_attention(&qkv, self.shape, self.kv);

@@ -15,7 +15,7 @@ use backstop_kernels::backend::{
 use backstop_weights::StrictFields;
 use serde_json::{Map, Value};
 
-use crate::attention::{Attention, AttentionPlan};
+use crate::attention::{Attention, HeadsPlan};
 use crate::config::{self, Shape, ShapeDefaults};
 use crate::kv_groups::KvGroups;
 use crate::mlp::{Mlp, PROJECTIONS, SparsePlan};
@@ -114,7 +114,7 @@ impl Config {
         let shape = Shape::read(fields, DEFAULTS);
         let layers = read_layers(fields, &shape);
         let width = config::width(fields, "intermediate_size");
-        let num_experts = fields.optional_u32("num_experts").unwrap_or(8) as usize;
+        let num_experts = config::num_experts(fields, "num_experts", Some(8));
         let rule = read_router(fields);
         let chosen = rule.top_k as usize;
         if layers.iter().any(|layer| !layer.dense) && !(1..=num_experts).contains(&chosen) {
@@ -144,6 +144,7 @@ impl Config {
                 num_experts,
                 width,
                 rule,
+                corrected: false,
                 projections: PROJECTIONS,
                 shared: (num_shared > 0).then_some((width * num_shared, shared_scale)),
             },
@@ -176,6 +177,8 @@ fn read_router(fields: &mut StrictFields<'_>) -> RouterRule {
             top_k,
             scoring: RouterScoring::Sigmoid,
             renormalise: norm_topk_prob,
+            factor: 1.0,
+            groups: None,
         },
         other => {
             if other != "softmax" {
@@ -188,6 +191,8 @@ fn read_router(fields: &mut StrictFields<'_>) -> RouterRule {
                 top_k,
                 scoring: RouterScoring::Softmax,
                 renormalise: true,
+                factor: 1.0,
+                groups: None,
             }
         }
     }
@@ -285,7 +290,7 @@ impl Layer {
         let kind = config.layers[index];
         let prefix = format!("model.layers.{index}");
         let hidden = config.shape.hidden;
-        let plan = AttentionPlan {
+        let plan = HeadsPlan {
             shape: config.shape.attention,
             rope: kind.rope.then_some(config.rope),
             norm_epsilon: None,
@@ -297,7 +302,7 @@ impl Layer {
         let mlp = format!("{prefix}.mlp");
         Self {
             norm,
-            attention: Attention::new(weights, &attention, hidden, plan, kv.layers[index]),
+            attention: Attention::heads(weights, &attention, hidden, plan, kv.layers[index]),
             mlp: match kind.dense {
                 true => Mlp::dense(weights, &mlp, hidden, config.dense_width),
                 false => Mlp::sparse(weights, &mlp, hidden, config.experts),

@@ -32,7 +32,11 @@ const INERT: &[&str] = &[
 ];
 
 /// Layers that a model may have.
-const LAYERS_MAX: u32 = 4096;
+const LAYERS_MAX: u32 = 1024;
+/// Experts that a layer may have.
+const EXPERTS_MAX: u32 = 1024;
+/// Widths of anything: no product of a few of them overflows.
+const WIDTH_MAX: u32 = 1 << 20;
 
 /// Reads a whole configuration. Reading goes on after a problem, so that all are reported at once;
 /// fields that nobody read and that are not `inert` are problems, too.
@@ -115,6 +119,12 @@ impl Shape {
         if self.hidden == 0 || self.vocabulary == 0 || attention.heads == 0 {
             fields.problem("hidden_size, vocab_size and num_attention_heads must be positive");
         }
+        let heads = attention.heads.checked_mul(attention.head_dim);
+        if heads.is_none_or(|width| width > WIDTH_MAX) || self.hidden > WIDTH_MAX as usize {
+            fields.problem(format!(
+                "hidden_size and all heads together must be at most {WIDTH_MAX}"
+            ));
+        }
         if self.num_layers == 0 || self.num_layers > LAYERS_MAX as usize {
             fields.problem(format!(
                 "num_hidden_layers must lie between 1 and {LAYERS_MAX}"
@@ -151,11 +161,27 @@ pub(crate) fn rms_norm(fields: &mut StrictFields<'_>, default: f64) -> Norm {
 
 /// A positive width.
 pub(crate) fn width(fields: &mut StrictFields<'_>, name: &str) -> usize {
-    let width = fields.u32(name) as usize;
-    if width == 0 {
-        fields.problem(format!("{name} must be positive"));
+    let width = fields.u32(name);
+    if width == 0 || width > WIDTH_MAX {
+        fields.problem(format!("{name} must lie between 1 and {WIDTH_MAX}"));
     }
-    width
+    width.clamp(1, WIDTH_MAX) as usize
+}
+
+/// The number of experts, which is required unless there is a default.
+pub(crate) fn num_experts(
+    fields: &mut StrictFields<'_>,
+    name: &str,
+    default: Option<u32>,
+) -> usize {
+    let count = match default {
+        Some(default) => fields.optional_u32(name).unwrap_or(default),
+        None => fields.u32(name),
+    };
+    if count == 0 || count > EXPERTS_MAX {
+        fields.problem(format!("{name} must lie between 1 and {EXPERTS_MAX}"));
+    }
+    count.clamp(1, EXPERTS_MAX) as usize
 }
 
 /// A field that is false unless it is given.

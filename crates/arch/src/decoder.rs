@@ -1,6 +1,6 @@
 //! The usual decoder: `h += attention(norm(h))`, then `h += mlp(norm(h))`.
 
-use backstop_kernels::backend::{Backend, MatrixId, Norm, VectorId};
+use backstop_kernels::backend::{Backend, KvLayer, MatrixId, Norm, VectorId};
 
 use crate::attention::{Attention, AttentionPlan};
 use crate::config::Shape;
@@ -39,6 +39,8 @@ pub(crate) struct DecoderPlan {
     pub(crate) layers: Vec<LayerPlan>,
     /// Name of a layer's experts.
     pub(crate) sparse_name: &'static str,
+    /// Layers behind the last that checkpoints carry for speculation, and that are left out.
+    pub(crate) prediction_layers: usize,
 }
 
 /// What differs between the layers of a model.
@@ -65,36 +67,16 @@ impl Decoder {
         let embedding = weights.embedding(shape.vocabulary as usize, shape.hidden);
         let windows: Vec<Option<u32>> =
             plan.layers.iter().map(|layer| layer.visible_keys).collect();
-        let kv = KvGroups::new(&windows, plan.attention.shape);
+        let kv = KvGroups::new(&windows, plan.attention.cached());
         let layers = plan.layers.iter().zip(&kv.layers).enumerate();
-        let layers = layers.map(|(index, (layer, &kv))| {
-            let prefix = format!("model.layers.{index}");
-            let mut norm =
-                |name: &str| weights.vector(format!("{prefix}.{name}.weight"), shape.hidden);
-            let (attention_norm, mlp_norm) =
-                (norm("input_layernorm"), norm("post_attention_layernorm"));
-            let attention = format!("{prefix}.self_attn");
-            let attention =
-                Attention::new(&mut weights, &attention, shape.hidden, plan.attention, kv);
-            let mlp = match layer.mlp {
-                MlpPlan::Dense(width) => {
-                    Mlp::dense(&mut weights, &format!("{prefix}.mlp"), shape.hidden, width)
-                }
-                MlpPlan::Sparse(experts) => {
-                    let name = format!("{prefix}.{}", plan.sparse_name);
-                    Mlp::sparse(&mut weights, &name, shape.hidden, experts)
-                }
-            };
-            Layer {
-                attention_norm,
-                attention,
-                mlp_norm,
-                mlp,
-            }
-        });
+        let layers = layers
+            .map(|(index, (layer, &kv))| Layer::new(&mut weights, plan, layer.mlp, (index, kv)));
         let layers = layers.collect();
         let final_norm = weights.vector("model.norm.weight", shape.hidden);
         let head = weights.head(embedding, shape.tied);
+        for index in 0..plan.prediction_layers {
+            weights.ignore(prediction_layer(plan, shape.num_layers + index));
+        }
         Self {
             spec: ModelSpec {
                 architecture: plan.architecture,
@@ -111,6 +93,58 @@ impl Decoder {
             head,
         }
     }
+}
+
+impl Layer {
+    fn new(
+        weights: &mut WeightMap,
+        plan: &DecoderPlan,
+        mlp: MlpPlan,
+        (index, kv): (usize, KvLayer),
+    ) -> Self {
+        let hidden = plan.shape.hidden;
+        let prefix = format!("model.layers.{index}");
+        let mut norm = |name: &str| weights.vector(format!("{prefix}.{name}.weight"), hidden);
+        let (attention_norm, mlp_norm) =
+            (norm("input_layernorm"), norm("post_attention_layernorm"));
+        let attention = format!("{prefix}.self_attn");
+        let attention = Attention::new(weights, &attention, hidden, plan.attention, kv);
+        let mlp = match mlp {
+            MlpPlan::Dense(width) => Mlp::dense(weights, &format!("{prefix}.mlp"), hidden, width),
+            MlpPlan::Sparse(experts) => {
+                let name = format!("{prefix}.{}", plan.sparse_name);
+                Mlp::sparse(weights, &name, hidden, experts)
+            }
+        };
+        Self {
+            attention_norm,
+            attention,
+            mlp_norm,
+            mlp,
+        }
+    }
+}
+
+/// The tensors of a layer that predicts more than the next token (DeepSeek-V3, section 2.2): one
+/// like the last, between some of its own.
+fn prediction_layer(plan: &DecoderPlan, index: usize) -> WeightMap {
+    let (shape, mut weights) = (&plan.shape, WeightMap::default());
+    let kv = KvLayer {
+        group: 0,
+        layer_in_group: 0,
+    };
+    if let Some(last) = plan.layers.last() {
+        Layer::new(&mut weights, plan, last.mlp, (index, kv));
+    }
+    let name = |name: &str| format!("model.layers.{index}.{name}.weight");
+    for norm in ["enorm", "hnorm", "shared_head.norm"] {
+        weights.vector(name(norm), shape.hidden);
+    }
+    weights.matrix(&[(name("eh_proj"), shape.hidden)], 2 * shape.hidden);
+    for table in ["embed_tokens", "shared_head.head"] {
+        weights.matrix(&[(name(table), shape.vocabulary as usize)], shape.hidden);
+    }
+    weights
 }
 
 impl<B: Backend> Model<B> for Decoder {

@@ -1,7 +1,7 @@
 //! Model architectures: one file each and one line in [`registry`].
 //!
 //! What several of them share: reading configurations ([`config`], [`rope`]), the parts of layers
-//! ([`attention`], [`mlp`]), and the usual order of these ([`decoder`]).
+//! ([`attention`], [`latent`], [`mlp`]), and the usual order of these ([`decoder`]).
 //!
 //! An architecture file reads its `config.json`, describes the model ([`ModelSpec`]), names its
 //! weights as data ([`WeightMap`]) and computes with them over the operations of
@@ -13,7 +13,11 @@ mod attention;
 mod cohere2_moe;
 mod config;
 mod decoder;
+mod deepseek_v3;
+mod glm4_moe_lite;
+mod kimi_k2;
 mod kv_groups;
+mod latent;
 mod llama;
 mod mistral;
 mod mixtral;

@@ -4,7 +4,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::attention::AttentionPlan;
+use crate::attention::{AttentionPlan, HeadsPlan};
 use crate::config::{self, Shape, ShapeDefaults};
 use crate::decoder::{Decoder, DecoderPlan, LayerPlan, MlpPlan};
 use crate::registry::ArchError;
@@ -34,18 +34,19 @@ pub(crate) fn from_config(config: &Map<String, Value>) -> Result<Decoder, ArchEr
             architecture: ARCHITECTURE,
             chat_format: "plain",
             norm: config::rms_norm(fields, 1e-6),
-            attention: AttentionPlan {
+            attention: AttentionPlan::Heads(HeadsPlan {
                 shape: shape.attention,
                 rope: Some(rope::read(fields, RopeDefaults::halves(&shape, 10_000.0))),
                 norm_epsilon: None,
                 qkv_bias: bias,
                 output_bias: bias,
-            },
+            }),
             layers: shape.layers(|_| LayerPlan {
                 visible_keys: None,
                 mlp,
             }),
             sparse_name: "mlp",
+            prediction_layers: 0,
             shape,
         }
     })?;

@@ -6,7 +6,7 @@
 use backstop_kernels::backend::{RouterRule, RouterScoring};
 use serde_json::{Map, Value};
 
-use crate::attention::AttentionPlan;
+use crate::attention::{AttentionPlan, HeadsPlan};
 use crate::config::{self, Shape, ShapeDefaults};
 use crate::decoder::{Decoder, DecoderPlan, LayerPlan, MlpPlan};
 use crate::mlp::SparsePlan;
@@ -29,7 +29,7 @@ pub(crate) fn from_config(config: &Map<String, Value>) -> Result<Decoder, ArchEr
     let plan = config::read(ARCHITECTURE, config, inert, |fields| {
         let shape = Shape::read(fields, DEFAULTS);
         fields.only("hidden_act", &Value::from("silu"));
-        let num_experts = fields.optional_u32("num_local_experts").unwrap_or(8) as usize;
+        let num_experts = config::num_experts(fields, "num_local_experts", Some(8));
         let mlp = MlpPlan::Sparse(SparsePlan {
             num_experts,
             width: config::width(fields, "intermediate_size"),
@@ -37,7 +37,10 @@ pub(crate) fn from_config(config: &Map<String, Value>) -> Result<Decoder, ArchEr
                 top_k: config::experts_per_token(fields, Some(2), num_experts),
                 scoring: RouterScoring::Softmax,
                 renormalise: true,
+                factor: 1.0,
+                groups: None,
             },
+            corrected: false,
             projections: ["w1", "w3", "w2"],
             shared: None,
         });
@@ -46,15 +49,16 @@ pub(crate) fn from_config(config: &Map<String, Value>) -> Result<Decoder, ArchEr
             architecture: ARCHITECTURE,
             chat_format: "plain",
             norm: config::rms_norm(fields, 1e-5),
-            attention: AttentionPlan {
+            attention: AttentionPlan::Heads(HeadsPlan {
                 shape: shape.attention,
                 rope: Some(rope::read(fields, RopeDefaults::halves(&shape, 1e6))),
                 norm_epsilon: None,
                 qkv_bias: false,
                 output_bias: false,
-            },
+            }),
             layers: shape.layers(|_| LayerPlan { visible_keys, mlp }),
             sparse_name: "block_sparse_moe",
+            prediction_layers: 0,
             shape,
         }
     })?;

@@ -1,6 +1,6 @@
 //! Feed-forward blocks: one gated MLP, or experts with or without shared ones.
 
-use backstop_kernels::backend::{Backend, ExpertsId, MatrixId, RouterRule};
+use backstop_kernels::backend::{Backend, ExpertsId, MatrixId, RouterRule, RouterWeights};
 
 use crate::{ExpertsRequest, WeightMap};
 
@@ -12,7 +12,7 @@ pub(crate) enum Mlp {
         down: MatrixId,
     },
     Sparse {
-        gate: MatrixId,
+        router: RouterWeights,
         rule: RouterRule,
         experts: ExpertsId,
         shared: Option<Shared>,
@@ -34,6 +34,8 @@ pub(crate) struct SparsePlan {
     pub(crate) num_experts: usize,
     pub(crate) width: usize,
     pub(crate) rule: RouterRule,
+    /// Scores are corrected when experts are chosen.
+    pub(crate) corrected: bool,
     /// Names of an expert's gate, up and down projections.
     pub(crate) projections: [&'static str; 3],
     /// Width of the shared experts together, and the factor on the sum.
@@ -63,7 +65,13 @@ impl Mlp {
         plan: SparsePlan,
     ) -> Self {
         let gate = format!("{prefix}.gate.weight");
-        let gate = weights.router(gate, plan.num_experts, hidden);
+        let correction = format!("{prefix}.gate.e_score_correction_bias");
+        let router = RouterWeights {
+            gate: weights.router(gate, plan.num_experts, hidden),
+            correction: plan
+                .corrected
+                .then(|| weights.bias(&[(correction, plan.num_experts)])),
+        };
         let experts = weights.experts(ExpertsRequest {
             prefix: format!("{prefix}.experts"),
             projections: plan.projections,
@@ -81,7 +89,7 @@ impl Mlp {
             }
         });
         Self::Sparse {
-            gate,
+            router,
             rule: plan.rule,
             experts,
             shared,
@@ -96,12 +104,12 @@ impl Mlp {
         match self {
             Self::Dense { gate_up, down } => backend.gated_mlp(normed, *gate_up, *down),
             Self::Sparse {
-                gate,
+                router,
                 rule,
                 experts,
                 shared,
             } => {
-                let routing = backend.router(normed, *gate, *rule);
+                let routing = backend.router(normed, *router, *rule);
                 let routed = backend.experts(normed, routing, *experts);
                 match shared {
                     None => routed,

@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::attention::AttentionPlan;
+use crate::attention::{AttentionPlan, HeadsPlan};
 use crate::config::{self, Shape, ShapeDefaults};
 use crate::decoder::{Decoder, DecoderPlan, LayerPlan, MlpPlan};
 use crate::registry::ArchError;
@@ -33,15 +33,16 @@ pub(crate) fn from_config(config: &Map<String, Value>) -> Result<Decoder, ArchEr
             architecture: ARCHITECTURE,
             chat_format: "plain",
             norm: config::rms_norm(fields, 1e-6),
-            attention: AttentionPlan {
+            attention: AttentionPlan::Heads(HeadsPlan {
                 shape: shape.attention,
                 rope: Some(rope::read(fields, RopeDefaults::halves(&shape, 10_000.0))),
                 norm_epsilon: None,
                 qkv_bias: true,
                 output_bias: false,
-            },
+            }),
             layers: windows.iter().map(layer).collect(),
             sparse_name: "mlp",
+            prediction_layers: 0,
             shape,
         }
     })?;

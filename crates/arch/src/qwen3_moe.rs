@@ -7,7 +7,7 @@ use backstop_kernels::backend::{RouterRule, RouterScoring};
 use backstop_weights::StrictFields;
 use serde_json::{Map, Value};
 
-use crate::attention::AttentionPlan;
+use crate::attention::{AttentionPlan, HeadsPlan};
 use crate::config::{self, Shape, ShapeDefaults};
 use crate::decoder::{Decoder, DecoderPlan, LayerPlan, MlpPlan};
 use crate::mlp::{PROJECTIONS, SparsePlan};
@@ -31,6 +31,10 @@ pub(crate) fn from_config(config: &Map<String, Value>) -> Result<Decoder, ArchEr
     let plan = config::read(ARCHITECTURE, config, INERT, |fields| {
         let shape = Shape::read(fields, DEFAULTS);
         fields.only("hidden_act", &Value::from("silu"));
+        // The reference implementation does not read these; they say what it does.
+        fields.only("qkv_bias", &Value::from(false));
+        fields.only("use_qk_norm", &Value::from(true));
+        fields.only("shared_expert_intermediate_size", &Value::from(0));
         let bias = config::flag(fields, "attention_bias");
         let layers = read_layers(fields, config, &shape);
         let norm = config::rms_norm(fields, 1e-6);
@@ -38,15 +42,16 @@ pub(crate) fn from_config(config: &Map<String, Value>) -> Result<Decoder, ArchEr
             architecture: ARCHITECTURE,
             chat_format: "plain",
             norm,
-            attention: AttentionPlan {
+            attention: AttentionPlan::Heads(HeadsPlan {
                 shape: shape.attention,
                 rope: Some(rope::read(fields, RopeDefaults::halves(&shape, 10_000.0))),
                 norm_epsilon: Some(norm.epsilon()),
                 qkv_bias: bias,
                 output_bias: bias,
-            },
+            }),
             layers,
             sparse_name: "mlp",
+            prediction_layers: 0,
             shape,
         }
     })?;
@@ -60,7 +65,8 @@ fn read_layers(
     shape: &Shape,
 ) -> Vec<LayerPlan> {
     let window = config::common_window(fields, config, Some(4096));
-    let visible_keys = window.filter(|_| config::flag(fields, "use_sliding_window"));
+    let slides = config::flag(fields, "use_sliding_window");
+    let visible_keys = window.filter(|_| slides);
     let dense_only = fields.optional_u32_list("mlp_only_layers");
     let dense_only = dense_only.unwrap_or_default();
     let step = fields.optional_u32("decoder_sparse_step").unwrap_or(1) as usize;
@@ -68,7 +74,9 @@ fn read_layers(
         fields.problem("decoder_sparse_step must be positive");
     }
     let dense = MlpPlan::Dense(config::width(fields, "intermediate_size"));
-    let num_experts = fields.optional_u32("num_experts").unwrap_or(128) as usize;
+    // transformers 5 writes the second name.
+    let newer = fields.optional_u32("num_local_experts");
+    let num_experts = config::num_experts(fields, "num_experts", newer.or(Some(128)));
     let sparse = MlpPlan::Sparse(SparsePlan {
         num_experts,
         width: config::width(fields, "moe_intermediate_size"),
@@ -76,7 +84,10 @@ fn read_layers(
             top_k: config::experts_per_token(fields, Some(8), num_experts),
             scoring: RouterScoring::Softmax,
             renormalise: config::flag(fields, "norm_topk_prob"),
+            factor: 1.0,
+            groups: None,
         },
+        corrected: false,
         projections: PROJECTIONS,
         shared: None,
     });

@@ -128,6 +128,20 @@ fn read_yarn(nested: &mut StrictFields<'_>, max_position_embeddings: u32) -> Rop
     }
 }
 
+/// What else DeepSeek's models do to scores where YaRN stretches their embedding: the square of its
+/// magnitude for `mscale_all_dim`.
+pub(crate) fn yarn_score_factor(fields: &mut StrictFields<'_>, rope: &Rope) -> f32 {
+    let RopeScaling::Yarn { factor, .. } = rope.scaling else {
+        return 1.0;
+    };
+    let nested = ["rope_parameters", "rope_scaling"]
+        .iter()
+        .find_map(|name| fields.value(name));
+    let weight = nested.and_then(|nested| nested.get("mscale_all_dim")?.as_f64());
+    let magnitude = weight.map_or(1.0, |weight| yarn_magnitude(factor, weight));
+    (magnitude * magnitude) as f32
+}
+
 /// What stretching by `factor` should do to the softmax's temperature (Peng et al. 2023, 3.4).
 fn yarn_magnitude(factor: f32, weight: f64) -> f64 {
     if factor <= 1.0 {

@@ -243,6 +243,21 @@ impl WeightMap {
         ExpertsId(index(self.experts.len()))
     }
 
+    /// Lets checkpoints carry these weights, which are not needed.
+    pub fn ignore(&mut self, others: Self) {
+        let packed = |experts: &ExpertsRequest| [experts.packed_gate_up(), experts.packed_down()];
+        let packed: Vec<String> = others.experts.iter().flat_map(packed).collect();
+        // Both forms of experts, of which a checkpoint has one.
+        for has_packed in [false, true] {
+            let tensors = others.expected(|name| has_packed && packed.iter().any(|p| p == name));
+            let tensors = tensors
+                .into_iter()
+                .filter(|tensor| !has_packed || packed.contains(&tensor.name));
+            let tensors = tensors.map(|tensor| (tensor.name, tensor.shape));
+            self.ignored.extend(tensors);
+        }
+    }
+
     /// Every tensor that a checkpoint must hold. `has` says which names it does hold: the form in
     /// which it stores its experts is read off them.
     pub fn expected(&self, has: impl Fn(&str) -> bool) -> Vec<ExpectedTensor> {

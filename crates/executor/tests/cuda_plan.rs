@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use backstop_arch::Model;
 use backstop_executor::{
-    CudaPlan, CudaRequest, DeviceWeightPlan, SyntheticWeights, load_in_pieces,
+    CudaPlan, CudaPlanError, CudaRequest, DeviceWeightPlan, SyntheticWeights, load_in_pieces,
 };
 use backstop_kernels::Element;
 use backstop_kernels::cuda::backend::CudaBackend;
@@ -85,6 +85,50 @@ fn what_there_are_no_kernels_for_is_refused_before_memory_is_taken() {
     let text = error.to_string();
     assert!(
         text.contains("blocks of 24") && text.contains("--device cpu"),
+        "{text}"
+    );
+}
+
+#[test]
+fn other_architectures_fit_an_h100_if_their_weights_do() {
+    let (facts, free) = h100();
+    for (name, fits) in [
+        ("llama_3_1_8b", true),
+        ("qwen2_5_coder_7b", true),
+        ("qwen3_coder_30b_a3b", true),
+        ("mixtral_8x7b", false),
+    ] {
+        let config = repository(&format!("crates/arch/tests/published/{name}.json"));
+        let checkpoint = Checkpoint::open_shape(&config, &repository("models/demo"));
+        let checkpoint = checkpoint.expect("a shape");
+        let model = model(&checkpoint);
+        let weights = SyntheticWeights::new(&checkpoint, model.spec(), 0).expect("a scheme");
+        let weights = DeviceWeightPlan::of_synthetic(&weights, model.spec());
+        let request = CudaRequest {
+            max_model_len: 32_768,
+            ..request()
+        };
+        match CudaPlan::new(&facts, free, &*model, weights, request) {
+            Ok(plan) => assert!(fits && plan.kv.bytes > 4 << 30, "{name}: {}", plan.kv.bytes),
+            Err(error) => assert!(
+                !fits && matches!(error, CudaPlanError::Memory(_)),
+                "{name}: {error}"
+            ),
+        }
+    }
+}
+
+#[test]
+fn an_architecture_without_kernels_is_refused_with_what_is_missing() {
+    let (facts, free) = h100();
+    let directory = repository("tests/goldens/decoders/glm4_moe_lite");
+    let checkpoint = Checkpoint::open(&directory).expect("a checkpoint");
+    let model = model(&checkpoint);
+    let weights = DeviceWeightPlan::of_checkpoint(&checkpoint, model.spec()).expect("a plan");
+    let error = CudaPlan::new(&facts, free, &*model, weights, request());
+    let text = error.expect_err("latent attention").to_string();
+    assert!(
+        text.contains("latent attention") && text.contains("--device cpu"),
         "{text}"
     );
 }

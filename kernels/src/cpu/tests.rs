@@ -1,7 +1,7 @@
 //! A small model on the backend: what else is in the batch must not matter.
 
 use super::*;
-use crate::backend::{RopePairing, RopeScaling, RouterScoring};
+use crate::backend::{RopePairing, RopeScaling, RouterScoring, RouterWeights};
 use crate::catalog::random_values;
 use crate::element::Element;
 
@@ -70,8 +70,14 @@ impl Model {
             top_k: 3,
             scoring: RouterScoring::Sigmoid,
             renormalise: false,
+            factor: 1.0,
+            groups: None,
         };
-        let routing = backend.router(&input, self.gate, rule);
+        let weights = RouterWeights {
+            gate: self.gate,
+            correction: None,
+        };
+        let routing = backend.router(&input, weights, rule);
         let mixture = backend.experts(&input, routing, self.experts);
         let sum = backend.add_scaled(attended, mixture, 0.5);
         let last = backend.add_norm(&mut hidden, [Some(sum), None], self.gain, NORM);

@@ -19,8 +19,8 @@ use super::product::{self, Epilogue, Product, ProductTokens};
 use super::step::StepShape;
 use super::weights::CudaWeights;
 use crate::backend::{
-    AttentionShape, Backend, ExpertsId, KvLayer, MatrixId, Norm, QueryKeyTransform, RouterRule,
-    VectorId,
+    AttentionShape, Backend, ExpertsId, KvLayer, LatentShape, LatentWeights, MatrixId, Norm,
+    QueryKeyTransform, RouterRule, RouterWeights, VectorId,
 };
 use crate::batch::BatchSequence;
 use crate::element::Element;
@@ -190,7 +190,7 @@ impl CudaBackend {
         norm: Norm,
     ) -> CudaActivation {
         let CudaActivation::Residual(residual, columns) = hidden else {
-            unreachable!("only the residual stream is normalised")
+            panic!("norms between products, as latent attention has them")
         };
         let columns = *columns;
         let formats = self.weights.input_formats();
@@ -357,8 +357,36 @@ impl Backend for CudaBackend {
         CudaActivation::Panels(out)
     }
 
-    fn router(&mut self, input: &CudaActivation, gate: MatrixId, rule: RouterRule) -> CudaRouting {
-        let weights = self.weights.matrix(gate);
+    fn latent_input(
+        &mut self,
+        _queries: &CudaActivation,
+        _latents: &CudaActivation,
+        _weights: LatentWeights,
+        _shape: LatentShape,
+    ) -> CudaActivation {
+        panic!("latent attention")
+    }
+
+    fn latent_output(
+        &mut self,
+        _attended: &CudaActivation,
+        _weights: LatentWeights,
+        _shape: LatentShape,
+    ) -> CudaActivation {
+        panic!("latent attention")
+    }
+
+    fn router(
+        &mut self,
+        input: &CudaActivation,
+        router: RouterWeights,
+        rule: RouterRule,
+    ) -> CudaRouting {
+        assert!(
+            router.correction.is_none() && rule.groups.is_none() && rule.factor == 1.0,
+            "routing with corrected scores, groups or a factor"
+        );
+        let weights = self.weights.matrix(router.gate);
         let (rows, num_experts) = (self.rows(), weights.matrix.rows);
         let top_k = rule.top_k as usize;
         let routing = CudaRouting {

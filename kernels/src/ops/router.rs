@@ -5,7 +5,7 @@ pub mod cuda;
 
 use std::sync::Arc;
 
-use crate::backend::{RouterRule, RouterScoring};
+use crate::backend::{RouterGroups, RouterRule, RouterScoring};
 use crate::catalog::{Case, CaseSpec, Cost, DeviceResult, Tolerance, random_values};
 use crate::cpu::CpuMatrix;
 use crate::cuda::Device;
@@ -21,6 +21,8 @@ pub struct RouterArgs<'a> {
     pub input: &'a [f32],
     /// `[experts, hidden]`.
     pub gate: WeightView<'a>,
+    /// `[experts]`: added to the scores when experts are chosen.
+    pub correction: Option<&'a [f32]>,
     /// How logits become weights.
     pub rule: RouterRule,
 }
@@ -51,8 +53,23 @@ impl Routing {
 
 impl RouterArgs<'_> {
     fn product(&self) -> Product<'_> {
-        let top_k = self.rule.top_k as usize;
-        assert!((1..=self.gate.rows()).contains(&top_k), "top_k of router");
+        let (experts, top_k) = (self.gate.rows(), self.rule.top_k as usize);
+        let groups = self.rule.groups.map_or((1, 1), |groups| {
+            (groups.count as usize, groups.chosen as usize)
+        });
+        let in_groups =
+            groups.0 == 1 || experts.is_multiple_of(groups.0) && experts >= 2 * groups.0;
+        assert!(
+            in_groups && (1..=groups.0).contains(&groups.1),
+            "groups of router"
+        );
+        let candidates = experts / groups.0 * groups.1;
+        assert!((1..=candidates).contains(&top_k), "top_k of router");
+        assert!(
+            self.correction
+                .is_none_or(|numbers| numbers.len() == experts),
+            "correction of router"
+        );
         Product::new(self.gate, InputRows::all(self.input, self.gate.columns()))
     }
 
@@ -72,6 +89,38 @@ impl RouterArgs<'_> {
         self.choose(&logits)
     }
 
+    /// What one token's experts are chosen by: corrected scores, and nothing in groups that are not
+    /// among the best.
+    fn candidates(&self, logits: &[f32]) -> Vec<f32> {
+        let mut keys: Vec<f32> = match self.rule.scoring {
+            RouterScoring::Sigmoid => logits.iter().map(|&logit| sigmoid(logit)).collect(),
+            RouterScoring::Softmax => logits.to_vec(),
+        };
+        for (key, correction) in keys.iter_mut().zip(self.correction.unwrap_or_default()) {
+            *key += correction;
+        }
+        let Some(groups) = self.rule.groups.filter(|groups| groups.count > 1) else {
+            return keys;
+        };
+        let size = keys.len() / groups.count as usize;
+        let scores: Vec<f32> = keys
+            .chunks_exact(size)
+            .map(|group| {
+                let mut best = [(0, 0.0); 2];
+                choose_best(group, &mut best);
+                best[0].1 + best[1].1
+            })
+            .collect();
+        let mut chosen = vec![(0, 0.0); groups.chosen as usize];
+        choose_best(&scores, &mut chosen);
+        for (index, group) in (0..).zip(keys.chunks_exact_mut(size)) {
+            if !chosen.iter().any(|&(group, _)| group == index) {
+                group.fill(f32::NEG_INFINITY);
+            }
+        }
+        keys
+    }
+
     /// From logits `[tokens, experts]` to the choice.
     fn choose(&self, logits: &[f32]) -> Routing {
         let (num_experts, top_k) = (self.gate.rows(), self.rule.top_k as usize);
@@ -80,7 +129,15 @@ impl RouterArgs<'_> {
         parallel::for_each_rows(&mut chosen, top_k, logits.len() * 8, |first, chosen| {
             let rows = logits[first * num_experts..].chunks_exact(num_experts);
             for (chosen, logits) in chosen.chunks_exact_mut(top_k).zip(rows) {
-                choose_row(logits, self.rule, chosen);
+                if self.correction.is_none() && self.rule.groups.is_none() {
+                    choose_best(logits, chosen);
+                } else {
+                    choose_best(&self.candidates(logits), chosen);
+                    for (expert, key) in chosen.iter_mut() {
+                        *key = logits[*expert as usize];
+                    }
+                }
+                weigh(logits, self.rule, chosen);
             }
         });
         let (experts, weights) = chosen.into_iter().unzip();
@@ -92,23 +149,27 @@ impl RouterArgs<'_> {
     }
 }
 
-/// The best of one token's experts by logit, which orders them as the scores do but without the
-/// ties that rounding makes among large ones. A logit that is not a number comes last.
-fn choose_row(logits: &[f32], rule: RouterRule, chosen: &mut [(u32, f32)]) {
+/// The best of one token's experts by a key, with their keys. Logits order experts as the scores do
+/// but without the ties that rounding makes among large ones. What is not a number comes last.
+fn choose_best(keys: &[f32], chosen: &mut [(u32, f32)]) {
     let mut kept = 0;
-    for (expert, &logit) in logits.iter().enumerate() {
-        let beaten = |&(_, other): &(u32, f32)| logit > other || other.is_nan() && !logit.is_nan();
+    for (expert, &key) in keys.iter().enumerate() {
+        let beaten = |&(_, other): &(u32, f32)| key > other || other.is_nan() && !key.is_nan();
         let place = chosen[..kept].iter().position(beaten).unwrap_or(kept);
         if place < chosen.len() {
             kept = (kept + 1).min(chosen.len());
             chosen[place..kept].rotate_right(1);
-            chosen[place] = (expert as u32, logit);
+            chosen[place] = (expert as u32, key);
         }
     }
+}
+
+/// Replaces the logits of the chosen experts by their weights.
+fn weigh(logits: &[f32], rule: RouterRule, chosen: &mut [(u32, f32)]) {
     match rule.scoring {
         RouterScoring::Sigmoid => {
             for (_, value) in chosen.iter_mut() {
-                *value = 1.0 / (1.0 + (-*value).exp());
+                *value = sigmoid(*value);
             }
         }
         RouterScoring::Softmax => {
@@ -123,11 +184,21 @@ fn choose_row(logits: &[f32], rule: RouterRule, chosen: &mut [(u32, f32)]) {
         let sum: f32 = chosen.iter().map(|&(_, score)| score).sum();
         chosen.iter_mut().for_each(|(_, score)| *score /= sum);
     }
+    if rule.factor != 1.0 {
+        chosen
+            .iter_mut()
+            .for_each(|(_, score)| *score *= rule.factor);
+    }
+}
+
+fn sigmoid(logit: f32) -> f32 {
+    1.0 / (1.0 + (-logit).exp())
 }
 
 struct RouterCase {
     input: Vec<f32>,
     gate: CpuMatrix,
+    correction: Option<Vec<f32>>,
     rule: RouterRule,
 }
 
@@ -136,6 +207,7 @@ impl RouterCase {
         RouterArgs {
             input,
             gate: self.gate.view(),
+            correction: self.correction.as_deref(),
             rule: self.rule,
         }
     }
@@ -193,7 +265,8 @@ impl Case for RouterCase {
     }
 
     fn device<'a>(&'a self, device: &'a Arc<dyn Device>) -> Option<DeviceResult<'a>> {
-        Some(cuda::device(self, device))
+        let plain = self.correction.is_none() && self.rule.groups.is_none();
+        plain.then(|| cuda::device(self, device))
     }
 }
 
@@ -213,16 +286,31 @@ pub fn cases() -> Vec<CaseSpec> {
                     top_k,
                     scoring,
                     renormalise,
+                    factor: 1.0,
+                    groups: None,
                 };
                 cases.push(case([experts, hidden, tokens], rule));
             }
         }
+    }
+    // With a correction, too; the last is DeepSeek-V3's.
+    for (experts, top_k, count, chosen) in [(6, 2, 1, 1), (8, 3, 4, 2), (256, 8, 8, 4)] {
+        let rule = RouterRule {
+            top_k,
+            scoring: RouterScoring::Sigmoid,
+            renormalise: true,
+            factor: 2.5,
+            groups: Some(RouterGroups { count, chosen }),
+        };
+        cases.push(case([experts, 64, 9], rule));
     }
     for tokens in [1, 8, 64, 256, 8192] {
         let rule = RouterRule {
             top_k: 8,
             scoring: RouterScoring::Sigmoid,
             renormalise: false,
+            factor: 1.0,
+            groups: None,
         };
         cases.push(case([128, 2048, tokens], rule).only_for_benchmarks());
     }
@@ -234,6 +322,7 @@ fn case([experts, hidden, tokens]: [usize; 3], rule: RouterRule) -> CaseSpec {
     CaseSpec::new(label, move || RouterCase {
         input: random_values(1, tokens * hidden, 1.0),
         gate: CpuMatrix::random(2, experts, hidden, Element::BF16),
+        correction: rule.groups.map(|_| random_values(3, experts, 0.1)),
         rule,
     })
 }
@@ -244,15 +333,15 @@ mod tests {
 
     fn choose(logits: &[f32], top_k: u32, scoring: RouterScoring) -> Vec<(u32, f32)> {
         let mut chosen = vec![(0, 0.0); top_k as usize];
-        choose_row(
-            logits,
-            RouterRule {
-                top_k,
-                scoring,
-                renormalise: false,
-            },
-            &mut chosen,
-        );
+        let rule = RouterRule {
+            top_k,
+            scoring,
+            renormalise: false,
+            factor: 1.0,
+            groups: None,
+        };
+        choose_best(logits, &mut chosen);
+        weigh(logits, rule, &mut chosen);
         chosen
     }
 
@@ -273,6 +362,39 @@ mod tests {
         let sum: f32 = chosen.iter().map(|&(_, weight)| weight).sum();
         assert!((sum - 1.0).abs() < 1e-5);
         assert!(chosen.windows(2).all(|pair| pair[0].1 >= pair[1].1));
+    }
+
+    #[test]
+    fn corrections_choose_and_do_not_weigh_and_groups_leave_experts_out() {
+        // Of pairs of experts the last is best, and the first by its correction.
+        let gate = CpuMatrix::from_f32(6, 1, &[0.0, 0.0, 1.0, 1.5, 2.0, 3.0]);
+        let args = |correction, chosen| RouterArgs {
+            input: &[1.0],
+            gate: gate.view(),
+            correction,
+            rule: RouterRule {
+                top_k: 2,
+                scoring: RouterScoring::Sigmoid,
+                renormalise: false,
+                factor: 3.0,
+                groups: Some(RouterGroups { count: 3, chosen }),
+            },
+        };
+        let correction = [0.9, 0.8, 0.0, 0.0, 0.0, 0.0];
+        for (correction, chosen, expected) in [
+            (None, 1, [5, 4]),
+            (Some(correction.as_slice()), 1, [0, 1]),
+            (Some(correction.as_slice()), 2, [0, 1]),
+        ] {
+            let args = args(correction, chosen);
+            for routing in [args.reference(), args.run(InstructionSet::detect())] {
+                assert_eq!(routing.experts, expected);
+                for (&expert, weight) in routing.experts.iter().zip(&routing.weights) {
+                    let score = sigmoid(gate.view().read(expert as usize, 0));
+                    assert!((weight - 3.0 * score).abs() < 1e-6);
+                }
+            }
+        }
     }
 
     #[test]

@@ -1,0 +1,181 @@
+//! Configurations as models are published with are understood, and hostile ones are refused.
+
+use std::path::Path;
+
+use backstop_arch::{ArchError, ModelSpec, build};
+use backstop_kernels::CpuBackend;
+use serde_json::{Value, json};
+
+fn spec(config: &Value) -> Result<ModelSpec, ArchError> {
+    let object = config.as_object().expect("an object");
+    build::<CpuBackend>(object).map(|model| model.spec().clone())
+}
+
+/// The configuration of a published model.
+fn published(name: &str) -> Value {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/published/{name}.json"));
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{name}: {error}"));
+    serde_json::from_str(&text).expect("JSON")
+}
+
+/// `base` with fields changed; null removes one.
+fn with(base: &Value, fields: &Value) -> Value {
+    let mut changed = base.clone();
+    for (name, value) in fields.as_object().expect("an object") {
+        changed[name] = value.clone();
+    }
+    changed
+}
+
+/// Numbers of all weights together.
+fn parameters(spec: &ModelSpec) -> u64 {
+    let weights = &spec.weights;
+    let vectors = weights.vectors.iter().map(|vector| vector.elements());
+    let matrices = weights.matrices.iter();
+    let matrices = matrices.map(|matrix| matrix.rows() * matrix.columns);
+    let experts = weights.experts.iter();
+    let experts = experts.map(|experts| 3 * experts.num_experts * experts.hidden * experts.width);
+    vectors.chain(matrices).chain(experts).sum::<usize>() as u64
+}
+
+#[test]
+fn published_models_have_the_parameters_that_they_are_known_for() {
+    for (config, expected) in [
+        // Of each the sum of its published tensors; of GLM without the layer that is left out.
+        (published("llama_3_1_8b"), 8_030_261_248_u64),
+        (published("mixtral_8x7b"), 46_702_792_704),
+        (published("qwen2_5_coder_7b"), 7_615_616_512),
+        (published("qwen3_coder_30b_a3b"), 30_532_122_624),
+    ] {
+        let spec = spec(&config).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(parameters(&spec), expected, "{}", spec.architecture);
+    }
+    let glm = spec(&published("glm_4_7_flash")).unwrap_or_else(|error| panic!("{error}"));
+    assert!((29_000_000_000..31_500_000_000).contains(&parameters(&glm)));
+    let cached = &glm.kv_groups[0];
+    assert_eq!([cached.kv_heads, cached.head_dim], [1, 576]);
+    let ignored = |name: &str| glm.weights.ignored.iter().any(|(other, _)| other == name);
+    for name in [
+        "model.layers.47.eh_proj.weight",
+        "model.layers.47.shared_head.head.weight",
+        "model.layers.47.mlp.experts.63.down_proj.weight",
+        "model.layers.47.mlp.gate.e_score_correction_bias",
+        "model.layers.47.self_attn.kv_b_proj.weight",
+    ] {
+        assert!(ignored(name), "{name}");
+    }
+}
+
+#[test]
+fn transformers_may_have_written_the_configuration_anew() {
+    let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens/decoders");
+    let mut count = 0;
+    for entry in std::fs::read_dir(goldens).expect("goldens are part of the repository") {
+        let directory = entry.expect("readable").path();
+        let Ok(saved) = std::fs::read_to_string(directory.join("config_as_saved.json")) else {
+            continue;
+        };
+        let original = std::fs::read_to_string(directory.join("config.json")).expect("readable");
+        let [original, saved] = [original, saved].map(|text| {
+            let config = serde_json::from_str(&text).expect("JSON");
+            spec(&config).unwrap_or_else(|error| panic!("{}: {error}", directory.display()))
+        });
+        let [original, saved] = [original, saved].map(|spec| format!("{spec:?}"));
+        assert_eq!(original, saved, "{}", directory.display());
+        count += 1;
+    }
+    assert!(count >= 20, "only {count} configurations");
+}
+
+#[test]
+fn what_would_change_the_mathematics_is_refused_by_name() {
+    for (base, change, named) in [
+        (
+            published("llama_3_1_8b"),
+            json!({"mlp_bias": true}),
+            "mlp_bias",
+        ),
+        (
+            published("llama_3_1_8b"),
+            json!({"hidden_act": "gelu"}),
+            "hidden_act",
+        ),
+        (
+            published("llama_3_1_8b"),
+            json!({"new_trick": 1}),
+            "new_trick",
+        ),
+        (
+            published("qwen3_coder_30b_a3b"),
+            json!({"shared_expert_intermediate_size": 512}),
+            "shared_expert_intermediate_size",
+        ),
+        (
+            published("glm_4_7_flash"),
+            json!({"topk_method": "greedy"}),
+            "topk_method",
+        ),
+        (
+            published("glm_4_7_flash"),
+            json!({"scoring_func": "softmax"}),
+            "scoring_func",
+        ),
+        (published("glm_4_7_flash"), json!({"n_group": 3}), "n_group"),
+        (
+            published("glm_4_7_flash"),
+            json!({"num_key_value_heads": 4}),
+            "num_key_value_heads",
+        ),
+    ] {
+        let error = spec(&with(&base, &change)).expect_err(named).to_string();
+        assert!(error.contains(named), "{error}");
+    }
+}
+
+#[test]
+fn numbers_that_no_model_has_are_refused_before_anything_is_made_of_them() {
+    let huge = u64::from(u32::MAX);
+    for (base, fields) in [
+        (
+            published("llama_3_1_8b"),
+            vec![
+                "hidden_size",
+                "intermediate_size",
+                "num_attention_heads",
+                "num_hidden_layers",
+            ],
+        ),
+        (
+            published("qwen3_coder_30b_a3b"),
+            vec![
+                "num_experts",
+                "moe_intermediate_size",
+                "head_dim",
+                "num_experts_per_tok",
+            ],
+        ),
+        (
+            published("glm_4_7_flash"),
+            vec![
+                "kv_lora_rank",
+                "qk_rope_head_dim",
+                "qk_nope_head_dim",
+                "v_head_dim",
+                "n_routed_experts",
+                "n_shared_experts",
+                "num_nextn_predict_layers",
+                "n_group",
+                "topk_group",
+                "q_lora_rank",
+            ],
+        ),
+    ] {
+        for field in fields {
+            for value in [0, huge - 1] {
+                let config = with(&base, &json!({field: value}));
+                let harmless = value == 0 && field == "num_nextn_predict_layers";
+                assert!(harmless || spec(&config).is_err(), "{field} = {value}");
+            }
+        }
+    }
+}
