@@ -14,7 +14,7 @@ def call(identifier, name, arguments):
 
 
 def calls(*list_of_calls, **more):
-    return {"role": "assistant", "content": None, "tool_calls": list(list_of_calls), **more}
+    return {"role": "assistant", "content": None, "tool_calls": list(list_of_calls)} | more
 
 
 def result(identifier, content):

@@ -167,6 +167,11 @@ pub(crate) struct ModelArgs {
     #[arg(long, env = "BACKSTOP_NUM_THREADS")]
     pub(crate) num_threads: Option<usize>,
 
+    /// How the model marks reasoning and tool calls, such as `hermes`. [default: the manifest's, or
+    /// what the chat template shows, or what is usual for the architecture]
+    #[arg(long, env = "BACKSTOP_CHAT_FORMAT")]
+    pub(crate) chat_format: Option<String>,
+
     /// JSON object merged into the checkpoint's config.json.
     #[arg(long, env = "BACKSTOP_HF_OVERRIDES", value_parser = parse_json_object)]
     pub(crate) hf_overrides: Option<serde_json::Value>,

@@ -82,9 +82,9 @@ fn prompt(
         let tokens = open.text.tokenizer.encode(text, add_special_tokens);
         tokens.map_err(|error| error.to_string())
     };
-    let format = |id: &str| chat_format(id).ok_or_else(|| format!("chat format {id} is unknown"));
     if args.raw {
-        let parser = format("plain")?.parser(ParserOptions::default());
+        let plain = chat_format("plain").ok_or("there is no plain format")?;
+        let parser = plain.parser(ParserOptions::default());
         return Ok((encode(&args.prompt, true)?, parser));
     }
     let template = open
@@ -105,7 +105,7 @@ fn prompt(
             now_unix_seconds: now.map_or(0, |since| since.as_secs() as i64),
         })
         .map_err(|error| error.to_string())?;
-    let format = format(open.spec().chat_format)?;
+    let format = open.chat_format;
     let parser = format.parser(ParserOptions {
         starts_in_reasoning: format.starts_in_reasoning(&rendered),
         ..ParserOptions::default()

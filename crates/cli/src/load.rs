@@ -7,7 +7,8 @@ use backstop_arch::{Model, ModelSpec};
 use backstop_executor::SyntheticWeights;
 use backstop_kernels::CpuBackend;
 use backstop_server::GenerationDefaults;
-use backstop_text::{ChatTemplate, Tokenizer};
+use backstop_text::format::FORMATS;
+use backstop_text::{ChatFormat, ChatTemplate, Tokenizer, chat_format, detect};
 use backstop_types::TokenId;
 use backstop_weights::{Checkpoint, LocateError, Manifest, ModelLocator};
 
@@ -24,6 +25,7 @@ pub(crate) struct OpenModel {
     pub(crate) manifest: Option<Manifest>,
     pub(crate) checkpoint: Checkpoint,
     pub(crate) text: ModelText,
+    pub(crate) chat_format: &'static ChatFormat,
     /// Weights that are made instead of read.
     pub(crate) synthetic: Option<SyntheticWeights>,
     pub(crate) model: Box<dyn Model<CpuBackend>>,
@@ -108,7 +110,14 @@ fn open_checkpoint(
     locator: &ModelLocator,
     wanted: &str,
 ) -> Result<OpenModel, String> {
-    let located = locator.locate(wanted).map_err(|error| match error {
+    let located = locator.locate(wanted).map_err(|error| match &error {
+        LocateError::NoWeights {
+            model_type: Some(model_type),
+            ..
+        } if !backstop_arch::names().contains(&model_type.as_str()) => {
+            let known = backstop_arch::names().join(", ");
+            format!("{error}; this build does not compute model_type {model_type}, only {known}")
+        }
         LocateError::NoWeights { .. } if locator.locate_shape(wanted).is_ok() => {
             format!("{error}; --load-format synthetic does without them, for measurements")
         }
@@ -119,9 +128,11 @@ fn open_checkpoint(
     let checkpoint = with_overrides(args, checkpoint)?;
     let manifest = located.manifest.map(|(_, manifest)| manifest);
     let text = ModelText::read(&checkpoint, manifest.as_ref())?;
+    let model = build(&checkpoint, &located.directory)?;
     Ok(OpenModel {
         name,
-        model: build(&checkpoint, &located.directory)?,
+        chat_format: find_chat_format(args, manifest.as_ref(), &text, model.spec())?,
+        model,
         directory: located.directory,
         manifest,
         text,
@@ -148,6 +159,7 @@ fn open_shape(args: &ModelArgs, locator: &ModelLocator, wanted: &str) -> Result<
     let tokenizer = Arc::into_inner(text.tokenizer).expect("nobody else has it yet");
     let vocabulary = model.spec().vocabulary_size as usize;
     text.tokenizer = Arc::new(tokenizer.with_filler_tokens(vocabulary));
+    let chat_format = find_chat_format(args, shape.manifest.as_ref(), &text, model.spec())?;
     let name = format!("{}-synthetic", shape.name);
     tracing::warn!(
         "{name} has made-up weights: its answers are noise, and only their speed means something"
@@ -162,9 +174,31 @@ fn open_shape(args: &ModelArgs, locator: &ModelLocator, wanted: &str) -> Result<
             ..manifest
         }),
         text,
+        chat_format,
         checkpoint,
         synthetic: Some(synthetic),
         model,
+    })
+}
+
+/// How the model marks the parts of its answers. Its template says more than its architecture:
+/// fine-tuned models often have another family's format.
+fn find_chat_format(
+    args: &ModelArgs,
+    manifest: Option<&Manifest>,
+    text: &ModelText,
+    spec: &ModelSpec,
+) -> Result<&'static ChatFormat, String> {
+    let of_manifest = || manifest?.serving.chat_format.as_deref();
+    let of_template = || text.template.as_ref().and_then(|t| detect(t.source()));
+    let named = args.chat_format.as_deref().or_else(of_manifest);
+    let id = named.or_else(of_template).unwrap_or(spec.chat_format);
+    chat_format(id).ok_or_else(|| {
+        let known: Vec<&str> = FORMATS.iter().map(|format| format.id).collect();
+        format!(
+            "there is no chat format {id:?}; known are: {}",
+            known.join(", ")
+        )
     })
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use backstop_engine::{EngineHandle, EngineThread, Lifecycle, LifecycleState};
 use backstop_server::{KeySet, ServedModel, Server, ServerConfig};
-use backstop_text::chat_format;
+use backstop_text::ChatFormat;
 use backstop_weights::Canary;
 use tokio::net::TcpListener;
 
@@ -95,7 +95,7 @@ async fn bring_up(
     .map_err(|error| format!("loading panicked: {error}"))??;
     server.lifecycle().advance(LifecycleState::Warming);
     warm_up(&running.engine, canary.as_ref(), &prompt).await?;
-    server.install(identity.served(running.engine, running.max_model_len)?);
+    server.install(identity.served(running.engine, running.max_model_len));
     Ok(running.thread)
 }
 
@@ -119,7 +119,7 @@ fn comparable_canary(args: &ModelArgs, open: &OpenModel) -> Option<Canary> {
 /// What the server tells of a model and needs for its texts.
 struct ModelIdentity {
     text: ModelText,
-    chat_format: &'static str,
+    chat_format: &'static ChatFormat,
     vocab_size: u32,
     root: String,
 }
@@ -132,17 +132,16 @@ impl ModelIdentity {
             .and_then(|manifest| manifest.repository.clone());
         Self {
             text: open.text.clone(),
-            chat_format: open.spec().chat_format,
+            chat_format: open.chat_format,
             vocab_size: open.spec().vocabulary_size,
             root: repository.unwrap_or_else(|| open.name.clone()),
         }
     }
 
-    fn served(self, engine: EngineHandle, max_model_len: u32) -> Result<ServedModel, String> {
+    fn served(self, engine: EngineHandle, max_model_len: u32) -> ServedModel {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        Ok(ServedModel {
-            chat_format: chat_format(self.chat_format)
-                .ok_or_else(|| format!("chat format {} is unknown", self.chat_format))?,
+        ServedModel {
+            chat_format: self.chat_format,
             tokenizer: self.text.tokenizer,
             template: self.text.template,
             eos_token_ids: self.text.eos_token_ids,
@@ -155,7 +154,7 @@ impl ModelIdentity {
             engine,
             root: self.root,
             created_s: now.map_or(0, |since| since.as_secs()),
-        })
+        }
     }
 }
 

@@ -83,6 +83,7 @@ fn merge_model(args: ModelArgs, file: ModelArgs) -> ModelArgs {
         enforce_eager: args.enforce_eager || file.enforce_eager,
         load_format: args.load_format.or(file.load_format),
         num_threads: args.num_threads.or(file.num_threads),
+        chat_format: args.chat_format.or(file.chat_format),
         hf_overrides: args.hf_overrides.or(file.hf_overrides),
         no_enable_prefix_caching: args.no_enable_prefix_caching || file.no_enable_prefix_caching,
         speculative_config: args.speculative_config.or(file.speculative_config),

@@ -235,6 +235,7 @@ fn stream_options(job: &Job, rules: &ChoiceRules) -> StreamOptions {
     let parser = job.format.parser(ParserOptions {
         starts_in_reasoning: job.starts_in_reasoning,
         parse_tools: job.parse_tools,
+        tools: job.tools.clone(),
         tool_call_ids: ToolCallIds::from_seed(random_u128()),
     });
     StreamOptions {

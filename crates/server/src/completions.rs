@@ -10,7 +10,7 @@ use backstop_protocol::{
     ApiError, CompletionChoice, CompletionChunks, CompletionPrompt, FinishReason, SSE_DONE,
     StreamOptions, TextCompletion, Usage, ValidCompletionRequest, sse_data,
 };
-use backstop_text::{ParsedEvent, Tokenizer, chat_format};
+use backstop_text::{OfferedTools, ParsedEvent, Tokenizer, chat_format};
 use backstop_types::{SampledToken, TokenId};
 
 use crate::answer::{Admission, Answer};
@@ -139,6 +139,7 @@ fn prepare_completion(
             format,
             starts_in_reasoning: false,
             parse_tools: false,
+            tools: OfferedTools::default(),
             constraint: None,
             return_token_ids: false,
         },

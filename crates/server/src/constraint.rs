@@ -63,8 +63,10 @@ pub(crate) fn of_chat(
         return Err(ApiError::unsupported_field(paths.tool_choice, explanation));
     }
     let tools = callable_tools(request);
+    // Where no grammar says what calls must be, all but the first are left out of the answer.
+    let one_call = !request.parallel_tool_calls && model.chat_format.enforces_calls;
     let calls_matter = forced
-        || !request.parallel_tool_calls
+        || one_call
         || request.allowed_tools.is_some()
         || tools.iter().any(|tool| tool.parameters.is_some());
     let callable = !tools.is_empty() && model.chat_format.calls_tools;
@@ -198,6 +200,11 @@ fn refusal(request: &ConstraintRequest, error: ConstraintError) -> ApiError {
         ConstraintReason::NoToolCalls => {
             let explanation = "the chat format of this model has no tool calls";
             ApiError::unsupported_field(paths.tool_choice, explanation)
+        }
+        ConstraintReason::LooseToolCalls => {
+            let explanation =
+                "the chat format of this model has tool calls that no grammar enforces";
+            ApiError::unsupported_field(param, explanation)
         }
         ConstraintReason::Unavailable => {
             let explanation = "the vocabulary of this model does not allow constrained output";

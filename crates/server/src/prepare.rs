@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use backstop_protocol::{ApiError, SamplingFields};
-use backstop_text::{ChatFormat, Tokenizer};
+use backstop_text::{ChatFormat, OfferedTools, Tokenizer};
 use backstop_types::{StopConditions, TokenId};
 
 use crate::body::BudgetedBody;
@@ -41,6 +41,8 @@ pub(crate) struct Job {
     pub(crate) format: &'static ChatFormat,
     pub(crate) starts_in_reasoning: bool,
     pub(crate) parse_tools: bool,
+    /// The tools on offer, for formats that need them to read calls.
+    pub(crate) tools: OfferedTools,
     /// What the answers must look like.
     pub(crate) constraint: Option<ConstraintRequest>,
     /// Report the ids of the answers' tokens.

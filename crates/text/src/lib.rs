@@ -21,8 +21,8 @@ mod tokenizer;
 pub use constraint::{AnswerShape, ConstraintFactory};
 pub use detokenize::IncrementalDetokenizer;
 pub use format::{
-    ChatFormat, OutputParser, ParsedEvent, ParsedMessage, ParsedToolCall, ParserOptions,
-    ToolCallIds, chat_format,
+    ChatFormat, OfferedTools, OutputParser, ParsedEvent, ParsedMessage, ParsedToolCall,
+    ParserOptions, ToolCallIds, chat_format, detect,
 };
 pub use stop::{StopMatch, StopMatcher};
 pub use stream::{StreamDelta, StreamOptions, TextStream};

@@ -16,6 +16,7 @@ use minijinja::{Environment, Error, ErrorKind};
 use serde_json::{Map, Value};
 
 pub use self::messages::ContentFormat;
+use self::messages::MessageRules;
 
 /// Instructions that one rendering may take: some seconds. Templates that number tool calls over
 /// the whole chat take quadratic time, so that a chat of two thousand calls comes near to it.
@@ -74,6 +75,7 @@ pub struct ChatTemplate {
     source: String,
     environment: Environment<'static>,
     content_format: ContentFormat,
+    rules: MessageRules,
 }
 
 impl ChatTemplate {
@@ -92,8 +94,10 @@ impl ChatTemplate {
             source: source.to_owned(),
             environment,
             content_format: ContentFormat::Parts,
+            rules: MessageRules::of_source(source),
         };
         template.content_format = template.probe_content_format();
+        template.rules.null_for_empty = template.wants_null_content();
         Ok(template)
     }
 
@@ -111,11 +115,14 @@ impl ChatTemplate {
     ///
     /// Messages are first brought into the shape that templates expect: the arguments of tool
     /// calls become objects where they are JSON text, and content is given in the
-    /// [`content_format`](Self::content_format) of the template.
+    /// [`content_format`](Self::content_format) of the template. Reasoning goes by each of the names
+    /// that templates know. Where a template would refuse or drop calls as they are (it accepts ids
+    /// of nine letters and digits alone, or only null as the content beside calls), they are changed
+    /// to what it accepts.
     pub fn render(&self, input: &ChatTemplateInput) -> Result<String, TemplateError> {
         let mut messages = input.messages.clone();
         for message in &mut messages {
-            messages::normalize(message, self.content_format)?;
+            messages::normalize(message, self.content_format, self.rules)?;
         }
         self.render_messages(input, &messages)
     }
@@ -154,6 +161,22 @@ impl ChatTemplate {
         template
             .render(JinjaValue::from_pairs(context))
             .map_err(classify)
+    }
+
+    /// Whether calls are left out of the prompt unless the content beside them is null.
+    fn wants_null_content(&self) -> bool {
+        const NAME: &str = "probe4f1c";
+        let shows_call = |content: Value| {
+            let call = serde_json::json!({"id": NAME, "type": "function",
+                "function": {"name": NAME, "arguments": {}}});
+            let messages = [
+                serde_json::json!({"role": "user", "content": "a"}),
+                serde_json::json!({"role": "assistant", "content": content, "tool_calls": [call]}),
+            ];
+            let rendered = self.render_messages(&ChatTemplateInput::default(), &messages);
+            rendered.is_ok_and(|text| text.contains(NAME))
+        };
+        !shows_call(Value::from("")) && shows_call(Value::Null)
     }
 
     /// Renders one message both ways and looks at what the template makes of it.

@@ -91,8 +91,9 @@ pub enum LocateError {
     },
     /// The manifest is there but its weights are not.
     #[error(
-        "{manifest} expects weights in {directory}, which has no config.json{}",
-        advice(origin)
+        "{manifest} expects weights in {directory}, which has no config.json{}{}",
+        advice(origin),
+        does_not_fit(instead)
     )]
     NoWeights {
         /// The manifest.
@@ -101,6 +102,10 @@ pub enum LocateError {
         directory: PathBuf,
         /// Where they are published.
         origin: Option<String>,
+        /// The model type, as `config.json` would name it.
+        model_type: Option<String>,
+        /// Why the model does not fit one H100, and what to run instead.
+        instead: Option<String>,
     },
     /// The manifest cannot be used.
     #[error(transparent)]
@@ -257,6 +262,8 @@ fn locate_manifest(path: &Path) -> Result<LocatedModel, LocateError> {
         manifest: path.to_owned(),
         directory,
         origin,
+        model_type: manifest.model_type,
+        instead: manifest.hardware.and_then(|hardware| hardware.instead),
     })
 }
 
@@ -272,6 +279,13 @@ fn list_or(items: &[String], empty: &str) -> String {
         empty.to_owned()
     } else {
         items.join(", ")
+    }
+}
+
+fn does_not_fit(instead: &Option<String>) -> String {
+    match instead {
+        Some(instead) => format!("; it does not fit one H100: {instead}"),
+        None => String::new(),
     }
 }
 

@@ -18,6 +18,8 @@ pub struct Manifest {
     pub name: String,
     /// The architecture, as `config.json` names it.
     pub architecture: String,
+    /// The model type, as `config.json` names it: what decides whether this build computes it.
+    pub model_type: Option<String>,
     /// Where the weights are published.
     pub repository: Option<String>,
     /// The pinned revision there.
@@ -36,6 +38,9 @@ pub struct Manifest {
     /// How to serve it unless told otherwise.
     #[serde(default)]
     pub serving: ServingDefaults,
+    /// Bytes of the weights by number format, by arithmetic.
+    #[serde(default)]
+    pub weight_bytes: BTreeMap<String, u64>,
     /// The least hardware it runs on.
     pub hardware: Option<HardwareFloor>,
     /// What the vendor says of it.
@@ -57,6 +62,8 @@ pub struct ServingDefaults {
     pub top_p: Option<f64>,
     /// Longest sequence served.
     pub max_model_len: Option<u32>,
+    /// How answers mark reasoning and tool calls, where the chat template does not show it.
+    pub chat_format: Option<String>,
 }
 
 /// The least hardware a model runs on.
@@ -67,6 +74,8 @@ pub struct HardwareFloor {
     pub device_memory_bytes: u64,
     /// What the number is made of.
     pub notes: Option<String>,
+    /// Of a model that does not fit one H100: why, and what to run instead.
+    pub instead: Option<String>,
 }
 
 /// Something the vendor says of a model.

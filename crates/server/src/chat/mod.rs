@@ -9,7 +9,7 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use backstop_protocol::{ApiError, CallForm, ChatChunks, StreamOptions, ValidChatRequest};
-use backstop_text::{ParsedEvent, Tokenizer};
+use backstop_text::{OfferedTools, ParsedEvent, Tokenizer};
 use backstop_types::TokenId;
 
 use self::stream::ChatWriter;
@@ -106,6 +106,7 @@ pub(crate) fn prepare(
             format,
             starts_in_reasoning: format.starts_in_reasoning(&rendered),
             parse_tools: !request.offered_tools().is_empty(),
+            tools: OfferedTools::new(request.offered_tools()),
             sampling: request.sampling,
             return_token_ids: request.return_token_ids,
             constraint,

@@ -34,6 +34,8 @@ pub enum ConstraintReason {
     Invalid,
     /// The chat format has no tool calls.
     NoToolCalls,
+    /// The chat format has tool calls that no grammar says.
+    LooseToolCalls,
     /// The model's vocabulary cannot be constrained.
     Unavailable,
 }

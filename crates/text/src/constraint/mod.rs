@@ -89,7 +89,10 @@ impl ConstraintFactory {
     pub fn compile(&self, shape: &AnswerShape) -> Result<SharedConstraint, ConstraintError> {
         shape.check_size()?;
         let layout = self.format.layout(shape, &self.tokenizer);
-        let layout = layout.ok_or(ConstraintError::whole(ConstraintReason::NoToolCalls))?;
+        let layout = layout.ok_or(ConstraintError::whole(match self.format.calls_tools {
+            true => ConstraintReason::LooseToolCalls,
+            false => ConstraintReason::NoToolCalls,
+        }))?;
         let parts = shape.parts()?;
         let key = cache_key(&layout, &parts);
         if let Some(found) = self.cached().find(&key) {

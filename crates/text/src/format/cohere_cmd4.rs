@@ -14,13 +14,14 @@
 
 mod grammar;
 
-use super::action::ActionParser;
+use super::json_calls::{CallSyntax, JsonCalls};
 use super::tags::{Piece, TagScanner};
 use super::{ChatFormat, OutputParser, ParsedEvent, ParserOptions, push_merged};
 
 pub(super) const FORMAT: ChatFormat = ChatFormat {
     id: "cohere_cmd4",
     calls_tools: true,
+    enforces_calls: true,
     reasoning_opener: Some(START_THINKING),
     reasoning_closer: Some(END_THINKING),
     tags: TAGS,
@@ -56,6 +57,15 @@ const TAGS: &[&str] = &[
     "<|CHATBOT_TOKEN|>",
 ];
 
+const SYNTAX: CallSyntax = CallSyntax {
+    name_key: "tool_name",
+    argument_keys: &["parameters"],
+    objects_in_sequence: false,
+    offered_tools_only: false,
+    short_ids: false,
+    tags_are_text: false,
+};
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Section {
     /// Between sections; `blank` while only white space was seen.
@@ -78,11 +88,9 @@ struct CohereCmd4 {
 struct Sections {
     section: Section,
     parse_tools: bool,
-    actions: ActionParser,
+    actions: JsonCalls,
     /// White space outside of sections, in case that text follows it.
     blank: String,
-    /// Tags inside a JSON string, in case that more of the string follows.
-    quoted_tags: String,
 }
 
 impl CohereCmd4 {
@@ -97,9 +105,8 @@ impl CohereCmd4 {
             sections: Sections {
                 section,
                 parse_tools: options.parse_tools,
-                actions: ActionParser::new(options.tool_call_ids),
+                actions: JsonCalls::new(&SYNTAX, &options),
                 blank: String::new(),
-                quoted_tags: String::new(),
             },
         }
     }
@@ -138,7 +145,7 @@ impl Sections {
 
     fn tag(&mut self, tag: &'static str, events: &mut Vec<ParsedEvent>) {
         if self.section == Section::Action && self.actions.in_string() {
-            self.quoted_tags.push_str(tag);
+            self.actions.push_quoted_tag(tag);
             return;
         }
         let next = match tag {
@@ -156,8 +163,6 @@ impl Sections {
         match self.section {
             Section::Thinking => push_merged(events, ParsedEvent::ReasoningDelta(text.to_owned())),
             Section::Action if self.parse_tools => {
-                let quoted_tags = std::mem::take(&mut self.quoted_tags);
-                self.actions.push_quoted_tags(&quoted_tags, events);
                 self.actions.push(text, events);
             }
             Section::Outside { blank: true } => {
@@ -177,11 +182,9 @@ impl Sections {
     /// Ends the section; `closed` if by a tag.
     fn leave(&mut self, closed: bool, events: &mut Vec<ParsedEvent>) {
         if self.section == Section::Action {
-            self.actions
-                .end(closed || !self.quoted_tags.is_empty(), events);
+            self.actions.end(closed, events);
         }
         self.blank.clear();
-        self.quoted_tags.clear();
         self.section = Section::Outside { blank: true };
     }
 }

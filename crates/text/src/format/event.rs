@@ -11,7 +11,8 @@ pub enum ParsedEvent {
     ToolCallStart {
         /// Number of the call within the answer, from 0.
         index: usize,
-        /// Id of the call, made up by the parser: the model's own ids repeat in every answer.
+        /// Id of the call, made up by the parser: the model's own ids repeat in every answer. The
+        /// exception are families whose templates count on the model's own.
         id: String,
         /// Name of the tool.
         name: String,
@@ -108,14 +109,27 @@ impl ToolCallIds {
         Self { seed }
     }
 
+    /// Ids of nine letters and digits, which is what templates of Mistral's models insist on.
+    pub(super) fn short_id(&self, index: usize) -> String {
+        const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+        let mut number = self.number(index);
+        let mut digit = || {
+            let digit = DIGITS[(number % 62) as usize];
+            number /= 62;
+            char::from(digit)
+        };
+        (0..9).map(|_| digit()).collect()
+    }
+
     /// The id of the call with this number.
     pub fn id(&self, index: usize) -> String {
+        format!("chatcmpl-tool-{:032x}", self.number(index))
+    }
+
+    fn number(&self, index: usize) -> u128 {
         // An odd step walks through all 128-bit numbers, so ids of one answer never repeat.
         const STEP: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
-        format!(
-            "chatcmpl-tool-{:032x}",
-            self.seed.wrapping_add(STEP.wrapping_mul(index as u128))
-        )
+        self.seed.wrapping_add(STEP.wrapping_mul(index as u128))
     }
 }
 

@@ -1,10 +1,12 @@
 //! Pieces of the grammars in which chat formats write down what an answer may be.
 
 use crate::Tokenizer;
-use crate::constraint::literal;
+use crate::constraint::{AnswerShape, CallShape, Opening, TextShape, literal};
 
 /// The rule of any text, for grammars that refer to it.
 pub(super) const ANY_TEXT: &str = "ANY_TEXT: /(?s:.*)/\n";
+/// The rule of the line breaks between reasoning and what follows it.
+const GAP: &str = "GAP: /\\n{0,2}/\n";
 
 /// Writes tags as the vocabulary has them.
 pub(super) struct Layout<'a> {
@@ -34,5 +36,83 @@ impl<'a> Layout<'a> {
             true => format!("{name}: ANY_TEXT {}\n", self.tag(tag)),
             false => format!("{name}[suffix={}]: /(?s:.*)/\n", literal(tag)),
         }
+    }
+
+    /// The rule `TEXT`: any text that does not contain `tag`.
+    pub(super) fn any_text_without(&self, tag: &str) -> String {
+        match self.has_token(tag) {
+            true => "TEXT: /(?s:.*)/\n".to_owned(),
+            false => {
+                let pattern = format!("(?s:.*){}(?s:.*)", escape(tag));
+                format!("TEXT: /(?s:.*)/ & ~/{pattern}/\n")
+            }
+        }
+    }
+}
+
+/// A tag as a regular expression between slashes.
+fn escape(tag: &str) -> String {
+    let mut pattern = String::with_capacity(2 * tag.len());
+    for character in tag.chars() {
+        if r"\.+*?()|[]{}^$/".contains(character) {
+            pattern.push('\\');
+        }
+        pattern.push(character);
+    }
+    pattern
+}
+
+/// The layout of answers that are bare text, with calls between tags, after reasoning.
+pub(super) struct TextAndCalls<'a> {
+    /// The tags around reasoning, if the model reasons.
+    pub(super) reasoning: Option<(&'static str, &'static str)>,
+    /// The tag that begins the first call, and that free text cannot contain.
+    pub(super) call_opener: &'static str,
+    /// The rule `calls`, and those it refers to: what follows the opener.
+    pub(super) calls: &'a dyn Fn(&CallShape) -> String,
+}
+
+impl TextAndCalls<'_> {
+    /// The whole grammar.
+    pub(super) fn rules(&self, shape: &AnswerShape, layout: &Layout<'_>) -> Option<String> {
+        let calls = shape.calls.as_ref();
+        let calls = calls.filter(|_| shape.opening != Opening::Text);
+        let mut rules = self.start(shape.opening, layout);
+        let open = layout.tag(self.call_opener);
+        let answer = match (&shape.text, calls) {
+            (None, None) => return None,
+            (None, Some(_)) => format!("{open} calls"),
+            (Some(TextShape::Any), None) => "ANY_TEXT".to_owned(),
+            (Some(_), None) => "@text".to_owned(),
+            (Some(TextShape::Any), Some(_)) => {
+                rules += &layout.any_text_until("text_until_calls", self.call_opener);
+                rules += &layout.any_text_without(self.call_opener);
+                "TEXT | text_until_calls calls".to_owned()
+            }
+            (Some(_), Some(_)) => format!("@text | {open} calls"),
+        };
+        rules += &format!("answer: {answer}\n{ANY_TEXT}");
+        if let Some(calls) = calls {
+            rules += &(self.calls)(calls);
+        }
+        Some(rules)
+    }
+
+    fn start(&self, opening: Opening, layout: &Layout<'_>) -> String {
+        let reasoning = self.reasoning.filter(|_| opening != Opening::Text);
+        let Some((open, close)) = reasoning else {
+            return "start: answer\n".to_owned();
+        };
+        let rules = match opening {
+            Opening::Reasoning => "start: reasoning GAP answer\n".to_owned(),
+            Opening::ReasoningClosed => return format!("start: GAP answer\n{GAP}"),
+            Opening::Turn | Opening::Text => {
+                format!(
+                    "start: answer | {} reasoning GAP answer\n",
+                    layout.tag(open)
+                )
+            }
+        };
+        rules + GAP + &layout.any_text_until("reasoning", close)
     }
 }

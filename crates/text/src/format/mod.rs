@@ -9,13 +9,31 @@
 //! they bring about two hundred crates, among them a Python parser, an async runtime and a second
 //! set of protocol types.
 
-mod action;
+mod calls;
 mod cohere_cmd4;
+mod deepseek_v3;
+mod detect;
 mod event;
+mod glm45;
+mod harmony;
+mod hermes;
+mod json_calls;
+mod json_scanner;
+mod kimi_k2;
 mod layout;
+mod llama3_json;
+mod mistral;
+mod parameters;
 mod plain;
+mod prose;
+mod qwen3_coder;
+mod tagged;
 mod tags;
+#[cfg(test)]
+mod testing;
 
+pub use calls::OfferedTools;
+pub use detect::detect;
 pub(crate) use event::push_merged;
 pub use event::{ParsedEvent, ParsedMessage, ParsedToolCall, ToolCallIds};
 
@@ -25,8 +43,22 @@ use self::layout::Layout;
 use crate::Tokenizer;
 use crate::constraint::{AnswerShape, Opening};
 
-/// The formats that are known. Architectures and model manifests name them by id.
-pub static FORMATS: &[ChatFormat] = &[cohere_cmd4::FORMAT, plain::FORMAT];
+/// The formats that are known. Architectures, model manifests and users name them by id.
+pub static FORMATS: &[ChatFormat] = &[
+    cohere_cmd4::FORMAT,
+    hermes::FORMAT,
+    hermes::CHATML,
+    llama3_json::FORMAT,
+    mistral::FORMAT,
+    qwen3_coder::FORMAT,
+    harmony::FORMAT,
+    deepseek_v3::FORMAT,
+    deepseek_v3::V31,
+    kimi_k2::FORMAT,
+    glm45::FORMAT,
+    glm45::GLM47,
+    plain::FORMAT,
+];
 
 /// Finds a format by its id.
 pub fn chat_format(id: &str) -> Option<&'static ChatFormat> {
@@ -40,6 +72,8 @@ pub struct ChatFormat {
     pub id: &'static str,
     /// Whether answers can call tools.
     pub calls_tools: bool,
+    /// Whether a grammar can say what those calls must be.
+    pub enforces_calls: bool,
     reasoning_opener: Option<&'static str>,
     reasoning_closer: Option<&'static str>,
     tags: &'static [&'static str],
@@ -93,8 +127,12 @@ impl ChatFormat {
 pub struct ParserOptions {
     /// The answer begins inside a reasoning section; see [`ChatFormat::starts_in_reasoning`].
     pub starts_in_reasoning: bool,
-    /// Report tool calls. Without it the text of a tool call is content, without its tags.
+    /// Report tool calls. Without it the text of a tool call is content, without its tags where
+    /// those are control tokens.
     pub parse_tools: bool,
+    /// The tools on offer: some formats write values without quotes, so that only the schema tells
+    /// a number from a string, and some call tools without any tag.
+    pub tools: OfferedTools,
     /// Where ids of tool calls come from.
     pub tool_call_ids: ToolCallIds,
 }

@@ -7,6 +7,7 @@ use crate::constraint::{AnswerShape, TextShape};
 pub(super) const FORMAT: ChatFormat = ChatFormat {
     id: "plain",
     calls_tools: false,
+    enforces_calls: false,
     reasoning_opener: None,
     reasoning_closer: None,
     tags: &[],

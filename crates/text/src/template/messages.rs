@@ -15,13 +15,55 @@ pub enum ContentFormat {
     PartsOnly,
 }
 
+/// What else a template wants of messages.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct MessageRules {
+    /// It takes a message with calls for one if its content is null, not an empty string.
+    pub(super) null_for_empty: bool,
+    /// It accepts no ids of calls but those of nine letters and digits.
+    pub(super) short_ids: bool,
+    /// It refuses calls that have both text and reasoning.
+    pub(super) text_or_thinking: bool,
+}
+
+impl MessageRules {
+    /// What a template says in its refusals.
+    pub(super) fn of_source(source: &str) -> Self {
+        Self {
+            null_for_empty: false,
+            short_ids: source.contains("alphanumeric strings with length 9"),
+            text_or_thinking: source.contains("Cannot pass both content and thinking"),
+        }
+    }
+}
+
 /// Normalises one message in place. What is not an object is left for the template to refuse.
-pub(super) fn normalize(message: &mut Value, format: ContentFormat) -> Result<(), TemplateError> {
+pub(super) fn normalize(
+    message: &mut Value,
+    format: ContentFormat,
+    rules: MessageRules,
+) -> Result<(), TemplateError> {
     let Some(message) = message.as_object_mut() else {
         return Ok(());
     };
+    name_reasoning(message, rules);
+    let calls = message.get("tool_calls").and_then(Value::as_array);
+    let is_empty = message.get("content").and_then(Value::as_str) == Some("");
+    if rules.null_for_empty && is_empty && calls.is_some_and(|calls| !calls.is_empty()) {
+        message.insert("content".to_owned(), Value::Null);
+    }
+    if rules.short_ids
+        && let Some(id) = message.get_mut("tool_call_id")
+    {
+        shorten_id(id);
+    }
     if let Some(calls) = message.get_mut("tool_calls").and_then(Value::as_array_mut) {
         for call in calls {
+            if rules.short_ids
+                && let Some(id) = call.get_mut("id")
+            {
+                shorten_id(id);
+            }
             if let Some(function) = call.get_mut("function").and_then(Value::as_object_mut) {
                 normalize_arguments(function);
             }
@@ -31,6 +73,47 @@ pub(super) fn normalize(message: &mut Value, format: ContentFormat) -> Result<()
         Some(content) => normalize_content(content, format),
         None => Ok(()),
     }
+}
+
+/// Gives reasoning the names by which templates look for it, as transformers does.
+fn name_reasoning(message: &mut Map<String, Value>, rules: MessageRules) {
+    let names = ["reasoning_content", "thinking", "reasoning"];
+    let found = names
+        .iter()
+        .find_map(|name| message.get(*name).filter(|value| !value.is_null()));
+    let Some(reasoning) = found.cloned() else {
+        return;
+    };
+    let has_content = message
+        .get("content")
+        .is_some_and(|content| *content != "" && !content.is_null());
+    let is_refused = rules.text_or_thinking && has_content && message.contains_key("tool_calls");
+    if !is_refused && !message.contains_key("thinking") {
+        message.insert("thinking".to_owned(), reasoning.clone());
+    }
+    message.insert("reasoning_content".to_owned(), reasoning);
+}
+
+/// Puts nine letters and digits in place of an id that is none such; always the same ones, so that
+/// a result still belongs to its call.
+fn shorten_id(id: &mut Value) {
+    const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
+    let Some(text) = id.as_str() else {
+        return;
+    };
+    if text.len() == 9 && text.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        return;
+    }
+    // FNV-1a, http://www.isthe.com/chongo/tech/comp/fnv/
+    let mut hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    let mut digit = || {
+        let digit = DIGITS[(hash % 36) as usize];
+        hash /= 36;
+        char::from(digit)
+    };
+    *id = Value::String((0..9).map(|_| digit()).collect());
 }
 
 /// Templates write arguments with `tojson`, so JSON text must be parsed or it is quoted twice.

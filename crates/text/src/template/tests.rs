@@ -216,3 +216,64 @@ fn content_is_given_as_the_template_wants_it() {
         .unwrap_err();
     assert!(matches!(error, TemplateError::UnsupportedContent(kind) if kind == "image_url"));
 }
+
+#[test]
+fn ids_are_shortened_where_the_template_insists() {
+    let refusal = "{{ raise_exception('Tool call IDs should be alphanumeric strings with length 9!') if m.tool_call_id|length != 9 }}";
+    let source = format!(
+        "{{% for m in messages %}}{{% if m.role == 'tool' %}}{refusal}<{{{{ m.tool_call_id }}}}>{{% endif %}}{{% for c in m.tool_calls or [] %}}[{{{{ c.id }}}}]{{% endfor %}}{{% endfor %}}"
+    );
+    let template = ChatTemplate::from_source(&source).unwrap();
+    let call = |id: &str| {
+        json!({"role": "assistant", "content": null, "tool_calls": [
+        {"type": "function", "id": id, "function": {"name": "f", "arguments": "{}"}}]})
+    };
+    let result = |id: &str| json!({"role": "tool", "tool_call_id": id, "content": "x"});
+    let render = |id: &str| {
+        template
+            .render(&input(json!([call(id), result(id)])))
+            .unwrap()
+    };
+    assert_eq!(render("abc12DEF9"), "[abc12DEF9]<abc12DEF9>");
+    let long = render("call_0123456789abcdef");
+    assert_eq!(long.len(), 22);
+    assert_eq!(long[1..10], long[12..21]);
+    assert!(long[1..10].bytes().all(|byte| byte.is_ascii_alphanumeric()));
+    assert_ne!(render("abc-12DEF"), render("abc_12DEF"));
+}
+
+#[test]
+fn calls_get_the_content_that_shows_them() {
+    let call = json!([{"role": "assistant", "content": "", "tool_calls": [
+        {"type": "function", "id": "a", "function": {"name": "f", "arguments": {}}}]}]);
+    let body = "{% for c in m.tool_calls %}[{{ c.function.name }}]{% endfor %}";
+    for condition in ["m.content is none", "m.tool_calls"] {
+        let source = format!(
+            "{{% for m in messages %}}{{% if {condition} %}}{body}{{% endif %}}{{% endfor %}}"
+        );
+        let template = ChatTemplate::from_source(&source).unwrap();
+        assert_eq!(
+            template.render(&input(call.clone())).unwrap(),
+            "[f]",
+            "{condition}"
+        );
+    }
+}
+
+#[test]
+fn reasoning_goes_by_every_name() {
+    let source = "{% for m in messages %}{{ m.thinking }}|{{ m.reasoning_content }} {% endfor %}";
+    let template = ChatTemplate::from_source(source).unwrap();
+    let messages = json!([{"role": "assistant", "content": "x", "reasoning": "a"},
+        {"role": "assistant", "content": "x", "thinking": "b"},
+        {"role": "assistant", "content": "x", "reasoning_content": "c", "tool_calls": []},
+        {"role": "user", "content": "x"}]);
+    assert_eq!(
+        template.render(&input(messages.clone())).unwrap(),
+        "a|a b|b c|c | "
+    );
+    let refusal =
+        "{% if false %}{{ raise_exception('Cannot pass both content and thinking') }}{% endif %}";
+    let template = ChatTemplate::from_source(&format!("{refusal}{source}")).unwrap();
+    assert_eq!(template.render(&input(messages)).unwrap(), "a|a b|b |c | ");
+}

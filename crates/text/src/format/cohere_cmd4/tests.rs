@@ -13,6 +13,7 @@ fn parser(starts_in_reasoning: bool, parse_tools: bool) -> Box<dyn OutputParser>
         starts_in_reasoning,
         parse_tools,
         tool_call_ids,
+        ..ParserOptions::default()
     })
 }
 

@@ -1,14 +1,34 @@
-//! Reads the JSON of an action block, `[{"tool_name": …, "parameters": {…}}, …]`, as it arrives.
+//! Reads tool calls that are written as JSON, `[{"name": …, "arguments": {…}}, …]` or an object
+//! alone, or as a name followed by JSON, while they arrive.
 
 use serde_json::Value;
 
-use super::{ParsedEvent, ToolCallIds, push_merged};
+use super::calls::CallReporter;
+use super::json_scanner::{JsonScanner, Malformed, Scan};
+use super::{ParsedEvent, ParserOptions, push_merged};
 
-/// Turns action blocks into tool calls.
+/// How a format writes its calls.
+#[derive(Debug)]
+pub(super) struct CallSyntax {
+    /// The key of a call's name.
+    pub(super) name_key: &'static str,
+    /// Keys of its arguments.
+    pub(super) argument_keys: &'static [&'static str],
+    /// Several objects may follow each other without a list, with semicolons or nothing between.
+    pub(super) objects_in_sequence: bool,
+    /// Only a call of a tool that was offered is one, because nothing else marks it.
+    pub(super) offered_tools_only: bool,
+    /// Ids must be nine letters and digits.
+    pub(super) short_ids: bool,
+    /// Tags are ordinary text that may become content, not control tokens.
+    pub(super) tags_are_text: bool,
+}
+
+/// Turns blocks of JSON into tool calls.
 ///
-/// A call is reported when its name is known and its parameters begin; from there on the JSON
-/// text of the parameters is passed on exactly as the model wrote it, broken or not. A call
-/// without parameters, or with `null`, has the arguments `{}`, and parameters that are an object
+/// A call is reported when its name is known and its arguments begin; from there on the JSON
+/// text of the arguments is passed on exactly as the model wrote it, broken or not. A call
+/// without arguments, or with `null`, has the arguments `{}`, and arguments that are an object
 /// written into a string are taken out of it. A single object may stand for a list of one, keys
 /// may come in any order, and keys that mean nothing here are skipped.
 ///
@@ -16,12 +36,17 @@ use super::{ParsedEvent, ToolCallIds, push_merged};
 /// byte after the last complete one on, becomes content. A block that just stops (the answer was
 /// cut off) is not malformed: the call under way keeps the arguments that it has, and one that
 /// had not begun is dropped.
-#[derive(Clone, Debug, Default)]
-pub(super) struct ActionParser {
-    ids: ToolCallIds,
-    next_index: usize,
+///
+/// A tag inside a JSON string is data if more text follows it, and the end of a block with an
+/// unterminated string if not: a program about chat formats may well write one to a file.
+#[derive(Clone, Debug)]
+pub(super) struct JsonCalls {
+    syntax: &'static CallSyntax,
+    reporter: CallReporter,
     state: State,
     in_list: bool,
+    /// Tags inside a JSON string, in case that more of the string follows.
+    quoted_tags: String,
     call: Call,
     value: JsonScanner,
     /// The key, the name or the parameters being read, when they can't be passed on at once.
@@ -45,6 +70,8 @@ enum State {
     AfterValue,
     AfterElement,
     End,
+    /// After the arguments of a call whose name stood outside of JSON: nothing more is read.
+    Complete,
     Broken,
 }
 
@@ -63,18 +90,31 @@ enum Slot {
 #[derive(Clone, Debug, Default)]
 struct Call {
     name: Option<String>,
+    /// The id that the model gave it, where that is to be kept.
+    id: Option<String>,
     parameters: Option<String>,
     reported: bool,
+    /// The name stood outside of the JSON, which is that of the arguments alone.
+    named_outside: bool,
 }
 
-#[derive(Debug)]
-struct Malformed;
-
-impl ActionParser {
-    pub(super) fn new(ids: ToolCallIds) -> Self {
+impl JsonCalls {
+    pub(super) fn new(syntax: &'static CallSyntax, options: &ParserOptions) -> Self {
+        let reporter = CallReporter::new(options);
         Self {
-            ids,
-            ..Self::default()
+            syntax,
+            reporter: match syntax.short_ids {
+                true => reporter.with_short_ids(),
+                false => reporter,
+            },
+            state: State::Start,
+            in_list: false,
+            quoted_tags: String::new(),
+            call: Call::default(),
+            value: JsonScanner::default(),
+            raw: String::new(),
+            pending: String::new(),
+            delta: String::new(),
         }
     }
 
@@ -83,6 +123,20 @@ impl ActionParser {
         self.state = State::Start;
         self.call = Call::default();
         self.pending.clear();
+        self.quoted_tags.clear();
+    }
+
+    /// Begins a block that holds the arguments of one call alone.
+    pub(super) fn begin_arguments(&mut self, name: String, id: Option<String>) {
+        self.begin();
+        self.state = State::BeforeValue(Slot::Parameters);
+        self.pending.clone_from(&name);
+        self.call = Call {
+            name: Some(name),
+            id,
+            named_outside: true,
+            ..Call::default()
+        };
     }
 
     /// Whether the text so far ends inside a JSON string.
@@ -92,12 +146,14 @@ impl ActionParser {
 
     /// Adds text of the block.
     pub(super) fn push(&mut self, text: &str, events: &mut Vec<ParsedEvent>) {
+        let quoted_tags = std::mem::take(&mut self.quoted_tags);
+        self.read(&quoted_tags, self.syntax.tags_are_text, events);
         self.read(text, true, events);
     }
 
-    /// Adds tags that stand inside a JSON string. They can be part of a call, never of content.
-    pub(super) fn push_quoted_tags(&mut self, tags: &str, events: &mut Vec<ParsedEvent>) {
-        self.read(tags, false, events);
+    /// Adds a tag that stands inside a JSON string.
+    pub(super) fn push_quoted_tag(&mut self, tag: &str) {
+        self.quoted_tags.push_str(tag);
     }
 
     fn read(&mut self, text: &str, may_be_content: bool, events: &mut Vec<ParsedEvent>) {
@@ -116,12 +172,23 @@ impl ActionParser {
 
     /// Ends the block; `closed` if its end was marked, not just the end of the answer.
     pub(super) fn end(&mut self, closed: bool, events: &mut Vec<ParsedEvent>) {
+        let closed = closed || !self.quoted_tags.is_empty();
         let inside_call = !matches!(
             self.state,
-            State::Start | State::Element | State::AfterElement | State::End | State::Broken
+            State::Start
+                | State::Element
+                | State::AfterElement
+                | State::End
+                | State::Complete
+                | State::Broken
         );
-        if inside_call && self.call.reported {
-            self.next_index += 1;
+        let lacks_arguments = self.call.named_outside && !self.call.reported;
+        if inside_call && closed && lacks_arguments {
+            if self.end_call(events).is_err() {
+                self.give_up();
+            }
+        } else if inside_call && self.call.reported {
+            self.reporter.next();
         } else if inside_call && closed {
             self.give_up();
         }
@@ -139,16 +206,12 @@ impl ActionParser {
 
     fn flush_arguments(&mut self, events: &mut Vec<ParsedEvent>) {
         let delta = std::mem::take(&mut self.delta);
-        let event = ParsedEvent::ToolCallArgumentsDelta {
-            index: self.next_index,
-            delta,
-        };
-        push_merged(events, event);
+        self.reporter.arguments(delta, events);
     }
 
     fn give_up(&mut self) {
         if self.call.reported {
-            self.next_index += 1;
+            self.reporter.next();
             self.call = Call::default();
         }
         self.state = State::Broken;
@@ -156,7 +219,7 @@ impl ActionParser {
 
     fn step(&mut self, character: char, events: &mut Vec<ParsedEvent>) -> Result<(), Malformed> {
         match self.state {
-            State::Broken => return Ok(()),
+            State::Broken | State::Complete => return Ok(()),
             State::InKey => {
                 self.raw.push(character);
                 if self.value.feed(character) == Scan::Last {
@@ -178,6 +241,10 @@ impl ActionParser {
                 State::Key
             }
             (State::Element, '{') => State::Key,
+            (State::End, '{' | ';') if self.may_go_on() => match character {
+                '{' => State::Key,
+                _ => State::End,
+            },
             (State::Element | State::AfterElement, ']') => State::End,
             (State::AfterElement, ',') => State::Element,
             (State::Key, '"') => {
@@ -194,12 +261,17 @@ impl ActionParser {
         Ok(())
     }
 
+    fn may_go_on(&self) -> bool {
+        self.syntax.objects_in_sequence && !self.in_list
+    }
+
     /// What the value of the key just read is for.
     fn slot(&self) -> Result<Slot, Malformed> {
         let key: String = serde_json::from_str(&self.raw).map_err(|_| Malformed)?;
         Ok(match key.as_str() {
-            "tool_name" if !self.call.reported => Slot::Name,
-            "parameters" if !self.call.reported => Slot::Parameters,
+            _ if self.call.reported => Slot::Other,
+            key if key == self.syntax.name_key => Slot::Name,
+            key if self.syntax.argument_keys.contains(&key) => Slot::Parameters,
             _ => Slot::Other,
         })
     }
@@ -215,7 +287,7 @@ impl ActionParser {
         let as_it_comes = self.call.name.is_some() && !matches!(character, 'n' | '"');
         if slot == Slot::Parameters && as_it_comes {
             slot = Slot::StreamedParameters;
-            self.report(events);
+            self.report(events)?;
             self.delta.push(character);
         }
         self.state = State::InValue(slot);
@@ -262,7 +334,10 @@ impl ActionParser {
             Slot::StreamedParameters => self.flush_arguments(events),
             Slot::Other => {}
         }
-        Ok(())
+        match self.call.named_outside {
+            true => self.end_call(events),
+            false => Ok(()),
+        }
     }
 
     fn end_call(&mut self, events: &mut Vec<ParsedEvent>) -> Result<(), Malformed> {
@@ -271,34 +346,30 @@ impl ActionParser {
                 return Err(Malformed);
             }
             let parameters = self.call.parameters.take();
-            self.report(events);
+            self.report(events)?;
             self.delta = parameters.map_or_else(|| "{}".to_owned(), whole_arguments);
             self.flush_arguments(events);
         }
-        self.next_index += 1;
-        self.call = Call::default();
+        self.reporter.next();
         self.pending.clear();
-        self.state = if self.in_list {
-            State::AfterElement
-        } else {
-            State::End
+        self.state = match (self.call.named_outside, self.in_list) {
+            (true, _) => State::Complete,
+            (false, true) => State::AfterElement,
+            (false, false) => State::End,
         };
+        self.call = Call::default();
         Ok(())
     }
 
-    fn report(&mut self, events: &mut Vec<ParsedEvent>) {
+    fn report(&mut self, events: &mut Vec<ParsedEvent>) -> Result<(), Malformed> {
         let name = self.call.name.take().unwrap_or_default();
-        let id = self.ids.id(self.next_index);
-        push_merged(
-            events,
-            ParsedEvent::ToolCallStart {
-                index: self.next_index,
-                id,
-                name,
-            },
-        );
+        if self.syntax.offered_tools_only && !self.reporter.is_offered(&name) {
+            return Err(Malformed);
+        }
+        self.reporter.start(name, self.call.id.take(), events);
         self.call.reported = true;
         self.pending.clear();
+        Ok(())
     }
 }
 
@@ -313,70 +384,4 @@ fn whole_arguments(parameters: String) -> String {
 
 fn is_object(json: &str) -> bool {
     serde_json::from_str::<Value>(json).is_ok_and(|value| value.is_object())
-}
-
-/// Finds the end of one JSON value, without checking what is in it.
-#[derive(Clone, Debug, Default)]
-struct JsonScanner {
-    depth: usize,
-    in_string: bool,
-    escaped: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Scan {
-    /// The value goes on.
-    Inside,
-    /// This character is the value's last.
-    Last,
-    /// The value ended before this character.
-    Before,
-}
-
-impl JsonScanner {
-    fn begin(character: char) -> Result<Self, Malformed> {
-        match character {
-            '{' | '[' => Ok(Self {
-                depth: 1,
-                ..Self::default()
-            }),
-            '"' => Ok(Self {
-                in_string: true,
-                ..Self::default()
-            }),
-            '-' | '0'..='9' | 't' | 'f' | 'n' => Ok(Self::default()),
-            _ => Err(Malformed),
-        }
-    }
-
-    fn feed(&mut self, character: char) -> Scan {
-        if self.in_string {
-            if self.escaped {
-                self.escaped = false;
-            } else if character == '\\' {
-                self.escaped = true;
-            } else if character == '"' {
-                self.in_string = false;
-            }
-            return if self.in_string || self.depth > 0 {
-                Scan::Inside
-            } else {
-                Scan::Last
-            };
-        }
-        match character {
-            ',' | '}' | ']' if self.depth == 0 => return Scan::Before,
-            _ if self.depth == 0 && character.is_ascii_whitespace() => return Scan::Before,
-            '"' => self.in_string = true,
-            '{' | '[' => self.depth += 1,
-            '}' | ']' => {
-                self.depth -= 1;
-                if self.depth == 0 {
-                    return Scan::Last;
-                }
-            }
-            _ => {}
-        }
-        Scan::Inside
-    }
 }
