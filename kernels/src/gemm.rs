@@ -6,97 +6,32 @@
 //! reuse loads, but never change the order within one, so that an element is the same to the last
 //! bit however many rows the batch has and wherever in a tile the element lies. Weights are
 //! widened to f32, which is exact, either in registers or, when several rows of activations share
-//! them, once into scratch memory.
+//! them or they are stored in blocks, once into scratch memory.
 #![expect(
     unsafe_code,
     reason = "tiles load vectors from raw pointers and write disjoint outputs"
 )]
 
 mod block;
+#[cfg(test)]
+mod tests;
+mod view;
 
 use std::ops::Range;
 
 use block::Block;
 
-use crate::element::Element;
 use crate::features::InstructionSet;
 use crate::parallel::{self, SharedOutput};
 use crate::scratch::with_scratch;
-use crate::simd::{self, Format};
+use crate::simd;
+
+pub use view::{Bands, WeightFormat, WeightView};
 
 /// Tasks for each thread, so that those that finish early find more to do.
 const TASKS_PER_THREAD: usize = 4;
 /// Multiply-adds that are worth handing to another thread: some ten microseconds.
 const TASK_WORK_MIN: usize = 100_000;
-
-/// A weight matrix `[rows, columns]` in its stored format.
-#[derive(Clone, Copy, Debug)]
-pub struct WeightView<'a> {
-    element: Element,
-    bytes: &'a [u8],
-    rows: usize,
-    columns: usize,
-}
-
-impl<'a> WeightView<'a> {
-    /// A view of exactly `rows * columns` numbers, aligned as their type wants it.
-    pub fn new(element: Element, bytes: &'a [u8], rows: usize, columns: usize) -> Self {
-        assert_eq!(
-            bytes.len(),
-            rows * columns * element.bytes(),
-            "bytes of a weight matrix"
-        );
-        assert_eq!(
-            bytes.as_ptr() as usize % element.bytes(),
-            0,
-            "alignment of a weight matrix"
-        );
-        Self {
-            element,
-            bytes,
-            rows,
-            columns,
-        }
-    }
-
-    /// All numbers, row-major.
-    pub fn bytes(&self) -> &'a [u8] {
-        self.bytes
-    }
-
-    /// Number format.
-    pub fn element(&self) -> Element {
-        self.element
-    }
-
-    /// Outputs.
-    pub fn rows(&self) -> usize {
-        self.rows
-    }
-
-    /// Inputs.
-    pub fn columns(&self) -> usize {
-        self.columns
-    }
-
-    /// One number, widened.
-    pub fn read(&self, row: usize, column: usize) -> f32 {
-        self.element.read(self.bytes, row * self.columns + column)
-    }
-
-    /// The stored bytes of one row.
-    pub fn row_bytes(&self, row: usize) -> &'a [u8] {
-        let len = self.columns * self.element.bytes();
-        &self.bytes[row * len..][..len]
-    }
-
-    /// The stored numbers of one row; `F` must be the view's format.
-    #[inline(always)]
-    fn row<F: Format>(&self, row: usize) -> *const F::Raw {
-        debug_assert_eq!(size_of::<F::Raw>(), self.element.bytes());
-        self.row_bytes(row).as_ptr().cast()
-    }
-}
 
 /// Rows of activations, all of them in order or those that `index` picks.
 #[derive(Clone, Copy, Debug)]
@@ -174,21 +109,22 @@ impl<'a> Product<'a> {
 
     /// Multiply-adds.
     pub(crate) fn work(&self) -> usize {
-        self.weight.rows * self.weight.columns * self.input.len()
+        self.weight.rows() * self.weight.columns() * self.input.len()
     }
 
     /// Panics unless the parts and an output of `out_len` numbers agree.
     pub(crate) fn check(&self, out_len: usize) {
         assert_eq!(
-            self.input.columns, self.weight.columns,
+            self.input.columns,
+            self.weight.columns(),
             "inputs of a product"
         );
         assert_eq!(
             out_len,
-            self.input.len() * self.weight.rows,
+            self.input.len() * self.weight.rows(),
             "outputs of a product"
         );
-        let rows = self.weight.rows;
+        let rows = self.weight.rows();
         assert!(
             self.weight_scales.is_none_or(|scales| scales.len() == rows),
             "weight scales"
@@ -198,11 +134,9 @@ impl<'a> Product<'a> {
     /// Naive product.
     pub(crate) fn reference(&self, out: &mut [f32]) {
         self.check(out.len());
-        for row in 0..self.weight.rows {
-            let columns = 0..self.weight.columns;
-            let weights: Vec<f32> = columns
-                .map(|column| self.weight.read(row, column))
-                .collect();
+        for row in 0..self.weight.rows() {
+            let mut weights = vec![0.0; self.weight.columns()];
+            self.weight.widen_row(row, &mut weights);
             let scale = self.factor * self.weight_scales.map_or(1.0, |scales| scales[row]);
             for token in 0..self.input.len() {
                 let input = self.input.row(token);
@@ -211,7 +145,7 @@ impl<'a> Product<'a> {
                     .zip(&weights)
                     .map(|(x, weight)| x * weight)
                     .sum();
-                out[token * self.weight.rows + row] = sum * scale * self.input.scale(token);
+                out[token * self.weight.rows() + row] = sum * scale * self.input.scale(token);
             }
         }
     }
@@ -219,10 +153,10 @@ impl<'a> Product<'a> {
     /// The product, spread over threads.
     pub(crate) fn run(&self, instructions: InstructionSet, out: &mut [f32]) {
         self.check(out.len());
-        let rows = rows_per_task(self.weight.rows, self.work(), 1);
+        let rows = rows_per_task(self.weight.rows(), self.work(), 1);
         let out = SharedOutput::new(out);
-        parallel::for_each(self.weight.rows.div_ceil(rows), self.work(), |task| {
-            let range = task * rows..((task + 1) * rows).min(self.weight.rows);
+        parallel::for_each(self.weight.rows().div_ceil(rows), self.work(), |task| {
+            let range = task * rows..((task + 1) * rows).min(self.weight.rows());
             // SAFETY: tasks have disjoint rows of the weights, thus columns of the output.
             unsafe { self.run_rows(instructions, range, &out) }
         });
@@ -238,15 +172,23 @@ impl<'a> Product<'a> {
         rows: Range<usize>,
         out: &SharedOutput<'_, f32>,
     ) {
-        with_scratch(Block::scratch_len(self), |scratch| {
-            let block = Block {
-                product: self,
-                rows,
-                out,
-                scratch,
-            };
-            simd::dispatch(instructions, block);
-        });
+        for band in self.weight.bands() {
+            let start = rows.start.max(band.first_row);
+            let end = rows.end.min(band.first_row + band.rows);
+            if start >= end {
+                continue;
+            }
+            with_scratch(Block::scratch_len(self, &band), |scratch| {
+                let block = Block {
+                    product: self,
+                    weight: band,
+                    rows: start - band.first_row..end - band.first_row,
+                    out,
+                    scratch,
+                };
+                simd::dispatch(instructions, block);
+            });
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 //!
 //! 1. Weights: [`CpuWeights::new`], then `push_vector(Vec<f32>) -> VectorId`,
 //!    `push_matrix(CpuMatrix) -> MatrixId`, `push_experts(CpuExperts) -> ExpertsId`; bytes arrive
-//!    in [`AlignedBytes`], in the [`Element`] format in which they are stored.
+//!    in [`AlignedBytes`], in the [`WeightFormat`] in which they are stored.
 //! 2. KV memory: [`CpuKvCache::new`]`(&[KvGroupLayout], block_size, element)`;
 //!    [`KvGroupLayout::bytes_per_block`] for sizing.
 //! 3. [`CpuBackend::new`]`(Arc<CpuWeights>, CpuKvCache)`.
@@ -19,6 +19,7 @@
 mod aligned;
 pub mod backend;
 mod batch;
+mod blocks;
 pub mod catalog;
 mod cpu;
 pub mod cuda;
@@ -37,11 +38,12 @@ pub use backend::{
     RouterScoring, RouterWeights, VectorId,
 };
 pub use batch::{Batch, BatchSequence};
+pub use blocks::BlockFormat;
 pub use cpu::{
     CpuActivation, CpuBackend, CpuExperts, CpuKvCache, CpuMatrix, CpuRouting, CpuWeights,
     KvGroupLayout,
 };
 pub use element::{Element, F8_MAX, decode_f8, encode_f8, narrow_bf16, round_f8, widen_bf16};
 pub use features::{Features, InstructionSet, features};
-pub use gemm::WeightView;
+pub use gemm::{Bands, WeightFormat, WeightView};
 pub use ops::sample::{SampleArgs, SampleScratch, rate, sample};

@@ -4,6 +4,22 @@ use backstop_kernels::backend::{ExpertsId, MatrixId, VectorId};
 use backstop_weights::{ElementType, ExpectedTensor};
 
 const FLOAT: &[ElementType] = &[ElementType::BF16, ElementType::F32];
+const VECTOR: &[ElementType] = &[ElementType::BF16, ElementType::F32, ElementType::F16];
+const MATRIX: &[ElementType] = &[
+    ElementType::BF16,
+    ElementType::F32,
+    ElementType::F16,
+    ElementType::Q8_0,
+    ElementType::Q4_0,
+    ElementType::Q4_1,
+    ElementType::Q5_0,
+    ElementType::Q5_1,
+    ElementType::Q2K,
+    ElementType::Q3K,
+    ElementType::Q4K,
+    ElementType::Q5K,
+    ElementType::Q6K,
+];
 const EXPERT: &[ElementType] = &[ElementType::BF16, ElementType::F32, ElementType::F8E4M3];
 
 /// All weights of a model. Ids are positions in these lists.
@@ -263,12 +279,12 @@ impl WeightMap {
     pub fn expected(&self, has: impl Fn(&str) -> bool) -> Vec<ExpectedTensor> {
         let mut tensors = Vec::new();
         for part in self.vectors.iter().flat_map(|vector| &vector.parts) {
-            tensors.push(required(part.name.clone(), vec![part.len], FLOAT));
+            tensors.push(required(part.name.clone(), vec![part.len], VECTOR));
         }
         for matrix in &self.matrices {
             for part in &matrix.parts {
                 let shape = vec![part.rows, matrix.columns];
-                tensors.push(required(part.name.clone(), shape, FLOAT));
+                tensors.push(required(part.name.clone(), shape, MATRIX));
             }
         }
         for experts in &self.experts {
@@ -283,7 +299,7 @@ impl WeightMap {
             tensors.push(ExpectedTensor {
                 name: name.clone(),
                 shape: shape.clone(),
-                allowed: FLOAT,
+                allowed: MATRIX,
                 required: false,
             });
         }

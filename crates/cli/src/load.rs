@@ -1,5 +1,6 @@
 //! From a model's name to everything that is known of it before its weights are there.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,9 +9,11 @@ use backstop_executor::SyntheticWeights;
 use backstop_kernels::CpuBackend;
 use backstop_server::GenerationDefaults;
 use backstop_text::format::FORMATS;
-use backstop_text::{ChatFormat, ChatTemplate, Tokenizer, chat_format, detect};
+use backstop_text::{BytePairVocabulary, ChatFormat, ChatTemplate, Tokenizer, chat_format, detect};
 use backstop_types::TokenId;
-use backstop_weights::{Checkpoint, LocateError, Manifest, ModelLocator};
+use backstop_weights::{
+    Checkpoint, EmbeddedTokenKind, LocateError, Manifest, ModelLocator, TokenizerSource,
+};
 
 use crate::args::{LoadFormat, ModelArgs};
 
@@ -65,8 +68,7 @@ impl OpenModel {
 
 impl ModelText {
     fn read(checkpoint: &Checkpoint, manifest: Option<&Manifest>) -> Result<Self, String> {
-        let tokenizer =
-            Tokenizer::from_file(checkpoint.tokenizer_path()).map_err(|error| error.to_string())?;
+        let tokenizer = read_tokenizer(checkpoint)?;
         let template = checkpoint
             .chat_template()
             .map(ChatTemplate::from_source)
@@ -93,6 +95,38 @@ impl ModelText {
             eos_token_ids: generation.eos_token_ids,
         })
     }
+}
+
+/// The tokenizer in its own file, or the one in a GGUF file.
+fn read_tokenizer(checkpoint: &Checkpoint) -> Result<Tokenizer, String> {
+    let embedded = match checkpoint.tokenizer() {
+        TokenizerSource::File(path) => {
+            return Tokenizer::from_file(path).map_err(|error| error.to_string());
+        }
+        TokenizerSource::Embedded(embedded) => embedded,
+    };
+    let origin = checkpoint.directory().display();
+    if embedded.model != "gpt2" {
+        return Err(format!(
+            "{origin}: the tokenizer is of kind {:?}; only gpt2 (byte-level pairs) is supported",
+            embedded.model
+        ));
+    }
+    let of_kind = |kind: EmbeddedTokenKind| {
+        let kinds = (0..).zip(&embedded.kinds);
+        let ids = kinds.filter(|(_, theirs)| **theirs == kind);
+        ids.map(|(id, _)| id).collect()
+    };
+    Tokenizer::from_byte_pairs(&BytePairVocabulary {
+        pre_tokenizer: embedded.pre_tokenizer.clone().unwrap_or_default(),
+        tokens: embedded.tokens.clone(),
+        control: of_kind(EmbeddedTokenKind::Control),
+        user_defined: of_kind(EmbeddedTokenKind::UserDefined),
+        merges: embedded.merges.clone(),
+        bos: embedded.bos,
+        adds_bos: embedded.adds_bos,
+    })
+    .map_err(|error| format!("{origin}: {error}"))
 }
 
 /// Finds the model and reads its text files.
@@ -125,6 +159,13 @@ fn open_checkpoint(
     })?;
     let name = located.name();
     let checkpoint = Checkpoint::open(&located.directory).map_err(|error| error.to_string())?;
+    let is_gguf = checkpoint.directory().extension() == Some(OsStr::new("gguf"));
+    if is_gguf && args.load_format == Some(LoadFormat::Safetensors) {
+        return Err(format!(
+            "{} is a GGUF file, and --load-format asks for safetensors",
+            checkpoint.directory().display()
+        ));
+    }
     let checkpoint = with_overrides(args, checkpoint)?;
     let manifest = located.manifest.map(|(_, manifest)| manifest);
     let text = ModelText::read(&checkpoint, manifest.as_ref())?;

@@ -148,19 +148,26 @@ fn layout(matrix: &MatrixRequest) -> TiledMatrix {
 
 /// Refuses what the device does not compute with.
 fn check_formats(formats: &StoredFormats, map: &WeightMap) -> Result<(), LoadFailure> {
-    let refused = |element: ElementType| element == ElementType::F32;
-    let mut matrices = formats.matrices.iter().zip(&map.matrices);
-    if let Some((_, matrix)) = matrices.find(|(element, _)| refused(**element)) {
-        return Err(LoadFailure::NotForDevice(matrix.parts[0].name.clone()));
-    }
-    let mut experts = formats.experts.iter().zip(&map.experts);
-    match experts.find(|(stored, _)| refused(stored.weight)) {
-        None => Ok(()),
-        Some((stored, experts)) if stored.packed => {
-            Err(LoadFailure::NotForDevice(experts.packed_gate_up()))
+    let refused = |name: &String, element: ElementType| {
+        let name = name.clone();
+        Err(LoadFailure::NotForDevice { name, element })
+    };
+    for (elements, matrix) in formats.matrices.iter().zip(&map.matrices) {
+        let mut parts = elements.iter().zip(&matrix.parts);
+        if let Some((&element, part)) = parts.find(|(element, _)| **element != ElementType::BF16) {
+            return refused(&part.name, element);
         }
-        Some((_, experts)) => Err(LoadFailure::NotForDevice(experts.unfused(0, "gate"))),
     }
+    for (stored, experts) in formats.experts.iter().zip(&map.experts) {
+        let name = match stored.packed {
+            true => experts.packed_gate_up(),
+            false => experts.unfused(0, "gate"),
+        };
+        if !matches!(stored.weight, ElementType::BF16 | ElementType::F8E4M3) {
+            return refused(&name, stored.weight);
+        }
+    }
+    Ok(())
 }
 
 /// Where the rows of a strip belong.

@@ -1,7 +1,7 @@
 //! In which forms and number formats a checkpoint stores a model's weights.
 
 use backstop_arch::{ExpertsRequest, ModelSpec};
-use backstop_kernels::Element;
+use backstop_kernels::{BlockFormat, Element, WeightFormat};
 use backstop_weights::{
     CensusError, Checkpoint, ElementType, LoadError, QuantizationError, WeightsError, census,
 };
@@ -23,15 +23,21 @@ pub enum LoadFailure {
     Quantization(#[from] QuantizationError),
     /// Tensors that are computed as one are stored in different number formats.
     #[error(
-        "{0} and other tensors that are computed with it are stored in different number formats"
+        "{0} and other tensors that are computed with it are stored in too many different number \
+         formats"
     )]
     MixedFormats(String),
     /// The device does not compute with weights in this format.
     #[error(
-        "{0} is F32, and the GPU computes with weights in BF16 or, for experts, FP8: serve a BF16 \
-         checkpoint, or choose --device cpu"
+        "{name} is {element}, and the GPU computes with weights in BF16 or, for experts, FP8: \
+         serve a BF16 checkpoint, or choose --device cpu"
     )]
-    NotForDevice(String),
+    NotForDevice {
+        /// The tensor.
+        name: String,
+        /// How it is stored.
+        element: ElementType,
+    },
     /// The device failed.
     #[error(transparent)]
     Device(#[from] backstop_kernels::cuda::DeviceError),
@@ -40,7 +46,8 @@ pub enum LoadFailure {
 /// The number formats of all weights, in the order of the map.
 pub(crate) struct StoredFormats {
     pub(crate) vectors: Vec<ElementType>,
-    pub(crate) matrices: Vec<ElementType>,
+    /// One for each part of a matrix.
+    pub(crate) matrices: Vec<Vec<ElementType>>,
     pub(crate) experts: Vec<StoredExperts>,
 }
 
@@ -74,8 +81,8 @@ impl StoredFormats {
             common_element(names, &element)
         });
         let matrices = map.matrices.iter().map(|matrix| {
-            let names = matrix.parts.iter().map(|part| part.name.as_str());
-            common_element(names, &element)
+            let parts = matrix.parts.iter();
+            parts.map(|part| element(&part.name)).collect()
         });
         let experts = map.experts.iter().map(|experts| {
             let packed = checkpoint.tensor(&experts.packed_gate_up()).is_some();
@@ -83,7 +90,7 @@ impl StoredFormats {
         });
         Ok(Self {
             vectors: vectors.collect::<Result<_, _>>()?,
-            matrices: matrices.collect::<Result<_, _>>()?,
+            matrices: matrices.collect(),
             experts: experts.collect::<Result<_, _>>()?,
         })
     }
@@ -141,16 +148,36 @@ fn common_unfused(
 
 /// Numbers of a tensor that is computed with in f32.
 pub(crate) fn widened(element: ElementType, bytes: &[u8]) -> Vec<f32> {
-    let element = kernel_element(element);
-    let count = bytes.len() / element.bytes();
-    (0..count).map(|index| element.read(bytes, index)).collect()
+    let format = weight_format(element);
+    let mut numbers = vec![0.0; bytes.len() / format.bytes_of(format.unit()) * format.unit()];
+    format.widen(bytes, &mut numbers);
+    numbers
 }
 
 pub(crate) fn kernel_element(element: ElementType) -> Element {
-    match element {
-        ElementType::F32 => Element::F32,
-        ElementType::BF16 => Element::BF16,
-        ElementType::F8E4M3 => Element::F8E4M3,
-        _ => unreachable!("the census allows no other number format"),
+    match weight_format(element) {
+        WeightFormat::Numbers(element) => element,
+        WeightFormat::Blocks(_) => unreachable!("the census allows no blocks here"),
     }
+}
+
+/// How the kernels know this number format.
+pub(crate) fn weight_format(element: ElementType) -> WeightFormat {
+    WeightFormat::Blocks(match element {
+        ElementType::F32 => return Element::F32.into(),
+        ElementType::BF16 => return Element::BF16.into(),
+        ElementType::F8E4M3 => return Element::F8E4M3.into(),
+        ElementType::F16 => BlockFormat::F16,
+        ElementType::Q8_0 => BlockFormat::Q8_0,
+        ElementType::Q4_0 => BlockFormat::Q4_0,
+        ElementType::Q4_1 => BlockFormat::Q4_1,
+        ElementType::Q5_0 => BlockFormat::Q5_0,
+        ElementType::Q5_1 => BlockFormat::Q5_1,
+        ElementType::Q2K => BlockFormat::Q2K,
+        ElementType::Q3K => BlockFormat::Q3K,
+        ElementType::Q4K => BlockFormat::Q4K,
+        ElementType::Q5K => BlockFormat::Q5K,
+        ElementType::Q6K => BlockFormat::Q6K,
+        _ => unreachable!("the census allows no other number format"),
+    })
 }

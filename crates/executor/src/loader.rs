@@ -1,10 +1,12 @@
 //! Reads a checkpoint's tensors into the CPU backend's memory.
 
-use backstop_arch::{ExpertsRequest, ModelSpec, WeightMap};
-use backstop_kernels::{AlignedBytes, CpuExperts, CpuMatrix, CpuWeights};
+use backstop_arch::{ExpertsRequest, MatrixRequest, ModelSpec, WeightMap};
+use backstop_kernels::{AlignedBytes, Bands, CpuExperts, CpuMatrix, CpuWeights};
 use backstop_weights::{Checkpoint, CopyJob, ElementType};
 
-use crate::formats::{LoadFailure, StoredExperts, StoredFormats, kernel_element, widened};
+use crate::formats::{
+    LoadFailure, StoredExperts, StoredFormats, kernel_element, weight_format, widened,
+};
 
 /// Loads every weight of `spec`. `progress` is told the bytes read so far, out of
 /// [`Checkpoint::bytes_total`].
@@ -15,7 +17,7 @@ pub fn load_cpu_weights(
 ) -> Result<CpuWeights, LoadFailure> {
     let formats = StoredFormats::of(checkpoint, spec)?;
     let map = &spec.weights;
-    let mut buffers = Buffers::allocate(&formats, map);
+    let mut buffers = Buffers::allocate(&formats, map)?;
     checkpoint.copy_all(buffers.jobs(map), progress)?;
     Ok(buffers.finish(map))
 }
@@ -23,11 +25,17 @@ pub fn load_cpu_weights(
 /// Memory for all weights, in the order of the map.
 struct Buffers {
     vectors: Vec<Buffer>,
-    matrices: Vec<Buffer>,
+    matrices: Vec<MatrixBuffer>,
     experts: Vec<ExpertBuffers>,
 }
 
-/// Raw bytes of one weight.
+/// Raw bytes of a matrix, whose parts may have different formats.
+struct MatrixBuffer {
+    bands: Bands,
+    bytes: AlignedBytes,
+}
+
+/// Raw bytes of any other weight.
 struct Buffer {
     element: ElementType,
     bytes: AlignedBytes,
@@ -63,19 +71,18 @@ impl Buffer {
 }
 
 impl Buffers {
-    fn allocate(formats: &StoredFormats, map: &WeightMap) -> Self {
+    fn allocate(formats: &StoredFormats, map: &WeightMap) -> Result<Self, LoadFailure> {
         let vectors = formats.vectors.iter().zip(&map.vectors);
         let vectors = vectors.map(|(&element, vector)| Buffer::new(element, vector.elements()));
         let matrices = formats.matrices.iter().zip(&map.matrices);
-        let matrices =
-            matrices.map(|(&element, matrix)| Buffer::new(element, matrix.rows() * matrix.columns));
+        let matrices = matrices.map(|(elements, matrix)| MatrixBuffer::new(elements, matrix));
         let experts = formats.experts.iter().zip(&map.experts);
         let experts = experts.map(|(stored, request)| ExpertBuffers::allocate(request, stored));
-        Self {
+        Ok(Self {
             vectors: vectors.collect(),
-            matrices: matrices.collect(),
+            matrices: matrices.collect::<Result<_, _>>()?,
             experts: experts.collect(),
-        }
+        })
     }
 
     /// One job for each tensor.
@@ -87,9 +94,7 @@ impl Buffers {
             stacked_jobs(buffer, parts, &mut jobs);
         }
         for (buffer, matrix) in self.matrices.iter_mut().zip(&map.matrices) {
-            let parts = matrix.parts.iter();
-            let parts = parts.map(|part| (&part.name, part.rows * matrix.columns));
-            stacked_jobs(buffer, parts, &mut jobs);
+            buffer.jobs(matrix, &mut jobs);
         }
         for (buffers, experts) in self.experts.iter_mut().zip(&map.experts) {
             buffers.jobs(experts, &mut jobs);
@@ -103,12 +108,7 @@ impl Buffers {
             .into_iter()
             .zip(&map.matrices)
             .map(|(buffer, request)| {
-                CpuMatrix::new(
-                    request.rows(),
-                    request.columns,
-                    kernel_element(buffer.element),
-                    buffer.bytes,
-                )
+                CpuMatrix::stacked(buffer.bands, request.columns, buffer.bytes)
             });
         let experts = self.experts.into_iter().zip(&map.experts);
         let mut weights = CpuWeights::new();
@@ -137,6 +137,30 @@ fn stacked_jobs<'a, 'n>(
         let (destination, behind) = rest.split_at_mut(elements * width);
         jobs.push(CopyJob::whole(name.clone(), destination));
         rest = behind;
+    }
+}
+
+impl MatrixBuffer {
+    fn new(elements: &[ElementType], matrix: &MatrixRequest) -> Result<Self, LoadFailure> {
+        let parts = matrix.parts.iter().zip(elements);
+        let parts = parts.map(|(part, &element)| (part.rows, weight_format(element)));
+        let bands = Bands::stacked(parts)
+            .ok_or_else(|| LoadFailure::MixedFormats(matrix.parts[0].name.clone()))?;
+        Ok(Self {
+            bytes: AlignedBytes::zeroed(bands.bytes(matrix.columns)),
+            bands,
+        })
+    }
+
+    fn jobs<'a>(&'a mut self, matrix: &MatrixRequest, jobs: &mut Vec<CopyJob<'a>>) {
+        let (mut rest, mut position, mut row) = (self.bytes.as_mut_slice(), 0, 0);
+        for part in &matrix.parts {
+            let range = self.bands.row_range(matrix.columns, row, part.rows);
+            let (_, behind) = rest.split_at_mut(range.start - position);
+            let (destination, behind) = behind.split_at_mut(range.len());
+            jobs.push(CopyJob::whole(part.name.clone(), destination));
+            (rest, position, row) = (behind, range.end, row + part.rows);
+        }
     }
 }
 

@@ -187,3 +187,42 @@ fn the_demo_model_agrees_with_the_reference_implementation() {
         &repository("tests/goldens/demo"),
     );
 }
+
+#[test]
+fn a_gguf_file_whose_matrices_have_many_formats_agrees_with_transformers() {
+    let directory = repository("tests/goldens/gguf/mixed_llama");
+    check(&directory, &directory);
+}
+
+/// The file is not part of the repository: `BACKSTOP_SMOLLM2_GGUF` says where it is, and
+/// `scripts/models/smollm2.sh` fetches it.
+#[test]
+fn a_real_gguf_model_rates_a_text_as_transformers_does() {
+    let Some(path) = std::env::var_os("BACKSTOP_SMOLLM2_GGUF") else {
+        return;
+    };
+    let golden = repository("tests/goldens/gguf/smollm2_135m_instruct.json");
+    let golden = std::fs::read(golden).expect("a golden");
+    let golden: serde_json::Value = serde_json::from_slice(&golden).expect("JSON");
+    let numbers = |name: &str| golden[name].as_array().expect("a list").iter();
+    let tokens: Vec<u32> = numbers("tokens")
+        .map(|token| token.as_u64().expect("a token") as u32)
+        .collect();
+    let expected = Expected {
+        positions: (0..tokens.len() as u32).collect(),
+        tokens,
+        logits: Vec::new(),
+    };
+    let loaded = load(Path::new(&path));
+    let mut backend = backend(&loaded, 16, &[64], Element::F32);
+    let found = compute(&mut backend, &loaded.checkpoint, &expected, 64);
+    let vocabulary = found.len() / expected.tokens.len();
+    let next = expected.tokens[1..].iter();
+    for ((row, &token), logprob) in found.chunks(vocabulary).zip(next).zip(numbers("logprobs")) {
+        let largest = row.iter().copied().fold(f32::MIN, f32::max);
+        let sum: f32 = row.iter().map(|logit| (logit - largest).exp()).sum();
+        let found = row[token as usize] - largest - sum.ln();
+        let difference = (f64::from(found) - logprob.as_f64().expect("a number")).abs();
+        assert!(difference < 2e-3, "{token}: {found} instead of {logprob}");
+    }
+}

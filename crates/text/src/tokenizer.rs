@@ -1,5 +1,6 @@
 //! The model's vocabulary: text to token ids, and each token's exact bytes.
 
+mod byte_pairs;
 mod bytes;
 
 use std::path::Path;
@@ -7,6 +8,7 @@ use std::path::Path;
 use backstop_types::TokenId;
 use tokenizers::Tokenizer as HfTokenizer;
 
+pub use self::byte_pairs::BytePairVocabulary;
 use self::bytes::ByteMapping;
 
 /// Ids above this are a broken file, not a vocabulary; the largest known ones have 2^18 tokens.

@@ -1,4 +1,4 @@
-//! A checkpoint directory: its configuration, its text files and the list of its tensors.
+//! A checkpoint, which is a directory or a GGUF file: its configuration, its text files and the list of its tensors.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use crate::generation::{GenerationConfig, SpecialTokens};
+use crate::gguf::{EmbeddedVocabulary, GgufFile, gguf_path};
 use crate::header::HeaderEntry;
 use crate::shards::Shards;
 use crate::text_files::{TEXT_BYTES_MAX, read_object, read_text};
@@ -24,6 +25,29 @@ pub struct TensorInfo {
     pub bytes: u64,
     pub(crate) shard_index: usize,
     pub(crate) offset_bytes: u64,
+    pub(crate) row_order: RowOrder,
+}
+
+/// How the rows of a tensor lie in its file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RowOrder {
+    /// In the order of the model.
+    AsStored,
+    /// Within each head, the two rows that rotary embeddings rotate with one another are
+    /// neighbours; the model wants the first of all pairs before the second of all.
+    PairsTogether {
+        /// Rows of one head.
+        head_rows: usize,
+    },
+}
+
+/// Where a checkpoint's tokenizer is.
+#[derive(Clone, Debug)]
+pub enum TokenizerSource<'a> {
+    /// In a `tokenizer.json`, which may be absent.
+    File(PathBuf),
+    /// In the file of the weights.
+    Embedded(&'a EmbeddedVocabulary),
 }
 
 impl TensorInfo {
@@ -35,6 +59,7 @@ impl TensorInfo {
             bytes: entry.length_bytes,
             shard_index,
             offset_bytes: entry.offset_bytes,
+            row_order: RowOrder::AsStored,
         }
     }
 
@@ -43,17 +68,22 @@ impl TensorInfo {
         (self.shard_index, self.offset_bytes)
     }
 
-    /// Whether these bytes are whole elements within the tensor.
+    /// Whether these bytes are whole elements, or blocks of them, within the tensor.
     pub(crate) fn has_elements(&self, start: u64, bytes: u64) -> bool {
-        let width = self.element_type.bytes().unwrap_or(1) as u64;
+        let width = self.unit_bytes() as u64;
         let end = start.checked_add(bytes);
         end.is_some_and(|end| end <= self.bytes)
             && start.is_multiple_of(width)
             && bytes.is_multiple_of(width)
     }
+
+    /// Bytes of the smallest piece that is stored by itself.
+    pub(crate) fn unit_bytes(&self) -> usize {
+        self.element_type.unit().map_or(1, |(_, bytes)| bytes)
+    }
 }
 
-/// An open checkpoint directory.
+/// An open checkpoint.
 ///
 /// Opening it reads the text files and the headers of the weight files, and checks that they fit
 /// together; the weights themselves are read when they are copied.
@@ -64,12 +94,16 @@ pub struct Checkpoint {
     generation: GenerationConfig,
     special_tokens: SpecialTokens,
     chat_template: Option<String>,
+    vocabulary: Option<EmbeddedVocabulary>,
     pub(crate) shards: Shards,
 }
 
 impl Checkpoint {
-    /// Opens the checkpoint in `directory`.
+    /// Opens the checkpoint in `directory`, or the GGUF file that it names or alone holds.
     pub fn open(directory: &Path) -> Result<Self, WeightsError> {
+        if let Some(path) = gguf_path(directory) {
+            return Self::open_gguf(&path);
+        }
         let status =
             std::fs::metadata(directory).map_err(|source| WeightsError::io(directory, source))?;
         if !status.is_dir() {
@@ -81,8 +115,14 @@ impl Checkpoint {
     }
 
     /// Opens what says how a model would compute and speak, without any weights: the configuration
-    /// in the file `config`, and the text files in `directory`. The result has no tensors.
+    /// in the file `config`, and the text files in `directory`; a GGUF file is both. The result has
+    /// no tensors.
     pub fn open_shape(config: &Path, directory: &Path) -> Result<Self, WeightsError> {
+        if let Some(path) = gguf_path(config) {
+            let mut checkpoint = Self::open_gguf(&path)?;
+            checkpoint.shards = Shards::default();
+            return Ok(checkpoint);
+        }
         let object = |name: &str| read_object(&directory.join(name), TEXT_BYTES_MAX);
 
         let config = read_object(config, TEXT_BYTES_MAX)?.ok_or_else(|| {
@@ -113,16 +153,33 @@ impl Checkpoint {
             generation,
             special_tokens,
             chat_template,
+            vocabulary: None,
             shards: Shards::default(),
         })
     }
 
-    /// The directory that was opened.
+    fn open_gguf(path: &Path) -> Result<Self, WeightsError> {
+        let file = GgufFile::open(path)?;
+        let generation = GenerationConfig::parse(None, &file.config)
+            .map_err(|reason| WeightsError::malformed(path, reason))?;
+        Ok(Self {
+            directory: path.to_owned(),
+            config: file.config,
+            generation_file: None,
+            generation,
+            special_tokens: file.special_tokens,
+            chat_template: file.chat_template,
+            vocabulary: file.vocabulary,
+            shards: file.shards,
+        })
+    }
+
+    /// The directory or GGUF file that was opened.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// `config.json`, with any overrides applied.
+    /// `config.json`, or what a GGUF file says in its place, with any overrides applied.
     pub fn config(&self) -> &Map<String, Value> {
         &self.config
     }
@@ -169,9 +226,12 @@ impl Checkpoint {
         self.chat_template.as_deref()
     }
 
-    /// Where the tokenizer is. It may be absent; nothing here reads it.
-    pub fn tokenizer_path(&self) -> PathBuf {
-        self.directory.join("tokenizer.json")
+    /// Where the tokenizer is. Nothing here reads a file of it.
+    pub fn tokenizer(&self) -> TokenizerSource<'_> {
+        match &self.vocabulary {
+            Some(vocabulary) => TokenizerSource::Embedded(vocabulary),
+            None => TokenizerSource::File(self.directory.join("tokenizer.json")),
+        }
     }
 
     /// The tensors, by name in ascending order.

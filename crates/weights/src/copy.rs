@@ -4,10 +4,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rayon::prelude::*;
 
+use crate::checkpoint::RowOrder;
+use crate::shard::Shard;
 use crate::{Checkpoint, LoadError, LoadProblem, TensorInfo, check_finite};
 
 /// Bytes copied as one piece of work: large enough for a storage device to stream, small enough to
-/// share one tensor between cores, and a multiple of every element size.
+/// share one tensor between cores. What is copied is the largest multiple of the element's size.
 const CHUNK_BYTES: usize = 4 << 20;
 
 /// One tensor, or a part of one, to copy and where to.
@@ -122,7 +124,8 @@ impl Checkpoint {
                 }
                 Some(tensor) => {
                     let mut offset = part_from.unwrap_or(0);
-                    for destination in destination.chunks_mut(CHUNK_BYTES) {
+                    let whole_units = CHUNK_BYTES - CHUNK_BYTES % tensor.unit_bytes();
+                    for destination in destination.chunks_mut(whole_units) {
                         let length = destination.len() as u64;
                         chunks.push(Chunk {
                             job_index,
@@ -147,19 +150,17 @@ impl Checkpoint {
             ..
         } = chunk;
         let shard = &self.shards.files[tensor.shard_index];
-        shard
-            .read_at(destination, tensor.offset_bytes + offset)
-            .map_err(|source| LoadProblem::Read {
-                name: tensor.name.clone(),
-                path: shard.path.clone(),
-                source,
-            })?;
+        read_rows(shard, tensor, offset, destination).map_err(|source| LoadProblem::Read {
+            name: tensor.name.clone(),
+            path: shard.path.clone(),
+            source,
+        })?;
         match check_finite(tensor.element_type, destination) {
             None => Ok(()),
             Some(within) => {
-                // Only types with a whole number of bytes have values that are not finite.
-                let element_bytes = tensor.element_type.bytes().unwrap_or(1) as u64;
-                let index = offset / element_bytes + within as u64;
+                // Only types with whole units have values that are not finite.
+                let (numbers, bytes) = tensor.element_type.unit().unwrap_or((1, 1));
+                let index = offset / bytes as u64 * numbers as u64 + within as u64;
                 Err(LoadProblem::NotFinite {
                     name: tensor.name.clone(),
                     index,
@@ -167,6 +168,38 @@ impl Checkpoint {
             }
         }
     }
+}
+
+/// Fills `destination` from `offset` of the tensor on, with its rows in the order of the model.
+fn read_rows(
+    shard: &Shard,
+    tensor: &TensorInfo,
+    offset: u64,
+    destination: &mut [u8],
+) -> std::io::Result<()> {
+    let head_rows = match tensor.row_order {
+        RowOrder::AsStored => return shard.read_at(destination, tensor.offset_bytes + offset),
+        RowOrder::PairsTogether { head_rows } => head_rows,
+    };
+    let row_bytes = tensor.bytes as usize / tensor.shape[0];
+    let head_bytes = head_rows * row_bytes;
+    // Bounded when the file was opened.
+    let (mut stored, mut ordered) = (vec![0; head_bytes], vec![0; head_bytes]);
+    let mut filled = 0;
+    while filled < destination.len() {
+        let position = offset + filled as u64;
+        let within = (position % head_bytes as u64) as usize;
+        let head_start = position - within as u64;
+        shard.read_at(&mut stored, tensor.offset_bytes + head_start)?;
+        for (index, row) in stored.chunks_exact(row_bytes).enumerate() {
+            let place = index / 2 + index % 2 * (head_rows / 2);
+            ordered[place * row_bytes..][..row_bytes].copy_from_slice(row);
+        }
+        let count = (head_bytes - within).min(destination.len() - filled);
+        destination[filled..][..count].copy_from_slice(&ordered[within..][..count]);
+        filled += count;
+    }
+    Ok(())
 }
 
 fn fail_if_any(problems: Vec<LoadProblem>) -> Result<(), LoadError> {

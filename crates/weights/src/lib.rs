@@ -1,4 +1,4 @@
-//! Checkpoints on disk: safetensors, compressed-tensors, configuration, manifests.
+//! Checkpoints on disk: safetensors, GGUF, compressed-tensors, configuration, manifests.
 
 mod census;
 mod checkpoint;
@@ -8,6 +8,7 @@ mod element;
 mod error;
 mod finite;
 mod generation;
+mod gguf;
 mod header;
 mod locator;
 mod manifest;
@@ -21,13 +22,14 @@ mod text_files;
 mod tests;
 
 pub use census::{CensusError, CheckpointSummary, ExpectedTensor, Mismatch, census};
-pub use checkpoint::{Checkpoint, TensorInfo};
+pub use checkpoint::{Checkpoint, TensorInfo, TokenizerSource};
 pub use copy::CopyJob;
 pub use digests::{DigestError, verify_digests};
 pub use element::ElementType;
 pub use error::{LoadError, LoadProblem, WeightsError};
 pub use finite::check_finite;
 pub use generation::{GenerationConfig, SpecialTokens};
+pub use gguf::{EmbeddedTokenKind, EmbeddedVocabulary};
 pub use header::{HEADER_BYTES_MAX, HeaderError, NAME_BYTES_MAX};
 pub use locator::{LocateError, LocatedModel, LocatedShape, ModelLocator};
 pub use manifest::{

@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use crate::digests::{DigestError, verify_digests};
+use crate::gguf::gguf_path;
 use crate::manifest::{Manifest, ManifestError, is_model_name};
 
 /// The environment variable that names a directory of manifests.
@@ -19,7 +20,7 @@ pub struct ModelLocator {
 /// A model that was found.
 #[derive(Clone, Debug)]
 pub struct LocatedModel {
-    /// Its checkpoint directory.
+    /// Its checkpoint directory, or its GGUF file.
     pub directory: PathBuf,
     /// Its manifest and where that is, if it has one.
     pub manifest: Option<(PathBuf, Manifest)>,
@@ -51,7 +52,7 @@ impl LocatedModel {
         }
     }
 
-    /// The name to serve it under: the manifest's, or else the directory's.
+    /// The name to serve it under: the manifest's, or else the directory's or the file's.
     pub fn name(&self) -> String {
         match &self.manifest {
             Some((_, manifest)) => manifest.name.clone(),
@@ -61,10 +62,13 @@ impl LocatedModel {
                     .directory
                     .canonicalize()
                     .unwrap_or(self.directory.clone());
-                full.file_name()
-                    .unwrap_or_default()
-                    .to_string_lossy()
-                    .into_owned()
+                let is_gguf = full.extension() == Some(OsStr::new("gguf"));
+                let name = if is_gguf {
+                    full.file_stem()
+                } else {
+                    full.file_name()
+                };
+                name.unwrap_or_default().to_string_lossy().into_owned()
             }
         }
     }
@@ -76,8 +80,8 @@ impl LocatedModel {
 pub enum LocateError {
     /// There is neither such a directory nor such a manifest.
     #[error(
-        "there is no model {model:?}: it is not a directory with a config.json, and no manifest \
-         has that name. Known names: {}. Looked in: {}",
+        "there is no model {model:?}: it is neither a directory with a config.json or one GGUF \
+         file, nor a GGUF file, and no manifest has that name. Known names: {}. Looked in: {}",
         list_or(known, "none"),
         list_or(&paths(looked_in), "nowhere")
     )]
@@ -91,7 +95,8 @@ pub enum LocateError {
     },
     /// The manifest is there but its weights are not.
     #[error(
-        "{manifest} expects weights in {directory}, which has no config.json{}{}",
+        "{manifest} expects weights in {directory}, which has no config.json and not one GGUF \
+         file{}{}",
         advice(origin),
         does_not_fit(instead)
     )]
@@ -156,7 +161,7 @@ impl ModelLocator {
         found
     }
 
-    /// Finds `model`: a checkpoint directory, a manifest's name, or the path of a manifest.
+    /// Finds `model`: a checkpoint directory, a GGUF file, a manifest's name, or the path of a manifest.
     pub fn locate(&self, model: &str) -> Result<LocatedModel, LocateError> {
         let path = Path::new(model);
         if is_checkpoint(path) {
@@ -192,9 +197,12 @@ impl ModelLocator {
     pub fn locate_shape(&self, model: &str) -> Result<LocatedShape, LocateError> {
         match self.locate(model) {
             Ok(located) => {
-                let has_tokenizer = located.directory.join("tokenizer.json").is_file();
+                let gguf = gguf_path(&located.directory);
+                let has_tokenizer =
+                    gguf.is_some() || located.directory.join("tokenizer.json").is_file();
+                let config = gguf.unwrap_or_else(|| located.directory.join("config.json"));
                 Ok(LocatedShape {
-                    config: located.directory.join("config.json"),
+                    config,
                     name: located.name(),
                     texts: has_tokenizer.then(|| located.directory.clone()),
                     manifest: located.manifest.map(|(_, manifest)| manifest),
@@ -217,8 +225,8 @@ impl ModelLocator {
     }
 }
 
-fn is_checkpoint(directory: &Path) -> bool {
-    directory.join("config.json").is_file()
+fn is_checkpoint(path: &Path) -> bool {
+    path.join("config.json").is_file() || gguf_path(path).is_some()
 }
 
 /// The manifest beside a checkpoint directory, if it is that directory's: whoever names the

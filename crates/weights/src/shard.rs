@@ -4,10 +4,12 @@
 //! a signal, while a read of it returns an error that can name the tensor.
 
 use std::fs::File;
+use std::io::BufReader;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use crate::WeightsError;
+use crate::gguf::reader as gguf;
 use crate::header::{HeaderEntry, HeaderError, LENGTH_FIELD_BYTES, header_length, parse_header};
 
 /// An open weight file.
@@ -18,8 +20,23 @@ pub(crate) struct Shard {
 }
 
 impl Shard {
-    /// Opens the file and reads its header.
+    /// Opens a safetensors file and reads its header.
     pub(crate) fn open(path: &Path) -> Result<(Self, Vec<HeaderEntry>), WeightsError> {
+        let (shard, file_bytes) = Self::open_file(path)?;
+        let entries = shard.read_header(file_bytes)?;
+        Ok((shard, entries))
+    }
+
+    /// Opens a GGUF file and reads its header.
+    pub(crate) fn open_gguf(path: &Path) -> Result<(Self, gguf::Header), WeightsError> {
+        let (shard, file_bytes) = Self::open_file(path)?;
+        let header = gguf::read_header(BufReader::new(&shard.file), file_bytes)
+            .map_err(|reason| WeightsError::malformed(path, reason))?;
+        Ok((shard, header))
+    }
+
+    /// Opens the file and tells its length.
+    fn open_file(path: &Path) -> Result<(Self, u64), WeightsError> {
         // Asked before opening: to open a pipe would wait for its writer for ever.
         let status = std::fs::metadata(path).map_err(|source| WeightsError::io(path, source))?;
         if !status.is_file() {
@@ -34,8 +51,7 @@ impl Shard {
             path: path.to_owned(),
             file,
         };
-        let entries = shard.read_header(file_bytes)?;
-        Ok((shard, entries))
+        Ok((shard, file_bytes))
     }
 
     fn read_header(&self, file_bytes: u64) -> Result<Vec<HeaderEntry>, WeightsError> {

@@ -6,33 +6,39 @@ use crate::aligned::AlignedBytes;
 use crate::backend::{ExpertsId, MatrixId, VectorId};
 use crate::catalog::random_values;
 use crate::element::Element;
-use crate::gemm::WeightView;
+use crate::gemm::{Bands, WeightFormat, WeightView};
 
 /// A weight matrix `[rows, columns]` = `[outputs, inputs]`, row-major.
 #[derive(Debug)]
 pub struct CpuMatrix {
-    rows: usize,
     columns: usize,
-    element: Element,
+    bands: Bands,
     data: AlignedBytes,
 }
 
 impl CpuMatrix {
-    /// Takes over `data`, which must hold exactly `rows * columns` numbers of `element`: F32 or
-    /// BF16.
-    pub fn new(rows: usize, columns: usize, element: Element, data: AlignedBytes) -> Self {
-        assert!(element != Element::F8E4M3, "only experts are stored in FP8");
-        assert_eq!(
-            data.len(),
-            rows * columns * element.bytes(),
-            "bytes of a weight matrix"
-        );
-        Self {
-            rows,
+    /// Takes over `data`, which must hold exactly `rows * columns` numbers of `format`, not FP8.
+    pub fn new(
+        rows: usize,
+        columns: usize,
+        format: impl Into<WeightFormat>,
+        data: AlignedBytes,
+    ) -> Self {
+        Self::stacked(Bands::one(rows, format), columns, data)
+    }
+
+    /// Takes over `data`, which must hold exactly the rows that `bands` describes.
+    pub fn stacked(bands: Bands, columns: usize, data: AlignedBytes) -> Self {
+        let matrix = Self {
             columns,
-            element,
+            bands,
             data,
-        }
+        };
+        assert!(
+            !matrix.view().contains(Element::F8E4M3),
+            "only experts are stored in FP8"
+        );
+        matrix
     }
 
     /// A matrix of f32.
@@ -58,7 +64,7 @@ impl CpuMatrix {
 
     /// Outputs.
     pub fn rows(&self) -> usize {
-        self.rows
+        self.bands.rows()
     }
 
     /// Inputs.
@@ -68,7 +74,7 @@ impl CpuMatrix {
 
     /// Shape, format and bytes.
     pub fn view(&self) -> WeightView<'_> {
-        WeightView::new(self.element, self.data.as_slice(), self.rows, self.columns)
+        WeightView::stacked(self.bands, self.data.as_slice(), self.columns)
     }
 }
 

@@ -3,11 +3,17 @@
 use std::ops::Range;
 
 use super::Product;
+use super::view::{BandView, WeightFormat};
+use crate::blocks::BlockFormat;
 use crate::element::Element;
 use crate::parallel::SharedOutput;
 use crate::simd::{
     AsBf16, AsF8, AsF32, Format, LANES_MAX, Program, Simd, load_slice, store_slice, widen_rows,
 };
+
+const F32: WeightFormat = WeightFormat::Numbers(Element::F32);
+const BF16: WeightFormat = WeightFormat::Numbers(Element::BF16);
+const F8E4M3: WeightFormat = WeightFormat::Numbers(Element::F8E4M3);
 
 /// Rows of activations from which on widening the weights into scratch memory pays.
 const WIDEN_TOKENS_MIN: usize = 4;
@@ -28,6 +34,9 @@ const LINE: usize = 64;
 /// Some columns of the output of a product.
 pub(super) struct Block<'a> {
     pub(super) product: &'a Product<'a>,
+    /// The weights, or those of their rows that have one format.
+    pub(super) weight: BandView<'a>,
+    /// Rows of `weight`.
     pub(super) rows: Range<usize>,
     pub(super) out: &'a SharedOutput<'a, f32>,
     /// `scratch_len` numbers.
@@ -40,13 +49,13 @@ impl Program for Block<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let tokens = self.product.input.len();
-        match self.product.weight.element {
+        match self.weight.format {
             _ if tokens == 0 => {}
-            Element::F32 if tokens == 1 => self.run_single::<S, AsF32>(simd),
-            Element::BF16 if tokens == 1 => self.run_single::<S, AsBf16>(simd),
-            Element::F8E4M3 if tokens == 1 => self.run_single::<S, AsF8>(simd),
-            Element::BF16 if tokens < WIDEN_TOKENS_MIN => self.run_few::<S, AsBf16>(simd),
-            Element::F8E4M3 if tokens < WIDEN_TOKENS_MIN => self.run_few::<S, AsF8>(simd),
+            F32 if tokens == 1 => self.run_single::<S, AsF32>(simd),
+            BF16 if tokens == 1 => self.run_single::<S, AsBf16>(simd),
+            F8E4M3 if tokens == 1 => self.run_single::<S, AsF8>(simd),
+            BF16 if tokens < WIDEN_TOKENS_MIN => self.run_few::<S, AsBf16>(simd),
+            F8E4M3 if tokens < WIDEN_TOKENS_MIN => self.run_few::<S, AsF8>(simd),
             _ => self.run_panels(simd),
         }
     }
@@ -54,11 +63,12 @@ impl Program for Block<'_> {
 
 impl Block<'_> {
     /// Numbers of scratch memory that a product needs.
-    pub(super) fn scratch_len(product: &Product<'_>) -> usize {
+    pub(super) fn scratch_len(product: &Product<'_>, weight: &BandView<'_>) -> usize {
         let tokens = product.input.len();
-        let panels = match product.weight.element {
-            Element::F32 => tokens > 1,
-            Element::BF16 | Element::F8E4M3 => tokens >= WIDEN_TOKENS_MIN,
+        let panels = match weight.format {
+            F32 => tokens > 1,
+            WeightFormat::Numbers(_) => tokens >= WIDEN_TOKENS_MIN,
+            WeightFormat::Blocks(_) => tokens > 0,
         };
         let sums = PANEL_ROWS * LANES_MAX * token_block(product).min(tokens);
         if panels {
@@ -117,14 +127,14 @@ impl Block<'_> {
         let product = self.product;
         let mut weights = [std::ptr::null(); R];
         for (r, weights) in weights.iter_mut().enumerate() {
-            *weights = product.weight.row::<F>(row + r);
+            *weights = self.weight.row::<F>(row + r);
         }
         let mut inputs = [std::ptr::null(); T];
         for (t, inputs) in inputs.iter_mut().enumerate() {
             *inputs = product.input.row(token + t).as_ptr();
         }
         let mut sums = [[simd.splat(0.0); T]; R];
-        let columns = product.weight.columns;
+        let columns = self.weight.columns;
         // SAFETY: rows of weights and of activations have as many numbers as the weights have
         // columns, by `Product::check`.
         unsafe { accumulate::<S, F, R, T, true>(simd, weights, inputs, columns, &mut sums) };
@@ -139,16 +149,16 @@ impl Block<'_> {
     #[inline(always)]
     fn put(&self, row: usize, token: usize, sum: f32) {
         let product = self.product;
-        let fold = match product.weight.element {
-            Element::F32 => AsF32::FOLD,
-            Element::BF16 => AsBf16::FOLD,
-            Element::F8E4M3 => AsF8::FOLD,
+        let fold = match self.weight.format {
+            F8E4M3 => AsF8::FOLD,
+            _ => 1.0,
         };
+        let row = self.weight.first_row + row;
         let weight_scale = match product.weight_scales {
             Some(scales) => scales[row],
             None => 1.0,
         };
-        let at = token * product.weight.rows + row;
+        let at = token * product.weight.rows() + row;
         // SAFETY: these columns of the output belong to this block alone.
         let out = unsafe { self.out.range(at..at + 1) };
         out[0] = sum * (fold * product.factor * weight_scale) * product.input.scale(token);
@@ -191,7 +201,7 @@ impl Block<'_> {
         tokens: Range<usize>,
         (panel, sums): (&mut [f32], &mut [f32]),
     ) {
-        let columns = self.product.weight.columns;
+        let columns = self.weight.columns;
         let mut column = 0;
         while column < columns {
             let range = column..(column + PANEL_COLUMNS).min(columns);
@@ -225,7 +235,7 @@ impl Block<'_> {
         columns: Range<usize>,
         panel: &mut [f32],
     ) -> [*const f32; PANEL_ROWS] {
-        let weight = self.product.weight;
+        let weight = self.weight;
         let (stride, len) = (weight.columns, columns.len());
         assert!(
             rows.len() <= PANEL_ROWS && len <= PANEL_COLUMNS,
@@ -238,23 +248,26 @@ impl Block<'_> {
         let target = (panel.as_mut_ptr(), PANEL_COLUMNS);
         // SAFETY: the columns lie within the rows, and the panel has room for all.
         unsafe {
-            match weight.element {
-                Element::F32 => {}
-                Element::BF16 => {
+            match weight.format {
+                F32 => {}
+                BF16 => {
                     let source = weight.row::<AsBf16>(rows.start).add(columns.start);
                     widen_rows::<S, AsBf16>(simd, (source, stride), target, rows.len(), len);
                 }
-                Element::F8E4M3 => {
+                F8E4M3 => {
                     let source = weight.row::<AsF8>(rows.start).add(columns.start);
                     widen_rows::<S, AsF8>(simd, (source, stride), target, rows.len(), len);
+                }
+                WeightFormat::Blocks(format) => {
+                    widen_blocks(weight, format, &rows, &columns, panel);
                 }
             }
         }
         let mut pointers = [std::ptr::null(); PANEL_ROWS];
         for (r, pointer) in pointers.iter_mut().enumerate() {
             let r = r.min(rows.len() - 1);
-            *pointer = match weight.element {
-                Element::F32 => weight
+            *pointer = match weight.format {
+                F32 => weight
                     .row::<AsF32>(rows.start + r)
                     .wrapping_add(columns.start),
                 _ => panel[r * PANEL_COLUMNS..].as_ptr(),
@@ -304,9 +317,26 @@ impl Block<'_> {
     }
 }
 
+/// Widens some columns of some rows into a panel. Panels begin at multiples of all blocks.
+#[inline(always)]
+fn widen_blocks(
+    weight: BandView<'_>,
+    format: BlockFormat,
+    rows: &Range<usize>,
+    columns: &Range<usize>,
+    panel: &mut [f32],
+) {
+    let blocks = columns.start / format.numbers()..columns.end / format.numbers();
+    let bytes = blocks.start * format.bytes()..blocks.end * format.bytes();
+    for (row, out) in rows.clone().zip(panel.chunks_exact_mut(PANEL_COLUMNS)) {
+        let blocks = &weight.row_bytes(row)[bytes.clone()];
+        format.widen(blocks, &mut out[..columns.len()]);
+    }
+}
+
 /// Rows of activations that are walked together.
 fn token_block(product: &Product<'_>) -> usize {
-    let block = TOKEN_BLOCK_NUMBERS / product.weight.columns.max(1);
+    let block = TOKEN_BLOCK_NUMBERS / product.weight.columns().max(1);
     block.max(1).next_multiple_of(TILE_TOKENS)
 }
 

@@ -9,7 +9,6 @@ use crate::catalog::{Case, CaseSpec, Cost, DeviceResult, Tolerance, random_indic
 use crate::cpu::CpuMatrix;
 use crate::cuda::Device;
 use crate::element::Element;
-use crate::element::widen_bf16;
 use crate::features::InstructionSet;
 use crate::gemm::WeightView;
 use crate::parallel;
@@ -39,8 +38,8 @@ impl EmbedArgs<'_> {
             "a token lies outside the vocabulary"
         );
         assert!(
-            self.table.element() != Element::F8E4M3,
-            "an embedding table is F32 or BF16"
+            !self.table.contains(Element::F8E4M3),
+            "only experts are stored in FP8"
         );
     }
 
@@ -52,9 +51,7 @@ impl EmbedArgs<'_> {
             .iter()
             .zip(out.chunks_exact_mut(self.table.columns()))
         {
-            for (column, out) in row.iter_mut().enumerate() {
-                *out = self.table.read(token as usize, column);
-            }
+            self.table.widen_row(token as usize, row);
         }
     }
 
@@ -91,19 +88,7 @@ impl Program for Rows<'_> {
             .iter()
             .zip(self.out.chunks_exact_mut(table.columns()))
         {
-            let row = table.row_bytes(token as usize);
-            match table.element() {
-                Element::BF16 => {
-                    for (out, word) in out.iter_mut().zip(row.chunks_exact(2)) {
-                        *out = widen_bf16(u16::from_le_bytes([word[0], word[1]]));
-                    }
-                }
-                element => {
-                    for (column, out) in out.iter_mut().enumerate() {
-                        *out = element.read(row, column);
-                    }
-                }
-            }
+            table.widen_row(token as usize, out);
         }
     }
 }

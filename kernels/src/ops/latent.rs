@@ -15,7 +15,7 @@ use std::ops::Range;
 use crate::backend::LatentShape;
 use crate::catalog::{Case, CaseSpec, Cost, Tolerance, random_values};
 use crate::cpu::CpuMatrix;
-use crate::element::{Element, widen_bf16};
+use crate::element::Element;
 use crate::features::InstructionSet;
 use crate::gemm::{InputRows, Product, WeightView};
 use crate::ops::norm::centred_square_sum;
@@ -169,28 +169,11 @@ impl LatentInputArgs<'_> {
             with_scratch(sizes.content * sizes.rank, |weights| {
                 let first = sizes.first_row(head);
                 for (index, weights) in weights.chunks_exact_mut(sizes.rank).enumerate() {
-                    widen(self.up, first + index, weights);
+                    self.up.widen_row(first + index, weights);
                 }
                 simd::dispatch(instructions, CarryOver { part, weights });
             });
         });
-    }
-}
-
-/// One row of weights as f32.
-fn widen(weights: WeightView<'_>, row: usize, out: &mut [f32]) {
-    let bytes = weights.row_bytes(row);
-    match weights.element() {
-        Element::BF16 => {
-            for (out, word) in out.iter_mut().zip(bytes.chunks_exact(2)) {
-                *out = widen_bf16(u16::from_le_bytes([word[0], word[1]]));
-            }
-        }
-        element => {
-            for (column, out) in out.iter_mut().enumerate() {
-                *out = element.read(bytes, column);
-            }
-        }
     }
 }
 
@@ -300,9 +283,7 @@ impl LatentOutputArgs<'_> {
             input.copy_from_slice(&attended[sizes.rope..sizes.head()]);
         }
         let first = sizes.first_row(head) + sizes.content;
-        let row_bytes = self.up.bytes().len() / self.up.rows();
-        let bytes = &self.up.bytes()[first * row_bytes..][..sizes.value * row_bytes];
-        let weights = WeightView::new(self.up.element(), bytes, sizes.value, sizes.rank);
+        let weights = self.up.part(first, sizes.value);
         Product::new(weights, InputRows::all(inputs, sizes.rank))
     }
 

@@ -26,8 +26,8 @@ pub struct LinearArgs<'a> {
 impl<'a> LinearArgs<'a> {
     fn product(&self) -> Product<'a> {
         assert!(
-            self.weight.element() != Element::F8E4M3,
-            "linear weights are F32 or BF16"
+            !self.weight.contains(Element::F8E4M3),
+            "only experts are stored in FP8"
         );
         Product::new(
             self.weight,

@@ -4,7 +4,7 @@ use safetensors::Dtype;
 use serde_json::json;
 
 use super::support::{Directory, assert_mentions, floats, zeros};
-use crate::{Checkpoint, ElementType};
+use crate::{Checkpoint, ElementType, TokenizerSource};
 
 fn index(directory: &Directory, weight_map: serde_json::Value) {
     let index = json!({"metadata": {"total_size": 1}, "weight_map": weight_map});
@@ -38,10 +38,10 @@ fn a_single_file_is_opened() {
     assert_eq!(checkpoint.bytes_total(), 19);
     assert_eq!(checkpoint.architecture(), Some("Tiny"));
     assert_eq!(checkpoint.config()["hidden_size"], 4);
-    assert_eq!(
-        checkpoint.tokenizer_path(),
-        directory.join("tokenizer.json")
-    );
+    let TokenizerSource::File(tokenizer) = checkpoint.tokenizer() else {
+        panic!("the tokenizer is a file");
+    };
+    assert_eq!(tokenizer, directory.join("tokenizer.json"));
     assert_eq!(checkpoint.chat_template(), None);
 }
 

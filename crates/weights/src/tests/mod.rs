@@ -6,6 +6,7 @@ mod census;
 mod checkpoint;
 mod copy;
 mod finite;
+mod gguf;
 mod header;
 mod manifest;
 mod quantization;

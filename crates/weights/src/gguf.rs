@@ -1,0 +1,189 @@
+//! Checkpoints in one GGUF file: tensors, configuration, tokenizer and chat template.
+//!
+//! What the file says is translated into what a Hugging Face checkpoint would say: tensors get the
+//! names that architectures ask for, metadata becomes the fields of `config.json`. Nothing else in
+//! Backstop knows the format.
+
+mod config;
+mod metadata;
+mod names;
+pub(crate) mod reader;
+mod vocabulary;
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+pub use vocabulary::{EmbeddedTokenKind, EmbeddedVocabulary};
+
+use crate::checkpoint::RowOrder;
+use crate::header::HeaderEntry;
+use crate::shard::Shard;
+use crate::shards::Shards;
+use crate::{ElementType, SpecialTokens, TensorInfo, WeightsError};
+use config::Architecture;
+use metadata::Metadata;
+use reader::MetadataValue;
+
+/// Factors on the wave lengths of rotary embeddings, one for each pair of a head's elements.
+const ROPE_FACTORS: &str = "rope_freqs.weight";
+/// Most such factors.
+const ROPE_FACTORS_MAX: u64 = 4096;
+/// Bytes of one head's rows, which are put in order in memory.
+const HEAD_BYTES_MAX: u64 = 64 << 20;
+
+/// What a GGUF file holds.
+pub(crate) struct GgufFile {
+    pub(crate) config: Map<String, Value>,
+    pub(crate) special_tokens: SpecialTokens,
+    pub(crate) chat_template: Option<String>,
+    pub(crate) vocabulary: Option<EmbeddedVocabulary>,
+    pub(crate) shards: Shards,
+}
+
+/// The GGUF file that `path` means: itself, or the only one in a directory without a
+/// `config.json`.
+pub(crate) fn gguf_path(path: &Path) -> Option<PathBuf> {
+    let is_gguf = |path: &Path| path.extension() == Some(OsStr::new("gguf")) && path.is_file();
+    if is_gguf(path) {
+        return Some(path.to_owned());
+    }
+    if path.join("config.json").exists() {
+        return None;
+    }
+    let entries = path.read_dir().ok()?.flatten().map(|entry| entry.path());
+    let mut files = entries.filter(|path| is_gguf(path));
+    let only = files.next()?;
+    files.next().is_none().then_some(only)
+}
+
+impl GgufFile {
+    /// Opens the file and translates what it says.
+    pub(crate) fn open(path: &Path) -> Result<Self, WeightsError> {
+        let (shard, header) = Shard::open_gguf(path)?;
+        let malformed = |reason: String| WeightsError::malformed(path, reason);
+        Self::translate(shard, header.metadata, header.tensors).map_err(malformed)
+    }
+
+    fn translate(
+        shard: Shard,
+        metadata: BTreeMap<String, MetadataValue>,
+        mut tensors: Vec<HeaderEntry>,
+    ) -> Result<Self, String> {
+        let mut metadata = Metadata::new(metadata);
+        let architecture = Architecture::of(&mut metadata)?;
+        let (vocabulary, special) = EmbeddedVocabulary::read(&mut metadata);
+        let rope_factors = match tensors.iter().position(|entry| entry.name == ROPE_FACTORS) {
+            None => None,
+            Some(index) => Some(read_rope_factors(&shard, &tensors.remove(index))?),
+        };
+        let mut config = architecture.config(&mut metadata, &tensors, rope_factors.as_deref());
+        let ends: Vec<u32> = special.eos.into_iter().chain(special.also_end).collect();
+        if let Some(bos) = special.bos {
+            config.insert("bos_token_id".to_owned(), bos.into());
+        }
+        if !ends.is_empty() {
+            config.insert("eos_token_id".to_owned(), ends.into());
+        }
+        if let Some(padding) = special.padding {
+            config.insert("pad_token_id".to_owned(), padding.into());
+        }
+        let text = |id| vocabulary.as_ref().and_then(|tokens| tokens.text(id));
+        let special_tokens = SpecialTokens {
+            bos: text(special.bos),
+            eos: text(special.eos),
+            pad: text(special.padding),
+            unknown: text(special.unknown),
+        };
+        let chat_template = metadata.text("tokenizer.chat_template");
+        metadata.finish()?;
+        let tensors = tensors.into_iter();
+        let tensors = tensors.map(|entry| architecture.tensor(entry, &config));
+        Ok(Self {
+            shards: Shards {
+                files: vec![shard],
+                tensors: by_name(tensors.collect::<Result<_, _>>()?)?,
+            },
+            config,
+            special_tokens,
+            chat_template,
+            vocabulary,
+        })
+    }
+}
+
+fn by_name(tensors: Vec<TensorInfo>) -> Result<BTreeMap<String, TensorInfo>, String> {
+    let mut named = BTreeMap::new();
+    for tensor in tensors {
+        if let Some(earlier) = named.insert(tensor.name.clone(), tensor) {
+            return Err(format!("two tensors stand for {}", earlier.name));
+        }
+    }
+    Ok(named)
+}
+
+impl Architecture {
+    /// The tensor under the name, and in the order of rows, that the model asks for.
+    fn tensor(
+        &self,
+        entry: HeaderEntry,
+        config: &Map<String, Value>,
+    ) -> Result<TensorInfo, String> {
+        let row_order = self.row_order(&entry, config)?;
+        let name = names::hugging_face_name(&entry.name);
+        Ok(TensorInfo {
+            row_order,
+            ..TensorInfo::new(HeaderEntry { name, ..entry }, 0)
+        })
+    }
+
+    /// Converters store the rows of queries and keys of some architectures such that the two
+    /// elements of a rotated pair are neighbours.
+    fn row_order(
+        &self,
+        entry: &HeaderEntry,
+        config: &Map<String, Value>,
+    ) -> Result<RowOrder, String> {
+        let heads = match names::layer_part(&entry.name) {
+            Some(names::QUERY) if self.interleaves => "num_attention_heads",
+            Some(names::KEY) if self.interleaves => "num_key_value_heads",
+            _ => return Ok(RowOrder::AsStored),
+        };
+        let heads = config.get(heads).and_then(Value::as_u64).unwrap_or(0);
+        let rows = entry.shape[0] as u64;
+        let head_rows = rows.checked_div(heads).unwrap_or(0);
+        if head_rows == 0 || !head_rows.is_multiple_of(2) || head_rows * heads != rows {
+            let name = &entry.name;
+            return Err(format!(
+                "tensor {name:?}: {rows} rows are not {heads} heads"
+            ));
+        }
+        if entry.length_bytes / heads > HEAD_BYTES_MAX {
+            return Err(format!("tensor {:?}: its heads are too large", entry.name));
+        }
+        Ok(RowOrder::PairsTogether {
+            head_rows: head_rows as usize,
+        })
+    }
+}
+
+fn read_rope_factors(shard: &Shard, entry: &HeaderEntry) -> Result<Vec<f32>, String> {
+    let fits = entry.element_type == ElementType::F32 && entry.length_bytes <= 4 * ROPE_FACTORS_MAX;
+    if !fits {
+        return Err(format!(
+            "{ROPE_FACTORS} is {} {:?}, expected up to {ROPE_FACTORS_MAX} of F32",
+            entry.element_type, entry.shape
+        ));
+    }
+    let mut bytes = vec![0; entry.length_bytes as usize];
+    shard
+        .read_at(&mut bytes, entry.offset_bytes)
+        .map_err(|error| format!("cannot read {ROPE_FACTORS}: {error}"))?;
+    let (numbers, _) = bytes.as_chunks::<4>();
+    Ok(numbers
+        .iter()
+        .map(|&bytes| f32::from_le_bytes(bytes))
+        .collect())
+}

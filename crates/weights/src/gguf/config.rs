@@ -1,0 +1,256 @@
+//! Translates a GGUF file's metadata into the fields of `config.json`.
+
+use serde_json::{Map, Value, json};
+
+use super::metadata::Metadata;
+use crate::header::HeaderEntry;
+
+/// One architecture that GGUF files may name.
+pub(super) struct Architecture {
+    /// As `general.architecture` has it; also the prefix of its keys, and its `model_type`.
+    name: &'static str,
+    /// Its entry in `architectures`.
+    class: &'static str,
+    /// Whether converters put rotated pairs of queries and keys next to each other.
+    pub(super) interleaves: bool,
+}
+
+const ARCHITECTURES: &[Architecture] = &[
+    Architecture {
+        name: "llama",
+        class: "LlamaForCausalLM",
+        interleaves: true,
+    },
+    Architecture {
+        name: "qwen2",
+        class: "Qwen2ForCausalLM",
+        interleaves: false,
+    },
+    Architecture {
+        name: "qwen3",
+        class: "Qwen3ForCausalLM",
+        interleaves: false,
+    },
+];
+
+/// Keys behind the architecture's prefix that say nothing about the mathematics.
+const INERT: &[&str] = &[
+    "tensor_data_layout",
+    "rope.scaling.finetuned",
+    // Of no meaning without experts, and a number of experts is not understood.
+    "expert_used_count",
+];
+
+/// The frequency base where a file does not state one.
+const ROPE_BASE_DEFAULT: f64 = 10_000.0;
+
+impl Architecture {
+    /// The one that the file names.
+    pub(super) fn of(metadata: &mut Metadata) -> Result<&'static Self, String> {
+        if metadata.u32("split.count").is_some_and(|count| count > 1) {
+            return Err("one of several files of a split model; merge them into one".to_owned());
+        }
+        let Some(name) = metadata.text("general.architecture") else {
+            return Err("the metadata lacks general.architecture".to_owned());
+        };
+        let known = ARCHITECTURES.iter().find(|known| known.name == name);
+        known.ok_or_else(|| {
+            let names: Vec<&str> = ARCHITECTURES.iter().map(|known| known.name).collect();
+            let shown: String = name.chars().take(64).collect();
+            format!(
+                "general.architecture {shown:?} is not supported; supported in GGUF files are: {}",
+                names.join(", ")
+            )
+        })
+    }
+
+    /// The configuration. Problems are recorded in `metadata`.
+    pub(super) fn config(
+        &self,
+        metadata: &mut Metadata,
+        tensors: &[HeaderEntry],
+        rope_factors: Option<&[f32]>,
+    ) -> Map<String, Value> {
+        let mut fields = Fields {
+            prefix: self.name,
+            metadata,
+            config: Map::new(),
+        };
+        fields.put("architectures", json!([self.class]));
+        fields.put("model_type", json!(self.name));
+        fields.put("hidden_act", json!("silu"));
+        fields.copy_u32("block_count", "num_hidden_layers");
+        fields.copy_u32("feed_forward_length", "intermediate_size");
+        fields.copy_u32("context_length", "max_position_embeddings");
+        fields.attention();
+        fields.rope(rope_factors);
+
+        let find = |name: &str| tensors.iter().find(|tensor| tensor.name == name);
+        let embedding_rows = find("token_embd.weight").map(|table| table.shape[0]);
+        let stated = fields.u32("vocab_size").map(|size| size as usize);
+        match stated.or(embedding_rows) {
+            Some(size) => fields.put("vocab_size", json!(size)),
+            None => fields.problem("there is no tensor \"token_embd.weight\""),
+        }
+        let tied = find("output.weight").is_none();
+        fields.put("tie_word_embeddings", json!(tied));
+        if self.name != "qwen2" && find("blk.0.attn_q.bias").is_some() {
+            fields.put("attention_bias", json!(true));
+        }
+        let Fields { config, .. } = fields;
+        for key in metadata.unread(&format!("{}.", self.name), INERT) {
+            metadata.problem(format!("{key} is not understood"));
+        }
+        config
+    }
+}
+
+struct Fields<'a> {
+    prefix: &'static str,
+    metadata: &'a mut Metadata,
+    config: Map<String, Value>,
+}
+
+impl Fields<'_> {
+    fn put(&mut self, field: &str, value: Value) {
+        self.config.insert(field.to_owned(), value);
+    }
+
+    fn problem(&mut self, problem: impl Into<String>) {
+        self.metadata.problem(problem.into());
+    }
+
+    fn u32(&mut self, key: &str) -> Option<u32> {
+        self.metadata.u32(&format!("{}.{key}", self.prefix))
+    }
+
+    fn number(&mut self, key: &str) -> Option<f64> {
+        self.metadata.number(&format!("{}.{key}", self.prefix))
+    }
+
+    fn missing(&mut self, key: &str) {
+        self.problem(format!("{}.{key} is missing", self.prefix));
+    }
+
+    fn copy_u32(&mut self, key: &str, field: &str) {
+        match self.u32(key) {
+            Some(number) => self.put(field, json!(number)),
+            None => self.missing(key),
+        }
+    }
+
+    fn attention(&mut self) {
+        self.copy_u32("embedding_length", "hidden_size");
+        self.copy_u32("attention.head_count", "num_attention_heads");
+        let number = |config: &Map<String, Value>, field: &str| {
+            config.get(field).and_then(Value::as_u64).unwrap_or(0)
+        };
+        let heads = number(&self.config, "num_attention_heads");
+        let hidden = number(&self.config, "hidden_size");
+        let key_heads = self.u32("attention.head_count_kv").map_or(heads, u64::from);
+        self.put("num_key_value_heads", json!(key_heads));
+        let derived = hidden.checked_div(heads).unwrap_or(0);
+        let key_length = self.u32("attention.key_length").map(u64::from);
+        let head_dim = key_length.unwrap_or(derived);
+        for key in ["attention.value_length", "rope.dimension_count"] {
+            if let Some(length) = self.u32(key)
+                && u64::from(length) != head_dim
+            {
+                let prefix = self.prefix;
+                self.problem(format!(
+                    "{prefix}.{key} is {length}; only the length of keys, {head_dim}, is supported"
+                ));
+            }
+        }
+        self.put("head_dim", json!(head_dim));
+        match self.number("attention.layer_norm_rms_epsilon") {
+            Some(epsilon) => self.put("rms_norm_eps", json!(epsilon)),
+            None => self.missing("attention.layer_norm_rms_epsilon"),
+        }
+    }
+
+    fn rope(&mut self, factors: Option<&[f32]>) {
+        let base = self.number("rope.freq_base").unwrap_or(ROPE_BASE_DEFAULT);
+        self.put("rope_theta", json!(base));
+        let key = format!("{}.rope.scaling.type", self.prefix);
+        let kind = self.metadata.text(&key);
+        let factor = self.number("rope.scaling.factor");
+        let original = self.u32("rope.scaling.original_context_length");
+        if self
+            .number("rope.scaling.attn_factor")
+            .is_some_and(|factor| factor != 1.0)
+        {
+            self.problem(format!("{}.rope.scaling.attn_factor is not 1", self.prefix));
+        }
+        let scaling = match (kind.as_deref(), factors) {
+            (None | Some("none"), None) => return,
+            (None | Some("none"), Some(factors)) => match self.llama3_scaling(base, factors) {
+                Some(scaling) => scaling,
+                None => {
+                    self.problem("rope_freqs.weight does not hold the factors of Llama 3");
+                    return;
+                }
+            },
+            (Some(kind @ ("linear" | "yarn")), None) => {
+                let Some(factor) = factor else {
+                    self.missing("rope.scaling.factor");
+                    return;
+                };
+                let mut scaling = json!({"rope_type": kind, "factor": factor});
+                if let Some(original) = original {
+                    scaling["original_max_position_embeddings"] = json!(original);
+                }
+                scaling
+            }
+            (Some(kind), _) => {
+                let shown: String = kind.chars().take(64).collect();
+                self.problem(format!("{key} {shown:?} is not supported"));
+                return;
+            }
+        };
+        self.put("rope_scaling", scaling);
+    }
+
+    /// As below, if there is a factor for each pair of a head.
+    fn llama3_scaling(&self, base: f64, factors: &[f32]) -> Option<Value> {
+        let head_dim = self.config.get("head_dim").and_then(Value::as_u64);
+        let fits = head_dim == Some(2 * factors.len() as u64);
+        fits.then(|| llama3_scaling(base, factors)).flatten()
+    }
+}
+
+/// The settings of Llama 3's scaling that yield these factors on the wave lengths, if any do.
+///
+/// A GGUF file has the factors alone. Of the settings every known model has the same, but for the
+/// largest factor (`convert_hf_to_gguf.py` of llama.cpp has the formula).
+fn llama3_scaling(base: f64, factors: &[f32]) -> Option<Value> {
+    const LOW: f64 = 1.0;
+    const HIGH: f64 = 4.0;
+    const ORIGINAL: f64 = 8192.0;
+    let largest = f64::from(factors.iter().copied().fold(1.0, f32::max));
+    let expected = |index: usize| {
+        let exponent = index as f64 / factors.len() as f64;
+        let wave_length = std::f64::consts::TAU * base.powf(exponent);
+        if wave_length < ORIGINAL / HIGH {
+            return 1.0;
+        }
+        if wave_length > ORIGINAL / LOW {
+            return largest;
+        }
+        let smooth = (ORIGINAL / wave_length - LOW) / (HIGH - LOW);
+        1.0 / ((1.0 - smooth) / largest + smooth)
+    };
+    let agrees = |(index, &factor): (usize, &f32)| {
+        let expected = expected(index);
+        (f64::from(factor) - expected).abs() <= 1e-3 * expected
+    };
+    factors.iter().enumerate().all(agrees).then(|| {
+        json!({
+            "rope_type": "llama3",
+            "factor": largest,
+            "low_freq_factor": LOW,
+            "high_freq_factor": HIGH,
+            "original_max_position_embeddings": ORIGINAL as u64,
+        })
+    })
+}

@@ -1,0 +1,103 @@
+//! Typed access to a GGUF file's metadata that knows what nobody read.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::reader::MetadataValue;
+
+/// The metadata. An accessor that finds another type records a problem and returns nothing.
+pub(super) struct Metadata {
+    values: BTreeMap<String, MetadataValue>,
+    read: BTreeSet<String>,
+    problems: Vec<String>,
+}
+
+impl Metadata {
+    pub(super) fn new(values: BTreeMap<String, MetadataValue>) -> Self {
+        Self {
+            values,
+            read: BTreeSet::new(),
+            problems: Vec::new(),
+        }
+    }
+
+    pub(super) fn u32(&mut self, key: &str) -> Option<u32> {
+        self.typed(key, "an integer from 0 to 2^32-1", |value| match value {
+            MetadataValue::Integer(number) => u32::try_from(*number).ok(),
+            _ => None,
+        })
+    }
+
+    /// A number; an integer counts as one.
+    pub(super) fn number(&mut self, key: &str) -> Option<f64> {
+        self.typed(key, "a number", |value| match value {
+            MetadataValue::Float(number) => Some(*number),
+            MetadataValue::Integer(number) => Some(*number as f64),
+            _ => None,
+        })
+    }
+
+    pub(super) fn bool(&mut self, key: &str) -> Option<bool> {
+        self.typed(key, "true or false", |value| match value {
+            MetadataValue::Bool(value) => Some(*value),
+            _ => None,
+        })
+    }
+
+    pub(super) fn text(&mut self, key: &str) -> Option<String> {
+        self.typed(key, "a text", |value| match value {
+            MetadataValue::Text(text) => Some(text.clone()),
+            _ => None,
+        })
+    }
+
+    pub(super) fn texts(&mut self, key: &str) -> Option<Vec<String>> {
+        self.typed(key, "a list of texts", |value| match value {
+            MetadataValue::Texts(texts) => Some(texts.clone()),
+            _ => None,
+        })
+    }
+
+    pub(super) fn integers(&mut self, key: &str) -> Option<Vec<i64>> {
+        self.typed(key, "a list of integers", |value| match value {
+            MetadataValue::Integers(integers) => Some(integers.clone()),
+            _ => None,
+        })
+    }
+
+    /// Records a problem that the caller found.
+    pub(super) fn problem(&mut self, problem: String) {
+        self.problems.push(problem);
+    }
+
+    /// Keys that begin with `prefix`, have not been read and are not among `inert`.
+    pub(super) fn unread(&self, prefix: &str, inert: &[&str]) -> Vec<String> {
+        let keys = self.values.keys().filter(|key| {
+            let rest = key.strip_prefix(prefix);
+            rest.is_some_and(|rest| !inert.contains(&rest)) && !self.read.contains(*key)
+        });
+        keys.cloned().collect()
+    }
+
+    /// Every problem found.
+    pub(super) fn finish(self) -> Result<(), String> {
+        if self.problems.is_empty() {
+            Ok(())
+        } else {
+            Err(self.problems.join("; "))
+        }
+    }
+
+    fn typed<T>(
+        &mut self,
+        key: &str,
+        kind: &str,
+        convert: impl FnOnce(&MetadataValue) -> Option<T>,
+    ) -> Option<T> {
+        self.read.insert(key.to_owned());
+        let converted = convert(self.values.get(key)?);
+        if converted.is_none() {
+            self.problems.push(format!("{key} is not {kind}"));
+        }
+        converted
+    }
+}

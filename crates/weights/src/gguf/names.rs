@@ -1,0 +1,63 @@
+//! What GGUF's tensors are called in Hugging Face checkpoints, whose names architectures ask for.
+
+/// Whole names, without `.weight` or `.bias`.
+const MODEL: &[(&str, &str)] = &[
+    ("token_embd", "model.embed_tokens"),
+    ("output_norm", "model.norm"),
+    ("output", "lm_head"),
+];
+
+/// Names behind `blk.N.` and behind `model.layers.N.`.
+const LAYER: &[(&str, &str)] = &[
+    ("attn_norm", "input_layernorm"),
+    ("attn_q", "self_attn.q_proj"),
+    ("attn_k", "self_attn.k_proj"),
+    ("attn_v", "self_attn.v_proj"),
+    ("attn_q_norm", "self_attn.q_norm"),
+    ("attn_k_norm", "self_attn.k_norm"),
+    ("attn_output", "self_attn.o_proj"),
+    ("ffn_norm", "post_attention_layernorm"),
+    ("ffn_gate", "mlp.gate_proj"),
+    ("ffn_up", "mlp.up_proj"),
+    ("ffn_down", "mlp.down_proj"),
+];
+
+/// The tensors of queries and keys, without `.weight` or `.bias`.
+pub(super) const QUERY: &str = "attn_q";
+pub(super) const KEY: &str = "attn_k";
+
+/// The tensor's name in a Hugging Face checkpoint. What is not in the lists keeps its name, by
+/// which the census then reports it as a tensor that nothing asked for.
+pub(super) fn hugging_face_name(name: &str) -> String {
+    let Some((module, kind)) = split(name) else {
+        return name.to_owned();
+    };
+    let found = |list: &[(&str, &str)], module: &str| {
+        let entry = list.iter().find(|(theirs, _)| *theirs == module);
+        entry.map(|(_, ours)| (*ours).to_owned())
+    };
+    let mapped = match in_layer(module) {
+        Some((layer, part)) => {
+            found(LAYER, part).map(|part| format!("model.layers.{layer}.{part}"))
+        }
+        None => found(MODEL, module),
+    };
+    mapped.map_or_else(|| name.to_owned(), |module| format!("{module}.{kind}"))
+}
+
+/// The part of a layer's tensor name between `blk.N.` and `.weight` or `.bias`.
+pub(super) fn layer_part(name: &str) -> Option<&str> {
+    let (module, _) = split(name)?;
+    in_layer(module).map(|(_, part)| part)
+}
+
+fn split(name: &str) -> Option<(&str, &str)> {
+    let (module, kind) = name.rsplit_once('.')?;
+    matches!(kind, "weight" | "bias").then_some((module, kind))
+}
+
+fn in_layer(module: &str) -> Option<(&str, &str)> {
+    let (layer, part) = module.strip_prefix("blk.")?.split_once('.')?;
+    let is_number = !layer.is_empty() && layer.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then_some((layer, part))
+}

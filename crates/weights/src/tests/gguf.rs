@@ -1,0 +1,342 @@
+//! GGUF files: what they say, and what is wrong with damaged ones.
+
+use std::path::PathBuf;
+
+use super::support::{Directory, assert_mentions};
+use crate::{Checkpoint, ElementType, EmbeddedTokenKind, TokenizerSource};
+
+/// Writes GGUF files.
+#[derive(Clone, Default)]
+struct Writer {
+    values: Vec<(String, Vec<u8>)>,
+    tensors: Vec<(String, Vec<u64>, u32, Vec<u8>)>,
+}
+
+impl Writer {
+    /// A small Llama: 2 heads of 4, one of keys and values.
+    fn llama() -> Self {
+        Self::default()
+            .text("general.architecture", "llama")
+            .u32("llama.block_count", 1)
+            .u32("llama.embedding_length", 8)
+            .u32("llama.feed_forward_length", 16)
+            .u32("llama.attention.head_count", 2)
+            .u32("llama.attention.head_count_kv", 1)
+            .u32("llama.context_length", 64)
+            .u32("llama.vocab_size", 3)
+            .f32("llama.attention.layer_norm_rms_epsilon", 1e-5)
+    }
+
+    fn value(mut self, key: &str, kind: u32, bytes: &[u8]) -> Self {
+        let value = [&kind.to_le_bytes(), bytes].concat();
+        self.values.push((key.to_owned(), value));
+        self
+    }
+
+    fn u32(self, key: &str, value: u32) -> Self {
+        self.value(key, 4, &value.to_le_bytes())
+    }
+
+    fn f32(self, key: &str, value: f32) -> Self {
+        self.value(key, 6, &value.to_le_bytes())
+    }
+
+    fn text(self, key: &str, text: &str) -> Self {
+        self.value(key, 8, &text_bytes(text))
+    }
+
+    fn texts(self, key: &str, texts: &[&str]) -> Self {
+        let count = texts.len() as u64;
+        let texts = texts.iter().flat_map(|text| text_bytes(text));
+        let mut bytes = 8_u32.to_le_bytes().to_vec();
+        bytes.extend(count.to_le_bytes());
+        bytes.extend(texts);
+        self.value(key, 9, &bytes)
+    }
+
+    fn tensor(mut self, name: &str, extents: &[u64], kind: u32, data: &[u8]) -> Self {
+        let tensor = (name.to_owned(), extents.to_vec(), kind, data.to_vec());
+        self.tensors.push(tensor);
+        self
+    }
+
+    fn numbers(self, name: &str, extents: &[u64], numbers: &[f32]) -> Self {
+        let data: Vec<u8> = numbers
+            .iter()
+            .flat_map(|number| number.to_le_bytes())
+            .collect();
+        self.tensor(name, extents, 0, &data)
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        let mut bytes = b"GGUF\x03\0\0\0".to_vec();
+        bytes.extend((self.tensors.len() as u64).to_le_bytes());
+        bytes.extend((self.values.len() as u64).to_le_bytes());
+        for (key, value) in &self.values {
+            bytes.extend(text_bytes(key));
+            bytes.extend(value);
+        }
+        let mut offset = 0_u64;
+        for (name, extents, kind, data) in &self.tensors {
+            bytes.extend(text_bytes(name));
+            bytes.extend((extents.len() as u32).to_le_bytes());
+            bytes.extend(extents.iter().flat_map(|extent| extent.to_le_bytes()));
+            bytes.extend(kind.to_le_bytes());
+            bytes.extend(offset.to_le_bytes());
+            offset = (offset + data.len() as u64).next_multiple_of(32);
+        }
+        for (_, _, _, data) in &self.tensors {
+            bytes.resize(bytes.len().next_multiple_of(32), 0);
+            bytes.extend(data);
+        }
+        bytes
+    }
+
+    fn open(&self) -> Result<Checkpoint, String> {
+        let directory = Directory::new();
+        directory.write("model.gguf", self.bytes());
+        Checkpoint::open(&directory.join("model.gguf")).map_err(|error| error.to_string())
+    }
+
+    fn error(&self) -> String {
+        self.open().unwrap_err()
+    }
+}
+
+fn text_bytes(text: &str) -> Vec<u8> {
+    let mut bytes = (text.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(text.as_bytes());
+    bytes
+}
+
+fn f32s(checkpoint: &Checkpoint, name: &str) -> Vec<f32> {
+    let bytes = checkpoint.read(name).unwrap();
+    let (numbers, _) = bytes.as_chunks::<4>();
+    numbers
+        .iter()
+        .map(|&number| f32::from_le_bytes(number))
+        .collect()
+}
+
+#[test]
+fn metadata_becomes_the_fields_of_a_configuration() {
+    let checkpoint = Writer::llama()
+        .u32("llama.rope.dimension_count", 4)
+        .open()
+        .unwrap();
+    let expected = serde_json::json!({
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
+        "num_hidden_layers": 1, "intermediate_size": 16, "max_position_embeddings": 64,
+        "hidden_size": 8, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 4,
+        "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "vocab_size": 3,
+        "tie_word_embeddings": true,
+    });
+    assert_eq!(
+        serde_json::Value::from(checkpoint.config().clone()),
+        expected
+    );
+}
+
+#[test]
+fn tensors_have_the_names_and_the_order_of_rows_that_models_ask_for() {
+    let rows: Vec<f32> = (0..8).map(|row| row as f32).collect();
+    let checkpoint = Writer::llama()
+        .numbers("blk.0.attn_q.weight", &[1, 8], &rows)
+        .numbers("blk.0.attn_k.weight", &[1, 4], &rows[..4])
+        .numbers("blk.0.attn_v.weight", &[1, 4], &rows[..4])
+        .numbers("output.weight", &[2, 3], &rows[..6])
+        .numbers("blk.0.unheard_of.weight", &[1], &rows[..1])
+        .open()
+        .unwrap();
+    let query = "model.layers.0.self_attn.q_proj.weight";
+    assert_eq!(f32s(&checkpoint, query), [0., 2., 1., 3., 4., 6., 5., 7.]);
+    let key = "model.layers.0.self_attn.k_proj.weight";
+    assert_eq!(f32s(&checkpoint, key), [0., 2., 1., 3.]);
+    let value = "model.layers.0.self_attn.v_proj.weight";
+    assert_eq!(f32s(&checkpoint, value), [0., 1., 2., 3.]);
+    assert_eq!(checkpoint.tensor("lm_head.weight").unwrap().shape, [3, 2]);
+    assert_eq!(checkpoint.config()["tie_word_embeddings"], false);
+    assert!(checkpoint.tensor("blk.0.unheard_of.weight").is_some());
+    // A part that begins within a head.
+    let mut part = [0; 12];
+    let job = crate::CopyJob {
+        name: query.to_owned(),
+        part_from: Some(8),
+        destination: &mut part,
+    };
+    checkpoint.copy_all(vec![job], &|_| {}).unwrap();
+    let expected: Vec<u8> = [1_f32, 3., 4.]
+        .iter()
+        .flat_map(|x| x.to_le_bytes())
+        .collect();
+    assert_eq!(part.as_slice(), expected);
+}
+
+#[test]
+fn the_tokenizer_and_the_special_tokens_are_found() {
+    let checkpoint = Writer::llama()
+        .text("tokenizer.ggml.model", "gpt2")
+        .text("tokenizer.ggml.pre", "smollm")
+        .texts("tokenizer.ggml.tokens", &["a", "<s>", "</s>"])
+        .value("tokenizer.ggml.token_type", 9, &list(5, &[1, 3, 3]))
+        .texts("tokenizer.ggml.merges", &["a a"])
+        .u32("tokenizer.ggml.bos_token_id", 1)
+        .u32("tokenizer.ggml.eos_token_id", 2)
+        .value("tokenizer.ggml.add_bos_token", 7, &[1])
+        .text("tokenizer.chat_template", "{{ bos_token }}")
+        .open()
+        .unwrap();
+    let TokenizerSource::Embedded(vocabulary) = checkpoint.tokenizer() else {
+        panic!("the tokenizer is in the file");
+    };
+    assert_eq!(vocabulary.pre_tokenizer.as_deref(), Some("smollm"));
+    assert_eq!(vocabulary.kinds[1], EmbeddedTokenKind::Control);
+    assert_eq!(vocabulary.adds_bos, Some(true));
+    assert_eq!(checkpoint.special_tokens().eos.as_deref(), Some("</s>"));
+    assert_eq!(checkpoint.generation_config().eos_token_ids, [2]);
+    assert_eq!(checkpoint.chat_template(), Some("{{ bos_token }}"));
+}
+
+fn list(kind: u32, numbers: &[i32]) -> Vec<u8> {
+    let mut bytes = kind.to_le_bytes().to_vec();
+    bytes.extend((numbers.len() as u64).to_le_bytes());
+    bytes.extend(numbers.iter().flat_map(|number| number.to_le_bytes()));
+    bytes
+}
+
+#[test]
+fn llama_3_scaling_is_recognised_by_its_factors() {
+    let factors = |largest: f64| -> Vec<f32> {
+        let factor = |index: i32| {
+            let wave = std::f64::consts::TAU * 500_000_f64.powf(f64::from(index) / 16.0);
+            let smooth = ((8192.0 / wave - 1.0) / 3.0).clamp(0.0, 1.0);
+            (1.0 / ((1.0 - smooth) / largest + smooth)) as f32
+        };
+        (0..16).map(factor).collect()
+    };
+    let file = Writer::llama()
+        .u32("llama.attention.key_length", 32)
+        .f32("llama.rope.freq_base", 500_000.0);
+    let known = file
+        .clone()
+        .numbers("rope_freqs.weight", &[16], &factors(32.0));
+    let scaling = known.open().unwrap().config()["rope_scaling"].clone();
+    assert_eq!(scaling["rope_type"], "llama3");
+    assert_eq!(scaling["factor"], 32.0);
+    let other = [&[1.5], &factors(8.0)[1..]].concat();
+    for wrong in [other.as_slice(), &factors(8.0)[..8]] {
+        let extents = [wrong.len() as u64];
+        let file = file.clone().numbers("rope_freqs.weight", &extents, wrong);
+        assert_mentions(&file.error(), &["rope_freqs.weight"]);
+    }
+}
+
+#[test]
+fn a_directory_with_one_gguf_file_is_that_file() {
+    let directory = Directory::new();
+    directory.write("some.gguf", Writer::llama().bytes());
+    assert!(directory.open().is_ok());
+    directory.write("other.gguf", Writer::llama().bytes());
+    assert_mentions(&directory.open_error(), &["config.json"]);
+}
+
+#[test]
+fn what_is_not_supported_is_named() {
+    let error = |writer: Writer, parts: &[&str]| assert_mentions(&writer.error(), parts);
+    let llama = Writer::llama;
+    error(
+        Writer::default().text("general.architecture", "mamba"),
+        &["\"mamba\"", "llama, qwen2"],
+    );
+    error(Writer::default(), &["general.architecture"]);
+    error(
+        llama().u32("llama.expert_count", 8),
+        &["llama.expert_count"],
+    );
+    error(llama().u32("split.count", 2), &["split"]);
+    error(
+        llama().text("llama.rope.scaling.type", "longrope"),
+        &["rope.scaling.type", "longrope"],
+    );
+    error(
+        llama().tensor("x", &[256, 1], 23, &[0; 136]),
+        &["\"x\"", "IQ4_XS"],
+    );
+    error(
+        llama().tensor("x", &[256, 1], 99, &[0; 136]),
+        &["\"x\"", "99"],
+    );
+    error(
+        llama().tensor("x", &[40], 8, &[0; 34]),
+        &["\"x\"", "blocks of 32", "Q8_0"],
+    );
+    error(
+        llama().numbers("blk.0.attn_q.weight", &[1, 7], &[0.; 7]),
+        &["blk.0.attn_q.weight", "2 heads"],
+    );
+    error(
+        llama().numbers("x", &[1], &[0.]).numbers("x", &[1], &[0.]),
+        &["\"x\" twice"],
+    );
+    error(
+        llama().u32("llama.block_count", 2),
+        &["\"llama.block_count\" twice"],
+    );
+}
+
+#[test]
+fn scales_that_are_not_finite_are_found() {
+    let mut blocks = [0; 2 * 144];
+    blocks[144 + 2..144 + 4].copy_from_slice(&0x7c00_u16.to_le_bytes());
+    let checkpoint = Writer::llama()
+        .tensor("x", &[512], 12, &blocks)
+        .open()
+        .unwrap();
+    assert_eq!(
+        checkpoint.tensor("x").unwrap().element_type,
+        ElementType::Q4K
+    );
+    let error = checkpoint.read("x").unwrap_err().to_string();
+    assert_mentions(&error, &["x holds", "element 256"]);
+}
+
+#[test]
+fn counts_beyond_the_file_are_refused_before_anything_is_allocated() {
+    let bytes = Writer::llama().bytes();
+    // The numbers of tensors and of values, and the length of the first key.
+    for at in [8, 16, 24] {
+        let mut damaged = bytes.clone();
+        damaged[at..at + 8].copy_from_slice(&(u64::MAX / 16).to_le_bytes());
+        let directory = Directory::new();
+        directory.write("model.gguf", damaged);
+        assert_mentions(&directory.open_error(), &["do not fit into the file"]);
+    }
+}
+
+#[test]
+fn files_cut_anywhere_and_files_with_any_byte_changed_end_in_an_error_or_open() {
+    let golden =
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens/gguf/blocks.gguf");
+    let bytes = std::fs::read(golden).unwrap();
+    let header_bytes = 2200;
+    let directory = Directory::new();
+    for length in (0..header_bytes)
+        .step_by(7)
+        .chain([bytes.len() - 40_000, bytes.len() - 33])
+    {
+        directory.write("model.gguf", &bytes[..length]);
+        directory.open_error();
+    }
+    let mut random = 1_u32;
+    for at in 0..header_bytes {
+        let mut damaged = bytes.clone();
+        random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        damaged[at] = (random >> 24) as u8;
+        directory.write("model.gguf", &damaged);
+        if let Ok(checkpoint) = directory.open() {
+            for tensor in checkpoint.tensors() {
+                assert!(tensor.bytes <= bytes.len() as u64);
+            }
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! Products with weights in blocks and in several formats.
+
+use super::{Bands, InputRows, Product, WeightFormat};
+use crate::aligned::AlignedBytes;
+use crate::blocks::BlockFormat;
+use crate::catalog::random_values;
+use crate::cpu::CpuMatrix;
+use crate::element::Element;
+use crate::features::InstructionSet;
+
+const COLUMNS: usize = 768;
+
+/// Rows of blocks with random codes and small finite scales.
+fn random_rows(format: WeightFormat, rows: usize, seed: u64) -> Vec<u8> {
+    let mut bytes = vec![0; format.bytes_of(rows * COLUMNS)];
+    let values = random_values(seed, bytes.len(), 1.0);
+    match format {
+        WeightFormat::Numbers(element) => {
+            for (index, value) in values[..rows * COLUMNS].iter().enumerate() {
+                element.write(&mut bytes, index, *value);
+            }
+        }
+        WeightFormat::Blocks(blocks) => {
+            for (byte, value) in bytes.iter_mut().zip(&values) {
+                *byte = value.to_bits() as u8;
+            }
+            for block in bytes.chunks_exact_mut(blocks.bytes()) {
+                for &at in blocks.scale_offsets() {
+                    // Some 2^-6.
+                    block[at + 1] = 0x24 | (block[at + 1] & 0x81);
+                }
+            }
+        }
+    }
+    bytes
+}
+
+fn matrix(parts: &[(usize, WeightFormat)]) -> CpuMatrix {
+    let bands = Bands::stacked(parts.iter().copied()).expect("few formats");
+    let mut data = AlignedBytes::zeroed(bands.bytes(COLUMNS));
+    let mut first = 0;
+    for (seed, &(rows, format)) in parts.iter().enumerate() {
+        let range = bands.row_range(COLUMNS, first, rows);
+        data.as_mut_slice()[range].copy_from_slice(&random_rows(format, rows, seed as u64));
+        first += rows;
+    }
+    CpuMatrix::stacked(bands, COLUMNS, data)
+}
+
+fn product(matrix: &CpuMatrix, input: &[f32], instructions: Option<InstructionSet>) -> Vec<f32> {
+    let product = Product::new(matrix.view(), InputRows::all(input, COLUMNS));
+    let mut out = vec![0.0; input.len() / COLUMNS * matrix.rows()];
+    match instructions {
+        Some(instructions) => product.run(instructions, &mut out),
+        None => product.reference(&mut out),
+    }
+    out
+}
+
+fn check(parts: &[(usize, WeightFormat)]) {
+    let matrix = matrix(parts);
+    let input = random_values(77, 7 * COLUMNS, 1.0);
+    let expected = product(&matrix, &input, None);
+    let largest = expected
+        .iter()
+        .fold(0_f32, |most, value| most.max(value.abs()));
+    for instructions in InstructionSet::available() {
+        let all = product(&matrix, &input, Some(instructions));
+        for (actual, expected) in all.iter().zip(&expected) {
+            let difference = (actual - expected).abs();
+            assert!(
+                difference <= 1e-5 * largest,
+                "{parts:?} with {instructions:?}: {actual} instead of {expected}"
+            );
+        }
+        for (row, input) in input.chunks_exact(COLUMNS).enumerate() {
+            let alone = product(&matrix, input, Some(instructions));
+            assert_eq!(alone, all[row * matrix.rows()..][..matrix.rows()]);
+        }
+    }
+}
+
+#[test]
+fn products_with_blocks_agree_with_the_reference_and_rows_do_not_depend_on_one_another() {
+    for format in BlockFormat::ALL {
+        check(&[(19, format.into())]);
+    }
+}
+
+#[test]
+fn a_matrix_may_be_stacked_from_parts_of_different_formats() {
+    check(&[
+        (9, BlockFormat::Q4K.into()),
+        (3, BlockFormat::Q4K.into()),
+        (5, BlockFormat::Q6K.into()),
+    ]);
+    check(&[
+        (3, BlockFormat::Q6K.into()),
+        (10, Element::F32.into()),
+        (1, Element::BF16.into()),
+        (8, BlockFormat::Q4_1.into()),
+    ]);
+}
+
+#[test]
+fn only_so_many_formats_are_stacked() {
+    let formats = [
+        BlockFormat::Q2K,
+        BlockFormat::Q3K,
+        BlockFormat::Q4K,
+        BlockFormat::Q5K,
+        BlockFormat::Q6K,
+    ];
+    let parts = |count: usize| {
+        let parts = formats[..count].iter();
+        Bands::stacked(parts.map(|&format| (1, format.into())))
+    };
+    assert!(parts(4).is_some());
+    assert!(parts(5).is_none());
+}
