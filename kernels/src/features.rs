@@ -1,5 +1,7 @@
 //! Which vector instructions the processor has, found out once.
 
+mod amx;
+
 use std::sync::OnceLock;
 
 /// The instruction sets that CPU kernels are compiled for, weakest first. Results of one set are
@@ -10,8 +12,10 @@ pub enum InstructionSet {
     Portable,
     /// AVX2, FMA and F16C.
     Avx2,
-    /// AVX-512 F, BW, DQ and VL, besides all of [`Avx2`](Self::Avx2).
+    /// AVX-512 F, BW, DQ, VL and VNNI, besides all of [`Avx2`](Self::Avx2).
     Avx512,
+    /// AMX tiles of BF16 numbers and of bytes, besides all of [`Avx512`](Self::Avx512).
+    Amx,
 }
 
 impl InstructionSet {
@@ -19,7 +23,9 @@ impl InstructionSet {
     pub fn detect() -> Self {
         static BEST: OnceLock<InstructionSet> = OnceLock::new();
         *BEST.get_or_init(|| {
-            if has_avx512() {
+            if amx::available() {
+                Self::Amx
+            } else if has_avx512() {
                 Self::Avx512
             } else if has_avx2() {
                 Self::Avx2
@@ -32,7 +38,7 @@ impl InstructionSet {
     /// All sets that this processor has, weakest first.
     pub fn available() -> Vec<Self> {
         let best = Self::detect();
-        [Self::Portable, Self::Avx2, Self::Avx512]
+        [Self::Portable, Self::Avx2, Self::Avx512, Self::Amx]
             .into_iter()
             .filter(|&set| set <= best)
             .collect()
@@ -44,6 +50,7 @@ impl InstructionSet {
             Self::Portable => "portable",
             Self::Avx2 => "AVX2",
             Self::Avx512 => "AVX-512",
+            Self::Amx => "AMX",
         }
     }
 }
@@ -76,12 +83,13 @@ fn has_avx2() -> bool {
 }
 
 #[cfg(target_arch = "x86_64")]
-fn has_avx512() -> bool {
+pub(crate) fn has_avx512() -> bool {
     has_avx2()
         && is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512bw")
         && is_x86_feature_detected!("avx512dq")
         && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512vnni")
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -95,7 +103,7 @@ fn detected() -> Vec<&'static str> {
         ("avx512dq", is_x86_feature_detected!("avx512dq")),
         ("avx512vl", is_x86_feature_detected!("avx512vl")),
         ("avx512vnni", is_x86_feature_detected!("avx512vnni")),
-        ("avx512bf16", is_x86_feature_detected!("avx512bf16")),
+        ("amx", amx::available()),
     ]
     .into_iter()
     .filter_map(|(name, present)| present.then_some(name))
@@ -108,7 +116,7 @@ fn has_avx2() -> bool {
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-fn has_avx512() -> bool {
+pub(crate) fn has_avx512() -> bool {
     false
 }
 

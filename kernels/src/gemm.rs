@@ -2,7 +2,7 @@
 //!
 //! Every output element is the dot product of one row of activations and one row of weights:
 //! one vector accumulator walked over the columns from first to last, then summed over its lanes
-//! in a fixed order. Tiles compute several such elements side by side to hide latency and to
+//! in a fixed order. Weights in panels have a row in each lane and need no such sum. Tiles compute several such elements side by side to hide latency and to
 //! reuse loads, but never change the order within one, so that an element is the same to the last
 //! bit however many rows the batch has and wherever in a tile the element lies. Weights are
 //! widened to f32, which is exact, either in registers or, when several rows of activations share
@@ -13,20 +13,31 @@
 )]
 
 mod block;
+mod codes;
+mod integers;
+mod operands;
 #[cfg(test)]
 mod tests;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
 mod view;
 
 use std::ops::Range;
 
 use block::Block;
+use integers::IntegerBlock;
 
 use crate::features::InstructionSet;
+use crate::panels::PANEL_ROWS;
 use crate::parallel::{self, SharedOutput};
 use crate::scratch::with_scratch;
 use crate::simd;
 
+pub(crate) use operands::Operands;
 pub use view::{Bands, WeightFormat, WeightView};
+
+pub(crate) use view::Arrangement;
+use view::BandView;
 
 /// Tasks for each thread, so that those that finish early find more to do.
 const TASKS_PER_THREAD: usize = 4;
@@ -139,12 +150,14 @@ impl<'a> Product<'a> {
             self.weight.widen_row(row, &mut weights);
             let scale = self.factor * self.weight_scales.map_or(1.0, |scales| scales[row]);
             for token in 0..self.input.len() {
-                let input = self.input.row(token);
-                let sum: f32 = input
-                    .iter()
-                    .zip(&weights)
-                    .map(|(x, weight)| x * weight)
-                    .sum();
+                let input = self.input.row(token).iter().copied();
+                let input: Vec<f32> = if self.weight.quantises_inputs(row) {
+                    operands::quantised_reference(self.input.row(token))
+                } else {
+                    input.collect()
+                };
+                let products = input.iter().zip(&weights);
+                let sum: f32 = products.map(|(x, weight)| x * weight).sum();
                 out[token * self.weight.rows() + row] = sum * scale * self.input.scale(token);
             }
         }
@@ -155,39 +168,130 @@ impl<'a> Product<'a> {
         self.check(out.len());
         let rows = rows_per_task(self.weight.rows(), self.work(), 1);
         let out = SharedOutput::new(out);
-        parallel::for_each(self.weight.rows().div_ceil(rows), self.work(), |task| {
-            let range = task * rows..((task + 1) * rows).min(self.weight.rows());
-            // SAFETY: tasks have disjoint rows of the weights, thus columns of the output.
-            unsafe { self.run_rows(instructions, range, &out) }
+        Operands::with(self, instructions, |operands| {
+            parallel::for_each(self.weight.rows().div_ceil(rows), self.work(), |task| {
+                let range = task * rows..((task + 1) * rows).min(self.weight.rows());
+                // SAFETY: tasks have disjoint rows of the weights, thus columns of the output.
+                unsafe { self.run_rows(instructions, operands, range, &out) }
+            });
         });
     }
 
-    /// The columns `rows` of the output, on this thread.
+    /// The columns `rows` of the output, on this thread. Weights in panels need `operands`.
     ///
     /// # Safety
     /// `out` has been checked, and no other task may access these columns at the same time.
     pub(crate) unsafe fn run_rows(
         &self,
         instructions: InstructionSet,
+        operands: Operands<'_>,
         rows: Range<usize>,
         out: &SharedOutput<'_, f32>,
     ) {
-        for band in self.weight.bands() {
-            let start = rows.start.max(band.first_row);
-            let end = rows.end.min(band.first_row + band.rows);
-            if start >= end {
+        for weight in self.weight.bands() {
+            let start = rows.start.max(weight.first_row);
+            let end = rows.end.min(weight.first_row + weight.band.rows);
+            if start >= end || self.input.len() == 0 {
                 continue;
             }
-            with_scratch(Block::scratch_len(self, &band), |scratch| {
-                let block = Block {
-                    product: self,
-                    weight: band,
-                    rows: start - band.first_row..end - band.first_row,
-                    out,
-                    scratch,
+            let part = Part {
+                product: self,
+                weight,
+                rows: start - weight.first_row..end - weight.first_row,
+                out,
+            };
+            part.run(instructions, operands);
+        }
+    }
+}
+
+/// Some columns of the output, from weights of one format.
+struct Part<'a> {
+    product: &'a Product<'a>,
+    weight: BandView<'a>,
+    /// Rows of `weight`.
+    rows: Range<usize>,
+    out: &'a SharedOutput<'a, f32>,
+}
+
+impl Part<'_> {
+    /// Chooses the kernel.
+    fn run(self, instructions: InstructionSet, operands: Operands<'_>) {
+        if let Some(first_row) = self.weight.skipped() {
+            if let WeightFormat::Blocks(format) = self.weight.band.format {
+                let input = operands.quantised.expect("quantised activations");
+                let block = IntegerBlock {
+                    format,
+                    input,
+                    panels: Panels::new(self, first_row),
                 };
-                simd::dispatch(instructions, block);
-            });
+                return simd::dispatch(instructions, block);
+            }
+            #[cfg(target_arch = "x86_64")]
+            if let Some(input) = operands.split {
+                return tiles::numbers::run(Panels::new(self, first_row), input);
+            }
+        }
+        with_scratch(Block::scratch_len(&self), |scratch| {
+            simd::dispatch(instructions, Block::new(self, scratch));
+        });
+    }
+
+    /// Stores elements of the output for one row of activations, `sums` for consecutive rows of
+    /// weights.
+    #[inline(always)]
+    fn put(&self, row: usize, token: usize, sums: &[f32]) {
+        let product = self.product;
+        let row = self.weight.first_row + row;
+        let scale = product.factor * product.input.scale(token);
+        let at = token * product.weight.rows() + row;
+        // SAFETY: these columns of the output belong to this part alone.
+        let out = unsafe { self.out.range(at..at + sums.len()) };
+        match product.weight_scales {
+            Some(scales) => {
+                for ((out, sum), weight_scale) in out.iter_mut().zip(sums).zip(&scales[row..]) {
+                    *out = sum * (scale * weight_scale);
+                }
+            }
+            None => {
+                for (out, sum) in out.iter_mut().zip(sums) {
+                    *out = sum * scale;
+                }
+            }
+        }
+    }
+}
+
+/// A part whose weights are in panels.
+struct Panels<'a> {
+    part: Part<'a>,
+    /// Rows of the first panel that do not count.
+    skipped: usize,
+}
+
+impl<'a> Panels<'a> {
+    fn new(part: Part<'a>, skipped: usize) -> Self {
+        Self { part, skipped }
+    }
+
+    /// The panels that have rows of the part.
+    #[inline(always)]
+    fn numbers(&self) -> Range<usize> {
+        let rows = &self.part.rows;
+        (self.skipped + rows.start) / PANEL_ROWS..(self.skipped + rows.end).div_ceil(PANEL_ROWS)
+    }
+
+    /// Stores the elements of one row of activations and of the panel's rows from `lane` on, as
+    /// far as they belong to the part.
+    #[inline(always)]
+    fn put(&self, panel: usize, lane: usize, token: usize, sums: &[f32]) {
+        let first = panel * PANEL_ROWS + lane;
+        let rows = &self.part.rows;
+        let start = (self.skipped + rows.start).clamp(first, first + sums.len());
+        let end = (self.skipped + rows.end).clamp(first, first + sums.len());
+        if start < end {
+            let sums = &sums[start - first..end - first];
+            self.part.put(start - self.skipped, token, sums);
         }
     }
 }
@@ -202,9 +306,8 @@ pub(crate) fn rows_per_task(rows: usize, work: usize, products: usize) -> usize 
     } else {
         threads * TASKS_PER_THREAD
     };
-    let tasks = wanted
-        .min(work / TASK_WORK_MIN)
-        .div_ceil(products.max(1))
-        .max(1);
-    rows.div_ceil(tasks).next_multiple_of(block::PANEL_ROWS)
+    // As many for each thread: otherwise some wait for the others.
+    let tasks = (work / TASK_WORK_MIN).next_multiple_of(threads).min(wanted);
+    let tasks = tasks.div_ceil(products.max(1)).max(1);
+    rows.div_ceil(tasks).next_multiple_of(PANEL_ROWS)
 }

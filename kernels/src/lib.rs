@@ -27,6 +27,7 @@ mod element;
 mod features;
 mod gemm;
 pub mod ops;
+mod panels;
 mod parallel;
 mod scratch;
 mod simd;

@@ -1,4 +1,5 @@
 //! Scratch memory that each thread keeps between kernels.
+#![expect(unsafe_code, reason = "views f32 numbers as others")]
 
 use std::cell::RefCell;
 
@@ -27,6 +28,27 @@ pub(crate) fn with_scratch<R>(len: usize, body: impl FnOnce(&mut [f32]) -> R) ->
     let result = body(&mut bytes.as_f32_mut()[..len]);
     FREE.with_borrow_mut(|free| free.push(bytes));
     result
+}
+
+/// Numbers that any bytes stand for, and that are aligned no more strictly than a cache line.
+///
+/// # Safety
+/// As the name says.
+pub(crate) unsafe trait Plain: Copy {}
+
+// SAFETY: integers and floats.
+unsafe impl Plain for i8 {}
+// SAFETY: as above.
+unsafe impl Plain for u16 {}
+// SAFETY: as above.
+unsafe impl Plain for [f32; 4] {}
+
+/// The same with numbers of another kind.
+pub(crate) fn with_scratch_of<T: Plain, R>(len: usize, body: impl FnOnce(&mut [T]) -> R) -> R {
+    with_scratch((len * size_of::<T>()).div_ceil(4), |scratch| {
+        // SAFETY: the scratch memory is aligned to a cache line and as long as `len` numbers.
+        body(unsafe { std::slice::from_raw_parts_mut(scratch.as_mut_ptr().cast(), len) })
+    })
 }
 
 #[cfg(test)]

@@ -28,6 +28,8 @@ pub(crate) trait Simd: Copy {
     const MANY_REGISTERS: bool;
     /// The vector.
     type Vector: Copy;
+    /// As many 32-bit integers, or four times as many bytes.
+    type Integers: Copy;
 
     fn splat(self, value: f32) -> Self::Vector;
     fn add(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
@@ -64,9 +66,41 @@ pub(crate) trait Simd: Copy {
     /// # Safety
     /// As `load`.
     unsafe fn load_f8(self, pointer: *const u8) -> Self::Vector;
+    /// Half-precision numbers, which are not NaN or infinite.
+    ///
+    /// # Safety
+    /// As `load`; no alignment is needed.
+    unsafe fn load_f16(self, pointer: *const u8) -> Self::Vector;
     /// # Safety
     /// `pointer` addresses `LANES` writable numbers.
     unsafe fn store(self, pointer: *mut f32, value: Self::Vector);
+
+    fn splat_integer(self, value: i32) -> Self::Integers;
+    fn and(self, a: Self::Integers, b: Self::Integers) -> Self::Integers;
+    fn or(self, a: Self::Integers, b: Self::Integers) -> Self::Integers;
+    fn exclusive_or(self, a: Self::Integers, b: Self::Integers) -> Self::Integers;
+    /// The integers shifted to the right by less than 32 bits; zeros come in.
+    fn shift_right(self, value: Self::Integers, bits: u32) -> Self::Integers;
+    /// The integers shifted to the left by less than 32 bits.
+    fn shift_left(self, value: Self::Integers, bits: u32) -> Self::Integers;
+    /// `sum` and, in each lane, the products of four unsigned bytes of `codes` and four signed
+    /// bytes of `values`.
+    fn dot_four(
+        self,
+        sum: Self::Integers,
+        codes: Self::Integers,
+        values: Self::Integers,
+    ) -> Self::Integers;
+    /// Signed integers as numbers.
+    fn numbers(self, value: Self::Integers) -> Self::Vector;
+    /// # Safety
+    /// `pointer` addresses `LANES` times four readable bytes.
+    unsafe fn load_integers(self, pointer: *const u8) -> Self::Integers;
+    /// An unsigned byte for each lane.
+    ///
+    /// # Safety
+    /// `pointer` addresses `LANES` readable bytes.
+    unsafe fn load_bytes(self, pointer: *const u8) -> Self::Integers;
 }
 
 /// One storage format, for code generic over it.
@@ -240,7 +274,7 @@ pub(crate) fn dispatch<P: Program>(instructions: InstructionSet, program: P) -> 
     match instructions {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the processor has the instructions.
-        InstructionSet::Avx512 => unsafe { x86::run_avx512(program) },
+        InstructionSet::Avx512 | InstructionSet::Amx => unsafe { x86::run_avx512(program) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the processor has the instructions.
         InstructionSet::Avx2 => unsafe { x86::run_avx2(program) },

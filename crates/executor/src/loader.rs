@@ -108,7 +108,7 @@ impl Buffers {
             .into_iter()
             .zip(&map.matrices)
             .map(|(buffer, request)| {
-                CpuMatrix::stacked(buffer.bands, request.columns, buffer.bytes)
+                CpuMatrix::stacked(buffer.bands, request.columns, buffer.bytes).arranged()
             });
         let experts = self.experts.into_iter().zip(&map.experts);
         let mut weights = CpuWeights::new();

@@ -45,7 +45,7 @@ fn assert_same(name: &str, spec: &ModelSpec, device: &CudaWeights, host: &CpuWei
     }
     for (index, matrix) in host.matrices().iter().enumerate() {
         let target = WeightRows::Matrix(MatrixId(index as u32));
-        assert!(rows(target) == matrix.view().bytes(), "{name}: {target:?}");
+        assert!(matrix.view().bytes() == rows(target), "{name}: {target:?}");
     }
     for (index, experts) in host.experts().iter().enumerate() {
         let id = ExpertsId(index as u32);

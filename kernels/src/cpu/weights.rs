@@ -6,7 +6,9 @@ use crate::aligned::AlignedBytes;
 use crate::backend::{ExpertsId, MatrixId, VectorId};
 use crate::catalog::random_values;
 use crate::element::Element;
-use crate::gemm::{Bands, WeightFormat, WeightView};
+use crate::features::InstructionSet;
+use crate::gemm::{Arrangement, Bands, WeightFormat, WeightView};
+use crate::panels;
 
 /// A weight matrix `[rows, columns]` = `[outputs, inputs]`, row-major.
 #[derive(Debug)]
@@ -60,6 +62,44 @@ impl CpuMatrix {
     pub fn random(seed: u64, rows: usize, columns: usize, element: Element) -> Self {
         let data = random_weights(seed, rows * columns, columns, element);
         Self::new(rows, columns, element, data)
+    }
+
+    /// The same matrix, arranged for the processor's products where they are faster for it. Those
+    /// with weights in blocks then quantise activations to 8 bits.
+    pub fn arranged(self) -> Self {
+        let tiles = InstructionSet::detect() >= InstructionSet::Amx;
+        let wanted = |format| tiles || matches!(format, WeightFormat::Blocks(_));
+        let bands = self.bands.arranged(self.columns, wanted);
+        if bands == self.bands {
+            return self;
+        }
+        let mut data = self.data;
+        if bands.bytes(self.columns) != data.len() {
+            // Some rows are missing to whole panels.
+            let rows = data;
+            data = AlignedBytes::zeroed(bands.bytes(self.columns));
+            let places = self
+                .bands
+                .places(self.columns)
+                .zip(bands.places(self.columns));
+            for (from, to) in places {
+                let bytes = from.band.bytes(self.columns);
+                data.as_mut_slice()[to.offset..][..bytes]
+                    .copy_from_slice(&rows.as_slice()[from.offset..][..bytes]);
+            }
+        }
+        for place in bands.places(self.columns) {
+            if place.band.arrangement != Arrangement::Rows {
+                let bytes = place.band.bytes(self.columns);
+                let part = &mut data.as_mut_slice()[place.offset..][..bytes];
+                panels::arrange(place.band.format, self.columns, part);
+            }
+        }
+        Self {
+            bands,
+            data,
+            ..self
+        }
     }
 
     /// Outputs.

@@ -149,7 +149,7 @@ impl CudaWeights {
                 TiledMatrix::new(view.rows(), view.columns(), view.element())
             };
             let (_, to) = weights.reserve_matrix(layout)?;
-            weights.fill(to, &layout.pack(view.bytes()))?;
+            weights.fill(to, &layout.pack(&view.bytes()))?;
         }
         for experts in host.experts() {
             let shape = [experts.num_experts, experts.hidden, experts.width];

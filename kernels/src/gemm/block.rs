@@ -2,11 +2,10 @@
 
 use std::ops::Range;
 
-use super::Product;
 use super::view::{BandView, WeightFormat};
+use super::{Part, Product};
 use crate::blocks::BlockFormat;
 use crate::element::Element;
-use crate::parallel::SharedOutput;
 use crate::simd::{
     AsBf16, AsF8, AsF32, Format, LANES_MAX, Program, Simd, load_slice, store_slice, widen_rows,
 };
@@ -21,9 +20,9 @@ const WIDEN_TOKENS_MIN: usize = 4;
 const TOKEN_BLOCK_NUMBERS: usize = 192 * 1024;
 /// Weight rows and columns that are walked together, such that their f32 numbers stay in the L1
 /// cache. Also the weight rows of a tile for a single row of activations.
-pub(super) const PANEL_ROWS: usize = 8;
-const PANEL_COLUMNS: usize = 512;
-/// Weight rows of a tile for several rows of activations; divides `PANEL_ROWS`.
+pub(super) const STRIP_ROWS: usize = 8;
+const STRIP_COLUMNS: usize = 512;
+/// Weight rows of a tile for several rows of activations; divides `STRIP_ROWS`.
 const TILE_ROWS: usize = 4;
 /// Most activation rows of a tile: 24 accumulators of 32 vector registers, or 12 of 16 with half
 /// as many.
@@ -31,16 +30,11 @@ const TILE_TOKENS: usize = 6;
 /// Bytes of a cache line.
 const LINE: usize = 64;
 
-/// Some columns of the output of a product.
+/// Some columns of the output of a product, in f32.
 pub(super) struct Block<'a> {
-    pub(super) product: &'a Product<'a>,
-    /// The weights, or those of their rows that have one format.
-    pub(super) weight: BandView<'a>,
-    /// Rows of `weight`.
-    pub(super) rows: Range<usize>,
-    pub(super) out: &'a SharedOutput<'a, f32>,
+    part: Part<'a>,
     /// `scratch_len` numbers.
-    pub(super) scratch: &'a mut [f32],
+    scratch: &'a mut [f32],
 }
 
 impl Program for Block<'_> {
@@ -48,31 +42,36 @@ impl Program for Block<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let tokens = self.product.input.len();
-        match self.weight.format {
-            _ if tokens == 0 => {}
+        let tokens = self.part.product.input.len();
+        match self.part.weight.band.format {
+            _ if self.part.weight.skipped().is_some() => self.run_strips(simd),
             F32 if tokens == 1 => self.run_single::<S, AsF32>(simd),
             BF16 if tokens == 1 => self.run_single::<S, AsBf16>(simd),
             F8E4M3 if tokens == 1 => self.run_single::<S, AsF8>(simd),
             BF16 if tokens < WIDEN_TOKENS_MIN => self.run_few::<S, AsBf16>(simd),
             F8E4M3 if tokens < WIDEN_TOKENS_MIN => self.run_few::<S, AsF8>(simd),
-            _ => self.run_panels(simd),
+            _ => self.run_strips(simd),
         }
     }
 }
 
-impl Block<'_> {
-    /// Numbers of scratch memory that a product needs.
-    pub(super) fn scratch_len(product: &Product<'_>, weight: &BandView<'_>) -> usize {
-        let tokens = product.input.len();
-        let panels = match weight.format {
+impl<'a> Block<'a> {
+    pub(super) fn new(part: Part<'a>, scratch: &'a mut [f32]) -> Self {
+        Self { part, scratch }
+    }
+
+    /// Numbers of scratch memory that a part needs.
+    pub(super) fn scratch_len(part: &Part<'_>) -> usize {
+        let tokens = part.product.input.len();
+        let strips = match part.weight.band.format {
+            _ if part.weight.skipped().is_some() => true,
             F32 => tokens > 1,
             WeightFormat::Numbers(_) => tokens >= WIDEN_TOKENS_MIN,
-            WeightFormat::Blocks(_) => tokens > 0,
+            WeightFormat::Blocks(_) => true,
         };
-        let sums = PANEL_ROWS * LANES_MAX * token_block(product).min(tokens);
-        if panels {
-            PANEL_ROWS * PANEL_COLUMNS + sums
+        let sums = STRIP_ROWS * LANES_MAX * token_block(part.product).min(tokens);
+        if strips {
+            STRIP_ROWS * STRIP_COLUMNS + sums
         } else {
             0
         }
@@ -81,12 +80,12 @@ impl Block<'_> {
     /// One row of activations.
     #[inline(always)]
     fn run_single<S: Simd, F: Format>(&self, simd: S) {
-        let mut row = self.rows.start;
-        while row + PANEL_ROWS <= self.rows.end {
-            self.tile::<S, F, PANEL_ROWS, 1>(simd, row, 0);
-            row += PANEL_ROWS;
+        let mut row = self.part.rows.start;
+        while row + STRIP_ROWS <= self.part.rows.end {
+            self.tile::<S, F, STRIP_ROWS, 1>(simd, row, 0);
+            row += STRIP_ROWS;
         }
-        while row < self.rows.end {
+        while row < self.part.rows.end {
             self.tile::<S, F, 1, 1>(simd, row, 0);
             row += 1;
         }
@@ -95,9 +94,9 @@ impl Block<'_> {
     /// Fewer rows of activations than make widening pay: weights are widened in registers.
     #[inline(always)]
     fn run_few<S: Simd, F: Format>(&self, simd: S) {
-        let tokens = self.product.input.len();
-        let mut row = self.rows.start;
-        while row + TILE_ROWS <= self.rows.end {
+        let tokens = self.part.product.input.len();
+        let mut row = self.part.rows.start;
+        while row + TILE_ROWS <= self.part.rows.end {
             let mut token = 0;
             while token + 2 <= tokens {
                 self.tile::<S, F, TILE_ROWS, 2>(simd, row, token);
@@ -108,7 +107,7 @@ impl Block<'_> {
             }
             row += TILE_ROWS;
         }
-        while row < self.rows.end {
+        while row < self.part.rows.end {
             for token in 0..tokens {
                 self.tile::<S, F, 1, 1>(simd, row, token);
             }
@@ -124,17 +123,17 @@ impl Block<'_> {
         row: usize,
         token: usize,
     ) {
-        let product = self.product;
+        let product = self.part.product;
         let mut weights = [std::ptr::null(); R];
         for (r, weights) in weights.iter_mut().enumerate() {
-            *weights = self.weight.row::<F>(row + r);
+            *weights = self.part.weight.row::<F>(row + r);
         }
         let mut inputs = [std::ptr::null(); T];
         for (t, inputs) in inputs.iter_mut().enumerate() {
             *inputs = product.input.row(token + t).as_ptr();
         }
         let mut sums = [[simd.splat(0.0); T]; R];
-        let columns = self.weight.columns;
+        let columns = self.part.weight.columns;
         // SAFETY: rows of weights and of activations have as many numbers as the weights have
         // columns, by `Product::check`.
         unsafe { accumulate::<S, F, R, T, true>(simd, weights, inputs, columns, &mut sums) };
@@ -148,40 +147,31 @@ impl Block<'_> {
     /// Scales an element and stores it.
     #[inline(always)]
     fn put(&self, row: usize, token: usize, sum: f32) {
-        let product = self.product;
-        let fold = match self.weight.format {
+        let fold = match self.part.weight.band.format {
             F8E4M3 => AsF8::FOLD,
             _ => 1.0,
         };
-        let row = self.weight.first_row + row;
-        let weight_scale = match product.weight_scales {
-            Some(scales) => scales[row],
-            None => 1.0,
-        };
-        let at = token * product.weight.rows() + row;
-        // SAFETY: these columns of the output belong to this block alone.
-        let out = unsafe { self.out.range(at..at + 1) };
-        out[0] = sum * (fold * product.factor * weight_scale) * product.input.scale(token);
+        self.part.put(row, token, &[sum * fold]);
     }
 
     /// Many rows of activations, in blocks that stay in the cache while the weights pass by.
     #[inline(always)]
-    fn run_panels<S: Simd>(mut self, simd: S) {
-        let tokens = self.product.input.len();
-        let block = token_block(self.product);
-        let (panel, sums) =
-            std::mem::take(&mut self.scratch).split_at_mut(PANEL_ROWS * PANEL_COLUMNS);
+    fn run_strips<S: Simd>(mut self, simd: S) {
+        let tokens = self.part.product.input.len();
+        let block = token_block(self.part.product);
+        let (strip, sums) =
+            std::mem::take(&mut self.scratch).split_at_mut(STRIP_ROWS * STRIP_COLUMNS);
         let mut first = 0;
         while first < tokens {
             let last = (first + block).min(tokens);
-            let sums = &mut sums[..(last - first) * PANEL_ROWS * S::LANES];
-            let mut row = self.rows.start;
-            while row < self.rows.end {
-                let rows = row..(row + PANEL_ROWS).min(self.rows.end);
+            let sums = &mut sums[..(last - first) * STRIP_ROWS * S::LANES];
+            let mut row = self.part.rows.start;
+            while row < self.part.rows.end {
+                let rows = row..(row + STRIP_ROWS).min(self.part.rows.end);
                 sums.fill(0.0);
-                self.panel_rows(simd, rows.clone(), first..last, (&mut *panel, &mut *sums));
+                self.strip_rows(simd, rows.clone(), first..last, (&mut *strip, &mut *sums));
                 for (index, sum) in sums.chunks_exact(S::LANES).enumerate() {
-                    let (token, r) = (index / PANEL_ROWS, index % PANEL_ROWS);
+                    let (token, r) = (index / STRIP_ROWS, index % STRIP_ROWS);
                     if row + r < rows.end {
                         self.put(row + r, first + token, simd.sum(load_slice(simd, sum)));
                     }
@@ -194,61 +184,69 @@ impl Block<'_> {
 
     /// Accumulators of some rows of weights, walked over all columns.
     #[inline(always)]
-    fn panel_rows<S: Simd>(
+    fn strip_rows<S: Simd>(
         &self,
         simd: S,
         rows: Range<usize>,
         tokens: Range<usize>,
-        (panel, sums): (&mut [f32], &mut [f32]),
+        (strip, sums): (&mut [f32], &mut [f32]),
     ) {
-        let columns = self.weight.columns;
+        let columns = self.part.weight.columns;
         let mut column = 0;
         while column < columns {
-            let range = column..(column + PANEL_COLUMNS).min(columns);
-            let weights = self.widened(simd, rows.clone(), range.clone(), panel);
+            let range = column..(column + STRIP_COLUMNS).min(columns);
+            let weights = self.widened(simd, rows.clone(), range.clone(), strip);
             let mut token = tokens.start;
             while token < tokens.end {
-                let sums = &mut sums[(token - tokens.start) * PANEL_ROWS * S::LANES..];
+                let sums = &mut sums[(token - tokens.start) * STRIP_ROWS * S::LANES..];
                 let (at, columns) = (token, range.clone());
                 token += match (S::MANY_REGISTERS, tokens.end - token) {
                     // Eight are better cut in halves than in six and two.
                     (true, 6 | 7 | 9..) => {
-                        self.panel_tile::<S, TILE_TOKENS>(simd, &weights, at, columns, sums)
+                        self.strip_tile::<S, TILE_TOKENS>(simd, &weights, at, columns, sums)
                     }
-                    (true, 4..) => self.panel_tile::<S, 4>(simd, &weights, at, columns, sums),
-                    (false, 3..) => self.panel_tile::<S, 3>(simd, &weights, at, columns, sums),
-                    (_, 2..) => self.panel_tile::<S, 2>(simd, &weights, at, columns, sums),
-                    _ => self.panel_tile::<S, 1>(simd, &weights, at, columns, sums),
+                    (true, 4..) => self.strip_tile::<S, 4>(simd, &weights, at, columns, sums),
+                    (false, 3..) => self.strip_tile::<S, 3>(simd, &weights, at, columns, sums),
+                    (_, 2..) => self.strip_tile::<S, 2>(simd, &weights, at, columns, sums),
+                    _ => self.strip_tile::<S, 1>(simd, &weights, at, columns, sums),
                 };
             }
             column = range.end;
         }
     }
 
-    /// Some columns of some rows of weights as f32, in `panel` unless they are stored so. Rows
-    /// that are missing to a whole panel repeat the last one.
+    /// Some columns of some rows of weights as f32, in `strip` unless they are stored so. Rows
+    /// that are missing to a whole strip repeat the last one.
     #[inline(always)]
     fn widened<S: Simd>(
         &self,
         simd: S,
         rows: Range<usize>,
         columns: Range<usize>,
-        panel: &mut [f32],
-    ) -> [*const f32; PANEL_ROWS] {
-        let weight = self.weight;
+        strip: &mut [f32],
+    ) -> [*const f32; STRIP_ROWS] {
+        let weight = self.part.weight;
         let (stride, len) = (weight.columns, columns.len());
         assert!(
-            rows.len() <= PANEL_ROWS && len <= PANEL_COLUMNS,
-            "a panel of weights"
+            rows.len() <= STRIP_ROWS && len <= STRIP_COLUMNS,
+            "a strip of weights"
         );
         assert!(
-            panel.len() == PANEL_ROWS * PANEL_COLUMNS,
-            "scratch memory of a panel"
+            strip.len() == STRIP_ROWS * STRIP_COLUMNS,
+            "scratch memory of a strip"
         );
-        let target = (panel.as_mut_ptr(), PANEL_COLUMNS);
-        // SAFETY: the columns lie within the rows, and the panel has room for all.
+        if weight.skipped().is_some() {
+            for (row, out) in rows.clone().zip(strip.chunks_exact_mut(STRIP_COLUMNS)) {
+                weight.widen_from_panels(row, columns.clone(), &mut out[..len]);
+            }
+            return std::array::from_fn(|r| {
+                strip[r.min(rows.len() - 1) * STRIP_COLUMNS..].as_ptr()
+            });
+        }
+        let target = (strip.as_mut_ptr(), STRIP_COLUMNS);
+        // SAFETY: the columns lie within the rows, and the strip has room for all.
         unsafe {
-            match weight.format {
+            match weight.band.format {
                 F32 => {}
                 BF16 => {
                     let source = weight.row::<AsBf16>(rows.start).add(columns.start);
@@ -259,40 +257,40 @@ impl Block<'_> {
                     widen_rows::<S, AsF8>(simd, (source, stride), target, rows.len(), len);
                 }
                 WeightFormat::Blocks(format) => {
-                    widen_blocks(weight, format, &rows, &columns, panel);
+                    widen_blocks(weight, format, &rows, &columns, strip);
                 }
             }
         }
-        let mut pointers = [std::ptr::null(); PANEL_ROWS];
+        let mut pointers = [std::ptr::null(); STRIP_ROWS];
         for (r, pointer) in pointers.iter_mut().enumerate() {
             let r = r.min(rows.len() - 1);
-            *pointer = match weight.format {
+            *pointer = match weight.band.format {
                 F32 => weight
                     .row::<AsF32>(rows.start + r)
                     .wrapping_add(columns.start),
-                _ => panel[r * PANEL_COLUMNS..].as_ptr(),
+                _ => strip[r * STRIP_COLUMNS..].as_ptr(),
             };
         }
         pointers
     }
 
-    /// A panel of weights times `T` rows of activations; returns `T`.
+    /// A strip of weights times `T` rows of activations; returns `T`.
     #[inline(always)]
-    fn panel_tile<S: Simd, const T: usize>(
+    fn strip_tile<S: Simd, const T: usize>(
         &self,
         simd: S,
-        weights: &[*const f32; PANEL_ROWS],
+        weights: &[*const f32; STRIP_ROWS],
         token: usize,
         columns: Range<usize>,
         sums: &mut [f32],
     ) -> usize {
         let mut inputs = [std::ptr::null(); T];
         for (t, inputs) in inputs.iter_mut().enumerate() {
-            *inputs = self.product.input.row(token + t)[columns.clone()].as_ptr();
+            *inputs = self.part.product.input.row(token + t)[columns.clone()].as_ptr();
         }
-        let at = |t: usize, r: usize| (t * PANEL_ROWS + r) * S::LANES;
+        let at = |t: usize, r: usize| (t * STRIP_ROWS + r) * S::LANES;
         let mut first = 0;
-        while first < PANEL_ROWS {
+        while first < STRIP_ROWS {
             let mut rows = [std::ptr::null(); TILE_ROWS];
             rows.copy_from_slice(&weights[first..first + TILE_ROWS]);
             let mut tile = [[simd.splat(0.0); T]; TILE_ROWS];
@@ -317,18 +315,18 @@ impl Block<'_> {
     }
 }
 
-/// Widens some columns of some rows into a panel. Panels begin at multiples of all blocks.
+/// Widens some columns of some rows into a strip. Strips begin at multiples of all blocks.
 #[inline(always)]
 fn widen_blocks(
     weight: BandView<'_>,
     format: BlockFormat,
     rows: &Range<usize>,
     columns: &Range<usize>,
-    panel: &mut [f32],
+    strip: &mut [f32],
 ) {
     let blocks = columns.start / format.numbers()..columns.end / format.numbers();
     let bytes = blocks.start * format.bytes()..blocks.end * format.bytes();
-    for (row, out) in rows.clone().zip(panel.chunks_exact_mut(PANEL_COLUMNS)) {
+    for (row, out) in rows.clone().zip(strip.chunks_exact_mut(STRIP_COLUMNS)) {
         let blocks = &weight.row_bytes(row)[bytes.clone()];
         format.widen(blocks, &mut out[..columns.len()]);
     }

@@ -9,6 +9,8 @@ use crate::element::Element;
 use crate::features::InstructionSet;
 
 const COLUMNS: usize = 768;
+/// More than two tiles.
+const TOKENS: usize = 37;
 
 /// Rows of blocks with random codes and small finite scales.
 fn random_rows(format: WeightFormat, rows: usize, seed: u64) -> Vec<u8> {
@@ -57,24 +59,29 @@ fn product(matrix: &CpuMatrix, input: &[f32], instructions: Option<InstructionSe
     out
 }
 
+/// As loaded, and arranged for products.
 fn check(parts: &[(usize, WeightFormat)]) {
-    let matrix = matrix(parts);
-    let input = random_values(77, 7 * COLUMNS, 1.0);
-    let expected = product(&matrix, &input, None);
+    check_matrix(&matrix(parts), &format!("{parts:?}"));
+    check_matrix(&matrix(parts).arranged(), &format!("arranged {parts:?}"));
+}
+
+fn check_matrix(matrix: &CpuMatrix, label: &str) {
+    let input = random_values(77, TOKENS * COLUMNS, 1.0);
+    let expected = product(matrix, &input, None);
     let largest = expected
         .iter()
         .fold(0_f32, |most, value| most.max(value.abs()));
     for instructions in InstructionSet::available() {
-        let all = product(&matrix, &input, Some(instructions));
+        let all = product(matrix, &input, Some(instructions));
         for (actual, expected) in all.iter().zip(&expected) {
             let difference = (actual - expected).abs();
             assert!(
                 difference <= 1e-5 * largest,
-                "{parts:?} with {instructions:?}: {actual} instead of {expected}"
+                "{label} with {instructions:?}: {actual} instead of {expected}"
             );
         }
         for (row, input) in input.chunks_exact(COLUMNS).enumerate() {
-            let alone = product(&matrix, input, Some(instructions));
+            let alone = product(matrix, input, Some(instructions));
             assert_eq!(alone, all[row * matrix.rows()..][..matrix.rows()]);
         }
     }
@@ -117,4 +124,40 @@ fn only_so_many_formats_are_stacked() {
     };
     assert!(parts(4).is_some());
     assert!(parts(5).is_none());
+}
+
+#[test]
+fn bf16_in_panels_has_the_precision_of_f32() {
+    for rows in [16, 19, 65, 160] {
+        check(&[(rows, Element::BF16.into())]);
+    }
+}
+
+#[test]
+fn a_part_of_a_matrix_has_the_same_rows_and_products() {
+    for format in [
+        Element::BF16.into(),
+        BlockFormat::Q4_1.into(),
+        BlockFormat::Q6K.into(),
+    ] {
+        let arranged = matrix(&[(70, format)]).arranged();
+        let input = random_values(78, 3 * COLUMNS, 1.0);
+        for instructions in InstructionSet::available() {
+            let all = product(&arranged, &input, Some(instructions));
+            for (first, rows) in [(0, 70), (16, 16), (5, 9), (30, 40), (13, 25)] {
+                let part = arranged.view().part(first, rows);
+                let mut out = vec![f32::NAN; 3 * rows];
+                Product::new(part, InputRows::all(&input, COLUMNS)).run(instructions, &mut out);
+                for (out, all) in out.chunks(rows).zip(all.chunks(70)) {
+                    assert_eq!(out, &all[first..first + rows], "{format:?}");
+                }
+                let [mut row, mut same] = [(); 2].map(|()| vec![0.0; COLUMNS]);
+                part.widen_row(rows - 1, &mut row);
+                matrix(&[(70, format)])
+                    .view()
+                    .widen_row(first + rows - 1, &mut same);
+                assert_eq!(row, same);
+            }
+        }
+    }
 }

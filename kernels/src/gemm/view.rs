@@ -1,7 +1,11 @@
 //! Weight matrices as they lie in memory.
 
+use std::borrow::Cow;
+use std::ops::Range;
+
 use crate::blocks::BlockFormat;
 use crate::element::{Element, widen_bf16};
+use crate::panels::{self, PANEL_ROWS};
 use crate::simd::Format;
 
 /// Most different formats in which the rows of one matrix are stored.
@@ -77,16 +81,54 @@ impl WeightFormat {
 /// The formats of a matrix, for consecutive rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bands {
-    bands: [(usize, WeightFormat); BANDS_MAX],
+    bands: [Band; BANDS_MAX],
     len: usize,
 }
 
 /// Rows of one format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Band {
+    pub(crate) rows: usize,
+    pub(crate) format: WeightFormat,
+    pub(crate) arrangement: Arrangement,
+}
+
+/// Where the numbers of a row are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Arrangement {
+    /// One after the other.
+    Rows,
+    /// In [`panels`], of which the first begins with some rows that do not count.
+    Panels { skipped: usize },
+}
+
+impl Band {
+    pub(crate) fn bytes(&self, columns: usize) -> usize {
+        let rows = match self.arrangement {
+            Arrangement::Rows => self.rows,
+            Arrangement::Panels { skipped } => (skipped + self.rows).next_multiple_of(PANEL_ROWS),
+        };
+        rows * self.format.bytes_of(columns)
+    }
+
+    fn arranged(self, columns: usize, wanted: impl Fn(WeightFormat) -> bool) -> Self {
+        let possible = panels::can_arrange(self.format, columns) && wanted(self.format);
+        if self.arrangement == Arrangement::Rows && possible {
+            let arrangement = Arrangement::Panels { skipped: 0 };
+            return Self {
+                arrangement,
+                ..self
+            };
+        }
+        self
+    }
+}
+
+/// Rows of one format within a matrix.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BandPlace {
     pub(crate) first_row: usize,
-    pub(crate) rows: usize,
-    pub(crate) format: WeightFormat,
+    pub(crate) band: Band,
     /// First byte.
     pub(crate) offset: usize,
 }
@@ -94,8 +136,16 @@ pub(crate) struct BandPlace {
 impl Bands {
     /// All rows in one format.
     pub fn one(rows: usize, format: impl Into<WeightFormat>) -> Self {
+        Self::of(Band {
+            rows,
+            format: format.into(),
+            arrangement: Arrangement::Rows,
+        })
+    }
+
+    fn of(band: Band) -> Self {
         Self {
-            bands: [(rows, format.into()); BANDS_MAX],
+            bands: [band; BANDS_MAX],
             len: 1,
         }
     }
@@ -110,63 +160,70 @@ impl Bands {
                 continue;
             };
             let last = &mut bands.bands[bands.len - 1];
-            if last.1 == format {
-                last.0 += rows;
+            if last.format == format {
+                last.rows += rows;
             } else {
-                *bands.bands.get_mut(bands.len)? = (rows, format);
+                *bands.bands.get_mut(bands.len)? = Self::one(rows, format).bands[0];
                 bands.len += 1;
             }
         }
         stacked
     }
 
+    /// The same with panels where a row's length allows it and its format is `wanted` so.
+    pub(crate) fn arranged(
+        mut self,
+        columns: usize,
+        wanted: impl Fn(WeightFormat) -> bool,
+    ) -> Self {
+        for band in &mut self.bands[..self.len] {
+            *band = band.arranged(columns, &wanted);
+        }
+        self
+    }
+
     /// All rows.
     pub fn rows(&self) -> usize {
-        self.bands[..self.len].iter().map(|(rows, _)| rows).sum()
+        self.bands[..self.len].iter().map(|band| band.rows).sum()
     }
 
     /// Bytes of a matrix with rows of `columns` numbers.
     pub fn bytes(&self, columns: usize) -> usize {
         let last = self.places(columns).last();
-        last.map_or(0, |band| {
-            band.offset + band.rows * band.format.bytes_of(columns)
-        })
+        last.map_or(0, |place| place.offset + place.band.bytes(columns))
     }
 
-    /// First byte and length of some rows, which are of one format.
-    pub fn row_range(&self, columns: usize, first: usize, rows: usize) -> std::ops::Range<usize> {
-        let band = self.band_of(columns, first);
+    /// First byte and length of some rows, which are of one format and follow one another.
+    pub fn row_range(&self, columns: usize, first: usize, rows: usize) -> Range<usize> {
+        let place = self.place_of(columns, first);
         assert!(
-            first + rows <= band.first_row + band.rows,
+            first + rows <= place.first_row + place.band.rows,
             "rows of one band"
         );
-        let row_bytes = band.format.bytes_of(columns);
-        let start = band.offset + (first - band.first_row) * row_bytes;
+        assert_eq!(place.band.arrangement, Arrangement::Rows, "bytes of rows");
+        let row_bytes = place.band.format.bytes_of(columns);
+        let start = place.offset + (first - place.first_row) * row_bytes;
         start..start + rows * row_bytes
     }
 
     pub(crate) fn places(&self, columns: usize) -> impl Iterator<Item = BandPlace> {
         let (mut first_row, mut end) = (0, 0_usize);
-        self.bands
-            .into_iter()
-            .take(self.len)
-            .map(move |(rows, format)| {
-                let place = BandPlace {
-                    first_row,
-                    rows,
-                    format,
-                    offset: end.next_multiple_of(BAND_ALIGNMENT),
-                };
-                first_row += rows;
-                end = place.offset + rows * format.bytes_of(columns);
-                place
-            })
+        self.bands.into_iter().take(self.len).map(move |band| {
+            let place = BandPlace {
+                first_row,
+                band,
+                offset: end.next_multiple_of(BAND_ALIGNMENT),
+            };
+            first_row += band.rows;
+            end = place.offset + band.bytes(columns);
+            place
+        })
     }
 
-    fn band_of(&self, columns: usize, row: usize) -> BandPlace {
+    fn place_of(&self, columns: usize, row: usize) -> BandPlace {
         let found = self
             .places(columns)
-            .find(|band| row < band.first_row + band.rows);
+            .find(|place| row < place.first_row + place.band.rows);
         found.expect("a row of the matrix")
     }
 }
@@ -198,12 +255,12 @@ impl<'a> WeightView<'a> {
             bands.bytes(columns),
             "bytes of a weight matrix"
         );
-        for band in bands.places(columns) {
+        for place in bands.places(columns) {
             assert!(
-                columns.is_multiple_of(band.format.unit()),
+                columns.is_multiple_of(place.band.format.unit()),
                 "rows of a weight matrix are whole blocks"
             );
-            let aligned = bytes.as_ptr() as usize % band.format.alignment();
+            let aligned = bytes.as_ptr() as usize % place.band.format.alignment();
             assert_eq!(aligned, 0, "alignment of a weight matrix");
         }
         Self {
@@ -215,13 +272,18 @@ impl<'a> WeightView<'a> {
     }
 
     /// All rows, one after the other.
-    pub fn bytes(&self) -> &'a [u8] {
-        self.bytes
+    pub fn bytes(&self) -> Cow<'a, [u8]> {
+        let mut bands = self.bands.bands[..self.bands.len].iter();
+        if bands.all(|band| band.arrangement == Arrangement::Rows) {
+            return Cow::Borrowed(self.bytes);
+        }
+        let rows = (0..self.rows).flat_map(|row| self.row_bytes(row).into_owned());
+        Cow::Owned(rows.collect())
     }
 
     /// Number format. Panics if rows are stored in blocks or in several formats.
     pub fn element(&self) -> Element {
-        match self.bands.bands[0].1 {
+        match self.bands.bands[0].format {
             WeightFormat::Numbers(element) if self.bands.len == 1 => element,
             _ => panic!("weights that are not in one number format"),
         }
@@ -230,7 +292,32 @@ impl<'a> WeightView<'a> {
     /// Whether any row is in this number format.
     pub fn contains(&self, element: Element) -> bool {
         let bands = &self.bands.bands[..self.bands.len];
-        bands.iter().any(|(_, format)| *format == element.into())
+        bands.iter().any(|band| band.format == element.into())
+    }
+
+    /// Whether products with this row use activations that are quantised to 8 bits.
+    pub(super) fn quantises_inputs(&self, row: usize) -> bool {
+        let band = self.bands.place_of(self.columns, row).band;
+        let blocks = matches!(band.format, WeightFormat::Blocks(_));
+        blocks && band.arrangement != Arrangement::Rows
+    }
+
+    /// Whether any rows are BF16 in panels.
+    pub(super) fn has_bf16_panels(&self) -> bool {
+        let bands = &self.bands.bands[..self.bands.len];
+        let mut panels = bands
+            .iter()
+            .filter(|band| band.arrangement != Arrangement::Rows);
+        panels.any(|band| band.format == Element::BF16.into())
+    }
+
+    /// Whether any rows are blocks in panels.
+    pub(super) fn has_block_panels(&self) -> bool {
+        let bands = &self.bands.bands[..self.bands.len];
+        let mut panels = bands
+            .iter()
+            .filter(|band| band.arrangement != Arrangement::Rows);
+        panels.any(|band| matches!(band.format, WeightFormat::Blocks(_)))
     }
 
     /// Outputs.
@@ -244,42 +331,67 @@ impl<'a> WeightView<'a> {
     }
 
     /// The stored bytes of one row.
-    pub fn row_bytes(&self, row: usize) -> &'a [u8] {
-        &self.bytes[self.bands.row_range(self.columns, row, 1)]
+    pub fn row_bytes(&self, row: usize) -> Cow<'a, [u8]> {
+        let place = self.bands.place_of(self.columns, row);
+        let Arrangement::Panels { skipped } = place.band.arrangement else {
+            return Cow::Borrowed(&self.bytes[self.bands.row_range(self.columns, row, 1)]);
+        };
+        let panels = &self.bytes[place.offset..][..place.band.bytes(self.columns)];
+        let mut bytes = vec![0; place.band.format.bytes_of(self.columns)];
+        panels::read_row(
+            place.band.format,
+            panels,
+            skipped + row - place.first_row,
+            &mut bytes,
+        );
+        Cow::Owned(bytes)
     }
 
     /// One number, widened. For references.
     pub fn read(&self, row: usize, column: usize) -> f32 {
-        let format = self.bands.band_of(self.columns, row).format;
-        let (unit, within) = (format.unit(), column % format.unit());
-        let bytes = &self.row_bytes(row)[format.bytes_of(column - within)..];
-        let mut numbers = [0.0; 256];
-        format.widen(&bytes[..format.bytes_of(unit)], &mut numbers[..unit]);
-        numbers[within]
+        let mut numbers = vec![0.0; self.columns];
+        self.widen_row(row, &mut numbers);
+        numbers[column]
     }
 
     /// Some rows, which are of one format.
     pub fn part(&self, first: usize, rows: usize) -> Self {
-        let format = self.bands.band_of(self.columns, first).format;
-        let bytes = &self.bytes[self.bands.row_range(self.columns, first, rows)];
-        Self::new(format, bytes, rows, self.columns)
+        let place = self.bands.place_of(self.columns, first);
+        let Arrangement::Panels { skipped } = place.band.arrangement else {
+            let bytes = &self.bytes[self.bands.row_range(self.columns, first, rows)];
+            return Self::new(place.band.format, bytes, rows, self.columns);
+        };
+        assert!(
+            first + rows <= place.first_row + place.band.rows,
+            "rows of one band"
+        );
+        let first = skipped + first - place.first_row;
+        let band = Band {
+            rows,
+            arrangement: Arrangement::Panels {
+                skipped: first % PANEL_ROWS,
+            },
+            ..place.band
+        };
+        let start = first / PANEL_ROWS * PANEL_ROWS * band.format.bytes_of(self.columns);
+        let bytes = &self.bytes[place.offset + start..][..band.bytes(self.columns)];
+        Self::stacked(Bands::of(band), bytes, self.columns)
     }
 
     /// Widens one row. Not for products, which widen less at a time.
     #[inline(always)]
     pub fn widen_row(&self, row: usize, out: &mut [f32]) {
-        let band = self.bands.band_of(self.columns, row);
-        band.format.widen(self.row_bytes(row), out);
+        let band = self.bands.place_of(self.columns, row).band;
+        band.format.widen(&self.row_bytes(row), out);
     }
 
     /// The parts of different formats.
     pub(super) fn bands(&self) -> impl Iterator<Item = BandView<'a>> {
         let (bytes, columns) = (self.bytes, self.columns);
         self.bands.places(columns).map(move |place| BandView {
-            format: place.format,
-            bytes: &bytes[place.offset..][..place.rows * place.format.bytes_of(columns)],
+            band: place.band,
+            bytes: &bytes[place.offset..][..place.band.bytes(columns)],
             first_row: place.first_row,
-            rows: place.rows,
             columns,
         })
     }
@@ -288,11 +400,10 @@ impl<'a> WeightView<'a> {
 /// The rows of one format.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BandView<'a> {
-    pub(super) format: WeightFormat,
+    pub(super) band: Band,
     bytes: &'a [u8],
     /// The first one's number in the matrix.
     pub(super) first_row: usize,
-    pub(super) rows: usize,
     pub(super) columns: usize,
 }
 
@@ -300,8 +411,24 @@ impl<'a> BandView<'a> {
     /// The stored bytes of one row, counted within the band.
     #[inline(always)]
     pub(super) fn row_bytes(&self, row: usize) -> &'a [u8] {
-        let len = self.format.bytes_of(self.columns);
+        let len = self.band.format.bytes_of(self.columns);
         &self.bytes[row * len..][..len]
+    }
+
+    /// If the rows lie in panels, how many rows of the first one do not count.
+    #[inline(always)]
+    pub(super) fn skipped(&self) -> Option<usize> {
+        match self.band.arrangement {
+            Arrangement::Rows => None,
+            Arrangement::Panels { skipped } => Some(skipped),
+        }
+    }
+
+    /// The panel with this number.
+    #[inline(always)]
+    pub(super) fn panel(&self, panel: usize) -> &'a [u8] {
+        let len = PANEL_ROWS * self.band.format.bytes_of(self.columns);
+        &self.bytes[panel * len..][..len]
     }
 
     /// The stored numbers of one row; `F` must be the band's format.
@@ -309,9 +436,22 @@ impl<'a> BandView<'a> {
     pub(super) fn row<F: Format>(&self, row: usize) -> *const F::Raw {
         debug_assert_eq!(
             size_of::<F::Raw>(),
-            self.format.alignment(),
+            self.band.format.alignment(),
             "a format of plain numbers"
         );
         self.row_bytes(row).as_ptr().cast()
+    }
+
+    /// Widens some columns of a row that lies in panels. The columns are whole units.
+    pub(super) fn widen_from_panels(&self, row: usize, columns: Range<usize>, out: &mut [f32]) {
+        let Arrangement::Panels { skipped } = self.band.arrangement else {
+            unreachable!("a row of a panel")
+        };
+        let (row, format) = (skipped + row, self.band.format);
+        let unit = |columns| PANEL_ROWS * format.bytes_of(columns);
+        let part = &self.panel(row / PANEL_ROWS)[unit(columns.start)..unit(columns.end)];
+        let mut bytes = vec![0; format.bytes_of(columns.len())];
+        panels::read_row(format, part, row % PANEL_ROWS, &mut bytes);
+        format.widen(&bytes, out);
     }
 }

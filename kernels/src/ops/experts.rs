@@ -16,7 +16,7 @@ use crate::cpu::weights::CpuExperts;
 use crate::cuda::Device;
 use crate::element::{Element, F8_MAX, round_f8};
 use crate::features::InstructionSet;
-use crate::gemm::{InputRows, Product, rows_per_task};
+use crate::gemm::{InputRows, Operands, Product, rows_per_task};
 use crate::ops::gated_mlp::{swiglu, swiglu_reference};
 use crate::ops::router::Routing;
 use crate::parallel::{self, SharedOutput};
@@ -171,7 +171,7 @@ impl ExpertsArgs<'_> {
             let range = first..(first + rows).min(outputs);
             let part = out.part(start..slots.end * outputs);
             // SAFETY: tasks have disjoint pairs of expert and output columns.
-            unsafe { product.run_rows(instructions, range, &part) }
+            unsafe { product.run_rows(instructions, Operands::default(), range, &part) }
         });
     }
 

@@ -1,6 +1,7 @@
 //! Vectors as arrays, which the compiler turns into the baseline's instructions.
 
 use super::{F8_TABLE, Simd};
+use crate::blocks::widen_f16;
 use crate::element::widen_bf16;
 
 const LANES: usize = 8;
@@ -24,6 +25,7 @@ impl Simd for Portable {
     const LANES: usize = LANES;
     const MANY_REGISTERS: bool = false;
     type Vector = [f32; LANES];
+    type Integers = [u32; LANES];
 
     #[inline(always)]
     fn splat(self, value: f32) -> Self::Vector {
@@ -114,5 +116,77 @@ impl Simd for Portable {
     unsafe fn store(self, pointer: *mut f32, value: Self::Vector) {
         // SAFETY: LANES numbers are writable by contract.
         unsafe { pointer.cast::<[f32; LANES]>().write_unaligned(value) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16(self, pointer: *const u8) -> Self::Vector {
+        // SAFETY: LANES numbers are readable by contract.
+        let bits = unsafe { pointer.cast::<[u16; LANES]>().read_unaligned() };
+        bits.map(widen_f16)
+    }
+
+    #[inline(always)]
+    fn splat_integer(self, value: i32) -> Self::Integers {
+        [value as u32; LANES]
+    }
+
+    #[inline(always)]
+    fn and(self, a: Self::Integers, b: Self::Integers) -> Self::Integers {
+        std::array::from_fn(|lane| a[lane] & b[lane])
+    }
+
+    #[inline(always)]
+    fn or(self, a: Self::Integers, b: Self::Integers) -> Self::Integers {
+        std::array::from_fn(|lane| a[lane] | b[lane])
+    }
+
+    #[inline(always)]
+    fn exclusive_or(self, a: Self::Integers, b: Self::Integers) -> Self::Integers {
+        std::array::from_fn(|lane| a[lane] ^ b[lane])
+    }
+
+    #[inline(always)]
+    fn shift_right(self, value: Self::Integers, bits: u32) -> Self::Integers {
+        value.map(|value| value >> bits)
+    }
+
+    #[inline(always)]
+    fn shift_left(self, value: Self::Integers, bits: u32) -> Self::Integers {
+        value.map(|value| value << bits)
+    }
+
+    #[inline(always)]
+    fn dot_four(
+        self,
+        sum: Self::Integers,
+        codes: Self::Integers,
+        values: Self::Integers,
+    ) -> Self::Integers {
+        std::array::from_fn(|lane| {
+            let values = values[lane].to_le_bytes();
+            let codes = codes[lane].to_le_bytes();
+            let product = |at: usize| i32::from(codes[at]) * i32::from(values[at] as i8);
+            let products = product(0) + product(1) + product(2) + product(3);
+            sum[lane].wrapping_add(products as u32)
+        })
+    }
+
+    #[inline(always)]
+    fn numbers(self, value: Self::Integers) -> Self::Vector {
+        value.map(|value| value as i32 as f32)
+    }
+
+    #[inline(always)]
+    unsafe fn load_integers(self, pointer: *const u8) -> Self::Integers {
+        // SAFETY: four bytes for each lane are readable by contract.
+        let words = unsafe { pointer.cast::<[u32; LANES]>().read_unaligned() };
+        words.map(u32::from_le)
+    }
+
+    #[inline(always)]
+    unsafe fn load_bytes(self, pointer: *const u8) -> Self::Integers {
+        // SAFETY: LANES bytes are readable by contract.
+        let bytes = unsafe { pointer.cast::<[u8; LANES]>().read_unaligned() };
+        bytes.map(u32::from)
     }
 }

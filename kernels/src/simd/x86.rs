@@ -16,8 +16,8 @@ pub(super) unsafe fn run_avx2<P: Program>(program: P) -> P::Output {
 }
 
 /// # Safety
-/// The processor has AVX-512 F, BW, DQ and VL besides AVX2, FMA and F16C.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+/// The processor has AVX-512 F, BW, DQ, VL and VNNI besides AVX2, FMA and F16C.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 pub(super) unsafe fn run_avx512<P: Program>(program: P) -> P::Output {
     program.run(Avx512(()))
 }
@@ -26,7 +26,7 @@ pub(super) unsafe fn run_avx512<P: Program>(program: P) -> P::Output {
 #[derive(Clone, Copy)]
 pub(super) struct Avx2(());
 
-/// Proof of AVX-512; made only by `run_avx512`.
+/// Proof of AVX-512 and VNNI; made only by `run_avx512`.
 #[derive(Clone, Copy)]
 pub(super) struct Avx512(());
 
@@ -72,6 +72,7 @@ impl Simd for Avx2 {
     const LANES: usize = 8;
     const MANY_REGISTERS: bool = false;
     type Vector = __m256;
+    type Integers = __m256i;
 
     #[inline(always)]
     fn splat(self, value: f32) -> __m256 {
@@ -194,12 +195,79 @@ impl Simd for Avx2 {
     unsafe fn store(self, pointer: *mut f32, value: __m256) {
         proven!(_mm256_storeu_ps(pointer, value))
     }
+
+    #[inline(always)]
+    unsafe fn load_f16(self, pointer: *const u8) -> __m256 {
+        proven!(_mm256_cvtph_ps(_mm_loadu_si128(pointer.cast())))
+    }
+
+    #[inline(always)]
+    fn splat_integer(self, value: i32) -> __m256i {
+        proven!(_mm256_set1_epi32(value))
+    }
+
+    #[inline(always)]
+    fn and(self, a: __m256i, b: __m256i) -> __m256i {
+        proven!(_mm256_and_si256(a, b))
+    }
+
+    #[inline(always)]
+    fn or(self, a: __m256i, b: __m256i) -> __m256i {
+        proven!(_mm256_or_si256(a, b))
+    }
+
+    #[inline(always)]
+    fn exclusive_or(self, a: __m256i, b: __m256i) -> __m256i {
+        proven!(_mm256_xor_si256(a, b))
+    }
+
+    #[inline(always)]
+    fn shift_right(self, value: __m256i, bits: u32) -> __m256i {
+        proven!(_mm256_srl_epi32(value, _mm_cvtsi32_si128(bits as i32)))
+    }
+
+    #[inline(always)]
+    fn shift_left(self, value: __m256i, bits: u32) -> __m256i {
+        proven!(_mm256_sll_epi32(value, _mm_cvtsi32_si128(bits as i32)))
+    }
+
+    #[inline(always)]
+    fn dot_four(self, sum: __m256i, codes: __m256i, values: __m256i) -> __m256i {
+        proven!({
+            // Sixteen bits hold any product of two bytes' halves: even bytes, then odd ones.
+            let even = _mm256_madd_epi16(
+                _mm256_and_si256(codes, _mm256_set1_epi16(0xff)),
+                _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(values)),
+            );
+            let odd = _mm256_madd_epi16(
+                _mm256_srli_epi16::<8>(codes),
+                _mm256_srai_epi16::<8>(values),
+            );
+            _mm256_add_epi32(sum, _mm256_add_epi32(even, odd))
+        })
+    }
+
+    #[inline(always)]
+    fn numbers(self, value: __m256i) -> __m256 {
+        proven!(_mm256_cvtepi32_ps(value))
+    }
+
+    #[inline(always)]
+    unsafe fn load_integers(self, pointer: *const u8) -> __m256i {
+        proven!(_mm256_loadu_si256(pointer.cast()))
+    }
+
+    #[inline(always)]
+    unsafe fn load_bytes(self, pointer: *const u8) -> __m256i {
+        proven!(_mm256_cvtepu8_epi32(_mm_loadl_epi64(pointer.cast())))
+    }
 }
 
 impl Simd for Avx512 {
     const LANES: usize = 16;
     const MANY_REGISTERS: bool = true;
     type Vector = __m512;
+    type Integers = __m512i;
 
     #[inline(always)]
     fn splat(self, value: f32) -> __m512 {
@@ -311,5 +379,60 @@ impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn store(self, pointer: *mut f32, value: __m512) {
         proven!(_mm512_storeu_ps(pointer, value))
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16(self, pointer: *const u8) -> __m512 {
+        proven!(_mm512_cvtph_ps(_mm256_loadu_si256(pointer.cast())))
+    }
+
+    #[inline(always)]
+    fn splat_integer(self, value: i32) -> __m512i {
+        proven!(_mm512_set1_epi32(value))
+    }
+
+    #[inline(always)]
+    fn and(self, a: __m512i, b: __m512i) -> __m512i {
+        proven!(_mm512_and_si512(a, b))
+    }
+
+    #[inline(always)]
+    fn or(self, a: __m512i, b: __m512i) -> __m512i {
+        proven!(_mm512_or_si512(a, b))
+    }
+
+    #[inline(always)]
+    fn exclusive_or(self, a: __m512i, b: __m512i) -> __m512i {
+        proven!(_mm512_xor_si512(a, b))
+    }
+
+    #[inline(always)]
+    fn shift_right(self, value: __m512i, bits: u32) -> __m512i {
+        proven!(_mm512_srl_epi32(value, _mm_cvtsi32_si128(bits as i32)))
+    }
+
+    #[inline(always)]
+    fn shift_left(self, value: __m512i, bits: u32) -> __m512i {
+        proven!(_mm512_sll_epi32(value, _mm_cvtsi32_si128(bits as i32)))
+    }
+
+    #[inline(always)]
+    fn dot_four(self, sum: __m512i, codes: __m512i, values: __m512i) -> __m512i {
+        proven!(_mm512_dpbusd_epi32(sum, codes, values))
+    }
+
+    #[inline(always)]
+    fn numbers(self, value: __m512i) -> __m512 {
+        proven!(_mm512_cvtepi32_ps(value))
+    }
+
+    #[inline(always)]
+    unsafe fn load_integers(self, pointer: *const u8) -> __m512i {
+        proven!(_mm512_loadu_si512(pointer.cast()))
+    }
+
+    #[inline(always)]
+    unsafe fn load_bytes(self, pointer: *const u8) -> __m512i {
+        proven!(_mm512_cvtepu8_epi32(_mm_loadu_si128(pointer.cast())))
     }
 }

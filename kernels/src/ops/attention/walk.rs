@@ -9,8 +9,8 @@ use crate::simd::{
     AsBf16, AsF8OrNan, AsF32, Format, Program, Simd, load_slice, store_slice, widen_rows,
 };
 
-/// Most queries of one register tile.
-const TILE_QUERIES: usize = 4;
+/// Most queries of one register tile: 24 sums of 32 vector registers.
+const TILE_QUERIES: usize = 6;
 /// Vectors of one register tile, along positions or along a head.
 const TILE_VECTORS: usize = 4;
 
@@ -176,94 +176,95 @@ impl Walker<'_> {
     /// All queries over one tile of keys and values.
     #[inline(always)]
     fn tile<S: Simd>(&self, simd: S, start: usize, tiles: &mut Tiles<'_>, mut state: State<'_>) {
-        let group = self.args.group();
-        for row in self.task.rows.clone() {
-            let visible = self.args.visible(self.task.sequence, row);
-            let from = visible.start.clamp(start, start + TILE) - start;
-            let to = visible.end.clamp(start, start + TILE) - start;
-            if from >= to {
-                continue;
-            }
-            let query = (row - self.task.rows.start) * group;
-            let mut head = 0;
-            while head < group {
-                let at = Place {
-                    row,
-                    head,
-                    query: query + head,
-                    visible: from..to,
-                };
-                head += match (S::MANY_REGISTERS, group - head) {
-                    (true, 4..) => self.queries::<S, 4>(simd, at, tiles, &mut state),
-                    (_, 2..) => self.queries::<S, 2>(simd, at, tiles, &mut state),
-                    _ => self.queries::<S, 1>(simd, at, tiles, &mut state),
-                };
-            }
+        let queries = self.task.rows.len() * self.args.group();
+        let mut query = 0;
+        while query < queries {
+            query += match (S::MANY_REGISTERS, queries - query) {
+                (true, 6..) => self.queries::<S, 6>(simd, start, query, tiles, &mut state),
+                (true, 3..) => self.queries::<S, 3>(simd, start, query, tiles, &mut state),
+                (_, 2..) => self.queries::<S, 2>(simd, start, query, tiles, &mut state),
+                _ => self.queries::<S, 1>(simd, start, query, tiles, &mut state),
+            };
         }
     }
 
-    /// `Q` heads of one row over one tile; returns `Q`.
+    /// Which positions of a tile one of the task's queries sees.
+    #[inline(always)]
+    fn visible(&self, start: usize, query: usize) -> Range<usize> {
+        let row = self.task.rows.start + query / self.args.group();
+        let visible = self.args.visible(self.task.sequence, row);
+        let from = visible.start.clamp(start, start + TILE) - start;
+        let to = visible.end.clamp(start, start + TILE) - start;
+        from..to.max(from)
+    }
+
+    /// The elements of one of the task's queries.
+    #[inline(always)]
+    fn query(&self, query: usize) -> &[f32] {
+        let group = self.args.group();
+        let head_dim = self.args.cache.shape.head_dim;
+        let row = self.task.sequence.first_row + self.task.rows.start + query / group;
+        let head = self.task.kv_head * group + query % group;
+        &self.args.qkv[row * self.args.columns() + head * head_dim..][..head_dim]
+    }
+
+    /// `Q` queries, from `first` on, over one tile; returns `Q`.
     #[inline(always)]
     fn queries<S: Simd, const Q: usize>(
         &self,
         simd: S,
-        at: Place,
+        start: usize,
+        first: usize,
         tiles: &mut Tiles<'_>,
         state: &mut State<'_>,
     ) -> usize {
+        let mut queries = [std::ptr::null(); Q];
+        let mut visible = [const { 0..0 }; Q];
+        for (q, (query, visible)) in queries.iter_mut().zip(&mut visible).enumerate() {
+            *query = self.query(first + q).as_ptr();
+            *visible = self.visible(start, first + q);
+        }
+        if visible.iter().all(Range::is_empty) {
+            return Q;
+        }
         let head_dim = self.args.cache.shape.head_dim;
-        let first = (self.task.sequence.first_row + at.row) * self.args.columns()
-            + (self.task.kv_head * self.args.group() + at.head) * head_dim;
-        let queries = &self.args.qkv[first..][..Q * head_dim];
-        scores::<S, Q>(simd, queries, tiles.keys, tiles.scores);
-        for q in 0..Q {
+        scores::<S, Q>(simd, queries, head_dim, tiles.keys, tiles.scores);
+        let stride = self.shape.stride;
+        for (q, visible) in visible.iter().enumerate() {
+            if visible.is_empty() {
+                continue;
+            }
             let scores = &mut tiles.scores[q * TILE..][..TILE];
-            scores[..at.visible.start].fill(f32::NEG_INFINITY);
-            scores[at.visible.end..].fill(f32::NEG_INFINITY);
-            let query = at.query + q;
+            scores[..visible.start].fill(f32::NEG_INFINITY);
+            scores[visible.end..].fill(f32::NEG_INFINITY);
+            let query = first + q;
             let old = state.maxima[query];
             let largest = scale_and_find_largest(simd, scores, self.factor, old);
             let sum = weights_of_scores(simd, scores, largest);
-            let values = &mut state.values[query * self.shape.stride..][..self.shape.stride];
             if largest > old {
                 let keep = (old - largest).exp();
                 state.sums[query] *= keep;
-                scale_all(simd, values, keep);
+                scale_all(simd, &mut state.values[query * stride..][..stride], keep);
                 state.maxima[query] = largest;
             }
             state.sums[query] += sum;
         }
-        let values = &mut state.values[at.query * self.shape.stride..];
-        let values = &mut values[..Q * self.shape.stride];
-        let stride = self.shape.stride;
-        weighted_sum::<S, Q>(
-            simd,
-            tiles.scores,
-            at.visible,
-            (tiles.values, stride),
-            values,
-        );
+        let values = &mut state.values[first * stride..][..Q * stride];
+        add_values::<S, Q>(simd, tiles, &visible, stride, values);
         Q
     }
 }
 
-/// One row's heads within a task.
-struct Place {
-    /// Row within the sequence.
-    row: usize,
-    /// First query head within the group.
-    head: usize,
-    /// Index of its state.
-    query: usize,
-    /// Positions within the tile.
-    visible: Range<usize>,
-}
-
-/// `Q` dot products with each of a tile's keys. A score is one chain of multiply-adds over the
-/// head's elements, whichever lane it is in.
+/// `Q` dot products of `head_dim` elements with each of a tile's keys. A score is one chain of
+/// multiply-adds over the head's elements, whichever lane it is in.
 #[inline(always)]
-fn scores<S: Simd, const Q: usize>(simd: S, queries: &[f32], keys: &[f32], out: &mut [f32]) {
-    let head_dim = queries.len() / Q;
+fn scores<S: Simd, const Q: usize>(
+    simd: S,
+    queries: [*const f32; Q],
+    head_dim: usize,
+    keys: &[f32],
+    out: &mut [f32],
+) {
     assert!(
         keys.len() >= head_dim * TILE && out.len() >= Q * TILE,
         "tiles of scores"
@@ -271,19 +272,22 @@ fn scores<S: Simd, const Q: usize>(simd: S, queries: &[f32], keys: &[f32], out: 
     let mut lane = 0;
     while lane < TILE {
         let mut sums = [[simd.splat(0.0); TILE_VECTORS]; Q];
+        let mut row = keys[lane..].as_ptr();
         for dimension in 0..head_dim {
-            for (q, sums) in sums.iter_mut().enumerate() {
-                // SAFETY: there are `Q * head_dim` numbers.
-                let query = unsafe { *queries.as_ptr().add(q * head_dim + dimension) };
-                let query = simd.splat(query);
-                for (v, sum) in sums.iter_mut().enumerate() {
-                    let index = dimension * TILE + lane + v * S::LANES;
-                    // SAFETY: the tile has `head_dim * TILE` keys by the assertion, and TILE is a
-                    // multiple of the lanes of TILE_VECTORS vectors.
-                    let key = unsafe { simd.load(keys.as_ptr().add(index)) };
+            let mut key = [simd.splat(0.0); TILE_VECTORS];
+            for (v, key) in key.iter_mut().enumerate() {
+                // SAFETY: the tile has `head_dim * TILE` keys by the assertion, and TILE is a
+                // multiple of the lanes of TILE_VECTORS vectors.
+                *key = unsafe { simd.load(row.add(v * S::LANES)) };
+            }
+            for (sums, query) in sums.iter_mut().zip(queries) {
+                // SAFETY: queries have `head_dim` elements.
+                let query = simd.splat(unsafe { *query.add(dimension) });
+                for (sum, key) in sums.iter_mut().zip(key) {
                     *sum = simd.multiply_add(query, key, *sum);
                 }
             }
+            row = row.wrapping_add(TILE);
         }
         for (q, sums) in sums.into_iter().enumerate() {
             for (v, sum) in sums.into_iter().enumerate() {
@@ -327,28 +331,80 @@ fn scale_all<S: Simd>(simd: S, values: &mut [f32], factor: f32) {
     }
 }
 
-/// `out[q] += sum over the visible positions of weights[q] * values`, position after position.
+/// Adds to the state of each query the values that it sees, position after position. Those that
+/// all see are added side by side.
+#[inline(always)]
+fn add_values<S: Simd, const Q: usize>(
+    simd: S,
+    tiles: &Tiles<'_>,
+    visible: &[Range<usize>; Q],
+    stride: usize,
+    out: &mut [f32],
+) {
+    let mut common = 0..TILE;
+    for visible in visible {
+        common = common.start.max(visible.start)..common.end.min(visible.end);
+    }
+    if common.is_empty() {
+        for (q, visible) in visible.iter().enumerate() {
+            add_own::<S>(simd, tiles, q, visible.clone(), out);
+        }
+        return;
+    }
+    for (q, visible) in visible.iter().enumerate() {
+        add_own::<S>(simd, tiles, q, visible.start..common.start, out);
+    }
+    weighted_sum::<S, Q>(
+        simd,
+        tiles.scores,
+        common.clone(),
+        (tiles.values, stride),
+        out,
+    );
+    for (q, visible) in visible.iter().enumerate() {
+        add_own::<S>(simd, tiles, q, common.end..visible.end, out);
+    }
+}
+
+/// `add_values` for the positions that only query `q` of a tile sees, or not all others.
+#[inline(always)]
+fn add_own<S: Simd>(
+    simd: S,
+    tiles: &Tiles<'_>,
+    q: usize,
+    positions: Range<usize>,
+    out: &mut [f32],
+) {
+    if !positions.is_empty() {
+        let stride = tiles.values.len() / TILE;
+        let out = &mut out[q * stride..][..stride];
+        let weights = &tiles.scores[q * TILE..][..TILE];
+        weighted_sum::<S, 1>(simd, weights, positions, (tiles.values, stride), out);
+    }
+}
+
+/// `out[q] += sum over the positions of weights[q] * values`, position after position.
 #[inline(always)]
 fn weighted_sum<S: Simd, const Q: usize>(
     simd: S,
     weights: &[f32],
-    visible: Range<usize>,
+    positions: Range<usize>,
     (values, stride): (&[f32], usize),
     out: &mut [f32],
 ) {
     assert!(
-        visible.end <= TILE && values.len() >= TILE * stride,
+        positions.end <= TILE && values.len() >= TILE * stride && weights.len() >= Q * TILE,
         "tile of values"
     );
     let mut lane = 0;
     while lane + TILE_VECTORS * S::LANES <= stride {
         let out = (&mut *out, stride, lane);
-        sum_lanes::<S, Q, TILE_VECTORS>(simd, weights, visible.clone(), values, out);
+        sum_lanes::<S, Q, TILE_VECTORS>(simd, weights, positions.clone(), values, out);
         lane += TILE_VECTORS * S::LANES;
     }
     while lane < stride {
         let out = (&mut *out, stride, lane);
-        sum_lanes::<S, Q, 1>(simd, weights, visible.clone(), values, out);
+        sum_lanes::<S, Q, 1>(simd, weights, positions.clone(), values, out);
         lane += S::LANES;
     }
 }
@@ -358,12 +414,12 @@ fn weighted_sum<S: Simd, const Q: usize>(
 fn sum_lanes<S: Simd, const Q: usize, const V: usize>(
     simd: S,
     weights: &[f32],
-    visible: Range<usize>,
+    positions: Range<usize>,
     values: &[f32],
     (out, stride, lane): (&mut [f32], usize, usize),
 ) {
     assert!(
-        values.len() >= visible.end * stride && lane + V * S::LANES <= stride,
+        values.len() >= positions.end * stride && lane + V * S::LANES <= stride,
         "lanes"
     );
     let mut sums = [[simd.splat(0.0); V]; Q];
@@ -373,22 +429,24 @@ fn sum_lanes<S: Simd, const Q: usize, const V: usize>(
             *sum = load_slice(simd, &out[index..index + S::LANES]);
         }
     }
-    for position in visible {
+    let mut row = values[positions.start * stride + lane..].as_ptr();
+    let mut column = weights[positions.start..].as_ptr();
+    for _ in positions {
         let mut value = [simd.splat(0.0); V];
         for (v, value) in value.iter_mut().enumerate() {
-            let index = position * stride + lane + v * S::LANES;
             // SAFETY: the position's row has `stride` numbers, and the lanes lie within, by the
             // assertion.
-            *value = unsafe { simd.load(values.as_ptr().add(index)) };
+            *value = unsafe { simd.load(row.add(v * S::LANES)) };
         }
         for (q, sums) in sums.iter_mut().enumerate() {
             // SAFETY: there are `Q * TILE` weights, and positions are below TILE, by the
             // assertions.
-            let weight = simd.splat(unsafe { *weights.as_ptr().add(q * TILE + position) });
-            for (v, sum) in sums.iter_mut().enumerate() {
-                *sum = simd.multiply_add(weight, value[v], *sum);
+            let weight = simd.splat(unsafe { *column.add(q * TILE) });
+            for (sum, value) in sums.iter_mut().zip(value) {
+                *sum = simd.multiply_add(weight, value, *sum);
             }
         }
+        (row, column) = (row.wrapping_add(stride), column.wrapping_add(1));
     }
     for (q, sums) in sums.into_iter().enumerate() {
         for (v, sum) in sums.into_iter().enumerate() {

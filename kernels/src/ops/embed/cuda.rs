@@ -95,8 +95,7 @@ fn run<'a>(case: &'a EmbedCase, device: &'a Arc<dyn Device>) -> DeviceResult<'a>
     let view = case.table.view();
     let (vocabulary, columns, rows) = (view.rows(), view.columns(), case.tokens.len());
     let source: Vec<u8> = (0..vocabulary)
-        .flat_map(|row| view.row_bytes(row))
-        .copied()
+        .flat_map(|row| view.row_bytes(row).into_owned())
         .collect();
     let tiled = TiledMatrix::new(vocabulary, columns, Element::BF16).pack(&source);
     let ids = case.tokens.iter().enumerate().map(|(row, &token)| {

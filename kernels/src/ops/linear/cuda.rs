@@ -73,7 +73,7 @@ pub(crate) fn upload(
     layout: TiledMatrix,
 ) -> Result<ProductWeights, DeviceError> {
     Ok(ProductWeights {
-        data: bench.upload(&layout.pack(matrix.view().bytes()))?,
+        data: bench.upload(&layout.pack(&matrix.view().bytes()))?,
         scales: DevicePointer::NULL,
         bias: DevicePointer::NULL,
         matrix: layout,

@@ -1,0 +1,343 @@
+//! What the panels of each block format hold: codes, scales and minima.
+//!
+//! See [`crate::blocks`] for the blocks and [`crate::panels`] for their order in memory.
+
+use crate::panels::PANEL_ROWS;
+use crate::simd::Simd;
+
+/// 32 columns of some rows. A number is `scale * code - minimum`; scales and minima are those of
+/// the first and of the second 16 columns.
+pub(super) struct Group<S: Simd> {
+    /// Unsigned bytes, four columns in each vector.
+    pub(super) codes: [S::Integers; 8],
+    pub(super) scales: [S::Vector; 2],
+    pub(super) minima: [S::Vector; 2],
+}
+
+/// The lanes of a panel's block that a vector holds.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    /// The panel's block.
+    pub(super) block: *const u8,
+    /// The first row.
+    pub(super) row: usize,
+}
+
+impl Place {
+    /// What the rows have of the piece of `size` bytes that begins at byte `at` of their blocks.
+    #[inline(always)]
+    fn piece(self, at: usize, size: usize) -> *const u8 {
+        self.block.wrapping_add(at * PANEL_ROWS + self.row * size)
+    }
+}
+
+/// A block format, in panels.
+pub(super) trait Codes {
+    /// Columns of a block, a multiple of 32.
+    const COLUMNS: usize;
+    /// Bytes of a block of one row.
+    const BYTES: usize;
+    /// Whether the two halves of a group have scales of their own.
+    const HALVES: bool;
+
+    /// One group of a block.
+    ///
+    /// # Safety
+    /// `place` is that of a whole block of `S::LANES` rows.
+    unsafe fn group<S: Simd>(simd: S, place: Place, group: usize) -> Group<S>;
+}
+
+macro_rules! formats {
+    ($($name:ident, $columns:literal, $bytes:literal, $halves:literal, $group:ident;)*) => {$(
+        #[doc = concat!("[`BlockFormat::", stringify!($name), "`](crate::BlockFormat::", stringify!($name), ").")]
+        pub(super) struct $name;
+
+        impl Codes for $name {
+            const COLUMNS: usize = $columns;
+            const BYTES: usize = $bytes;
+            const HALVES: bool = $halves;
+
+            #[inline(always)]
+            unsafe fn group<S: Simd>(simd: S, place: Place, group: usize) -> Group<S> {
+                // SAFETY: the caller's promise.
+                unsafe { $group(simd, place, group) }
+            }
+        }
+    )*};
+}
+
+formats! {
+    Q8_0, 32, 34, false, q8_0;
+    Q4_0, 32, 18, false, q4_0;
+    Q4_1, 32, 20, false, q4_1;
+    Q5_0, 32, 22, false, q5_0;
+    Q5_1, 32, 24, false, q5_1;
+    Q2K, 256, 84, true, q2_k;
+    Q3K, 256, 110, true, q3_k;
+    Q4K, 256, 144, false, q4_k;
+    Q5K, 256, 176, false, q5_k;
+    Q6K, 256, 210, true, q6_k;
+}
+
+// SAFETY (of every load below): the piece lies within the block, by the promise of `group`.
+macro_rules! within {
+    ($expression:expr) => {
+        // SAFETY: see the comment above this macro.
+        unsafe { $expression }
+    };
+}
+
+/// Half-precision numbers.
+#[inline(always)]
+unsafe fn halves<S: Simd>(simd: S, place: Place, at: usize) -> S::Vector {
+    within!(simd.load_f16(place.piece(at, 2)))
+}
+
+/// Four codes or parts of codes of each row.
+#[inline(always)]
+unsafe fn four<S: Simd>(simd: S, place: Place, at: usize) -> S::Integers {
+    within!(simd.load_integers(place.piece(at, 4)))
+}
+
+/// An unsigned byte of each row.
+#[inline(always)]
+unsafe fn byte<S: Simd>(simd: S, place: Place, at: usize) -> S::Integers {
+    within!(simd.load_bytes(place.piece(at, 1)))
+}
+
+/// The low bits of each byte, or of each integer, after a shift to the right.
+#[inline(always)]
+fn bits<S: Simd>(simd: S, value: S::Integers, shift: usize, mask: i32) -> S::Integers {
+    simd.and(
+        simd.shift_right(value, shift as u32),
+        simd.splat_integer(mask),
+    )
+}
+
+const NIBBLES: i32 = 0x0f0f_0f0f;
+const PAIRS: i32 = 0x0303_0303;
+const SINGLES: i32 = 0x0101_0101;
+
+/// A group with one scale and one minimum.
+#[inline(always)]
+fn whole<S: Simd>(codes: [S::Integers; 8], scale: S::Vector, minimum: S::Vector) -> Group<S> {
+    Group {
+        codes,
+        scales: [scale; 2],
+        minima: [minimum; 2],
+    }
+}
+
+/// A group whose codes stand for numbers that are `zero` steps smaller.
+#[inline(always)]
+fn centred<S: Simd>(simd: S, codes: [S::Integers; 8], scale: S::Vector, zero: f32) -> Group<S> {
+    whole(codes, scale, simd.multiply(scale, simd.splat(zero)))
+}
+
+/// The 32 codes of 16 bytes: low nibbles, then high ones.
+#[inline(always)]
+unsafe fn nibbles<S: Simd>(simd: S, place: Place, at: usize) -> [S::Integers; 8] {
+    let mut codes = [simd.splat_integer(0); 8];
+    for index in 0..4 {
+        let both = within!(four(simd, place, at + 4 * index));
+        codes[index] = bits(simd, both, 0, NIBBLES);
+        codes[4 + index] = bits(simd, both, 4, NIBBLES);
+    }
+    codes
+}
+
+#[inline(always)]
+unsafe fn q8_0<S: Simd>(simd: S, place: Place, _: usize) -> Group<S> {
+    let mut codes = [simd.splat_integer(0); 8];
+    for (index, codes) in codes.iter_mut().enumerate() {
+        let signed = within!(four(simd, place, 2 + 4 * index));
+        // Signed bytes plus 128.
+        *codes = simd.exclusive_or(signed, simd.splat_integer(0x8080_8080_u32 as i32));
+    }
+    centred(simd, codes, within!(halves(simd, place, 0)), 128.0)
+}
+
+#[inline(always)]
+unsafe fn q4_0<S: Simd>(simd: S, place: Place, _: usize) -> Group<S> {
+    within!(centred(
+        simd,
+        nibbles(simd, place, 2),
+        halves(simd, place, 0),
+        8.0
+    ))
+}
+
+/// The minimum that is stored with the other sign.
+#[inline(always)]
+unsafe fn added<S: Simd>(simd: S, place: Place, at: usize) -> S::Vector {
+    within!(simd.subtract(simd.splat(0.0), halves(simd, place, at)))
+}
+
+#[inline(always)]
+unsafe fn q4_1<S: Simd>(simd: S, place: Place, _: usize) -> Group<S> {
+    within!(whole(
+        nibbles(simd, place, 4),
+        halves(simd, place, 0),
+        added(simd, place, 2)
+    ))
+}
+
+/// `nibbles` behind four bytes with a fifth bit for each.
+#[inline(always)]
+unsafe fn five_bits<S: Simd>(simd: S, place: Place, at: usize) -> [S::Integers; 8] {
+    let fifth = within!(four(simd, place, at));
+    let mut codes = within!(nibbles(simd, place, at + 4));
+    for (index, codes) in codes.iter_mut().enumerate() {
+        // Four bits, one to the lowest place of each byte.
+        let low = bits(simd, fifth, 4 * index, 15);
+        let two = simd.or(low, simd.shift_left(low, 7));
+        let all = simd.or(two, simd.shift_left(two, 14));
+        let spread = simd.and(all, simd.splat_integer(SINGLES));
+        *codes = simd.or(*codes, simd.shift_left(spread, 4));
+    }
+    codes
+}
+
+#[inline(always)]
+unsafe fn q5_0<S: Simd>(simd: S, place: Place, _: usize) -> Group<S> {
+    within!(centred(
+        simd,
+        five_bits(simd, place, 2),
+        halves(simd, place, 0),
+        16.0
+    ))
+}
+
+#[inline(always)]
+unsafe fn q5_1<S: Simd>(simd: S, place: Place, _: usize) -> Group<S> {
+    within!(whole(
+        five_bits(simd, place, 4),
+        halves(simd, place, 0),
+        added(simd, place, 2)
+    ))
+}
+
+#[inline(always)]
+unsafe fn q2_k<S: Simd>(simd: S, place: Place, group: usize) -> Group<S> {
+    let mut codes = [simd.splat_integer(0); 8];
+    for (index, codes) in codes.iter_mut().enumerate() {
+        let packed = within!(four(simd, place, 16 + group / 4 * 32 + 4 * index));
+        *codes = bits(simd, packed, group % 4 * 2, PAIRS);
+    }
+    let (scale, minimum) = within!((halves(simd, place, 80), halves(simd, place, 82)));
+    let packed = [0, 1].map(|half| within!(byte(simd, place, 2 * group + half)));
+    let scaled = |all, shift| {
+        packed.map(|packed| simd.multiply(all, simd.numbers(bits(simd, packed, shift, 15))))
+    };
+    Group {
+        codes,
+        scales: scaled(scale, 0),
+        minima: scaled(minimum, 4),
+    }
+}
+
+#[inline(always)]
+unsafe fn q3_k<S: Simd>(simd: S, place: Place, group: usize) -> Group<S> {
+    let mut codes = [simd.splat_integer(0); 8];
+    for (index, codes) in codes.iter_mut().enumerate() {
+        let low = within!(four(simd, place, 32 + group / 4 * 32 + 4 * index));
+        let high = within!(four(simd, place, 4 * index));
+        let third = simd.shift_left(bits(simd, high, group, SINGLES), 2);
+        *codes = simd.or(bits(simd, low, group % 4 * 2, PAIRS), third);
+    }
+    let scale = within!(halves(simd, place, 108));
+    let scales = [2 * group, 2 * group + 1].map(|index| {
+        // Six bits: four in the first eight bytes, two in the last four.
+        let low = within!(byte(simd, place, 96 + index % 8));
+        let high = within!(byte(simd, place, 104 + index % 4));
+        let high = simd.shift_left(bits(simd, high, index / 4 * 2, 3), 4);
+        let six = simd.or(bits(simd, low, index / 8 * 4, 15), high);
+        let signed = simd.subtract(simd.numbers(six), simd.splat(32.0));
+        simd.multiply(scale, signed)
+    });
+    Group {
+        codes,
+        scales,
+        minima: scales.map(|scale| simd.multiply(scale, simd.splat(4.0))),
+    }
+}
+
+/// Scale and minimum, six bits each, of one of eight groups.
+#[inline(always)]
+unsafe fn six_bit_pair<S: Simd>(simd: S, place: Place, group: usize) -> [S::Vector; 2] {
+    const SCALES: usize = 4;
+    let packed = |index: usize| within!(byte(simd, place, SCALES + index));
+    let pair = if group < 4 {
+        [packed(group), packed(group + 4)].map(|packed| bits(simd, packed, 0, 63))
+    } else {
+        let low = packed(group + 4);
+        let high = [packed(group - 4), packed(group)];
+        let [scale, minimum] = high.map(|high| simd.shift_left(bits(simd, high, 6, 3), 4));
+        [
+            simd.or(bits(simd, low, 0, 15), scale),
+            simd.or(bits(simd, low, 4, 15), minimum),
+        ]
+    };
+    pair.map(|value| simd.numbers(value))
+}
+
+/// A group whose two factors are products of the block's and of six bits.
+#[inline(always)]
+unsafe fn twice_scaled<S: Simd>(
+    simd: S,
+    place: Place,
+    group: usize,
+    codes: [S::Integers; 8],
+) -> Group<S> {
+    let [scale, minimum] = within!(six_bit_pair(simd, place, group));
+    whole(
+        codes,
+        within!(simd.multiply(halves(simd, place, 0), scale)),
+        within!(simd.multiply(halves(simd, place, 2), minimum)),
+    )
+}
+
+#[inline(always)]
+unsafe fn q4_k<S: Simd>(simd: S, place: Place, group: usize) -> Group<S> {
+    let mut codes = [simd.splat_integer(0); 8];
+    for (index, codes) in codes.iter_mut().enumerate() {
+        let both = within!(four(simd, place, 16 + group / 2 * 32 + 4 * index));
+        *codes = bits(simd, both, group % 2 * 4, NIBBLES);
+    }
+    within!(twice_scaled(simd, place, group, codes))
+}
+
+#[inline(always)]
+unsafe fn q5_k<S: Simd>(simd: S, place: Place, group: usize) -> Group<S> {
+    let mut codes = [simd.splat_integer(0); 8];
+    for (index, codes) in codes.iter_mut().enumerate() {
+        let both = within!(four(simd, place, 48 + group / 2 * 32 + 4 * index));
+        let fifth = within!(four(simd, place, 16 + 4 * index));
+        let fifth = simd.shift_left(bits(simd, fifth, group, SINGLES), 4);
+        *codes = simd.or(bits(simd, both, group % 2 * 4, NIBBLES), fifth);
+    }
+    within!(twice_scaled(simd, place, group, codes))
+}
+
+#[inline(always)]
+unsafe fn q6_k<S: Simd>(simd: S, place: Place, group: usize) -> Group<S> {
+    let (half, quarter) = (group / 4, group % 4);
+    let mut codes = [simd.splat_integer(0); 8];
+    for (index, codes) in codes.iter_mut().enumerate() {
+        let low = within!(four(simd, place, half * 64 + quarter % 2 * 32 + 4 * index));
+        let high = within!(four(simd, place, 128 + half * 32 + 4 * index));
+        let high = simd.shift_left(bits(simd, high, quarter * 2, PAIRS), 4);
+        *codes = simd.or(bits(simd, low, quarter / 2 * 4, NIBBLES), high);
+    }
+    let scale = within!(halves(simd, place, 208));
+    let scales = [0, 1].map(|side| {
+        let byte = within!(byte(simd, place, 192 + 2 * group + side));
+        let raised = simd.numbers(simd.exclusive_or(byte, simd.splat_integer(128)));
+        simd.multiply(scale, simd.subtract(raised, simd.splat(128.0)))
+    });
+    Group {
+        codes,
+        scales,
+        minima: scales.map(|scale| simd.multiply(scale, simd.splat(32.0))),
+    }
+}

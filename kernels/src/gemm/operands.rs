@@ -1,0 +1,287 @@
+//! Activations in the forms that the kernels for weights in panels take.
+
+use super::Product;
+use crate::element::widen_bf16;
+use crate::features::InstructionSet;
+use crate::panels::GROUP_COLUMNS;
+use crate::parallel::{self, SharedOutput};
+use crate::scratch::with_scratch_of;
+use crate::simd::{self, Program, Simd};
+
+/// Largest code of a quantised activation.
+const CODE_MAX: f32 = 127.0;
+/// The reciprocal of a smaller largest activation would not be finite.
+const LARGEST_MIN: f32 = 1e-36;
+
+/// All rows of a product's activations, once for all tasks.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Operands<'a> {
+    /// For weights in blocks.
+    pub(super) quantised: Option<Quantised<'a>>,
+    /// For BF16 weights, where tiles of BF16 can be multiplied.
+    pub(super) split: Option<Split<'a>>,
+}
+
+/// Activations as 8-bit codes, which share a scale in groups of 32 columns: the nearest multiples
+/// of 1/127 of the group's largest magnitude.
+#[derive(Clone, Copy)]
+pub(super) struct Quantised<'a> {
+    /// `[tokens, columns]`.
+    pub(super) codes: &'a [i8],
+    /// `[tokens, columns / 32]`: the scale, and the sums of the numbers of the whole group, of its
+    /// first half and of its second half.
+    pub(super) factors: &'a [[f32; 4]],
+}
+
+/// Activations as sums of two BF16 numbers, the second of which is the nearest to what the first
+/// leaves: together they have at least 16 significant bits.
+#[derive(Clone, Copy)]
+pub(super) struct Split<'a> {
+    /// `[2, tokens / 16, columns / 32, 16, 32]`: first parts, then second parts, of 16 rows at a
+    /// time. Rows that are missing to whole tiles hold anything.
+    pub(super) parts: &'a [u16],
+}
+
+/// Rows of activations that lie together.
+pub(super) const TILE_TOKENS: usize = 16;
+/// Numbers of 16 rows in 32 columns.
+pub(super) const TILE_NUMBERS: usize = TILE_TOKENS * GROUP_COLUMNS;
+
+impl Operands<'_> {
+    /// Prepares what the product's weights need, and calls `body`.
+    pub(super) fn with<R>(
+        product: &Product<'_>,
+        instructions: InstructionSet,
+        body: impl FnOnce(Operands<'_>) -> R,
+    ) -> R {
+        let tiles = instructions >= InstructionSet::Amx && product.weight.has_bf16_panels();
+        with_quantised(product, instructions, |quantised| {
+            if tiles {
+                with_split(product, instructions, |split| {
+                    let split = Some(split);
+                    body(Operands { quantised, split })
+                })
+            } else {
+                body(Operands {
+                    quantised,
+                    split: None,
+                })
+            }
+        })
+    }
+}
+
+fn with_quantised<R>(
+    product: &Product<'_>,
+    instructions: InstructionSet,
+    body: impl FnOnce(Option<Quantised<'_>>) -> R,
+) -> R {
+    if !product.weight.has_block_panels() {
+        return body(None);
+    }
+    let input = product.input;
+    let (tokens, columns) = (input.len(), input.columns);
+    let groups = columns / GROUP_COLUMNS;
+    with_scratch_of(tokens * columns, |codes: &mut [i8]| {
+        with_scratch_of(tokens * groups, |factors: &mut [[f32; 4]]| {
+            let (all_codes, all_factors) = (SharedOutput::new(codes), SharedOutput::new(factors));
+            parallel::for_each(tokens, tokens * columns, |token| {
+                // SAFETY: each task has a row of its own.
+                let (codes, factors) = unsafe {
+                    (
+                        all_codes.range(token * columns..(token + 1) * columns),
+                        all_factors.range(token * groups..(token + 1) * groups),
+                    )
+                };
+                let row = input.row(token);
+                let program = QuantiseRow {
+                    row,
+                    codes,
+                    factors,
+                };
+                simd::dispatch(instructions, program);
+            });
+            body(Some(Quantised { codes, factors }))
+        })
+    })
+}
+
+fn with_split<R>(
+    product: &Product<'_>,
+    instructions: InstructionSet,
+    body: impl FnOnce(Split<'_>) -> R,
+) -> R {
+    let input = product.input;
+    let (tokens, columns) = (input.len(), input.columns);
+    let half = tokens.next_multiple_of(TILE_TOKENS) * columns;
+    with_scratch_of(2 * half, |parts: &mut [u16]| {
+        let all = SharedOutput::new(parts);
+        parallel::for_each(tokens.div_ceil(TILE_TOKENS), tokens * columns, |tile| {
+            let range = tile * TILE_TOKENS * columns..(tile + 1) * TILE_TOKENS * columns;
+            // SAFETY: each task has tiles of its own.
+            let (first, second) = unsafe {
+                (
+                    all.range(range.clone()),
+                    all.range(half + range.start..half + range.end),
+                )
+            };
+            for token in tile * TILE_TOKENS..((tile + 1) * TILE_TOKENS).min(tokens) {
+                let row = input.row(token);
+                let split = SplitRow {
+                    row,
+                    index: token % TILE_TOKENS,
+                    first: &mut *first,
+                    second: &mut *second,
+                };
+                simd::dispatch(instructions, split);
+            }
+        });
+        body(Split { parts })
+    })
+}
+
+struct QuantiseRow<'a> {
+    row: &'a [f32],
+    codes: &'a mut [i8],
+    factors: &'a mut [[f32; 4]],
+}
+
+impl Program for QuantiseRow<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let (groups, _) = self.row.as_chunks::<GROUP_COLUMNS>();
+        let (codes, _) = self.codes.as_chunks_mut::<GROUP_COLUMNS>();
+        for ((group, codes), factors) in groups.iter().zip(codes).zip(self.factors) {
+            *factors = quantise(group, codes);
+        }
+    }
+}
+
+/// Quantises one group; returns its scale and sums. A group with a NaN or an infinity has a scale
+/// that is none either, and so have results that it takes part in.
+#[inline(always)]
+fn quantise(group: &[f32; GROUP_COLUMNS], codes: &mut [i8; GROUP_COLUMNS]) -> [f32; 4] {
+    // As integers, magnitudes are in the same order, and NaN is the largest.
+    let mut largest = 0;
+    for value in group {
+        largest = (value.to_bits() & 0x7fff_ffff).max(largest);
+    }
+    let largest = f32::from_bits(largest);
+    let scale = largest / CODE_MAX;
+    let inverse = if largest < LARGEST_MIN {
+        0.0
+    } else {
+        CODE_MAX / largest
+    };
+    let mut sums = [0; 2];
+    let halves = group.chunks(16).zip(codes.chunks_mut(16));
+    for ((values, codes), sum) in halves.zip(&mut sums) {
+        for (value, code) in values.iter().zip(codes) {
+            // Beyond 2^23, numbers are whole: the addition rounds, ties to even.
+            let rounded = value * inverse + 12_582_912.0;
+            *code = rounded.to_bits() as i8;
+            *sum += i32::from(*code);
+        }
+    }
+    let [first, second] = sums.map(|sum| sum as f32 * scale);
+    [scale, (sums[0] + sums[1]) as f32 * scale, first, second]
+}
+
+/// What a row's numbers are after they have been quantised.
+pub(super) fn quantised_reference(row: &[f32]) -> Vec<f32> {
+    let groups = row.chunks(GROUP_COLUMNS);
+    let values = groups.flat_map(|group| {
+        let largest = group.iter().fold(0f32, |most, value| most.max(value.abs()));
+        let step = largest / CODE_MAX;
+        let inverse = if largest > 0.0 {
+            CODE_MAX / largest
+        } else {
+            0.0
+        };
+        let codes = group
+            .iter()
+            .map(move |value| (value * inverse).round_ties_even());
+        codes.map(move |code| code * step)
+    });
+    values.collect()
+}
+
+/// Splits one row of a tile.
+struct SplitRow<'a> {
+    row: &'a [f32],
+    index: usize,
+    /// `[columns / 32, 16, 32]`.
+    first: &'a mut [u16],
+    second: &'a mut [u16],
+}
+
+impl Program for SplitRow<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let (groups, _) = self.row.as_chunks::<GROUP_COLUMNS>();
+        let first = self.first.as_chunks_mut::<GROUP_COLUMNS>().0;
+        let second = self.second.as_chunks_mut::<GROUP_COLUMNS>().0;
+        let first = first.iter_mut().skip(self.index).step_by(TILE_TOKENS);
+        let second = second.iter_mut().skip(self.index).step_by(TILE_TOKENS);
+        for ((group, first), second) in groups.iter().zip(first).zip(second) {
+            for at in 0..GROUP_COLUMNS {
+                first[at] = narrow(group[at]);
+                second[at] = narrow(group[at] - widen_bf16(first[at]));
+            }
+        }
+    }
+}
+
+/// The nearest BF16, ties to even, as [`narrow_bf16`](crate::narrow_bf16) without its care for NaN: the difference of a NaN and anything is one.
+#[inline(always)]
+fn narrow(value: f32) -> u16 {
+    let bits = value.to_bits();
+    let odd = (bits >> 16) & 1;
+    (bits.wrapping_add(0x7fff + odd) >> 16) as u16
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::random_values;
+    use crate::element::narrow_bf16;
+
+    #[test]
+    fn two_bf16_numbers_keep_sixteen_bits() {
+        for value in random_values(1, 10_000, 3.0) {
+            let first = narrow(value);
+            assert_eq!(first, narrow_bf16(value));
+            let second = narrow(value - widen_bf16(first));
+            let both = widen_bf16(first) + widen_bf16(second);
+            assert!((both - value).abs() <= value.abs() / 65_536.0);
+        }
+    }
+
+    #[test]
+    fn a_quantised_group_is_within_half_a_step_and_never_hides_what_is_not_a_number() {
+        let mut codes = [0; GROUP_COLUMNS];
+        for seed in 0..100 {
+            let values = random_values(seed, GROUP_COLUMNS, 5.0);
+            let group: [f32; GROUP_COLUMNS] = values.try_into().expect("a group");
+            let [scale, sum, first, second] = quantise(&group, &mut codes);
+            let numbers = codes.map(|code| f32::from(code) * scale);
+            for (number, value) in numbers.iter().zip(group) {
+                assert!((number - value).abs() <= scale * 0.501);
+            }
+            assert!((numbers.iter().sum::<f32>() - sum).abs() < 1e-4);
+            assert!((first + second - sum).abs() < 1e-4);
+        }
+        assert_eq!(quantise(&[0.0; GROUP_COLUMNS], &mut codes), [0.0; 4]);
+        assert_eq!(codes, [0; GROUP_COLUMNS]);
+        assert_eq!(quantise(&[1e-40; GROUP_COLUMNS], &mut codes)[1], 0.0);
+        for odd in [f32::NAN, f32::INFINITY] {
+            let mut group = [1.0; GROUP_COLUMNS];
+            group[7] = odd;
+            assert!(!quantise(&group, &mut codes)[0].is_finite());
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Weights arranged for products: panels of 16 rows.
+//!
+//! A vector of 16 lanes holds something of each row of a panel, so that a product needs no sums
+//! over lanes and reads memory from front to back. What such a vector holds of one row is a
+//! *piece*: the scale of a block, four bytes of its codes, two BF16 numbers. A panel has the same
+//! bytes as its rows, in another order: first the first piece of each row, then the second piece
+//! of each row, and so on. Missing rows of the last panel are zeros.
+
+use rayon::prelude::{ParallelIterator, ParallelSliceMut};
+
+use crate::blocks::BlockFormat;
+use crate::element::Element;
+use crate::gemm::WeightFormat;
+
+/// Rows of a panel.
+pub(crate) const PANEL_ROWS: usize = 16;
+/// Columns that products walk at a time; rows of a panel have a multiple of them.
+pub(crate) const GROUP_COLUMNS: usize = 32;
+
+/// `[bytes, count]` of pieces, first to last, in the unit of a row.
+type Layout = &'static [[usize; 2]];
+
+/// The pieces of a unit (a block, or two numbers), if the format can be arranged in panels.
+const fn layout(format: WeightFormat) -> Option<Layout> {
+    let WeightFormat::Blocks(format) = format else {
+        return match format {
+            WeightFormat::Numbers(Element::BF16) => Some(&[[4, 1]]),
+            _ => None,
+        };
+    };
+    Some(match format {
+        BlockFormat::Q8_0 => &[[2, 1], [4, 8]],
+        BlockFormat::Q4_0 => &[[2, 1], [4, 4]],
+        BlockFormat::Q4_1 => &[[2, 2], [4, 4]],
+        BlockFormat::Q5_0 => &[[2, 1], [4, 5]],
+        BlockFormat::Q5_1 => &[[2, 2], [4, 5]],
+        BlockFormat::Q2K => &[[1, 16], [4, 16], [2, 2]],
+        BlockFormat::Q3K => &[[4, 24], [1, 12], [2, 1]],
+        BlockFormat::Q4K => &[[2, 2], [1, 12], [4, 32]],
+        BlockFormat::Q5K => &[[2, 2], [1, 12], [4, 40]],
+        BlockFormat::Q6K => &[[4, 48], [1, 16], [2, 1]],
+        _ => return None,
+    })
+}
+
+/// Whether rows of so many columns can be arranged in panels.
+pub(crate) fn can_arrange(format: WeightFormat, columns: usize) -> bool {
+    columns > 0 && columns.is_multiple_of(GROUP_COLUMNS) && layout(format).is_some()
+}
+
+/// Calls `visit` with the first byte in a row and the size of each of its pieces.
+fn for_each_piece(format: WeightFormat, row_bytes: usize, mut visit: impl FnMut(usize, usize)) {
+    let layout = layout(format).expect("a format that can be arranged in panels");
+    let mut at = 0;
+    while at < row_bytes {
+        for &[size, count] in layout {
+            for _ in 0..count {
+                visit(at, size);
+                at += size;
+            }
+        }
+    }
+}
+
+/// Turns rows into panels. `data` is whole panels long: behind the rows there are zeros.
+pub(crate) fn arrange(format: WeightFormat, columns: usize, data: &mut [u8]) {
+    let row_bytes = format.bytes_of(columns);
+    let panels = data.par_chunks_exact_mut(PANEL_ROWS * row_bytes);
+    panels.for_each_init(Vec::new, |rows, panel| {
+        rows.clear();
+        rows.extend_from_slice(panel);
+        for_each_piece(format, row_bytes, |at, size| {
+            let out = &mut panel[at * PANEL_ROWS..(at + size) * PANEL_ROWS];
+            match size {
+                1 => gather::<1>(&rows[at..], row_bytes, out),
+                2 => gather::<2>(&rows[at..], row_bytes, out),
+                _ => gather::<4>(&rows[at..], row_bytes, out),
+            }
+        });
+    });
+}
+
+/// The first `SIZE` bytes of each row.
+fn gather<const SIZE: usize>(rows: &[u8], row_bytes: usize, out: &mut [u8]) {
+    let (out, _) = out.as_chunks_mut::<SIZE>();
+    for (out, row) in out.iter_mut().zip(rows.chunks(row_bytes)) {
+        out.copy_from_slice(&row[..SIZE]);
+    }
+}
+
+/// Copies row `row` of the panels, counted from their first, back together.
+pub(crate) fn read_row(format: WeightFormat, panels: &[u8], row: usize, out: &mut [u8]) {
+    let panel = &panels[row / PANEL_ROWS * PANEL_ROWS * out.len()..];
+    let row = row % PANEL_ROWS;
+    for_each_piece(format, out.len(), |at, size| {
+        let piece = &panel[at * PANEL_ROWS + row * size..][..size];
+        out[at..at + size].copy_from_slice(piece);
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_is_found_again_in_its_panel() {
+        let formats = BlockFormat::ALL.map(WeightFormat::from);
+        let formats = formats.into_iter().chain([Element::BF16.into()]);
+        for format in formats.filter(|&format| can_arrange(format, 512)) {
+            let row_bytes = format.bytes_of(512);
+            let rows: Vec<u8> = (0..32 * row_bytes).map(|at| (at * 7 / 3) as u8).collect();
+            let mut panels = rows.clone();
+            arrange(format, 512, &mut panels);
+            assert_ne!(rows, panels);
+            for (row, expected) in rows.chunks(row_bytes).enumerate() {
+                let mut found = vec![0; row_bytes];
+                read_row(format, &panels, row, &mut found);
+                assert_eq!(found, expected, "row {row} of {format:?}");
+            }
+        }
+    }
+}
