@@ -16,7 +16,7 @@ pub struct VectorId(pub u32);
 pub struct MatrixId(pub u32);
 
 /// The routed experts of one layer: gate and up `[experts, 2 * width, hidden]` (gate rows first,
-/// then up rows) and down `[experts, hidden, width]`.
+/// then up rows) and down `[experts, hidden, width]`, both with or without biases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExpertsId(pub u32);
 
@@ -179,6 +179,8 @@ pub struct RouterGroups {
 pub struct RouterWeights {
     /// `[experts, hidden]`: the logits' factor.
     pub gate: MatrixId,
+    /// `[experts]`: added to the logits.
+    pub bias: Option<VectorId>,
     /// `[experts]`: added to the scores when experts are chosen, and not when they are weighed.
     pub correction: Option<VectorId>,
 }
@@ -223,6 +225,21 @@ pub enum RouterScoring {
     Sigmoid,
     /// Softmax over all experts.
     Softmax,
+}
+
+/// How the gate and up projections of an expert become the input of its down projection.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum GatedActivation {
+    /// `silu(gate) * up` (Shazeer 2020).
+    Swiglu,
+    /// `gate * sigmoid(alpha * gate) * (up + 1)`, of a gate that is at most `limit` and an up of
+    /// at most that magnitude (gpt-oss; `models/gpt_oss` of Hugging Face transformers 5.23).
+    ClampedSwiglu {
+        /// Steepness of the sigmoid.
+        alpha: f32,
+        /// Where both projections are cut.
+        limit: f32,
+    },
 }
 
 /// The fused operations of a transformer step over one batch.
@@ -270,11 +287,14 @@ pub trait Backend {
     );
 
     /// Attention of the queries in `qkv` over the cache; `[tokens, heads * head_dim]`.
-    /// The layer's group says which positions are visible.
+    /// The layer's group says which positions are visible. `sinks` (`[heads]`) are scores, one for
+    /// each head, that take part in the softmax beside those of the keys and have no value (Xiao
+    /// et al. 2023; gpt-oss).
     fn paged_attention(
         &mut self,
         qkv: &Self::Activation,
         shape: AttentionShape,
+        sinks: Option<VectorId>,
         layer: KvLayer,
     ) -> Self::Activation;
 
@@ -298,7 +318,7 @@ pub trait Backend {
         shape: LatentShape,
     ) -> Self::Activation;
 
-    /// Chooses experts from the logits `input * gate^T`, all in f32.
+    /// Chooses experts from the logits `input * gate^T` (`+ bias`), all in f32.
     fn router(
         &mut self,
         input: &Self::Activation,
@@ -306,12 +326,13 @@ pub trait Backend {
         rule: RouterRule,
     ) -> Self::Routing;
 
-    /// Weighted sum over each token's experts of `down(silu(gate(x)) * up(x))`.
+    /// Weighted sum over each token's experts of `down(activation(gate(x), up(x)))`.
     fn experts(
         &mut self,
         input: &Self::Activation,
         routing: Self::Routing,
         experts: ExpertsId,
+        activation: GatedActivation,
     ) -> Self::Activation;
 
     /// `down(silu(gate(x)) * up(x))`; `gate_up` holds the gate rows first, then the up rows.

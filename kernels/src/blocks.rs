@@ -1,4 +1,4 @@
-//! Weights that are stored in blocks: small integers that share scales and minima.
+//! Weights that are stored in blocks: small numbers that share scales and minima.
 //!
 //! The layouts are those of ggml (`ggml-common.h` and `ggml-quants.c`). A block is unpacked into
 //! unsigned codes, one for each number, and a scale and a minimum for each group of numbers; a
@@ -17,6 +17,9 @@ pub enum BlockFormat {
     Q4_0,
     /// 32 4-bit numbers, a scale and a minimum.
     Q4_1,
+    /// 32 4-bit floating-point numbers (E2M1) and a scale that is a power of two (E8M0): the
+    /// microscaling format MXFP4 (Open Compute Project 2023).
+    Mxfp4,
     /// 32 5-bit numbers and a scale.
     Q5_0,
     /// 32 5-bit numbers, a scale and a minimum.
@@ -35,11 +38,12 @@ pub enum BlockFormat {
 
 impl BlockFormat {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::F16,
         Self::Q8_0,
         Self::Q4_0,
         Self::Q4_1,
+        Self::Mxfp4,
         Self::Q5_0,
         Self::Q5_1,
         Self::Q2K,
@@ -53,7 +57,7 @@ impl BlockFormat {
     pub const fn numbers(self) -> usize {
         match self {
             Self::F16 => 1,
-            Self::Q8_0 | Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 => 32,
+            Self::Q8_0 | Self::Q4_0 | Self::Q4_1 | Self::Mxfp4 | Self::Q5_0 | Self::Q5_1 => 32,
             Self::Q2K | Self::Q3K | Self::Q4K | Self::Q5K | Self::Q6K => 256,
         }
     }
@@ -65,6 +69,7 @@ impl BlockFormat {
             Self::Q8_0 => 34,
             Self::Q4_0 => 18,
             Self::Q4_1 => 20,
+            Self::Mxfp4 => 17,
             Self::Q5_0 => 22,
             Self::Q5_1 => 24,
             Self::Q2K => 84,
@@ -78,6 +83,7 @@ impl BlockFormat {
     /// Where in a block the half-precision scales are.
     pub const fn scale_offsets(self) -> &'static [usize] {
         match self {
+            Self::Mxfp4 => &[],
             Self::F16 | Self::Q8_0 | Self::Q4_0 | Self::Q5_0 => &[0],
             Self::Q4_1 | Self::Q5_1 | Self::Q4K | Self::Q5K => &[0, 2],
             Self::Q2K => &[80, 82],
@@ -103,6 +109,7 @@ impl BlockFormat {
             Self::Q8_0 => widen_blocks::<34, 32>(blocks, out, q8_0),
             Self::Q4_0 => widen_blocks::<18, 32>(blocks, out, q4_0),
             Self::Q4_1 => widen_blocks::<20, 32>(blocks, out, q4_1),
+            Self::Mxfp4 => widen_blocks::<17, 32>(blocks, out, mxfp4),
             Self::Q5_0 => widen_blocks::<22, 32>(blocks, out, q5_0),
             Self::Q5_1 => widen_blocks::<24, 32>(blocks, out, q5_1),
             Self::Q2K => widen_blocks::<84, 256>(blocks, out, q2_k),
@@ -190,6 +197,43 @@ fn q4_1(block: &[u8; 20], out: &mut [f32; 32]) {
         scale,
         minimum,
     );
+}
+
+/// Largest E8M0 scale with which all numbers of an MXFP4 block are finite in f32: `6 * 2^125`.
+pub const MXFP4_SCALE_MAX: u8 = 252;
+
+/// Twice the numbers that 16 E2M1 codes stand for, which are whole: 0, 1, 2, 3, 4, 6, 8 and 12, and
+/// the same below zero. Computed such that the compiler makes vector code of it.
+#[inline(always)]
+fn twice_e2m1(bytes: &[u8], code: impl Fn(u8) -> u8) -> [i8; 16] {
+    let mut doubled = [0; 16];
+    for (doubled, &byte) in doubled.iter_mut().zip(&bytes[..16]) {
+        let code = code(byte);
+        let magnitude = code & 7;
+        let beyond_four = magnitude.saturating_sub(4);
+        let largest = magnitude.saturating_sub(6);
+        let size = (magnitude + beyond_four + 2 * largest) as i8;
+        *doubled = if code & 8 == 0 { size } else { -size };
+    }
+    doubled
+}
+
+#[inline(always)]
+fn mxfp4(block: &[u8; 17], out: &mut [f32; 32]) {
+    // Half the scale, `2^(exponent - 128)`, of which the two smallest are subnormal.
+    let half_scale = f32::from_bits(match block[0] {
+        exponent @ 0..2 => 0x0020_0000 << exponent,
+        exponent => (u32::from(exponent) - 1) << 23,
+    });
+    let (low, high) = out.split_at_mut(16);
+    for (out, numbers) in [
+        (low, twice_e2m1(&block[1..], |byte| byte & 15)),
+        (high, twice_e2m1(&block[1..], |byte| byte >> 4)),
+    ] {
+        for (out, number) in out.iter_mut().zip(numbers) {
+            *out = half_scale * f32::from(number);
+        }
+    }
 }
 
 /// The 32 codes of 5 bits whose fifth bits are together in the first four bytes.
@@ -315,5 +359,31 @@ fn q6_k(block: &[u8; 210], out: &mut [f32; 256]) {
             ((byte >> shift) & 15) | (((high[at] >> high_shift) & 3) << 4)
         });
         group::<32, 16>(out, codes, group_scale, 0.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn microscaled_numbers_are_e2m1_times_a_power_of_two() {
+        const MAGNITUDES: [f32; 8] = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0];
+        for exponent in 0..=MXFP4_SCALE_MAX {
+            let mut block = [exponent; 17];
+            for (index, byte) in (0..).zip(&mut block[1..]) {
+                // Every code in the low half, and in the high one from the other end.
+                *byte = index | (15 - index) << 4;
+            }
+            let mut numbers = [f32::NAN; 32];
+            BlockFormat::Mxfp4.widen(&block, &mut numbers);
+            let scale = 2_f64.powi(i32::from(exponent) - 127);
+            for (index, &number) in numbers.iter().enumerate() {
+                let code = if index < 16 { index } else { 31 - index };
+                let sign = if code < 8 { 1.0 } else { -1.0 };
+                let expected = sign * f64::from(MAGNITUDES[code % 8]) * scale;
+                assert_eq!(f64::from(number), expected, "code {code}, scale {exponent}");
+            }
+        }
     }
 }

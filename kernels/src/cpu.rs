@@ -18,11 +18,11 @@ use backstop_types::AttentionSpan;
 
 pub use activation::CpuActivation;
 pub use kv_cache::{CpuKvCache, KvGroupLayout};
-pub use weights::{CpuExperts, CpuMatrix, CpuWeights};
+pub use weights::{CpuExperts, CpuMatrix, CpuWeights, ExpertMatrices};
 
 use crate::backend::{
-    AttentionShape, Backend, ExpertsId, KvLayer, LatentShape, LatentWeights, MatrixId, Norm,
-    QueryKeyTransform, Rope, RouterRule, RouterWeights, VectorId,
+    AttentionShape, Backend, ExpertsId, GatedActivation, KvLayer, LatentShape, LatentWeights,
+    MatrixId, Norm, QueryKeyTransform, Rope, RouterRule, RouterWeights, VectorId,
 };
 use crate::batch::Batch;
 use crate::features::InstructionSet;
@@ -290,6 +290,7 @@ impl Backend for CpuBackend {
         &mut self,
         qkv: &CpuActivation,
         shape: AttentionShape,
+        sinks: Option<VectorId>,
         layer: KvLayer,
     ) -> CpuActivation {
         let sequences = sequence_rows(&self.batch, &self.tables[layer.group as usize]);
@@ -300,6 +301,7 @@ impl Backend for CpuBackend {
         let args = AttentionArgs {
             qkv: qkv.values(),
             shape,
+            sinks: sinks.map(|id| self.weights.vector(id)),
             span,
             sequences: &sequences,
             cache: self.kv.view(layer),
@@ -355,6 +357,7 @@ impl Backend for CpuBackend {
         RouterArgs {
             input: input.values(),
             gate: self.weights.matrix(weights.gate).view(),
+            bias: weights.bias.map(|id| self.weights.vector(id)),
             correction: weights.correction.map(|id| self.weights.vector(id)),
             rule,
         }
@@ -366,6 +369,7 @@ impl Backend for CpuBackend {
         input: &CpuActivation,
         routing: CpuRouting,
         experts: ExpertsId,
+        activation: GatedActivation,
     ) -> CpuActivation {
         let experts = self.weights.layer_experts(experts);
         let mut out = self.pool.take(input.rows(), experts.hidden);
@@ -373,6 +377,7 @@ impl Backend for CpuBackend {
             input: input.values(),
             routing: &routing,
             experts,
+            activation,
         };
         args.run(self.instructions, out.values_mut());
         out

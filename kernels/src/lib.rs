@@ -34,15 +34,15 @@ mod simd;
 
 pub use aligned::AlignedBytes;
 pub use backend::{
-    AttentionShape, Backend, ExpertsId, KvLayer, LatentShape, LatentWeights, MatrixId, Norm,
-    QueryKeyNorm, QueryKeyTransform, Rope, RopePairing, RopeScaling, RouterGroups, RouterRule,
-    RouterScoring, RouterWeights, VectorId,
+    AttentionShape, Backend, ExpertsId, GatedActivation, KvLayer, LatentShape, LatentWeights,
+    MatrixId, Norm, QueryKeyNorm, QueryKeyTransform, Rope, RopePairing, RopeScaling, RouterGroups,
+    RouterRule, RouterScoring, RouterWeights, VectorId,
 };
 pub use batch::{Batch, BatchSequence};
-pub use blocks::BlockFormat;
+pub use blocks::{BlockFormat, MXFP4_SCALE_MAX};
 pub use cpu::{
     CpuActivation, CpuBackend, CpuExperts, CpuKvCache, CpuMatrix, CpuRouting, CpuWeights,
-    KvGroupLayout,
+    ExpertMatrices, KvGroupLayout,
 };
 pub use element::{Element, F8_MAX, decode_f8, encode_f8, narrow_bf16, round_f8, widen_bf16};
 pub use features::{Features, InstructionSet, features};

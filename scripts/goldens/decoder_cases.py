@@ -1,7 +1,8 @@
 """The configurations of the decoder goldens. Each says in its name what it adds to the family before it.
 
 `config` is the case's config.json over `BASE`; a value of `ABSENT` removes the field. `weights` is the stored element
-type, `packed` whether experts are stored as one tensor for each layer, `shards` the number of weight files.
+type (`MXFP4`: of experts, with the rest in BF16), `packed` whether experts are stored as one tensor for each layer,
+`shards` the number of weight files.
 """
 
 ABSENT = object()
@@ -97,6 +98,31 @@ def kimi_k2(**options) -> dict:
     return {**made, "published_as": "kimi_k2"}
 
 
+# gpt-oss's way of saying that experts are in MXFP4.
+MXFP4 = {
+    "quant_method": "mxfp4",
+    "modules_to_not_convert": ["model.layers.*.self_attn", "model.layers.*.mlp.router", "model.embed_tokens", "lm_head"],
+}
+GPT_OSS = {
+    "hidden_size": 64,
+    "intermediate_size": 32,
+    "head_dim": 16,
+    "num_local_experts": 5,
+    "num_experts_per_tok": 2,
+    "sliding_window": 20,
+    "attention_bias": True,
+    "rope_theta": 150000.0,
+    "rope_scaling": {"rope_type": "yarn", "beta_fast": 32.0, "beta_slow": 1.0, "truncate": False, **YARN},
+    # Limits that activations do reach.
+    "swiglu_limit": 2.0,
+}
+
+
+def gpt_oss(**options) -> dict:
+    """transformers keeps its experts packed, inputs before outputs."""
+    return case("GptOss", "gpt_oss", packed=True, **{**GPT_OSS, **options})
+
+
 CASES = {
     "llama_f32": llama(weights="F32", num_key_value_heads=ABSENT, rms_norm_eps=ABSENT),
     "llama_scaled_tied": llama(rope_theta=ABSENT, rope_parameters={"rope_type": "llama3", "rope_theta": 500000.0, **LLAMA3}, tie_word_embeddings=True, **CARD),
@@ -121,6 +147,9 @@ CASES = {
     "glm4_moe_lite": glm4_moe_lite(num_hidden_layers=3, first_k_dense_replace=1),
     "glm4_moe_lite_halves": glm4_moe_lite(weights="F32", rope_interleave=False, mlp_layer_types=["sparse", "dense"]),
     "qwen3_moe_sliding": qwen3_moe(head_dim=16, use_sliding_window=True, sliding_window=12, attention_bias=True, num_experts_per_tok=4),
+    "gpt_oss_f32": gpt_oss(weights="F32", hidden_size=48, num_hidden_layers=3, num_local_experts=6, num_experts_per_tok=3, swiglu_limit=1.2, swiglu_alpha=1.3),
+    "gpt_oss_bf16": gpt_oss(num_attention_heads=6, attention_bias=False, rope_theta=ABSENT, rope_scaling=ABSENT, rope_parameters={"rope_type": "default", "rope_theta": 20000.0}, layer_types=["full_attention", "sliding_attention"], shards=2),
+    "gpt_oss_mxfp4": gpt_oss(weights="MXFP4", intermediate_size=96, quantization_config=MXFP4, initial_context_length=64, experts_per_token=2),
 }
 
 

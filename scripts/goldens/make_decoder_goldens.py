@@ -14,7 +14,8 @@ from tempfile import TemporaryDirectory
 
 import torch
 from safetensors.torch import save_file
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, Mxfp4Config
+from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
 from decoder_cases import CASES, config_json
 from make_goldens import LOGIT_SPREAD, save_checkpoint, write_json
@@ -38,16 +39,20 @@ def random_weights(model, generator: torch.Generator) -> None:
                 parameter.copy_(0.2 * noise)
             elif name.endswith("bias"):
                 parameter.copy_(0.7 * noise)
+            elif name.endswith("sinks"):
+                parameter.copy_(2 + noise)  # as heavy as several keys
             elif parameter.dim() == 1:
                 parameter.copy_(1 + 0.2 * noise)
                 parameter[torch.randint(len(parameter), (2,), generator=generator)] *= 2
             else:
-                values = noise * parameter.shape[-1] ** -0.5
+                # gpt-oss stores experts with inputs before outputs.
+                inputs = parameter.shape[-2 if model.config.model_type == "gpt_oss" and "experts" in name else -1]
+                values = noise * inputs ** -0.5
                 rare = torch.rand(parameter.shape, generator=generator) < 0.004
                 values = torch.where(rare, values * 6, values)
                 if "embed_tokens" in name or "lm_head" in name:
                     values *= 4
-                if "q_proj" in name or "k_proj" in name or name.endswith("gate.weight") or "_b_proj" in name:
+                if "q_proj" in name or "k_proj" in name or name.endswith(("gate.weight", "router.weight")) or "_b_proj" in name:
                     values *= 1.6  # attention that is not uniform, routers that are not undecided
                 parameter.copy_(values)
 
@@ -57,12 +62,28 @@ def store(model, options: dict) -> dict[str, torch.Tensor]:
     tensors = {}
     with torch.no_grad():
         for name, parameter in model.state_dict(keep_vars=True).items():
+            if options["weights"] == "MXFP4" and name.endswith(("experts.gate_up_proj", "experts.down_proj")):
+                blocks, scales = quantize_to_mxfp4(parameter.transpose(1, 2))
+                parameter.copy_(convert_moe_packed_tensors(blocks, scales, dtype=torch.float32))
+                tensors[f"{name}_blocks"], tensors[f"{name}_scales"] = blocks, scales
+                continue
             stored = parameter.clone() if options["weights"] == "F32" else parameter.to(torch.bfloat16)
             parameter.copy_(stored)
             tensors[name] = stored
     if model.config.tie_word_embeddings:
         tensors.pop("lm_head.weight", None)
     return tensors if options["packed"] else unfuse(tensors, model.config.model_type)
+
+
+def quantize_to_mxfp4(weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Blocks of 32 of the last dimension (bytes of two E2M1 codes, the low one first) and their E8M0 scales."""
+    blocks = weights.unflatten(-1, (-1, 32))
+    # The largest magnitude of a block lies between 4 and 8, of which 6 can be stored.
+    exponents = blocks.abs().amax(-1).log2().floor() - 2
+    scaled = blocks / exponents.exp2()[..., None]
+    magnitudes = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6])
+    codes = (scaled.abs()[..., None] - magnitudes).abs().argmin(-1) + 8 * (scaled < 0)
+    return (codes[..., ::2] + 16 * codes[..., 1::2]).to(torch.uint8), (exponents + 127).to(torch.uint8)
 
 
 def unfuse(tensors: dict[str, torch.Tensor], model_type: str) -> dict[str, torch.Tensor]:
@@ -107,8 +128,8 @@ def run(model, tokens: torch.Tensor) -> tuple[torch.Tensor, float]:
             keys = groups.masked_fill(chosen[..., None] == 0, float("-inf")).flatten(1)
         margins.append(lead(keys, module.top_k))
 
-    routers = [layer.mlp.gate for layer in model.model.layers if hasattr(layer.mlp, "gate")]
-    hooks = [router.register_forward_hook(look) for router in routers]
+    routers = [getattr(layer.mlp, "gate", getattr(layer.mlp, "router", None)) for layer in model.model.layers]
+    hooks = [router.register_forward_hook(look) for router in routers if router is not None]
     logits = model(input_ids=tokens[None], use_cache=False).logits[0].float()
     for hook in hooks:
         hook.remove()
@@ -119,6 +140,7 @@ def build(name: str, folder: Path, seed: int):
     """One attempt: (model, tensors of the file, tokens, logits, margin)."""
     options = CASES[name]
     config = AutoConfig.from_pretrained(folder)
+    vars(config).pop("quantization_config", None)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, **EAGER).eval()
     generator = torch.Generator().manual_seed(seed)
     random_weights(model, generator)
@@ -159,7 +181,9 @@ def make(name: str) -> str:
 
 def check_by_reloading(folder: Path, tokens: torch.Tensor, logits: torch.Tensor) -> float:
     """The saved files, loaded by transformers itself, give the same logits."""
-    model, report = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, output_loading_info=True, **EAGER)
+    quantised = CASES[folder.name]["weights"] == "MXFP4"
+    options = {"quantization_config": Mxfp4Config(dequantize=True)} if quantised else {}
+    model, report = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, output_loading_info=True, **EAGER, **options)
     missing = set(report["missing_keys"]) | set(report["unexpected_keys"])
     difference = (run(model.eval(), tokens)[0] - logits).abs().max().item()
     assert not missing and difference < 1e-4, (folder.name, missing, difference)

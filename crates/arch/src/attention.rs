@@ -79,6 +79,7 @@ pub(crate) struct HeadsAttention {
     qkv_bias: Option<VectorId>,
     output: MatrixId,
     output_bias: Option<VectorId>,
+    sinks: Option<VectorId>,
     shape: AttentionShape,
     transform: QueryKeyTransform,
     kv: KvLayer,
@@ -93,6 +94,8 @@ pub(crate) struct HeadsPlan {
     pub(crate) norm_epsilon: Option<f32>,
     pub(crate) qkv_bias: bool,
     pub(crate) output_bias: bool,
+    /// Each head has one; see `paged_attention` of [`Backend`].
+    pub(crate) sinks: bool,
 }
 
 impl HeadsAttention {
@@ -125,6 +128,9 @@ impl HeadsAttention {
             qkv_bias: plan.qkv_bias.then(|| weights.bias(&parts("bias"))),
             output: weights.matrix(&output("weight"), query_rows),
             output_bias: plan.output_bias.then(|| weights.bias(&output("bias"))),
+            sinks: plan
+                .sinks
+                .then(|| weights.bias(&[(format!("{prefix}.sinks"), shape.heads as usize)])),
             shape,
             transform: QueryKeyTransform {
                 norm,
@@ -137,7 +143,7 @@ impl HeadsAttention {
     fn forward<B: Backend>(&self, backend: &mut B, normed: &B::Activation) -> B::Activation {
         let mut qkv = backend.linear(normed, self.qkv, self.qkv_bias);
         backend.rope_and_cache(&mut qkv, self.shape, self.transform, self.kv);
-        let attended = backend.paged_attention(&qkv, self.shape, self.kv);
+        let attended = backend.paged_attention(&qkv, self.shape, self.sinks, self.kv);
         backend.linear(&attended, self.output, self.output_bias)
     }
 }

@@ -10,7 +10,8 @@
 //! transformers attends to w keys.
 
 use backstop_kernels::backend::{
-    Backend, MatrixId, Norm, Rope, RopePairing, RouterRule, RouterScoring, VectorId,
+    Backend, GatedActivation, MatrixId, Norm, Rope, RopePairing, RouterRule, RouterScoring,
+    VectorId,
 };
 use backstop_weights::StrictFields;
 use serde_json::{Map, Value};
@@ -18,7 +19,7 @@ use serde_json::{Map, Value};
 use crate::attention::{Attention, HeadsPlan};
 use crate::config::{self, Shape, ShapeDefaults};
 use crate::kv_groups::KvGroups;
-use crate::mlp::{Mlp, PROJECTIONS, SparsePlan};
+use crate::mlp::{Mlp, PROJECTIONS, RouterNames, SparsePlan};
 use crate::registry::{ArchError, Model};
 use crate::rope::{self, RopeDefaults};
 use crate::{ModelSpec, WeightMap};
@@ -144,7 +145,9 @@ impl Config {
                 num_experts,
                 width,
                 rule,
-                corrected: false,
+                router: RouterNames::Plain,
+                activation: GatedActivation::Swiglu,
+                alternating: false,
                 projections: PROJECTIONS,
                 shared: (num_shared > 0).then_some((width * num_shared, shared_scale)),
             },
@@ -296,6 +299,7 @@ impl Layer {
             norm_epsilon: None,
             qkv_bias: false,
             output_bias: false,
+            sinks: false,
         };
         let norm = weights.vector(format!("{prefix}.input_layernorm.weight"), hidden);
         let attention = format!("{prefix}.self_attn");

@@ -6,7 +6,7 @@
 //! different.
 
 use backstop_kernels::backend::{
-    LatentShape, RopePairing, RouterGroups, RouterRule, RouterScoring,
+    GatedActivation, LatentShape, RopePairing, RouterGroups, RouterRule, RouterScoring,
 };
 use backstop_weights::StrictFields;
 use serde_json::{Map, Value};
@@ -15,7 +15,7 @@ use crate::attention::AttentionPlan;
 use crate::config::{self, Shape, ShapeDefaults};
 use crate::decoder::{Decoder, DecoderPlan, LayerPlan, MlpPlan};
 use crate::latent::LatentPlan;
-use crate::mlp::{PROJECTIONS, SparsePlan};
+use crate::mlp::{PROJECTIONS, RouterNames, SparsePlan};
 use crate::registry::ArchError;
 use crate::rope::{self, RopeDefaults};
 
@@ -192,7 +192,9 @@ fn read_experts(fields: &mut StrictFields<'_>) -> SparsePlan {
             factor: fields.f64("routed_scaling_factor") as f32,
             groups: (groups.count > 1).then_some(groups),
         },
-        corrected: true,
+        router: RouterNames::Corrected,
+        activation: GatedActivation::Swiglu,
+        alternating: false,
         projections: PROJECTIONS,
         shared: Some((width * num_shared, 1.0)),
     }

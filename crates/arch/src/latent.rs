@@ -141,7 +141,7 @@ impl LatentAttention {
             rope: Some(self.plan.rope),
         };
         backend.rope_and_cache(&mut qkv, cached, transform, self.kv);
-        let attended = backend.paged_attention(&qkv, cached, self.kv);
+        let attended = backend.paged_attention(&qkv, cached, None, self.kv);
         let values = backend.latent_output(&attended, self.weights, shape);
         backend.linear(&values, self.output, self.output_bias)
     }

@@ -40,6 +40,7 @@ pub(crate) fn from_config(config: &Map<String, Value>) -> Result<Decoder, ArchEr
                 norm_epsilon: None,
                 qkv_bias: bias,
                 output_bias: bias,
+                sinks: false,
             }),
             layers: shape.layers(|_| LayerPlan {
                 visible_keys: None,

@@ -37,6 +37,7 @@ pub(crate) fn from_config(config: &Map<String, Value>) -> Result<Decoder, ArchEr
                 norm_epsilon: None,
                 qkv_bias: false,
                 output_bias: false,
+                sinks: false,
             }),
             layers: shape.layers(|_| LayerPlan { visible_keys, mlp }),
             sparse_name: "mlp",

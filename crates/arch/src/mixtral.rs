@@ -3,13 +3,13 @@
 //! Reference implementation: `models/mixtral` of Hugging Face transformers 5.23. The softmax over
 //! all experts is renormalised over the chosen ones. A window of `w` means `w` visible keys.
 
-use backstop_kernels::backend::{RouterRule, RouterScoring};
+use backstop_kernels::backend::{GatedActivation, RouterRule, RouterScoring};
 use serde_json::{Map, Value};
 
 use crate::attention::{AttentionPlan, HeadsPlan};
 use crate::config::{self, Shape, ShapeDefaults};
 use crate::decoder::{Decoder, DecoderPlan, LayerPlan, MlpPlan};
-use crate::mlp::SparsePlan;
+use crate::mlp::{RouterNames, SparsePlan};
 use crate::registry::ArchError;
 use crate::rope::{self, RopeDefaults};
 
@@ -40,7 +40,9 @@ pub(crate) fn from_config(config: &Map<String, Value>) -> Result<Decoder, ArchEr
                 factor: 1.0,
                 groups: None,
             },
-            corrected: false,
+            router: RouterNames::Plain,
+            activation: GatedActivation::Swiglu,
+            alternating: false,
             projections: ["w1", "w3", "w2"],
             shared: None,
         });
@@ -55,6 +57,7 @@ pub(crate) fn from_config(config: &Map<String, Value>) -> Result<Decoder, ArchEr
                 norm_epsilon: None,
                 qkv_bias: false,
                 output_bias: false,
+                sinks: false,
             }),
             layers: shape.layers(|_| LayerPlan { visible_keys, mlp }),
             sparse_name: "block_sparse_moe",

@@ -1,6 +1,8 @@
 //! Feed-forward blocks: one gated MLP, or experts with or without shared ones.
 
-use backstop_kernels::backend::{Backend, ExpertsId, MatrixId, RouterRule, RouterWeights};
+use backstop_kernels::backend::{
+    Backend, ExpertsId, GatedActivation, MatrixId, RouterRule, RouterWeights,
+};
 
 use crate::{ExpertsRequest, WeightMap};
 
@@ -15,6 +17,7 @@ pub(crate) enum Mlp {
         router: RouterWeights,
         rule: RouterRule,
         experts: ExpertsId,
+        activation: GatedActivation,
         shared: Option<Shared>,
     },
 }
@@ -34,12 +37,25 @@ pub(crate) struct SparsePlan {
     pub(crate) num_experts: usize,
     pub(crate) width: usize,
     pub(crate) rule: RouterRule,
-    /// Scores are corrected when experts are chosen.
-    pub(crate) corrected: bool,
+    pub(crate) router: RouterNames,
+    pub(crate) activation: GatedActivation,
+    /// Checkpoints store gate and up rows in turns; see [`ExpertsRequest`].
+    pub(crate) alternating: bool,
     /// Names of an expert's gate, up and down projections.
     pub(crate) projections: [&'static str; 3],
     /// Width of the shared experts together, and the factor on the sum.
     pub(crate) shared: Option<(usize, f32)>,
+}
+
+/// What checkpoints have of a router, and under which name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RouterNames {
+    /// `gate`.
+    Plain,
+    /// `gate`, whose scores are corrected when experts are chosen.
+    Corrected,
+    /// `router`, whose logits have a bias.
+    Biased,
 }
 
 /// Names of projections in most checkpoints.
@@ -64,17 +80,11 @@ impl Mlp {
         hidden: usize,
         plan: SparsePlan,
     ) -> Self {
-        let gate = format!("{prefix}.gate.weight");
-        let correction = format!("{prefix}.gate.e_score_correction_bias");
-        let router = RouterWeights {
-            gate: weights.router(gate, plan.num_experts, hidden),
-            correction: plan
-                .corrected
-                .then(|| weights.bias(&[(correction, plan.num_experts)])),
-        };
+        let router = router(weights, prefix, hidden, plan);
         let experts = weights.experts(ExpertsRequest {
             prefix: format!("{prefix}.experts"),
             projections: plan.projections,
+            alternating: plan.alternating,
             num_experts: plan.num_experts,
             hidden,
             width: plan.width,
@@ -92,6 +102,7 @@ impl Mlp {
             router,
             rule: plan.rule,
             experts,
+            activation: plan.activation,
             shared,
         }
     }
@@ -107,10 +118,11 @@ impl Mlp {
                 router,
                 rule,
                 experts,
+                activation,
                 shared,
             } => {
                 let routing = backend.router(normed, *router, *rule);
-                let routed = backend.experts(normed, routing, *experts);
+                let routed = backend.experts(normed, routing, *experts, *activation);
                 match shared {
                     None => routed,
                     Some(Shared {
@@ -124,6 +136,24 @@ impl Mlp {
                 }
             }
         }
+    }
+}
+
+fn router(weights: &mut WeightMap, prefix: &str, hidden: usize, plan: SparsePlan) -> RouterWeights {
+    let name = match plan.router {
+        RouterNames::Plain | RouterNames::Corrected => "gate",
+        RouterNames::Biased => "router",
+    };
+    let gate = weights.router(format!("{prefix}.{name}.weight"), plan.num_experts, hidden);
+    let mut vector = |kind: &str| {
+        let name = format!("{prefix}.{name}.{kind}");
+        weights.bias(&[(name, plan.num_experts)])
+    };
+    RouterWeights {
+        gate,
+        bias: (plan.router == RouterNames::Biased).then(|| vector("bias")),
+        correction: (plan.router == RouterNames::Corrected)
+            .then(|| vector("e_score_correction_bias")),
     }
 }
 

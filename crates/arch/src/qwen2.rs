@@ -39,6 +39,7 @@ pub(crate) fn from_config(config: &Map<String, Value>) -> Result<Decoder, ArchEr
                 norm_epsilon: None,
                 qkv_bias: true,
                 output_bias: false,
+                sinks: false,
             }),
             layers: windows.iter().map(layer).collect(),
             sparse_name: "mlp",

@@ -40,6 +40,7 @@ pub(crate) fn from_config(config: &Map<String, Value>) -> Result<Decoder, ArchEr
                 norm_epsilon: Some(norm.epsilon()),
                 qkv_bias: bias,
                 output_bias: bias,
+                sinks: false,
             }),
             layers: windows.iter().map(layer).collect(),
             sparse_name: "mlp",

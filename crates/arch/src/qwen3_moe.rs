@@ -3,14 +3,14 @@
 //! Reference implementation: `models/qwen3_moe` of Hugging Face transformers 5.23. All layers
 //! slide if `use_sliding_window` is set; a window of `w` means `w` visible keys.
 
-use backstop_kernels::backend::{RouterRule, RouterScoring};
+use backstop_kernels::backend::{GatedActivation, RouterRule, RouterScoring};
 use backstop_weights::StrictFields;
 use serde_json::{Map, Value};
 
 use crate::attention::{AttentionPlan, HeadsPlan};
 use crate::config::{self, Shape, ShapeDefaults};
 use crate::decoder::{Decoder, DecoderPlan, LayerPlan, MlpPlan};
-use crate::mlp::{PROJECTIONS, SparsePlan};
+use crate::mlp::{PROJECTIONS, RouterNames, SparsePlan};
 use crate::registry::ArchError;
 use crate::rope::{self, RopeDefaults};
 
@@ -48,6 +48,7 @@ pub(crate) fn from_config(config: &Map<String, Value>) -> Result<Decoder, ArchEr
                 norm_epsilon: Some(norm.epsilon()),
                 qkv_bias: bias,
                 output_bias: bias,
+                sinks: false,
             }),
             layers,
             sparse_name: "mlp",
@@ -87,7 +88,9 @@ fn read_layers(
             factor: 1.0,
             groups: None,
         },
-        corrected: false,
+        router: RouterNames::Plain,
+        activation: GatedActivation::Swiglu,
+        alternating: false,
         projections: PROJECTIONS,
         shared: None,
     });

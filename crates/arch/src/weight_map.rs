@@ -20,6 +20,9 @@ const MATRIX: &[ElementType] = &[
     ElementType::Q5K,
     ElementType::Q6K,
 ];
+const BYTE: &[ElementType] = &[ElementType::U8];
+/// Numbers of an MXFP4 block.
+const MXFP4_NUMBERS: usize = 32;
 const EXPERT: &[ElementType] = &[ElementType::BF16, ElementType::F32, ElementType::F8E4M3];
 
 /// All weights of a model. Ids are positions in these lists.
@@ -112,12 +115,20 @@ pub struct MatrixPart {
 /// `{prefix}.{expert}.{projection}.weight`, or packed, as `{prefix}.gate_up_proj`
 /// `[experts, 2 * width, hidden]` (gate rows first) and `{prefix}.down_proj`
 /// `[experts, hidden, width]`. Unfused FP8 weights carry a `weight_scale` `[rows, 1]`.
+///
+/// gpt-oss alone stores gate and up rows in turns, and with biases: `{prefix}.gate_up_proj_bias`
+/// `[experts, 2 * width]` and `{prefix}.down_proj_bias` `[experts, hidden]`. Its matrices are
+/// packed with inputs before outputs, `[experts, hidden, 2 * width]` and `[experts, width,
+/// hidden]`, or in MXFP4: `_blocks` `[experts, rows, columns / 32, 16]`, bytes of two E2M1 codes
+/// with the low one first, and `_scales` `[experts, rows, columns / 32]`, E8M0 bytes.
 #[derive(Clone, Debug)]
 pub struct ExpertsRequest {
     /// Up to and without the expert's number.
     pub prefix: String,
     /// Names of the gate, up and down projections of unfused experts.
     pub projections: [&'static str; 3],
+    /// Stored as gpt-oss does.
+    pub alternating: bool,
     /// Number of experts.
     pub num_experts: usize,
     /// Width of the model.
@@ -146,6 +157,30 @@ impl ExpertsRequest {
             _ => down,
         };
         format!("{}.{expert}.{name}.weight", self.prefix)
+    }
+
+    /// Names of what MXFP4 makes of the packed tensor of this name: codes and scales.
+    pub fn in_blocks(packed: &str) -> [String; 2] {
+        ["blocks", "scales"].map(|kind| format!("{packed}_{kind}"))
+    }
+
+    fn expected_alternating(&self, in_blocks: bool, tensors: &mut Vec<ExpectedTensor>) {
+        let experts = self.num_experts;
+        for (name, rows, columns) in [
+            (self.packed_gate_up(), 2 * self.width, self.hidden),
+            (self.packed_down(), self.hidden, self.width),
+        ] {
+            tensors.push(required(format!("{name}_bias"), vec![experts, rows], FLOAT));
+            if in_blocks {
+                let blocks = columns.div_ceil(MXFP4_NUMBERS);
+                let [codes, scales] = Self::in_blocks(&name);
+                let bytes = MXFP4_NUMBERS / 2;
+                tensors.push(required(codes, vec![experts, rows, blocks, bytes], BYTE));
+                tensors.push(required(scales, vec![experts, rows, blocks], BYTE));
+            } else {
+                tensors.push(required(name, vec![experts, columns, rows], FLOAT));
+            }
+        }
     }
 
     fn expected_packed(&self, tensors: &mut Vec<ExpectedTensor>) {
@@ -288,7 +323,10 @@ impl WeightMap {
             }
         }
         for experts in &self.experts {
-            if has(&experts.packed_gate_up()) {
+            if experts.alternating {
+                let [codes, _] = ExpertsRequest::in_blocks(&experts.packed_gate_up());
+                experts.expected_alternating(has(&codes), &mut tensors);
+            } else if has(&experts.packed_gate_up()) {
                 experts.expected_packed(&mut tensors);
             } else {
                 let scale = format!("{}_scale", experts.unfused(0, "gate"));

@@ -34,7 +34,14 @@ fn parameters(spec: &ModelSpec) -> u64 {
     let matrices = weights.matrices.iter();
     let matrices = matrices.map(|matrix| matrix.rows() * matrix.columns);
     let experts = weights.experts.iter();
-    let experts = experts.map(|experts| 3 * experts.num_experts * experts.hidden * experts.width);
+    let experts = experts.map(|experts| {
+        let biases = if experts.alternating {
+            2 * experts.width + experts.hidden
+        } else {
+            0
+        };
+        experts.num_experts * (3 * experts.hidden * experts.width + biases)
+    });
     vectors.chain(matrices).chain(experts).sum::<usize>() as u64
 }
 
@@ -46,6 +53,7 @@ fn published_models_have_the_parameters_that_they_are_known_for() {
         (published("mixtral_8x7b"), 46_702_792_704),
         (published("qwen2_5_coder_7b"), 7_615_616_512),
         (published("qwen3_coder_30b_a3b"), 30_532_122_624),
+        (published("gpt_oss_20b"), 20_914_757_184),
     ] {
         let spec = spec(&config).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(parameters(&spec), expected, "{}", spec.architecture);
@@ -111,6 +119,21 @@ fn what_would_change_the_mathematics_is_refused_by_name() {
             "shared_expert_intermediate_size",
         ),
         (
+            published("gpt_oss_20b"),
+            json!({"rope_scaling": null}),
+            "rope_scaling",
+        ),
+        (
+            published("gpt_oss_20b"),
+            json!({"experts_per_token": 2}),
+            "experts_per_token",
+        ),
+        (
+            published("gpt_oss_20b"),
+            json!({"swiglu_limit": 0.0}),
+            "swiglu_limit",
+        ),
+        (
             published("glm_4_7_flash"),
             json!({"topk_method": "greedy"}),
             "topk_method",
@@ -151,6 +174,14 @@ fn numbers_that_no_model_has_are_refused_before_anything_is_made_of_them() {
                 "num_experts",
                 "moe_intermediate_size",
                 "head_dim",
+                "num_experts_per_tok",
+            ],
+        ),
+        (
+            published("gpt_oss_20b"),
+            vec![
+                "num_local_experts",
+                "intermediate_size",
                 "num_experts_per_tok",
             ],
         ),

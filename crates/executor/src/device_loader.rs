@@ -163,6 +163,9 @@ fn check_formats(formats: &StoredFormats, map: &WeightMap) -> Result<(), LoadFai
             true => experts.packed_gate_up(),
             false => experts.unfused(0, "gate"),
         };
+        if experts.alternating {
+            return Err(LoadFailure::AlternatingForDevice(name));
+        }
         if !matches!(stored.weight, ElementType::BF16 | ElementType::F8E4M3) {
             return refused(&name, stored.weight);
         }

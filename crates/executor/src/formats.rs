@@ -27,6 +27,9 @@ pub enum LoadFailure {
          formats"
     )]
     MixedFormats(String),
+    /// Rows do not fill the blocks in which they are stored.
+    #[error("the rows of {0} are not whole blocks of 32 numbers, as MXFP4 stores them")]
+    PartialBlocks(String),
     /// The device does not compute with weights in this format.
     #[error(
         "{name} is {element}, and the GPU computes with weights in BF16 or, for experts, FP8: \
@@ -38,6 +41,12 @@ pub enum LoadFailure {
         /// How it is stored.
         element: ElementType,
     },
+    /// The device does not compute such experts.
+    #[error(
+        "{0} belongs to experts with biases and clamped activations, as gpt-oss has them, which the \
+         GPU's kernels cannot compute yet: choose --device cpu"
+    )]
+    AlternatingForDevice(String),
     /// The device failed.
     #[error(transparent)]
     Device(#[from] backstop_kernels::cuda::DeviceError),
@@ -85,6 +94,9 @@ impl StoredFormats {
             parts.map(|part| element(&part.name)).collect()
         });
         let experts = map.experts.iter().map(|experts| {
+            if experts.alternating {
+                return StoredExperts::alternating(checkpoint, experts);
+            }
             let packed = checkpoint.tensor(&experts.packed_gate_up()).is_some();
             StoredExperts::of(experts, packed, &element)
         });
@@ -97,6 +109,29 @@ impl StoredFormats {
 }
 
 impl StoredExperts {
+    /// As gpt-oss stores them.
+    fn alternating(checkpoint: &Checkpoint, request: &ExpertsRequest) -> Result<Self, LoadFailure> {
+        let names = [request.packed_gate_up(), request.packed_down()];
+        let columns = [request.hidden, request.width];
+        let mut found = Vec::new();
+        for (name, columns) in names.iter().zip(columns) {
+            let weight = match checkpoint.tensor(name) {
+                Some(tensor) => tensor.element_type,
+                None if columns.is_multiple_of(BlockFormat::Mxfp4.numbers()) => ElementType::Mxfp4,
+                None => return Err(LoadFailure::PartialBlocks(name.clone())),
+            };
+            found.push(weight);
+        }
+        if found[0] != found[1] {
+            return Err(LoadFailure::MixedFormats(names[0].clone()));
+        }
+        Ok(Self {
+            packed: true,
+            weight: found[0],
+            scale: None,
+        })
+    }
+
     fn of(
         request: &ExpertsRequest,
         packed: bool,
@@ -171,6 +206,7 @@ pub(crate) fn weight_format(element: ElementType) -> WeightFormat {
         ElementType::Q8_0 => BlockFormat::Q8_0,
         ElementType::Q4_0 => BlockFormat::Q4_0,
         ElementType::Q4_1 => BlockFormat::Q4_1,
+        ElementType::Mxfp4 => BlockFormat::Mxfp4,
         ElementType::Q5_0 => BlockFormat::Q5_0,
         ElementType::Q5_1 => BlockFormat::Q5_1,
         ElementType::Q2K => BlockFormat::Q2K,

@@ -1,6 +1,7 @@
 //! Runs step plans on a device: loads weights, sizes and holds the KV cache, builds batches and
 //! samples tokens. This is the implementation behind [`backstop_types::Executor`].
 
+mod alternating_experts;
 mod constraint;
 mod cpu;
 mod cuda;

@@ -1,12 +1,13 @@
 //! Reads a checkpoint's tensors into the CPU backend's memory.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use backstop_arch::{ExpertsRequest, MatrixRequest, ModelSpec, WeightMap};
-use backstop_kernels::{AlignedBytes, Bands, CpuExperts, CpuMatrix, CpuWeights};
+use backstop_kernels::{AlignedBytes, Bands, CpuExperts, CpuMatrix, CpuWeights, ExpertMatrices};
 use backstop_weights::{Checkpoint, CopyJob, ElementType};
 
-use crate::formats::{
-    LoadFailure, StoredExperts, StoredFormats, kernel_element, weight_format, widened,
-};
+use crate::alternating_experts::AlternatingExperts;
+use crate::formats::{LoadFailure, StoredExperts, StoredFormats, weight_format, widened};
 
 /// Loads every weight of `spec`. `progress` is told the bytes read so far, out of
 /// [`Checkpoint::bytes_total`].
@@ -17,8 +18,15 @@ pub fn load_cpu_weights(
 ) -> Result<CpuWeights, LoadFailure> {
     let formats = StoredFormats::of(checkpoint, spec)?;
     let map = &spec.weights;
+    let done = AtomicU64::new(0);
     let mut buffers = Buffers::allocate(&formats, map)?;
-    checkpoint.copy_all(buffers.jobs(map), progress)?;
+    for (buffers, request) in buffers.experts.iter_mut().zip(&map.experts) {
+        buffers.load_alternating(checkpoint, request, &|bytes| {
+            progress(done.fetch_add(bytes, Ordering::Relaxed) + bytes);
+        })?;
+    }
+    let done = done.into_inner();
+    checkpoint.copy_all(buffers.jobs(map), &|bytes| progress(done + bytes))?;
     Ok(buffers.finish(map))
 }
 
@@ -41,7 +49,14 @@ struct Buffer {
     bytes: AlignedBytes,
 }
 
-struct ExpertBuffers {
+enum ExpertBuffers {
+    /// Bytes of the tensors.
+    AsStored(StoredExpertBuffers),
+    /// Experts whose rows change places, in this format; read layer by layer.
+    Alternating(ElementType, Option<CpuExperts>),
+}
+
+struct StoredExpertBuffers {
     packed: bool,
     gate_up: Buffer,
     down: Buffer,
@@ -166,6 +181,47 @@ impl MatrixBuffer {
 
 impl ExpertBuffers {
     fn allocate(request: &ExpertsRequest, stored: &StoredExperts) -> Self {
+        match request.alternating {
+            true => Self::Alternating(stored.weight, None),
+            false => Self::AsStored(StoredExpertBuffers::allocate(request, stored)),
+        }
+    }
+
+    /// Reads experts whose rows change places. `progress` is told the bytes of each piece.
+    fn load_alternating(
+        &mut self,
+        checkpoint: &Checkpoint,
+        request: &ExpertsRequest,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<(), LoadFailure> {
+        if let Self::Alternating(element, experts) = self {
+            let loading = AlternatingExperts {
+                checkpoint,
+                request,
+                element: *element,
+                progress,
+            };
+            *experts = Some(loading.load()?);
+        }
+        Ok(())
+    }
+
+    fn jobs<'a>(&'a mut self, request: &ExpertsRequest, jobs: &mut Vec<CopyJob<'a>>) {
+        if let Self::AsStored(buffers) = self {
+            buffers.jobs(request, jobs);
+        }
+    }
+
+    fn finish(self, request: &ExpertsRequest) -> CpuExperts {
+        match self {
+            Self::AsStored(buffers) => buffers.finish(request),
+            Self::Alternating(_, experts) => experts.expect("loaded before the rest"),
+        }
+    }
+}
+
+impl StoredExpertBuffers {
+    fn allocate(request: &ExpertsRequest, stored: &StoredExperts) -> Self {
         let ExpertsRequest {
             num_experts,
             hidden,
@@ -200,20 +256,20 @@ impl ExpertBuffers {
     }
 
     fn finish(self, request: &ExpertsRequest) -> CpuExperts {
-        let scales = self
-            .scales
-            .map(|[gate_up, down]| (gate_up.into_f32(), down.into_f32()));
-        let (gate_up_scales, down_scales) = scales.unwrap_or_default();
-        CpuExperts {
+        let matrices =
+            |buffer: Buffer| ExpertMatrices::new(weight_format(buffer.element), buffer.bytes);
+        let mut experts = CpuExperts {
             num_experts: request.num_experts,
             hidden: request.hidden,
             width: request.width,
-            element: kernel_element(self.gate_up.element),
-            gate_up: self.gate_up.bytes,
-            down: self.down.bytes,
-            gate_up_scales,
-            down_scales,
+            gate_up: matrices(self.gate_up),
+            down: matrices(self.down),
+        };
+        if let Some([gate_up, down]) = self.scales {
+            experts.gate_up.scales = gate_up.into_f32();
+            experts.down.scales = down.into_f32();
         }
+        experts
     }
 }
 

@@ -5,7 +5,7 @@ use backstop_arch::{ExpertsRequest, MatrixRole, ModelSpec, VectorRole, WeightMap
 use backstop_kernels::cuda::synthetic_model::SyntheticModel;
 use backstop_kernels::cuda::{CudaWeights, DeviceError, Stream};
 use backstop_kernels::{CpuWeights, Element, ExpertsId, MatrixId, VectorId};
-use backstop_weights::{Checkpoint, QuantizationScheme, WeightsError};
+use backstop_weights::{Checkpoint, QuantizationError, QuantizationScheme, WeightsError};
 
 /// Weights of a model that are made and not read. Matrices and vectors are as in a BF16
 /// checkpoint; experts are in FP8 if the configuration says so.
@@ -19,6 +19,12 @@ impl SyntheticWeights {
     /// Weights of the shape `spec`, in the formats that `checkpoint`'s configuration asks for.
     pub fn new(checkpoint: &Checkpoint, spec: &ModelSpec, seed: u64) -> Result<Self, WeightsError> {
         let quantization = checkpoint.quantization()?;
+        if matches!(quantization, QuantizationScheme::Mxfp4Experts) {
+            return Err(WeightsError::Quantization(QuantizationError::Unsupported {
+                format: "mxfp4".to_owned(),
+                problems: vec!["weights are made up in BF16 and FP8 only".to_owned()],
+            }));
+        }
         let experts = spec.weights.experts.iter();
         Ok(Self {
             model: SyntheticModel::new(seed),

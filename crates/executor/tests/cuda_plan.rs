@@ -134,6 +134,22 @@ fn an_architecture_without_kernels_is_refused_with_what_is_missing() {
 }
 
 #[test]
+fn experts_without_kernels_are_refused_before_anything_is_planned() {
+    for name in ["gpt_oss_bf16", "gpt_oss_mxfp4"] {
+        let directory = repository("tests/goldens/decoders").join(name);
+        let checkpoint = Checkpoint::open(&directory).expect("a checkpoint");
+        let model = model(&checkpoint);
+        let error = DeviceWeightPlan::of_checkpoint(&checkpoint, model.spec());
+        let text = error.expect_err("gpt-oss").to_string();
+        assert!(
+            text.contains("experts with biases") && text.contains("--device cpu"),
+            "{text}"
+        );
+        assert_eq!(text.lines().count(), 1, "{text}");
+    }
+}
+
+#[test]
 fn a_planned_and_loaded_model_gives_the_recorded_answer() {
     let directory = repository("models/demo");
     let manifest = Manifest::read(&repository("models/demo.toml")).expect("a manifest");

@@ -10,7 +10,7 @@ use backstop_executor::{DeviceWeightPlan, SyntheticWeights, load_in_pieces};
 use backstop_kernels::cuda::host::HostDevice;
 use backstop_kernels::cuda::staging::{WeightNumbers, WeightRows};
 use backstop_kernels::cuda::{CudaWeights, Device};
-use backstop_kernels::{CpuBackend, CpuWeights, Element, ExpertsId, MatrixId, VectorId};
+use backstop_kernels::{CpuBackend, CpuWeights, ExpertsId, MatrixId, VectorId};
 use backstop_weights::Checkpoint;
 use common::{load, model, repository};
 
@@ -50,13 +50,13 @@ fn assert_same(name: &str, spec: &ModelSpec, device: &CudaWeights, host: &CpuWei
     for (index, experts) in host.experts().iter().enumerate() {
         let id = ExpertsId(index as u32);
         let [gate_up, down] = [WeightRows::GateUp(id), WeightRows::Down(id)].map(rows);
-        assert!(gate_up == experts.gate_up.as_slice(), "{name}: {id:?}");
-        assert!(down == experts.down.as_slice(), "{name}: {id:?}");
-        if experts.element == Element::F8E4M3 {
+        assert!(gate_up == experts.gate_up.data.as_slice(), "{name}: {id:?}");
+        assert!(down == experts.down.data.as_slice(), "{name}: {id:?}");
+        if experts.gate_up.are_fp8() {
             let scales = numbers(WeightNumbers::GateUpScales(id), 0);
-            assert!(scales == experts.gate_up_scales, "{name}: {id:?}");
+            assert!(scales == experts.gate_up.scales, "{name}: {id:?}");
             let scales = numbers(WeightNumbers::DownScales(id), 0);
-            assert!(scales == experts.down_scales, "{name}: {id:?}");
+            assert!(scales == experts.down.scales, "{name}: {id:?}");
         }
     }
     let counts = [

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use backstop_kernels::{Batch, CpuBackend, Element};
-use backstop_weights::Checkpoint;
+use backstop_weights::{Checkpoint, ElementType};
 use common::{backend, load, model, repository};
 
 /// Root of the mean squared difference of the logits, and the largest difference, both relative
@@ -102,10 +102,8 @@ fn check(checkpoint: &Path, golden: &Path) {
         .into_owned();
     let expected = expected(golden);
     let loaded = load(checkpoint);
-    let quantized = loaded
-        .checkpoint
-        .config()
-        .contains_key("quantization_config");
+    let mut tensors = loaded.checkpoint.tensors();
+    let quantized = tensors.any(|tensor| tensor.element_type == ElementType::F8E4M3);
     let tolerance = match golden.join("model.gguf").exists() {
         true => BLOCKS,
         false if quantized => FP8,

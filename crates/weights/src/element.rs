@@ -60,6 +60,8 @@ pub enum ElementType {
     Q4_0,
     /// Blocks of 32: 4-bit numbers, a scale and a minimum.
     Q4_1,
+    /// Blocks of 32: 4-bit E2M1 numbers and an E8M0 scale.
+    Mxfp4,
     /// Blocks of 32: 5-bit numbers and a scale.
     Q5_0,
     /// Blocks of 32: 5-bit numbers, a scale and a minimum.
@@ -107,6 +109,7 @@ impl ElementType {
             Self::Q8_0 => "Q8_0",
             Self::Q4_0 => "Q4_0",
             Self::Q4_1 => "Q4_1",
+            Self::Mxfp4 => "MXFP4",
             Self::Q5_0 => "Q5_0",
             Self::Q5_1 => "Q5_1",
             Self::Q2K => "Q2_K",
@@ -142,6 +145,7 @@ impl ElementType {
         match self {
             Self::Q4_0 => Some((32, 18)),
             Self::Q4_1 => Some((32, 20)),
+            Self::Mxfp4 => Some((32, 17)),
             Self::Q5_0 => Some((32, 22)),
             Self::Q5_1 => Some((32, 24)),
             Self::Q8_0 => Some((32, 34)),

@@ -8,13 +8,15 @@ use serde_json::{Map, Value};
 use crate::error::Listing;
 use crate::{Checkpoint, ElementType, StrictFields, TensorInfo};
 
-const SUPPORTED: &str = "supported are checkpoints that are not quantised, and compressed-tensors \
-     with format float-quantized: FP8 E4M3 weights with one static symmetric scale per output \
+const SUPPORTED: &str = "supported are checkpoints that are not quantised, gpt-oss's with experts \
+     in MXFP4, and compressed-tensors with format float-quantized: FP8 E4M3 weights with one static symmetric scale per output \
      channel, FP8 activations with one dynamic symmetric scale per token";
 
 /// Suffix of a quantised tensor's name, and of its scale's.
 const WEIGHT_SUFFIX: &str = ".weight";
 const SCALE_SUFFIX: &str = ".weight_scale";
+/// Suffix of the names of tensors with MXFP4 codes.
+const BLOCKS_SUFFIX: &str = "_blocks";
 
 /// Keys that say how the quantisation was made, not how to compute with it. The dtype of scales is
 /// among them because the scale tensors state their own.
@@ -26,6 +28,8 @@ const INERT_KEYS: &[&str] = &["quantization_status", "global_compression_ratio",
 pub enum QuantizationScheme {
     /// Not at all.
     None,
+    /// The routed experts in MXFP4, in tensors of codes and tensors of scales; nothing else.
+    Mxfp4Experts,
     /// FP8 E4M3 weights with one scale per output channel; activations quantised per token.
     Fp8ChannelDynamicToken {
         /// The modules it applies to, if they are linear.
@@ -74,6 +78,9 @@ impl QuantizationScheme {
             ]));
         };
         let method = section.get("quant_method").and_then(Value::as_str);
+        if method == Some("mxfp4") {
+            return parse_mxfp4(section).map_err(unsupported);
+        }
         if method != Some("compressed-tensors") {
             // Nothing in such a section is comparable, so a list of its fields would only distract.
             return Err(unsupported(vec![
@@ -88,6 +95,7 @@ impl QuantizationScheme {
     pub fn is_quantized(&self, module: &str) -> bool {
         match self {
             Self::None => false,
+            Self::Mxfp4Experts => module.split('.').any(|part| part == "experts"),
             Self::Fp8ChannelDynamicToken { targets, ignore } => {
                 targets.matches(module) && !ignore.matches(module)
             }
@@ -95,7 +103,7 @@ impl QuantizationScheme {
     }
 
     /// Checks that each FP8 weight has a scale of the right shape and type, that each scale has an
-    /// FP8 weight, and that no weight is FP8 against the configuration.
+    /// FP8 weight, and that no weight is FP8 or in MXFP4 blocks against the configuration.
     ///
     /// A module that the configuration would quantise may still hold plain weights: from names
     /// alone an embedding or a router cannot be told from a linear module.
@@ -113,6 +121,12 @@ impl QuantizationScheme {
 
     fn contradiction(&self, checkpoint: &Checkpoint, tensor: &TensorInfo) -> Option<String> {
         let name = &tensor.name;
+        let in_blocks = tensor.element_type == ElementType::U8 && name.ends_with(BLOCKS_SUFFIX);
+        if in_blocks && !matches!(self, Self::Mxfp4Experts) {
+            return Some(format!(
+                "{name} holds MXFP4 blocks but the configuration does not say so"
+            ));
+        }
         if let Some(module) = name.strip_suffix(SCALE_SUFFIX) {
             let weight = checkpoint.tensor(&format!("{module}{WEIGHT_SUFFIX}"));
             let quantized = weight.is_some_and(|weight| weight.element_type == ElementType::F8E4M3);
@@ -237,6 +251,21 @@ fn section(config: &Map<String, Value>) -> Option<&Value> {
         .iter()
         .filter_map(|key| config.get(*key))
         .find(|value| !value.is_null())
+}
+
+/// gpt-oss's section. Which modules are left alone shows in the tensors; experts cannot be.
+fn parse_mxfp4(section: &Map<String, Value>) -> Result<QuantizationScheme, Vec<String>> {
+    let mut fields = StrictFields::new("quantization_config", section);
+    fields.value("quant_method");
+    fields.only("dequantize", &Value::from(false));
+    let left_alone = fields.optional_string_list("modules_to_not_convert");
+    for pattern in left_alone.unwrap_or_default() {
+        if pattern.contains("experts") {
+            fields.problem(format!("modules_to_not_convert has {pattern:?}"));
+        }
+    }
+    fields.finish(&[])?;
+    Ok(QuantizationScheme::Mxfp4Experts)
 }
 
 fn parse_compressed_tensors(

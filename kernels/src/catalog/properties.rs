@@ -57,10 +57,11 @@ prop_compose! {
         block_size in 1..70usize,
         element in elements(),
         span in spans(),
+        sinks in any::<bool>(),
         sequences in prop::collection::vec((0..300usize, 1..20usize), 1..5),
     ) -> PagedShape {
         let heads = [group * kv_heads, kv_heads, 2 * half_dim];
-        PagedShape { heads, block_size, element, span, sequences }
+        PagedShape { heads, sinks, block_size, element, span, sequences }
     }
 }
 

@@ -1,7 +1,7 @@
 //! A small model on the backend: what else is in the batch must not matter.
 
 use super::*;
-use crate::backend::{RopePairing, RopeScaling, RouterScoring, RouterWeights};
+use crate::backend::{GatedActivation, RopePairing, RopeScaling, RouterScoring, RouterWeights};
 use crate::catalog::random_values;
 use crate::element::Element;
 
@@ -75,10 +75,11 @@ impl Model {
         };
         let weights = RouterWeights {
             gate: self.gate,
+            bias: None,
             correction: None,
         };
         let routing = backend.router(&input, weights, rule);
-        let mixture = backend.experts(&input, routing, self.experts);
+        let mixture = backend.experts(&input, routing, self.experts, GatedActivation::Swiglu);
         let sum = backend.add_scaled(attended, mixture, 0.5);
         let last = backend.add_norm(&mut hidden, [Some(sum), None], self.gain, NORM);
         backend.head(&last, self.table, 0.25);
@@ -98,7 +99,7 @@ impl Model {
         let mut qkv = backend.linear(input, self.qkv[layer as usize], None);
         let transform = QueryKeyTransform { norm: None, rope };
         backend.rope_and_cache(&mut qkv, SHAPE, transform, place);
-        let attended = backend.paged_attention(&qkv, SHAPE, place);
+        let attended = backend.paged_attention(&qkv, SHAPE, None, place);
         backend.linear(&attended, self.output[layer as usize], None)
     }
 }

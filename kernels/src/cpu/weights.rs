@@ -4,6 +4,7 @@ use rayon::prelude::{IndexedParallelIterator, ParallelIterator, ParallelSlice, P
 
 use crate::aligned::AlignedBytes;
 use crate::backend::{ExpertsId, MatrixId, VectorId};
+use crate::blocks::BlockFormat;
 use crate::catalog::random_values;
 use crate::element::Element;
 use crate::features::InstructionSet;
@@ -127,17 +128,100 @@ pub struct CpuExperts {
     pub hidden: usize,
     /// Elements of one expert's intermediate activation.
     pub width: usize,
-    /// Number format of both matrices. With FP8, activations are quantised to E4M3 as well, and
-    /// weights must not be NaN.
-    pub element: Element,
     /// `[experts, 2 * width, hidden]`, gate rows before up rows.
-    pub gate_up: AlignedBytes,
-    /// `[experts, hidden, width]`.
-    pub down: AlignedBytes,
-    /// FP8 only, else empty: one scale for each row of `gate_up`, `[experts, 2 * width]`.
-    pub gate_up_scales: Vec<f32>,
-    /// FP8 only, else empty: one scale for each row of `down`, `[experts, hidden]`.
-    pub down_scales: Vec<f32>,
+    pub gate_up: ExpertMatrices,
+    /// `[experts, hidden, width]`; in FP8 if `gate_up` is.
+    pub down: ExpertMatrices,
+}
+
+/// One matrix of each expert of a layer.
+#[derive(Debug)]
+pub struct ExpertMatrices {
+    /// How their rows are stored. With FP8, activations are quantised to E4M3 as well, and weights
+    /// must not be NaN.
+    pub format: WeightFormat,
+    /// One matrix after the other.
+    pub data: AlignedBytes,
+    /// FP8 only, else empty: one factor for each row, `[experts, rows]`.
+    pub scales: Vec<f32>,
+    /// One addend for each row, `[experts, rows]`; empty if there are none.
+    pub biases: Vec<f32>,
+}
+
+impl ExpertMatrices {
+    /// Matrices without scales and biases.
+    pub fn new(format: impl Into<WeightFormat>, data: AlignedBytes) -> Self {
+        Self {
+            format: format.into(),
+            data,
+            scales: Vec::new(),
+            biases: Vec::new(),
+        }
+    }
+
+    /// Whether they are stored in FP8.
+    pub fn are_fp8(&self) -> bool {
+        self.format == Element::F8E4M3.into()
+    }
+
+    /// Number format. Panics if the rows are stored in blocks.
+    pub(crate) fn element(&self) -> Element {
+        match self.format {
+            WeightFormat::Numbers(element) => element,
+            WeightFormat::Blocks(format) => panic!("experts in blocks of {format:?}"),
+        }
+    }
+
+    fn random(
+        seed: u64,
+        [experts, rows, columns]: [usize; 3],
+        format: WeightFormat,
+    ) -> ExpertMatrices {
+        let numbers = experts * rows * columns;
+        let data = match format {
+            WeightFormat::Numbers(element) => random_weights(seed, numbers, columns, element),
+            WeightFormat::Blocks(_) => random_blocks(seed, numbers, columns, format),
+        };
+        let mut matrices = Self::new(format, data);
+        if matrices.are_fp8() {
+            let typical = 1.0 / 60.0 / (columns as f32).sqrt();
+            let factors = random_values(seed + 2, experts * rows, 0.2).into_iter();
+            matrices.scales = factors.map(|factor| typical * (1.0 + factor)).collect();
+        }
+        matrices
+    }
+
+    fn check(&self, [experts, rows, columns]: [usize; 3]) {
+        let bytes = self.format.bytes_of(experts * rows * columns);
+        assert_eq!(self.data.len(), bytes, "bytes of experts");
+        let scaled = if self.are_fp8() { experts * rows } else { 0 };
+        assert_eq!(self.scales.len(), scaled, "scales of experts");
+        assert!(
+            self.biases.is_empty() || self.biases.len() == experts * rows,
+            "biases of experts"
+        );
+    }
+
+    /// The matrix `[rows, columns]` of one expert.
+    pub(crate) fn view(&self, expert: usize, [rows, columns]: [usize; 2]) -> WeightView<'_> {
+        let len = self.format.bytes_of(rows * columns);
+        let bytes = &self.data.as_slice()[expert * len..][..len];
+        WeightView::new(self.format, bytes, rows, columns)
+    }
+
+    /// Scales of one expert's rows.
+    pub(crate) fn scales_of(&self, expert: usize, rows: usize) -> Option<&[f32]> {
+        self.scales.get(expert * rows..(expert + 1) * rows)
+    }
+
+    /// Biases of one expert's rows.
+    pub(crate) fn biases_of(&self, expert: usize, rows: usize) -> Option<&[f32]> {
+        self.biases.get(expert * rows..(expert + 1) * rows)
+    }
+
+    fn bytes(&self) -> usize {
+        self.data.len() + (self.scales.len() + self.biases.len()) * 4
+    }
 }
 
 /// `len` random numbers in storage, such that a sum over `inputs` of them is near 1.
@@ -161,84 +245,76 @@ fn random_weights(seed: u64, len: usize, inputs: usize, element: Element) -> Ali
     data
 }
 
+/// As many MXFP4 numbers, such that a sum over `inputs` of them is near 1.
+fn random_blocks(seed: u64, len: usize, inputs: usize, format: WeightFormat) -> AlignedBytes {
+    assert_eq!(format, BlockFormat::Mxfp4.into(), "a format to make up");
+    let bytes = format.bytes_of(len);
+    let random = random_values(seed, bytes, 1.0);
+    let mut data = AlignedBytes::zeroed(bytes);
+    for (byte, value) in data.as_mut_slice().iter_mut().zip(random) {
+        *byte = value.to_bits() as u8;
+    }
+    // Codes have a root of the mean square of nearly three.
+    let exponent = 127.0 - (3.0 * (inputs as f32).sqrt()).log2().round();
+    for block in data
+        .as_mut_slice()
+        .chunks_exact_mut(BlockFormat::Mxfp4.bytes())
+    {
+        block[0] = exponent as u8 + block[0] % 2;
+    }
+    data
+}
+
 impl CpuExperts {
-    /// Random experts of the shape `[num_experts, hidden, width]`; the same for the same seed.
-    pub fn random(seed: u64, [num_experts, hidden, width]: [usize; 3], element: Element) -> Self {
-        let numbers = num_experts * hidden * width;
-        let scales = |seed, rows: usize, inputs: usize| {
-            let scaled = if element == Element::F8E4M3 {
-                num_experts * rows
-            } else {
-                0
-            };
-            let typical = 1.0 / 60.0 / (inputs as f32).sqrt();
-            let factors = random_values(seed, scaled, 0.2).into_iter();
-            factors.map(|factor| typical * (1.0 + factor)).collect()
-        };
+    /// Random experts of the shape `[num_experts, hidden, width]`, in a number format or in MXFP4;
+    /// the same for the same seed.
+    pub fn random(
+        seed: u64,
+        [num_experts, hidden, width]: [usize; 3],
+        format: impl Into<WeightFormat>,
+    ) -> Self {
+        let format = format.into();
         let experts = Self {
             num_experts,
             hidden,
             width,
-            element,
-            gate_up: random_weights(seed, 2 * numbers, hidden, element),
-            down: random_weights(seed + 1, numbers, width, element),
-            gate_up_scales: scales(seed + 2, 2 * width, hidden),
-            down_scales: scales(seed + 3, hidden, width),
+            gate_up: ExpertMatrices::random(seed, [num_experts, 2 * width, hidden], format),
+            down: ExpertMatrices::random(seed + 1, [num_experts, hidden, width], format),
         };
         experts.check();
         experts
     }
 
+    /// The same with biases.
+    pub(crate) fn with_random_biases(mut self, seed: u64) -> Self {
+        let rows = self.num_experts * 2 * self.width;
+        self.gate_up.biases = random_values(seed, rows, 1.0);
+        self.down.biases = random_values(seed + 1, self.num_experts * self.hidden, 1.0);
+        self
+    }
+
     /// Panics unless all sizes agree.
     pub fn check(&self) {
-        let numbers = self.num_experts * self.width * self.hidden;
-        assert_eq!(
-            self.gate_up.len(),
-            2 * numbers * self.element.bytes(),
-            "bytes of gate_up"
-        );
-        assert_eq!(
-            self.down.len(),
-            numbers * self.element.bytes(),
-            "bytes of down"
-        );
-        let scaled = usize::from(self.element == Element::F8E4M3) * self.num_experts;
-        assert_eq!(
-            self.gate_up_scales.len(),
-            scaled * 2 * self.width,
-            "scales of gate_up"
-        );
-        assert_eq!(
-            self.down_scales.len(),
-            scaled * self.hidden,
-            "scales of down"
-        );
+        let (experts, hidden, width) = (self.num_experts, self.hidden, self.width);
+        self.gate_up.check([experts, 2 * width, hidden]);
+        self.down.check([experts, hidden, width]);
+        let both = [&self.gate_up, &self.down].map(ExpertMatrices::are_fp8);
+        assert_eq!(both[0], both[1], "FP8 experts");
+    }
+
+    /// Whether activations are quantised to E4M3 before products.
+    pub(crate) fn quantises(&self) -> bool {
+        self.gate_up.are_fp8()
     }
 
     /// Gate and up of one expert, `[2 * width, hidden]`.
     pub(crate) fn gate_up_view(&self, expert: usize) -> WeightView<'_> {
-        let len = 2 * self.width * self.hidden * self.element.bytes();
-        let bytes = &self.gate_up.as_slice()[expert * len..][..len];
-        WeightView::new(self.element, bytes, 2 * self.width, self.hidden)
+        self.gate_up.view(expert, [2 * self.width, self.hidden])
     }
 
     /// Down of one expert, `[hidden, width]`.
     pub(crate) fn down_view(&self, expert: usize) -> WeightView<'_> {
-        let len = self.width * self.hidden * self.element.bytes();
-        let bytes = &self.down.as_slice()[expert * len..][..len];
-        WeightView::new(self.element, bytes, self.hidden, self.width)
-    }
-
-    /// Scales of one expert's gate and up rows.
-    pub(crate) fn gate_up_scales_of(&self, expert: usize) -> Option<&[f32]> {
-        let rows = 2 * self.width;
-        self.gate_up_scales.get(expert * rows..(expert + 1) * rows)
-    }
-
-    /// Scales of one expert's down rows.
-    pub(crate) fn down_scales_of(&self, expert: usize) -> Option<&[f32]> {
-        self.down_scales
-            .get(expert * self.hidden..(expert + 1) * self.hidden)
+        self.down.view(expert, [self.hidden, self.width])
     }
 }
 
@@ -309,10 +385,8 @@ impl CpuWeights {
     pub fn bytes(&self) -> usize {
         let vectors: usize = self.vectors.iter().map(|vector| vector.len() * 4).sum();
         let matrices: usize = self.matrices.iter().map(|matrix| matrix.data.len()).sum();
-        let experts = self.experts.iter().map(|experts| {
-            let scales = experts.gate_up_scales.len() + experts.down_scales.len();
-            experts.gate_up.len() + experts.down.len() + scales * 4
-        });
+        let experts = self.experts.iter();
+        let experts = experts.map(|experts| experts.gate_up.bytes() + experts.down.bytes());
         vectors + matrices + experts.sum::<usize>()
     }
 }

@@ -19,8 +19,8 @@ use super::product::{self, Epilogue, Product, ProductTokens};
 use super::step::StepShape;
 use super::weights::CudaWeights;
 use crate::backend::{
-    AttentionShape, Backend, ExpertsId, KvLayer, LatentShape, LatentWeights, MatrixId, Norm,
-    QueryKeyTransform, RouterRule, RouterWeights, VectorId,
+    AttentionShape, Backend, ExpertsId, GatedActivation, KvLayer, LatentShape, LatentWeights,
+    MatrixId, Norm, QueryKeyTransform, RouterRule, RouterWeights, VectorId,
 };
 use crate::batch::BatchSequence;
 use crate::element::Element;
@@ -343,8 +343,10 @@ impl Backend for CudaBackend {
         &mut self,
         qkv: &CudaActivation,
         shape: AttentionShape,
+        sinks: Option<VectorId>,
         layer: KvLayer,
     ) -> CudaActivation {
+        assert!(sinks.is_none(), "attention sinks");
         let columns = (shape.heads * shape.head_dim) as usize;
         let out = Panels::take(&self.arena, self.rows(), columns, &[Element::BF16]);
         let RowSource::Bf16 { values } = source(qkv) else {
@@ -386,6 +388,7 @@ impl Backend for CudaBackend {
             router.correction.is_none() && rule.groups.is_none() && rule.factor == 1.0,
             "routing with corrected scores, groups or a factor"
         );
+        assert!(router.bias.is_none(), "routers with biases");
         let weights = self.weights.matrix(router.gate);
         let (rows, num_experts) = (self.rows(), weights.matrix.rows);
         let top_k = rule.top_k as usize;
@@ -436,7 +439,13 @@ impl Backend for CudaBackend {
         input: &CudaActivation,
         routing: CudaRouting,
         id: ExpertsId,
+        activation: GatedActivation,
     ) -> CudaActivation {
+        assert_eq!(
+            activation,
+            GatedActivation::Swiglu,
+            "activations of experts"
+        );
         let weights = Arc::clone(&self.weights);
         let layer = weights.layer_experts(id);
         let chosen = DeviceRouting {

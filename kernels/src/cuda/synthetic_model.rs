@@ -9,7 +9,7 @@ use super::synthetic::{SyntheticMatrix, SyntheticTensor, SyntheticVector, gate_f
 use super::weights::CudaWeights;
 use crate::aligned::AlignedBytes;
 use crate::backend::{ExpertsId, MatrixId, VectorId};
-use crate::cpu::{CpuExperts, CpuMatrix, CpuWeights};
+use crate::cpu::{CpuExperts, CpuMatrix, CpuWeights, ExpertMatrices};
 use crate::element::Element;
 
 /// Deviation of vectors from their mean: one for what is multiplied with, zero for biases.
@@ -174,19 +174,20 @@ impl SyntheticModel {
             layouts,
             num_experts,
         );
-        let scales = |scales: SyntheticVector, rows: usize| match element {
-            Element::F8E4M3 => scales.host(num_experts * rows),
-            _ => Vec::new(),
+        let matrices = |matrix: SyntheticMatrix, scales: SyntheticVector, rows: usize| {
+            let data = AlignedBytes::copy_of(&matrix.host(None));
+            let mut matrices = ExpertMatrices::new(element, data);
+            if matrices.are_fp8() {
+                matrices.scales = scales.host(num_experts * rows);
+            }
+            matrices
         };
         weights.push_experts(CpuExperts {
             num_experts,
             hidden,
             width,
-            element,
-            gate_up: AlignedBytes::copy_of(&experts.gate_up.host(None)),
-            down: AlignedBytes::copy_of(&experts.down.host(None)),
-            gate_up_scales: scales(experts.gate_up_scales, 2 * width),
-            down_scales: scales(experts.down_scales, hidden),
+            gate_up: matrices(experts.gate_up, experts.gate_up_scales, 2 * width),
+            down: matrices(experts.down, experts.down_scales, hidden),
         })
     }
 }

@@ -153,28 +153,27 @@ impl CudaWeights {
         }
         for experts in host.experts() {
             let shape = [experts.num_experts, experts.hidden, experts.width];
-            let (_, memory) = weights.reserve_experts(shape, experts.element)?;
+            let (_, memory) = weights.reserve_experts(shape, experts.gate_up.element())?;
             let kinds = [
                 (
                     memory.gate_up_layout,
                     memory.gate_up,
                     memory.gate_up_scales,
                     &experts.gate_up,
-                    &experts.gate_up_scales,
                 ),
                 (
                     memory.down_layout,
                     memory.down,
                     memory.down_scales,
                     &experts.down,
-                    &experts.down_scales,
                 ),
             ];
-            for (layout, to, scales_to, from, scales) in kinds {
-                let matrices = from.as_slice().chunks_exact(layout.source_bytes());
+            for (layout, to, scales_to, from) in kinds {
+                assert!(from.biases.is_empty(), "experts with biases");
+                let matrices = from.data.as_slice().chunks_exact(layout.source_bytes());
                 let packed: Vec<u8> = matrices.flat_map(|matrix| layout.pack(matrix)).collect();
                 weights.fill(to, &packed)?;
-                let scales = scales.chunks_exact(layout.rows);
+                let scales = from.scales.chunks_exact(layout.rows);
                 let packed: Vec<f32> = scales
                     .flat_map(|scales| layout.pack_scales(scales))
                     .collect();

@@ -27,6 +27,9 @@ fn random_rows(format: WeightFormat, rows: usize, seed: u64) -> Vec<u8> {
                 *byte = value.to_bits() as u8;
             }
             for block in bytes.chunks_exact_mut(blocks.bytes()) {
+                if blocks == BlockFormat::Mxfp4 {
+                    block[0] = 120 + block[0] % 4;
+                }
                 for &at in blocks.scale_offsets() {
                     // Some 2^-6.
                     block[at + 1] = 0x24 | (block[at + 1] & 0x81);

@@ -47,6 +47,8 @@ pub struct AttentionArgs<'a> {
     pub qkv: &'a [f32],
     /// Head counts.
     pub shape: AttentionShape,
+    /// `[heads]`: scores beside those of the keys, of nothing that has a value.
+    pub sinks: Option<&'a [f32]>,
     /// Which positions a query sees.
     pub span: AttentionSpan,
     /// The sequences of the batch.
@@ -83,6 +85,11 @@ impl AttentionArgs<'_> {
         assert_eq!(self.qkv.len(), rows * self.columns(), "inputs of attention");
         let head_columns = self.shape.heads as usize * layout.head_dim;
         assert_eq!(out.len(), rows * head_columns, "outputs of attention");
+        let heads = self.shape.heads as usize;
+        assert!(
+            self.sinks.is_none_or(|sinks| sinks.len() == heads),
+            "sinks of attention"
+        );
     }
 
     /// Naive attention; `out` is `[rows, heads * head_dim]`.
@@ -130,9 +137,16 @@ impl AttentionArgs<'_> {
                 dot * self.shape.scale
             })
             .collect();
-        let largest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let weights: Vec<f32> = scores.iter().map(|score| (score - largest).exp()).collect();
-        let sum: f32 = weights.iter().sum();
+        let sink = self.sinks.map(|sinks| sinks[head]);
+        let largest = scores.iter().copied().chain(sink);
+        let largest = largest.fold(f32::NEG_INFINITY, f32::max);
+        let weight = |score: &f32| (score - largest).exp();
+        let weights: Vec<f32> = scores.iter().map(weight).collect();
+        let sum: f32 = weights
+            .iter()
+            .copied()
+            .chain(sink.as_ref().map(weight))
+            .sum();
         out.fill(0.0);
         for (position, weight) in visible.zip(&weights) {
             let (memory, offset) = memory(position);
@@ -268,7 +282,8 @@ impl AttentionArgs<'_> {
         StateShape::new(task.rows.len() * self.group(), self.shape.head_dim as usize)
     }
 
-    /// Divides the weighted sums by the sums of weights.
+    /// Divides the weighted sums by the sums of weights. A sink's weight comes last, whatever was
+    /// summed in which task; where it overflows, it leaves nothing to the keys.
     fn finish(&self, task: &Task<'_>, state: &mut [f32], out: &SharedOutput<'_, f32>) {
         let head_dim = self.shape.head_dim as usize;
         let shape = self.state_shape(task);
@@ -281,7 +296,12 @@ impl AttentionArgs<'_> {
                 let start = (first + head) * head_dim;
                 // SAFETY: tasks have disjoint pairs of row and head.
                 let out = unsafe { out.range(start..start + head_dim) };
-                let factor = walk::value_fold(self.cache.shape.element) / state.sums[query];
+                let sink = self.sinks.map_or(0.0, |sinks| {
+                    let sink = sinks[task.kv_head * self.group() + head];
+                    (sink - state.maxima[query]).exp()
+                });
+                let sum = state.sums[query] + sink;
+                let factor = walk::value_fold(self.cache.shape.element) / sum;
                 let values = &state.values[query * shape.stride..];
                 for (out, value) in out.iter_mut().zip(values) {
                     *out = value * factor;

@@ -1,23 +1,23 @@
-//! Routed experts: tokens sorted by expert, two grouped products with SwiGLU between them, and
-//! the weighted sum of each token's experts in the order in which the router chose them.
+//! Routed experts: tokens sorted by expert, two grouped products with an activation between them,
+//! and the weighted sum of each token's experts in the order in which the router chose them.
 #![expect(
     unsafe_code,
     reason = "tasks write disjoint parts of the intermediate activations"
 )]
 
+mod cases;
 pub(crate) mod cuda;
 
-use std::sync::Arc;
+#[cfg(test)]
+pub(crate) use cases::ExpertsCase;
+pub use cases::cases;
 
-use crate::catalog::{
-    Case, CaseSpec, Cost, DeviceResult, Tolerance, random_indices, random_values,
-};
-use crate::cpu::weights::CpuExperts;
-use crate::cuda::Device;
-use crate::element::{Element, F8_MAX, round_f8};
+use crate::backend::GatedActivation;
+use crate::cpu::weights::{CpuExperts, ExpertMatrices};
+use crate::element::{F8_MAX, round_f8};
 use crate::features::InstructionSet;
 use crate::gemm::{InputRows, Operands, Product, rows_per_task};
-use crate::ops::gated_mlp::{swiglu, swiglu_reference};
+use crate::ops::gated_mlp::{activate, activated_reference};
 use crate::ops::router::Routing;
 use crate::parallel::{self, SharedOutput};
 use crate::scratch::with_scratch;
@@ -32,6 +32,8 @@ pub struct ExpertsArgs<'a> {
     pub routing: &'a Routing,
     /// The layer's experts.
     pub experts: &'a CpuExperts,
+    /// What is between their two products.
+    pub activation: GatedActivation,
 }
 
 impl ExpertsArgs<'_> {
@@ -58,10 +60,6 @@ impl ExpertsArgs<'_> {
         );
     }
 
-    fn quantises(&self) -> bool {
-        self.experts.element == Element::F8E4M3
-    }
-
     /// Naive experts; `out` is `[tokens, hidden]`.
     pub fn reference(&self, out: &mut [f32]) {
         self.check(out);
@@ -72,13 +70,10 @@ impl ExpertsArgs<'_> {
                 let expert = self.routing.experts[slot] as usize;
                 let input = &self.input[token * hidden..][..hidden];
                 let mut gated = vec![0.0; 2 * width];
-                let scales = self.experts.gate_up_scales_of(expert);
-                let view = self.experts.gate_up_view(expert);
-                self.reference_product(input, view, scales, &mut gated);
+                self.reference_product(input, &self.experts.gate_up, expert, &mut gated);
+                let inner = activated_reference(&gated, self.activation);
                 let mut result = vec![0.0; hidden];
-                let scales = self.experts.down_scales_of(expert);
-                let view = self.experts.down_view(expert);
-                self.reference_product(&swiglu_reference(&gated), view, scales, &mut result);
+                self.reference_product(&inner, &self.experts.down, expert, &mut result);
                 for (out, result) in out.iter_mut().zip(result) {
                     *out += self.routing.weights[slot] * result;
                 }
@@ -89,13 +84,14 @@ impl ExpertsArgs<'_> {
     fn reference_product(
         &self,
         input: &[f32],
-        weight: crate::gemm::WeightView<'_>,
-        weight_scales: Option<&[f32]>,
+        matrices: &ExpertMatrices,
+        expert: usize,
         out: &mut [f32],
     ) {
+        let weight = matrices.view(expert, [out.len(), input.len()]);
         let mut quantised = input.to_vec();
         let mut scales = [1.0];
-        if self.quantises() {
+        if self.experts.quantises() {
             scales[0] = scale_of(input);
             quantised
                 .iter_mut()
@@ -106,10 +102,14 @@ impl ExpertsArgs<'_> {
             ..InputRows::all(&quantised, weight.columns())
         };
         Product {
-            weight_scales,
+            weight_scales: matrices.scales_of(expert, weight.rows()),
             ..Product::new(weight, input)
         }
         .reference(out);
+        let biases = matrices.biases_of(expert, weight.rows());
+        for (out, bias) in out.iter_mut().zip(biases.unwrap_or_default()) {
+            *out += bias;
+        }
     }
 
     /// The experts; `out` is `[tokens, hidden]`.
@@ -121,10 +121,11 @@ impl ExpertsArgs<'_> {
         with_scratch(slots * (3 * width + hidden), |scratch| {
             let (gated, rest) = scratch.split_at_mut(slots * 2 * width);
             let (inner, results) = rest.split_at_mut(slots * width);
-            let input = Quantised::new(self.input, hidden, self.quantises(), instructions);
+            let quantises = self.experts.quantises();
+            let input = Quantised::new(self.input, hidden, quantises, instructions);
             self.grouped(instructions, &groups, Stage::GateUp(input.rows()), gated);
-            swiglu(instructions, gated, width, inner);
-            let inner = Quantised::new(inner, width, self.quantises(), instructions);
+            activate(instructions, self.activation, gated, width, inner);
+            let inner = Quantised::new(inner, width, quantises, instructions);
             self.grouped(instructions, &groups, Stage::Down(inner.rows()), results);
 
             let combine = Combine {
@@ -154,9 +155,9 @@ impl ExpertsArgs<'_> {
     ) {
         let used: Vec<usize> = groups.used().collect();
         let (hidden, width) = (self.experts.hidden, self.experts.width);
-        let (outputs, inputs) = match stage {
-            Stage::GateUp(_) => (2 * width, hidden),
-            Stage::Down(_) => (hidden, width),
+        let (matrices, outputs, inputs) = match stage {
+            Stage::GateUp(_) => (&self.experts.gate_up, 2 * width, hidden),
+            Stage::Down(_) => (&self.experts.down, hidden, width),
         };
         let work = outputs * inputs * groups.tokens.len();
         let rows = rows_per_task(outputs, work, used.len());
@@ -171,7 +172,20 @@ impl ExpertsArgs<'_> {
             let range = first..(first + rows).min(outputs);
             let part = out.part(start..slots.end * outputs);
             // SAFETY: tasks have disjoint pairs of expert and output columns.
-            unsafe { product.run_rows(instructions, Operands::default(), range, &part) }
+            unsafe {
+                product.run_rows(instructions, Operands::default(), range.clone(), &part);
+            }
+            let Some(biases) = matrices.biases_of(expert, outputs) else {
+                return;
+            };
+            for slot in 0..slots.len() {
+                let at = slot * outputs;
+                // SAFETY: as above.
+                let out = unsafe { part.range(at + range.start..at + range.end) };
+                for (out, bias) in out.iter_mut().zip(&biases[range.clone()]) {
+                    *out += bias;
+                }
+            }
         });
     }
 
@@ -184,7 +198,10 @@ impl ExpertsArgs<'_> {
                     ..input
                 };
                 Product {
-                    weight_scales: self.experts.gate_up_scales_of(expert),
+                    weight_scales: self
+                        .experts
+                        .gate_up
+                        .scales_of(expert, 2 * self.experts.width),
                     ..Product::new(self.experts.gate_up_view(expert), input)
                 }
             }
@@ -194,7 +211,7 @@ impl ExpertsArgs<'_> {
                     ..input
                 };
                 Product {
-                    weight_scales: self.experts.down_scales_of(expert),
+                    weight_scales: self.experts.down.scales_of(expert, self.experts.hidden),
                     ..Product::new(self.experts.down_view(expert), input)
                 }
             }
@@ -398,137 +415,11 @@ impl Program for CombineRows<'_> {
     }
 }
 
-pub(crate) struct ExpertsCase {
-    input: Vec<f32>,
-    routing: Routing,
-    experts: CpuExperts,
-}
-
-impl ExpertsCase {
-    /// Experts, experts per token, hidden size, width and number of tokens.
-    pub(crate) fn random(
-        [num_experts, top_k, hidden, width, tokens]: [usize; 5],
-        element: Element,
-    ) -> Self {
-        Self {
-            input: random_values(1, tokens * hidden, 1.0),
-            routing: random_routing(tokens, top_k, num_experts),
-            experts: CpuExperts::random(4, [num_experts, hidden, width], element),
-        }
-    }
-
-    fn run(
-        &self,
-        tokens: std::ops::Range<usize>,
-        run: impl FnOnce(&ExpertsArgs<'_>, &mut [f32]),
-    ) -> Vec<f32> {
-        let (hidden, top_k) = (self.experts.hidden, self.routing.top_k);
-        let slots = tokens.start * top_k..tokens.end * top_k;
-        let routing = Routing {
-            top_k,
-            experts: self.routing.experts[slots.clone()].to_vec(),
-            weights: self.routing.weights[slots].to_vec(),
-        };
-        let input = &self.input[tokens.start * hidden..tokens.end * hidden];
-        let mut out = vec![0.0; input.len()];
-        run(
-            &ExpertsArgs {
-                input,
-                routing: &routing,
-                experts: &self.experts,
-            },
-            &mut out,
-        );
-        out
-    }
-}
-
-impl Case for ExpertsCase {
-    fn rows(&self) -> usize {
-        self.input.len() / self.experts.hidden
-    }
-
-    fn reference(&self) -> Vec<f32> {
-        self.run(0..self.rows(), |args, out| args.reference(out))
-    }
-
-    fn cpu(&self, instructions: InstructionSet) -> Vec<f32> {
-        self.run(0..self.rows(), |args, out| args.run(instructions, out))
-    }
-
-    fn cpu_row(&self, instructions: InstructionSet, row: usize) -> Vec<f32> {
-        self.run(row..row + 1, |args, out| args.run(instructions, out))
-    }
-
-    fn tolerance(&self) -> Tolerance {
-        Tolerance::of(self.experts.element)
-    }
-
-    fn cost(&self) -> Cost {
-        let weights = 3 * self.experts.width * self.experts.hidden;
-        let mut used = self.routing.experts.clone();
-        used.sort_unstable();
-        used.dedup();
-        Cost {
-            multiply_adds: weights * self.routing.experts.len(),
-            bytes: weights * used.len() * self.experts.element.bytes(),
-        }
-    }
-
-    fn device<'a>(&'a self, device: &'a Arc<dyn Device>) -> Option<DeviceResult<'a>> {
-        cuda::device(self, device)
-    }
-}
-
-/// Experts, experts per token, hidden size, width and number of tokens.
-pub fn cases() -> Vec<CaseSpec> {
-    let shapes = [
-        (1, 1, 1, 1, 1),
-        (5, 2, 19, 7, 9),
-        (4, 4, 32, 16, 0),
-        (3, 2, 96, 50, 40),
-        (9, 4, 2048, 768, 3),
-    ];
-    let large = [1, 8, 64, 256, 8192].map(|tokens| (128, 8, 2048, 768, tokens));
-    let case = |shape: (usize, usize, usize, usize, usize), element: Element| {
-        let (num_experts, top_k, hidden, width, tokens) = shape;
-        let label = format!(
-            "{element:?} {top_k} of {num_experts}, hidden {hidden}, width {width}, {tokens} tokens"
-        );
-        let shape = [num_experts, top_k, hidden, width, tokens];
-        CaseSpec::new(label, move || ExpertsCase::random(shape, element))
-    };
-    let small = shapes.into_iter().flat_map(|shape| {
-        [Element::F32, Element::BF16, Element::F8E4M3].map(|element| case(shape, element))
-    });
-    let large = large
-        .into_iter()
-        .flat_map(|shape| [Element::F8E4M3, Element::BF16].map(|element| case(shape, element)));
-    small
-        .chain(large.map(CaseSpec::only_for_benchmarks))
-        .collect()
-}
-
-/// Distinct experts for each token.
-fn random_routing(tokens: usize, top_k: usize, num_experts: usize) -> Routing {
-    let starts = random_indices(2, tokens, num_experts);
-    let experts = starts.iter().flat_map(|start| {
-        (0..top_k as u32).map(move |rank| (start + rank * 5) % num_experts as u32)
-    });
-    let weights = random_values(3, tokens * top_k, 0.3)
-        .into_iter()
-        .map(f32::abs)
-        .collect();
-    Routing {
-        top_k,
-        experts: experts.collect(),
-        weights,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalog::{Tolerance, random_values};
+    use crate::element::Element;
 
     #[test]
     fn scales_map_the_largest_magnitude_to_the_largest_value() {
@@ -563,11 +454,12 @@ mod tests {
     fn equal_experts_with_weights_that_sum_to_one_are_one_expert() {
         let one = CpuExperts::random(9, [1, 48, 24], Element::BF16);
         let mut two = CpuExperts::random(9, [2, 48, 24], Element::BF16);
-        let (gate_up, down) = (one.gate_up.len(), one.down.len());
-        two.gate_up.as_mut_slice()[..gate_up].copy_from_slice(one.gate_up.as_slice());
-        two.gate_up.as_mut_slice()[gate_up..].copy_from_slice(one.gate_up.as_slice());
-        two.down.as_mut_slice()[..down].copy_from_slice(one.down.as_slice());
-        two.down.as_mut_slice()[down..].copy_from_slice(one.down.as_slice());
+        for (one, two) in [(&one.gate_up, &mut two.gate_up), (&one.down, &mut two.down)] {
+            let one = one.data.as_slice();
+            let (first, second) = two.data.as_mut_slice().split_at_mut(one.len());
+            first.copy_from_slice(one);
+            second.copy_from_slice(one);
+        }
         let input = random_values(1, 48, 1.0);
         let run = |experts: &CpuExperts, routing: &Routing| {
             let mut out = vec![0.0; 48];
@@ -575,6 +467,7 @@ mod tests {
                 input: &input,
                 routing,
                 experts,
+                activation: GatedActivation::Swiglu,
             }
             .run(InstructionSet::detect(), &mut out);
             out

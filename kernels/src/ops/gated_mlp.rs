@@ -1,9 +1,11 @@
-//! The gated feed-forward block `down(silu(gate(x)) * up(x))` (Shazeer 2020).
+//! The gated feed-forward block `down(silu(gate(x)) * up(x))` (Shazeer 2020), and the activations of
+//! such blocks.
 
 pub(crate) mod cuda;
 
 use std::sync::Arc;
 
+use crate::backend::GatedActivation;
 use crate::catalog::{Case, CaseSpec, Cost, DeviceResult, Tolerance, random_values};
 use crate::cpu::CpuMatrix;
 use crate::cuda::Device;
@@ -48,7 +50,7 @@ impl GatedMlpArgs<'_> {
         .reference(&mut gated);
         let inner: Vec<f32> = gated
             .chunks_exact(2 * width)
-            .flat_map(swiglu_reference)
+            .flat_map(|row| activated_reference(row, GatedActivation::Swiglu))
             .collect();
         LinearArgs {
             input: &inner,
@@ -74,7 +76,7 @@ impl GatedMlpArgs<'_> {
                 bias: None,
             }
             .run(instructions, gated);
-            swiglu(instructions, gated, width, inner);
+            activate(instructions, GatedActivation::Swiglu, gated, width, inner);
             LinearArgs {
                 input: inner,
                 weight: down,
@@ -85,44 +87,87 @@ impl GatedMlpArgs<'_> {
     }
 }
 
-/// `silu(gate) * up` of one row that holds both.
-pub(crate) fn swiglu_reference(row: &[f32]) -> Vec<f32> {
+/// `activation` of one row that holds gate and up.
+pub(crate) fn activated_reference(row: &[f32], activation: GatedActivation) -> Vec<f32> {
     let (gate, up) = row.split_at(row.len() / 2);
-    gate.iter()
-        .zip(up)
-        .map(|(&gate, &up)| gate / (1.0 + (-gate).exp()) * up)
-        .collect()
+    let activated = |(&gate, &up): (&f32, &f32)| match activation {
+        GatedActivation::Swiglu => gate / (1.0 + (-gate).exp()) * up,
+        GatedActivation::ClampedSwiglu { alpha, limit } => {
+            let gate = if gate > limit { limit } else { gate };
+            let up = up.clamp(-limit, limit);
+            gate / (1.0 + (-alpha * gate).exp()) * (up + 1.0)
+        }
+    };
+    gate.iter().zip(up).map(activated).collect()
 }
 
-/// `silu(gate) * up` of each row of `gated`, `[rows, 2 * width]`; `out` is `[rows, width]`.
-pub(crate) fn swiglu(instructions: InstructionSet, gated: &[f32], width: usize, out: &mut [f32]) {
-    assert_eq!(gated.len(), 2 * out.len(), "inputs of swiglu");
+/// `activation` of each row of `gated`, `[rows, 2 * width]`; `out` is `[rows, width]`.
+pub(crate) fn activate(
+    instructions: InstructionSet,
+    activation: GatedActivation,
+    gated: &[f32],
+    width: usize,
+    out: &mut [f32],
+) {
+    assert_eq!(gated.len(), 2 * out.len(), "inputs of an activation");
     parallel::for_each_rows(out, width, out.len() * 16, |first, out| {
         let gated = &gated[first * 2 * width..][..out.len() * 2];
-        simd::dispatch(instructions, Swiglu { gated, width, out });
+        let rows = Activate {
+            activation,
+            gated,
+            width,
+            out,
+        };
+        simd::dispatch(instructions, rows);
     });
 }
 
-struct Swiglu<'a> {
+struct Activate<'a> {
+    activation: GatedActivation,
     gated: &'a [f32],
     width: usize,
     out: &'a mut [f32],
 }
 
-impl Program for Swiglu<'_> {
+impl Program for Activate<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
+        match self.activation {
+            GatedActivation::Swiglu => self.rows(simd, |gate, up| {
+                let decay = simd.exp(simd.subtract(simd.splat(0.0), gate));
+                let silu = simd.divide(gate, simd.add(simd.splat(1.0), decay));
+                simd.multiply(silu, up)
+            }),
+            GatedActivation::ClampedSwiglu { alpha, limit } => self.rows(simd, |gate, up| {
+                let (zero, one) = (simd.splat(0.0), simd.splat(1.0));
+                // What is not a number stays so: it is the second operand of each comparison.
+                let lowest = simd.splat(-limit);
+                let at_most = |value| {
+                    let negated = simd.subtract(zero, value);
+                    simd.subtract(zero, simd.maximum(lowest, negated))
+                };
+                let gate = at_most(gate);
+                let up = simd.maximum(lowest, at_most(up));
+                let decay = simd.exp(simd.multiply(simd.splat(-alpha), gate));
+                let gate = simd.divide(gate, simd.add(one, decay));
+                simd.multiply(gate, simd.add(up, one))
+            }),
+        }
+    }
+}
+
+impl Activate<'_> {
+    #[inline(always)]
+    fn rows<S: Simd>(self, simd: S, activated: impl Fn(S::Vector, S::Vector) -> S::Vector) {
         let rows = self.gated.chunks_exact(2 * self.width);
         for (row, out) in rows.zip(self.out.chunks_exact_mut(self.width)) {
             let (gate, up) = row.split_at(self.width);
             let parts = gate.chunks(S::LANES).zip(up.chunks(S::LANES));
             for ((gate, up), out) in parts.zip(out.chunks_mut(S::LANES)) {
-                let gate = load_slice(simd, gate);
-                let decay = simd.exp(simd.subtract(simd.splat(0.0), gate));
-                let silu = simd.divide(gate, simd.add(simd.splat(1.0), decay));
-                store_slice(simd, out, simd.multiply(silu, load_slice(simd, up)));
+                let result = activated(load_slice(simd, gate), load_slice(simd, up));
+                store_slice(simd, out, result);
             }
         }
     }
@@ -208,4 +253,34 @@ pub fn cases() -> Vec<CaseSpec> {
         }
     }
     cases
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clamped_activations_are_cut_at_the_limit_and_keep_what_is_not_a_number() {
+        let (alpha, limit) = (1.702, 7.0);
+        let activation = GatedActivation::ClampedSwiglu { alpha, limit };
+        let values = [f32::NAN, -30.0, -7.5, -1.0, 0.0, 6.9, 7.1, f32::MAX];
+        let pairs: Vec<(f32, f32)> = values
+            .iter()
+            .flat_map(|&gate| values.map(|up| (gate, up)))
+            .collect();
+        let gated: Vec<f32> = pairs.iter().flat_map(|&(gate, up)| [gate, up]).collect();
+        for instructions in InstructionSet::available() {
+            let mut out = vec![0.0; pairs.len()];
+            activate(instructions, activation, &gated, 1, &mut out);
+            for (&(gate, up), &found) in pairs.iter().zip(&out) {
+                let expected = activated_reference(&[gate, up], activation)[0];
+                let lost = gate.is_nan() || up.is_nan();
+                assert_eq!(found.is_nan(), lost, "{gate}, {up}: {found}");
+                let close = (found - expected).abs() <= 1e-5 * expected.abs();
+                assert!(lost || close, "{gate}, {up}: {found} instead of {expected}");
+            }
+        }
+        let largest = activated_reference(&[100.0, 100.0], activation)[0];
+        assert!((largest - 56.0).abs() < 1e-3, "{largest}");
+    }
 }

@@ -21,6 +21,8 @@ pub struct RouterArgs<'a> {
     pub input: &'a [f32],
     /// `[experts, hidden]`.
     pub gate: WeightView<'a>,
+    /// `[experts]`: added to the logits.
+    pub bias: Option<&'a [f32]>,
     /// `[experts]`: added to the scores when experts are chosen.
     pub correction: Option<&'a [f32]>,
     /// How logits become weights.
@@ -70,6 +72,10 @@ impl RouterArgs<'_> {
                 .is_none_or(|numbers| numbers.len() == experts),
             "correction of router"
         );
+        assert!(
+            self.bias.is_none_or(|numbers| numbers.len() == experts),
+            "bias of router"
+        );
         Product::new(self.gate, InputRows::all(self.input, self.gate.columns()))
     }
 
@@ -78,6 +84,7 @@ impl RouterArgs<'_> {
         let product = self.product();
         let mut logits = vec![0.0; product.input.len() * self.gate.rows()];
         product.reference(&mut logits);
+        self.add_bias(&mut logits);
         self.choose(&logits)
     }
 
@@ -86,7 +93,17 @@ impl RouterArgs<'_> {
         let product = self.product();
         let mut logits = vec![0.0; product.input.len() * self.gate.rows()];
         product.run(instructions, &mut logits);
+        self.add_bias(&mut logits);
         self.choose(&logits)
+    }
+
+    fn add_bias(&self, logits: &mut [f32]) {
+        let Some(bias) = self.bias else { return };
+        for row in logits.chunks_exact_mut(bias.len()) {
+            for (logit, bias) in row.iter_mut().zip(bias) {
+                *logit += bias;
+            }
+        }
     }
 
     /// What one token's experts are chosen by: corrected scores, and nothing in groups that are not
@@ -198,6 +215,7 @@ fn sigmoid(logit: f32) -> f32 {
 struct RouterCase {
     input: Vec<f32>,
     gate: CpuMatrix,
+    bias: Option<Vec<f32>>,
     correction: Option<Vec<f32>>,
     rule: RouterRule,
 }
@@ -207,6 +225,7 @@ impl RouterCase {
         RouterArgs {
             input,
             gate: self.gate.view(),
+            bias: self.bias.as_deref(),
             correction: self.correction.as_deref(),
             rule: self.rule,
         }
@@ -265,7 +284,7 @@ impl Case for RouterCase {
     }
 
     fn device<'a>(&'a self, device: &'a Arc<dyn Device>) -> Option<DeviceResult<'a>> {
-        let plain = self.correction.is_none() && self.rule.groups.is_none();
+        let plain = self.bias.is_none() && self.correction.is_none() && self.rule.groups.is_none();
         plain.then(|| cuda::device(self, device))
     }
 }
@@ -304,6 +323,20 @@ pub fn cases() -> Vec<CaseSpec> {
         };
         cases.push(case([experts, 64, 9], rule));
     }
+    // gpt-oss's.
+    let rule = RouterRule {
+        top_k: 4,
+        scoring: RouterScoring::Softmax,
+        renormalise: true,
+        factor: 1.0,
+        groups: None,
+    };
+    cases.push(CaseSpec::new("[32, 64], biased, 9 tokens", move || {
+        RouterCase {
+            bias: Some(random_values(4, 32, 2.0)),
+            ..random_case([32, 64, 9], rule)
+        }
+    }));
     for tokens in [1, 8, 64, 256, 8192] {
         let rule = RouterRule {
             top_k: 8,
@@ -319,12 +352,17 @@ pub fn cases() -> Vec<CaseSpec> {
 
 fn case([experts, hidden, tokens]: [usize; 3], rule: RouterRule) -> CaseSpec {
     let label = format!("[{experts}, {hidden}], {tokens} tokens, {rule:?}");
-    CaseSpec::new(label, move || RouterCase {
+    CaseSpec::new(label, move || random_case([experts, hidden, tokens], rule))
+}
+
+fn random_case([experts, hidden, tokens]: [usize; 3], rule: RouterRule) -> RouterCase {
+    RouterCase {
         input: random_values(1, tokens * hidden, 1.0),
         gate: CpuMatrix::random(2, experts, hidden, Element::BF16),
+        bias: None,
         correction: rule.groups.map(|_| random_values(3, experts, 0.1)),
         rule,
-    })
+    }
 }
 
 #[cfg(test)]
@@ -371,6 +409,7 @@ mod tests {
         let args = |correction, chosen| RouterArgs {
             input: &[1.0],
             gate: gate.view(),
+            bias: None,
             correction,
             rule: RouterRule {
                 top_k: 2,

@@ -51,6 +51,27 @@ fn no_section_means_no_quantisation() {
 }
 
 #[test]
+fn experts_in_mxfp4_are_accepted_as_gpt_oss_says_it() {
+    let left_alone = [
+        "model.layers.*.self_attn",
+        "model.layers.*.mlp.router",
+        "lm_head",
+    ];
+    let mut section = json!({"quant_method": "mxfp4", "modules_to_not_convert": left_alone});
+    let scheme = parse(&section).unwrap();
+    assert!(matches!(scheme, QuantizationScheme::Mxfp4Experts));
+    assert!(scheme.is_quantized("model.layers.3.mlp.experts.gate_up_proj"));
+    assert!(!scheme.is_quantized("model.layers.3.mlp.router"));
+    section["modules_to_not_convert"] = json!(["model.layers.0.mlp.experts"]);
+    assert_mentions(
+        &parse(&section).unwrap_err(),
+        &["modules_to_not_convert", "layers.0.mlp"],
+    );
+    let section = json!({"quant_method": "mxfp4", "group_size": 16});
+    assert_mentions(&parse(&section).unwrap_err(), &["group_size"]);
+}
+
+#[test]
 fn modules_are_matched_as_python_matches_them() {
     let scheme = parse(&fp8()).unwrap();
     assert!(scheme.is_quantized("model.layers.1.mlp.experts.3.gate_proj"));

@@ -23,6 +23,7 @@ use crate::ops::kv_write::cuda::Places;
 /// the blocks that table entries before the window name.
 pub(crate) struct Paged {
     pub(crate) shape: AttentionShape,
+    pub(super) sinks: Option<Vec<f32>>,
     layout: KvShape,
     pub(super) span: AttentionSpan,
     sequences: Vec<PagedSequence>,
@@ -86,6 +87,7 @@ impl Paged {
                 head_dim,
                 scale,
             },
+            sinks: spec.sinks.then(|| random_values(2, heads as usize, 2.0)),
             layout,
             span: spec.span,
             sequences,
@@ -309,6 +311,7 @@ impl Paged {
         let args = AttentionArgs {
             qkv,
             shape: self.shape,
+            sinks: self.sinks.as_deref(),
             span: self.span,
             sequences: &batch.sequences(),
             cache: KvView {
@@ -395,6 +398,7 @@ mod tests {
     fn the_block_size_does_not_change_a_bit() {
         let shape = |block_size, element| PagedShape {
             heads: [8, 2, 32],
+            sinks: true,
             block_size,
             element,
             span: AttentionSpan::Sliding { visible_keys: 200 },
@@ -415,6 +419,7 @@ mod tests {
     fn chunks_do_not_change_a_bit() {
         let shape = PagedShape {
             heads: [4, 1, 16],
+            sinks: true,
             block_size: 16,
             element: Element::BF16,
             span: AttentionSpan::Full,
@@ -443,6 +448,7 @@ mod tests {
     fn equal_values_are_their_own_average() {
         let shape = PagedShape {
             heads: [2, 1, 8],
+            sinks: false,
             block_size: 4,
             element: Element::F32,
             span: AttentionSpan::Full,

@@ -9,6 +9,8 @@ use crate::element::Element;
 pub(crate) struct PagedShape {
     /// Query heads, key-value heads, elements of a head.
     pub(crate) heads: [u32; 3],
+    /// Heads have sinks.
+    pub(crate) sinks: bool,
     pub(crate) block_size: usize,
     pub(crate) element: Element,
     pub(crate) span: AttentionSpan,
@@ -20,6 +22,7 @@ impl PagedShape {
     pub(crate) fn label(&self) -> String {
         let Self {
             heads: [heads, kv_heads, head_dim],
+            sinks,
             block_size,
             element,
             span,
@@ -31,8 +34,9 @@ impl PagedShape {
             }
             _ => format!("{sequences:?}"),
         };
+        let with_sinks = if *sinks { " with sinks" } else { "" };
         format!(
-            "{heads}/{kv_heads} heads of {head_dim}, {element:?}, blocks of {block_size}, \
+            "{heads}/{kv_heads} heads of {head_dim}{with_sinks}, {element:?}, blocks of {block_size}, \
              {span:?}, {sequences}"
         )
     }
@@ -57,6 +61,7 @@ pub(crate) fn shapes() -> Vec<PagedShape> {
                 let sequences = mixed.clone();
                 shapes.push(PagedShape {
                     heads,
+                    sinks: false,
                     block_size,
                     element,
                     span,
@@ -74,6 +79,7 @@ pub(crate) fn shapes() -> Vec<PagedShape> {
         for (span, sequences) in real {
             shapes.push(PagedShape {
                 heads: [32, 4, 128],
+                sinks: false,
                 block_size: 16,
                 element,
                 span,
@@ -91,13 +97,30 @@ pub(crate) fn shapes() -> Vec<PagedShape> {
             vec![(4000, 3)],
         ),
     ] {
-        let element = Element::BF16;
+        for sinks in [false, true] {
+            shapes.push(PagedShape {
+                heads,
+                sinks,
+                block_size: 32,
+                element: Element::BF16,
+                span,
+                sequences: sequences.clone(),
+            });
+        }
+    }
+    // gpt-oss.
+    for (span, element) in [
+        (AttentionSpan::Full, Element::F32),
+        (AttentionSpan::Sliding { visible_keys: 128 }, Element::BF16),
+        (AttentionSpan::Full, Element::F8E4M3),
+    ] {
         shapes.push(PagedShape {
-            heads,
-            block_size: 32,
+            heads: [64, 8, 64],
+            sinks: true,
+            block_size: 16,
             element,
             span,
-            sequences,
+            sequences: vec![(0, 3), (300, 2), (130, 1)],
         });
     }
     shapes
@@ -111,6 +134,7 @@ fn device_shapes() -> Vec<PagedShape> {
     let (bf16, e4m3) = (Element::BF16, Element::F8E4M3);
     let shape = |heads, block_size, element, span, sequences: &[(usize, usize)]| PagedShape {
         heads,
+        sinks: false,
         block_size,
         element,
         span,
@@ -166,6 +190,7 @@ pub(crate) fn large_shapes() -> Vec<PagedShape> {
     ];
     let shape = |(span, element, sequence, count)| PagedShape {
         heads: [32, 4, 128],
+        sinks: false,
         block_size: 16,
         element,
         span,

@@ -5,7 +5,9 @@
 
 use std::sync::Arc;
 
-use super::{ExpertsArgs, ExpertsCase};
+use super::ExpertsArgs;
+use super::cases::ExpertsCase;
+use crate::backend::GatedActivation;
 use crate::catalog::{Case, DeviceResult, Tolerance};
 use crate::cpu::CpuExperts;
 use crate::cuda::activation::{Panels, Rows};
@@ -17,6 +19,7 @@ use crate::cuda::pack::{Gather, Pack, RowSource};
 use crate::cuda::product::{self, Epilogue, Product, ProductTokens, ProductWeights};
 use crate::cuda::{Device, DeviceError, DevicePointer, Stream};
 use crate::element::Element;
+use crate::gemm::WeightFormat;
 
 /// The experts of a layer.
 #[derive(Clone, Copy, Debug)]
@@ -214,12 +217,13 @@ fn upload(bench: &mut Bench, experts: &CpuExperts) -> Result<DeviceExperts, Devi
             matrix: layout,
         })
     };
-    let gate_up = TiledMatrix::gate_up(width, hidden, experts.element);
-    let down = TiledMatrix::new(hidden, width, experts.element);
+    let (gate_up, down) = (&experts.gate_up, &experts.down);
+    let gate_up_layout = TiledMatrix::gate_up(width, hidden, gate_up.element());
+    let down_layout = TiledMatrix::new(hidden, width, down.element());
     Ok(DeviceExperts {
         num_experts: experts.num_experts,
-        gate_up: weights(gate_up, experts.gate_up.as_slice(), &experts.gate_up_scales)?,
-        down: weights(down, experts.down.as_slice(), &experts.down_scales)?,
+        gate_up: weights(gate_up_layout, gate_up.data.as_slice(), &gate_up.scales)?,
+        down: weights(down_layout, down.data.as_slice(), &down.scales)?,
     })
 }
 
@@ -228,7 +232,11 @@ pub(super) fn device<'a>(
     device: &'a Arc<dyn Device>,
 ) -> Option<DeviceResult<'a>> {
     let experts = &case.experts;
-    let (hidden, width, element) = (experts.hidden, experts.width, experts.element);
+    let (hidden, width) = (experts.hidden, experts.width);
+    let WeightFormat::Numbers(element) = experts.gate_up.format else {
+        return None;
+    };
+    let plain = case.activation == GatedActivation::Swiglu && experts.gate_up.biases.is_empty();
     let even = hidden.is_multiple_of(2) && width.is_multiple_of(2);
     let set_up = move || {
         let (rows, top_k) = (case.rows(), case.routing.top_k);
@@ -261,6 +269,7 @@ pub(super) fn device<'a>(
                 input: &rounded,
                 routing: &case.routing,
                 experts,
+                activation: case.activation,
             };
             args.reference(&mut out);
             out
@@ -272,5 +281,5 @@ pub(super) fn device<'a>(
         let tolerance = Tolerance(2.0 * (rounding + quantising));
         Ok(check::rows_run(bench, rows, launch, expected, tolerance))
     };
-    (element != Element::F32 && even).then(set_up)
+    (element != Element::F32 && even && plain).then(set_up)
 }

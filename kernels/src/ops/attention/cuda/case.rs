@@ -154,8 +154,9 @@ pub(in super::super) fn device<'a>(
     device: &'a Arc<dyn Device>,
 ) -> Option<DeviceResult<'a>> {
     let layout = case.0.layout();
-    Attention::supports(case.0.shape, layout.element, layout.block_size)
-        .then(|| set_up(case, device))
+    let supported = case.0.sinks.is_none()
+        && Attention::supports(case.0.shape, layout.element, layout.block_size);
+    supported.then(|| set_up(case, device))
 }
 
 fn set_up<'a>(case: &'a AttentionCase, device: &'a Arc<dyn Device>) -> DeviceResult<'a> {
@@ -213,6 +214,7 @@ mod tests {
     ) -> PagedShape {
         PagedShape {
             heads,
+            sinks: false,
             block_size: 16,
             element,
             span: visible_keys.map_or(AttentionSpan::Full, |visible_keys| AttentionSpan::Sliding {

@@ -1,0 +1,176 @@
+//! The cases of experts.
+
+use std::sync::Arc;
+
+use super::{ExpertsArgs, cuda};
+use crate::backend::GatedActivation;
+use crate::blocks::BlockFormat;
+use crate::catalog::{
+    Case, CaseSpec, Cost, DeviceResult, Tolerance, random_indices, random_values,
+};
+use crate::cpu::weights::CpuExperts;
+use crate::cuda::Device;
+use crate::element::Element;
+use crate::features::InstructionSet;
+use crate::gemm::WeightFormat;
+use crate::ops::router::Routing;
+
+pub(crate) struct ExpertsCase {
+    pub(super) input: Vec<f32>,
+    pub(super) routing: Routing,
+    pub(super) experts: CpuExperts,
+    pub(super) activation: GatedActivation,
+}
+
+impl ExpertsCase {
+    /// Experts, experts per token, hidden size, width and number of tokens.
+    pub(crate) fn random(
+        [num_experts, top_k, hidden, width, tokens]: [usize; 5],
+        format: impl Into<WeightFormat>,
+    ) -> Self {
+        Self {
+            input: random_values(1, tokens * hidden, 1.0),
+            routing: random_routing(tokens, top_k, num_experts),
+            experts: CpuExperts::random(4, [num_experts, hidden, width], format),
+            activation: GatedActivation::Swiglu,
+        }
+    }
+
+    /// The same as gpt-oss has it.
+    fn clamped_and_biased(self) -> Self {
+        let (alpha, limit) = (1.702, 1.5);
+        Self {
+            experts: self.experts.with_random_biases(7),
+            activation: GatedActivation::ClampedSwiglu { alpha, limit },
+            ..self
+        }
+    }
+
+    fn run(
+        &self,
+        tokens: std::ops::Range<usize>,
+        run: impl FnOnce(&ExpertsArgs<'_>, &mut [f32]),
+    ) -> Vec<f32> {
+        let (hidden, top_k) = (self.experts.hidden, self.routing.top_k);
+        let slots = tokens.start * top_k..tokens.end * top_k;
+        let routing = Routing {
+            top_k,
+            experts: self.routing.experts[slots.clone()].to_vec(),
+            weights: self.routing.weights[slots].to_vec(),
+        };
+        let input = &self.input[tokens.start * hidden..tokens.end * hidden];
+        let mut out = vec![0.0; input.len()];
+        run(
+            &ExpertsArgs {
+                input,
+                routing: &routing,
+                experts: &self.experts,
+                activation: self.activation,
+            },
+            &mut out,
+        );
+        out
+    }
+}
+
+impl Case for ExpertsCase {
+    fn rows(&self) -> usize {
+        self.input.len() / self.experts.hidden
+    }
+
+    fn reference(&self) -> Vec<f32> {
+        self.run(0..self.rows(), |args, out| args.reference(out))
+    }
+
+    fn cpu(&self, instructions: InstructionSet) -> Vec<f32> {
+        self.run(0..self.rows(), |args, out| args.run(instructions, out))
+    }
+
+    fn cpu_row(&self, instructions: InstructionSet, row: usize) -> Vec<f32> {
+        self.run(row..row + 1, |args, out| args.run(instructions, out))
+    }
+
+    fn tolerance(&self) -> Tolerance {
+        Tolerance::of(match self.experts.gate_up.format {
+            WeightFormat::Numbers(element) => element,
+            // Widened exactly.
+            WeightFormat::Blocks(_) => Element::F32,
+        })
+    }
+
+    fn cost(&self) -> Cost {
+        let weights = 3 * self.experts.width * self.experts.hidden;
+        let mut used = self.routing.experts.clone();
+        used.sort_unstable();
+        used.dedup();
+        Cost {
+            multiply_adds: weights * self.routing.experts.len(),
+            bytes: self.experts.gate_up.format.bytes_of(weights * used.len()),
+        }
+    }
+
+    fn device<'a>(&'a self, device: &'a Arc<dyn Device>) -> Option<DeviceResult<'a>> {
+        cuda::device(self, device)
+    }
+}
+
+/// Experts, experts per token, hidden size, width and number of tokens.
+pub fn cases() -> Vec<CaseSpec> {
+    let shapes = [
+        (1, 1, 1, 1, 1),
+        (5, 2, 19, 7, 9),
+        (4, 4, 32, 16, 0),
+        (3, 2, 96, 50, 40),
+        (9, 4, 2048, 768, 3),
+    ];
+    let large = [1, 8, 64, 256, 8192].map(|tokens| (128, 8, 2048, 768, tokens));
+    let case = |shape: (usize, usize, usize, usize, usize), element: Element| {
+        let (num_experts, top_k, hidden, width, tokens) = shape;
+        let label = format!(
+            "{element:?} {top_k} of {num_experts}, hidden {hidden}, width {width}, {tokens} tokens"
+        );
+        let shape = [num_experts, top_k, hidden, width, tokens];
+        CaseSpec::new(label, move || ExpertsCase::random(shape, element))
+    };
+    let small = shapes.into_iter().flat_map(|shape| {
+        [Element::F32, Element::BF16, Element::F8E4M3].map(|element| case(shape, element))
+    });
+    let large = large
+        .into_iter()
+        .flat_map(|shape| [Element::F8E4M3, Element::BF16].map(|element| case(shape, element)));
+    let gpt_oss = |[num_experts, top_k, hidden, width, tokens]: [usize; 5]| {
+        let formats: [WeightFormat; 2] = [Element::BF16.into(), BlockFormat::Mxfp4.into()];
+        formats.map(|format| {
+            let label = format!(
+                "{format:?} {top_k} of {num_experts}, clamped, with biases, hidden {hidden}, width \
+                 {width}, {tokens} tokens"
+            );
+            let shape = [num_experts, top_k, hidden, width, tokens];
+            CaseSpec::new(label, move || {
+                ExpertsCase::random(shape, format).clamped_and_biased()
+            })
+        })
+    };
+    let clamped = [[3, 2, 96, 32, 11], [4, 4, 2880, 96, 2]];
+    small
+        .chain(clamped.into_iter().flat_map(gpt_oss))
+        .chain(large.map(CaseSpec::only_for_benchmarks))
+        .collect()
+}
+
+/// Distinct experts for each token.
+fn random_routing(tokens: usize, top_k: usize, num_experts: usize) -> Routing {
+    let starts = random_indices(2, tokens, num_experts);
+    let experts = starts.iter().flat_map(|start| {
+        (0..top_k as u32).map(move |rank| (start + rank * 5) % num_experts as u32)
+    });
+    let weights = random_values(3, tokens * top_k, 0.3)
+        .into_iter()
+        .map(f32::abs)
+        .collect();
+    Routing {
+        top_k,
+        experts: experts.collect(),
+        weights,
+    }
+}
