@@ -54,6 +54,8 @@ def random_weights(model, generator: torch.Generator) -> None:
                     values *= 4
                 if "q_proj" in name or "k_proj" in name or name.endswith(("gate.weight", "router.weight")) or "_b_proj" in name:
                     values *= 1.6  # attention that is not uniform, routers that are not undecided
+                if "_a_proj" in name and model.config.model_type == "glm_moe_dsa":
+                    values *= 0.03  # latents so small that their norms' epsilon matters
                 parameter.copy_(values)
 
 

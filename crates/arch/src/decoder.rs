@@ -82,6 +82,7 @@ impl Decoder {
                 architecture: plan.architecture,
                 vocabulary_size: shape.vocabulary,
                 max_position_embeddings: shape.max_position_embeddings,
+                positions_limit: shape.positions_limit,
                 kv_groups: kv.groups,
                 chat_format: plan.chat_format,
                 weights,

@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use crate::attention::AttentionPlan;
 use crate::config::{self, Shape, ShapeDefaults};
 use crate::decoder::{Decoder, DecoderPlan, LayerPlan, MlpPlan};
-use crate::latent::LatentPlan;
+use crate::latent::{IndexerShape, LatentPlan};
 use crate::mlp::{PROJECTIONS, RouterNames, SparsePlan};
 use crate::registry::ArchError;
 use crate::rope::{self, RopeDefaults};
@@ -32,11 +32,14 @@ const INERT: &[&str] = &[
     "seq_aux",
 ];
 
+/// Of the latents' norms, whatever `rms_norm_eps` says of the others.
+const LATENT_EPSILON: f32 = 1e-6;
+
 /// Layers of further tokens that a checkpoint may carry.
 const PREDICTION_LAYERS_MAX: u32 = 16;
 
 /// Largest of the sizes that make up heads: no product of a few of them overflows.
-const SIZE_MAX: u32 = 1 << 12;
+pub(crate) const SIZE_MAX: u32 = 1 << 12;
 
 /// What families that are built alike differ in.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +50,18 @@ pub(crate) struct Family {
     pub(crate) max_position_embeddings: u32,
     /// Reads which of so many layers are dense.
     pub(crate) read_dense: fn(&mut StrictFields<'_>, usize) -> Vec<bool>,
+    /// Reads of what the attention is sparse, if it is.
+    pub(crate) read_indexer: Option<fn(&mut StrictFields<'_>) -> Indexer>,
+}
+
+/// What chooses the keys of sparse attention (DeepSeek-AI 2025, "DeepSeek-V3.2", section 2.1). It is
+/// left out: sequences are no longer than what it chooses, so that all keys are attended to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Indexer {
+    /// Keys that it chooses for each query.
+    pub(crate) chosen: u32,
+    /// Query heads, and their elements.
+    pub(crate) shape: IndexerShape,
 }
 
 /// Reads the configuration and lays out the weights.
@@ -57,6 +72,7 @@ pub(crate) fn from_config(config: &Map<String, Value>) -> Result<Decoder, ArchEr
         rms_norm_epsilon: 1e-6,
         max_position_embeddings: 4096,
         read_dense: read_dense_prefix,
+        read_indexer: None,
     };
     read(family, config)
 }
@@ -77,11 +93,19 @@ pub(crate) fn read(family: Family, config: &Map<String, Value>) -> Result<Decode
             max_position_embeddings: family.max_position_embeddings,
             tied: false,
         };
-        let shape = Shape::read(fields, defaults);
+        let mut shape = Shape::read(fields, defaults);
         if shape.attention.kv_heads != shape.attention.heads {
             fields.problem("num_key_value_heads must be num_attention_heads");
         }
         fields.only("hidden_act", &Value::from("silu"));
+        let indexer = family.read_indexer.map(|read| read(fields));
+        if let Some(indexer) = indexer
+            && indexer.chosen < shape.max_position_embeddings
+        {
+            shape.max_position_embeddings = indexer.chosen;
+            shape.positions_limit = "its sparse attention (index_topk in config.json) selects at \
+                 once: longer sequences are not supported yet";
+        }
         let norm = config::rms_norm(fields, family.rms_norm_epsilon);
         let dense = MlpPlan::Dense(config::width(fields, "intermediate_size"));
         let sparse = MlpPlan::Sparse(read_experts(fields));
@@ -94,12 +118,10 @@ pub(crate) fn read(family: Family, config: &Map<String, Value>) -> Result<Decode
             architecture: family.architecture,
             chat_format: family.chat_format,
             norm,
-            attention: AttentionPlan::Latent(read_attention(
-                fields,
-                config,
-                &shape,
-                norm.epsilon(),
-            )),
+            attention: AttentionPlan::Latent(LatentPlan {
+                indexer: indexer.map(|indexer| indexer.shape),
+                ..read_attention(fields, config, &shape)
+            }),
             layers: kinds.iter().map(layer).collect(),
             sparse_name: "mlp",
             prediction_layers: read_prediction_layers(fields),
@@ -113,7 +135,6 @@ fn read_attention(
     fields: &mut StrictFields<'_>,
     config: &Map<String, Value>,
     shape: &Shape,
-    epsilon: f32,
 ) -> LatentPlan {
     let mut size = |name: &str| {
         let size = fields.u32(name);
@@ -158,7 +179,8 @@ fn read_attention(
         scale: head_dim.powf(-0.5) * rope::yarn_score_factor(fields, &rope),
         rope,
         bias: config::flag(fields, "attention_bias"),
-        epsilon,
+        epsilon: LATENT_EPSILON,
+        indexer: None,
     }
 }
 

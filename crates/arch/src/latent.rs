@@ -47,6 +47,15 @@ pub(crate) struct LatentPlan {
     pub(crate) bias: bool,
     /// Of the latents' norms.
     pub(crate) epsilon: f32,
+    /// Checkpoints carry an indexer, which is ignored.
+    pub(crate) indexer: Option<IndexerShape>,
+}
+
+/// Sizes of an indexer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct IndexerShape {
+    pub(crate) heads: usize,
+    pub(crate) head_dim: usize,
 }
 
 impl LatentPlan {
@@ -58,6 +67,24 @@ impl LatentPlan {
             head_dim: self.shape.head_dim(),
             scale: self.scale,
         }
+    }
+}
+
+impl IndexerShape {
+    fn weights(self, prefix: &str, hidden: usize, query_rank: usize) -> WeightMap {
+        let Self { heads, head_dim } = self;
+        let mut weights = WeightMap::default();
+        for (name, rows, columns) in [
+            ("wq_b", heads * head_dim, query_rank),
+            ("wk", head_dim, hidden),
+            ("weights_proj", heads, hidden),
+        ] {
+            weights.matrix(&[(format!("{prefix}.{name}.weight"), rows)], columns);
+        }
+        for kind in ["weight", "bias"] {
+            weights.vector(format!("{prefix}.k_norm.{kind}"), head_dim);
+        }
+        weights
     }
 }
 
@@ -76,6 +103,10 @@ impl LatentAttention {
             content_dim,
             value_dim,
         } = plan.shape;
+        if let Some(indexer) = plan.indexer {
+            let query_rank = plan.query_rank.unwrap_or(hidden);
+            weights.ignore(indexer.weights(&format!("{prefix}.indexer"), hidden, query_rank));
+        }
         let name = |name: &str| format!("{prefix}.{name}");
         let part = |name: &str, kind: &str, rows| [(format!("{prefix}.{name}.{kind}"), rows)];
         let query_rows = (heads * (content_dim + rope_dim)) as usize;

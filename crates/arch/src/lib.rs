@@ -15,6 +15,7 @@ mod config;
 mod decoder;
 mod deepseek_v3;
 mod glm4_moe_lite;
+mod glm_moe_dsa;
 mod gpt_oss;
 mod kimi_k2;
 mod kv_groups;

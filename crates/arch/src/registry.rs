@@ -4,8 +4,8 @@ use backstop_kernels::backend::Backend;
 use serde_json::{Map, Value};
 
 use crate::{
-    ModelSpec, cohere2_moe, deepseek_v3, glm4_moe_lite, gpt_oss, kimi_k2, llama, mistral, mixtral,
-    qwen2, qwen3, qwen3_moe,
+    ModelSpec, cohere2_moe, deepseek_v3, glm_moe_dsa, glm4_moe_lite, gpt_oss, kimi_k2, llama,
+    mistral, mixtral, qwen2, qwen3, qwen3_moe,
 };
 
 /// A model that computes on backend `B`.
@@ -60,6 +60,7 @@ architectures! {
     "cohere2_moe" => cohere2_moe::Cohere2Moe::from_config,
     "deepseek_v3" => deepseek_v3::from_config,
     "glm4_moe_lite" => glm4_moe_lite::from_config,
+    "glm_moe_dsa" => glm_moe_dsa::from_config,
     "gpt_oss" => gpt_oss::from_config,
     "kimi_k2" => kimi_k2::from_config,
     "llama" => llama::from_config,

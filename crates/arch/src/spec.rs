@@ -12,8 +12,10 @@ pub struct ModelSpec {
     pub architecture: &'static str,
     /// Rows of the output head.
     pub vocabulary_size: u32,
-    /// Longest sequence that the model was made for.
+    /// Longest sequence that the model was made for, or that can be computed.
     pub max_position_embeddings: u32,
+    /// What that is the greatest number of positions of, for a message.
+    pub positions_limit: &'static str,
     /// Groups of layers that share a block table.
     pub kv_groups: Vec<KvGroup>,
     /// Which output parser the model's chat format needs; an id of the text crate's registry.

@@ -74,6 +74,61 @@ fn published_models_have_the_parameters_that_they_are_known_for() {
     }
 }
 
+/// GLM-5's sizes, as the configuration class of transformers has them by default.
+fn glm_5() -> Value {
+    json!({
+        "model_type": "glm_moe_dsa",
+        "vocab_size": 154_880,
+        "hidden_size": 6144,
+        "intermediate_size": 12_288,
+        "moe_intermediate_size": 2048,
+        "num_hidden_layers": 78,
+        "num_attention_heads": 64,
+        "n_shared_experts": 1,
+        "n_routed_experts": 256,
+        "routed_scaling_factor": 2.5,
+        "kv_lora_rank": 512,
+        "q_lora_rank": 2048,
+        "qk_rope_head_dim": 64,
+        "v_head_dim": 256,
+        "qk_nope_head_dim": 192,
+        "num_experts_per_tok": 8,
+        "max_position_embeddings": 202_752,
+        "index_topk": 2048,
+        "num_nextn_predict_layers": 1,
+    })
+}
+
+#[test]
+fn sparse_attention_is_computed_where_it_selects_everything() {
+    let spec = spec(&glm_5()).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(spec.max_position_embeddings, 2048);
+    assert!(spec.positions_limit.contains("index_topk"));
+    assert!((735_000_000_000..750_000_000_000).contains(&parameters(&spec)));
+    let ignored = |name: &str| {
+        let tensors = spec.weights.ignored.iter();
+        tensors
+            .filter(|(other, _)| other == name)
+            .map(|(_, shape)| shape.as_slice())
+            .next()
+    };
+    for (name, shape) in [
+        ("wq_b.weight", [32 * 128, 2048].as_slice()),
+        ("wk.weight", &[128, 6144]),
+        ("k_norm.bias", &[128]),
+        ("weights_proj.weight", &[32, 6144]),
+    ] {
+        for layer in [0, 77, 78] {
+            let name = format!("model.layers.{layer}.self_attn.indexer.{name}");
+            assert_eq!(ignored(&name), Some(shape), "{name}");
+        }
+    }
+    let config = with(&glm_5(), &json!({"max_position_embeddings": 1000}));
+    let short = self::spec(&config).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(short.max_position_embeddings, 1000);
+    assert!(!short.positions_limit.contains("index_topk"));
+}
+
 #[test]
 fn transformers_may_have_written_the_configuration_anew() {
     let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens/decoders");
@@ -144,6 +199,18 @@ fn what_would_change_the_mathematics_is_refused_by_name() {
             "scoring_func",
         ),
         (published("glm_4_7_flash"), json!({"n_group": 3}), "n_group"),
+        (glm_5(), json!({"q_lora_rank": null}), "q_lora_rank"),
+        (
+            glm_5(),
+            json!({"rope_interleave": false}),
+            "rope_interleave",
+        ),
+        (
+            glm_5(),
+            json!({"layer_types": ["full_attention"]}),
+            "layer_types",
+        ),
+        (glm_5(), json!({"index_tricks": 1}), "index_tricks"),
         (
             published("glm_4_7_flash"),
             json!({"num_key_value_heads": 4}),
@@ -185,6 +252,7 @@ fn numbers_that_no_model_has_are_refused_before_anything_is_made_of_them() {
                 "num_experts_per_tok",
             ],
         ),
+        (glm_5(), vec!["index_n_heads", "index_head_dim"]),
         (
             published("glm_4_7_flash"),
             vec![
