@@ -167,8 +167,10 @@ pub(crate) struct ModelArgs {
     #[arg(long, env = "BACKSTOP_NUM_THREADS")]
     pub(crate) num_threads: Option<usize>,
 
-    /// How the model marks reasoning and tool calls, such as `hermes`. [default: the manifest's, or
-    /// what the chat template shows, or what is usual for the architecture]
+    /// How the model marks reasoning and tool calls: cohere_cmd4, hermes, chatml, llama3_json,
+    /// mistral, qwen3_coder, harmony, deepseek_v3, deepseek_v31, kimi_k2, glm45, glm47, or plain for
+    /// a model that marks neither. [default: the manifest's, or what the chat template shows, or
+    /// what is usual for the architecture]
     #[arg(long, env = "BACKSTOP_CHAT_FORMAT")]
     pub(crate) chat_format: Option<String>,
 

@@ -10,6 +10,7 @@ use backstop_text::constraint::{
     AnswerShape, CallShape, CallableTool, ConstraintError, ConstraintReason, GrammarPart, Opening,
     TextShape,
 };
+use backstop_text::format::FORMATS;
 use backstop_types::SharedConstraint;
 
 use crate::model::ServedModel;
@@ -59,14 +60,11 @@ pub(crate) fn of_chat(
     let paths = request.constraint_paths;
     let forced = is_forced(&request.tool_choice);
     if forced && !model.chat_format.calls_tools {
-        let explanation = "the chat format of this model has no tool calls";
-        return Err(ApiError::unsupported_field(paths.tool_choice, explanation));
+        return Err(no_tool_calls(paths.tool_choice, model.chat_format.id));
     }
     let tools = callable_tools(request);
-    // Where no grammar says what calls must be, all but the first are left out of the answer.
-    let one_call = !request.parallel_tool_calls && model.chat_format.enforces_calls;
     let calls_matter = forced
-        || one_call
+        || !request.parallel_tool_calls
         || request.allowed_tools.is_some()
         || tools.iter().any(|tool| tool.parameters.is_some());
     let callable = !tools.is_empty() && model.chat_format.calls_tools;
@@ -197,13 +195,10 @@ fn refusal(request: &ConstraintRequest, error: ConstraintError) -> ApiError {
         ConstraintReason::Invalid => {
             ApiError::invalid_field(param, "must be a valid schema, expression or grammar")
         }
-        ConstraintReason::NoToolCalls => {
-            let explanation = "the chat format of this model has no tool calls";
-            ApiError::unsupported_field(paths.tool_choice, explanation)
-        }
-        ConstraintReason::LooseToolCalls => {
+        ConstraintReason::NoToolCalls(format) => no_tool_calls(paths.tool_choice, format),
+        ConstraintReason::ParameterName => {
             let explanation =
-                "the chat format of this model has tool calls that no grammar enforces";
+                "the chat format of this model cannot write a required parameter of that name";
             ApiError::unsupported_field(param, explanation)
         }
         ConstraintReason::Unavailable => {
@@ -211,4 +206,16 @@ fn refusal(request: &ConstraintRequest, error: ConstraintError) -> ApiError {
             ApiError::unsupported_field(param, explanation)
         }
     }
+}
+
+/// Tells who runs the server which chat formats have what the request asks for.
+fn no_tool_calls(param: &'static str, format: &str) -> ApiError {
+    let calling = FORMATS.iter().filter(|format| format.calls_tools);
+    let calling: Vec<&str> = calling.map(|format| format.id).collect();
+    let explanation = format!(
+        "the chat format '{format}' of this model has no tool calls; the server's --chat-format \
+         names another where the model was trained on one: {}",
+        calling.join(", ")
+    );
+    ApiError::unsupported_field(param, &explanation)
 }

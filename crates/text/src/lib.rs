@@ -11,6 +11,7 @@
 pub mod constraint;
 mod detokenize;
 pub mod format;
+mod json_types;
 mod stop;
 mod stream;
 mod template;

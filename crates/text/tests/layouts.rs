@@ -9,7 +9,9 @@
 mod schema_generator;
 mod walker;
 
-use backstop_text::constraint::{AnswerShape, CallShape, CallableTool, Opening, TextShape};
+use backstop_text::constraint::{
+    AnswerShape, CallShape, CallableTool, ConstraintReason, Opening, TextShape,
+};
 use backstop_types::{SharedConstraint, TokenId};
 use serde_json::{Value, json};
 
@@ -54,7 +56,23 @@ const FORMATS: &[(&str, &[&str], &[&str])] = &[
         ],
         &["<|tool_calls_section_end|>", "<|tool_call_end|>"],
     ),
+    ("qwen3_coder", QWEN3_CODER, &["</think>", "</tool_call>"]),
+    ("glm45", GLM, GLM_CLOSERS),
+    ("glm47", GLM, GLM_CLOSERS),
 ];
+
+const QWEN3_CODER: &[&str] = &["<think>", "</think>", "<tool_call>", "</tool_call>"];
+const GLM: &[&str] = &[
+    "<think>",
+    "</think>",
+    "<tool_call>",
+    "</tool_call>",
+    "<arg_key>",
+    "</arg_key>",
+    "<arg_value>",
+    "</arg_value>",
+];
+const GLM_CLOSERS: &[&str] = &["</think>", "</tool_call>", "</arg_value>", "</arg_key>"];
 
 const DEEPSEEK: &[&str] = &[
     "<think>",
@@ -72,7 +90,11 @@ const SCHEMAS: u64 = 24;
 
 fn walkers(format: usize) -> [Walker; 2] {
     let (id, tags, closers) = FORMATS[format];
-    [Walker::new(id, tags, closers), Walker::new(id, &[], &[])]
+    let texts = walker::closing_texts(id);
+    [
+        Walker::new(id, tags, closers).with_closing_texts(texts),
+        Walker::new(id, &[], &[]).with_closing_texts(texts),
+    ]
 }
 
 fn tools(schema: &Value) -> Vec<CallableTool> {
@@ -112,7 +134,10 @@ fn forced_calls_parse_and_satisfy_their_tools() {
                         parallel,
                     }),
                 };
-                let constraint = walker.factory.compile(&shape).unwrap();
+                let constraint = match walker.factory.compile(&shape) {
+                    Err(error) if error.reason == ConstraintReason::ParameterName => continue,
+                    compiled => compiled.unwrap(),
+                };
                 let tokens = walker.walk(&constraint, &mut random);
                 let message = walker.parse(&tokens, &offered(&schema));
                 let raw = walker.text(&tokens);
@@ -253,6 +278,34 @@ fn a_model_that_is_free_to_call_writes_text_or_right_calls() {
                 "a<|tool_calls_section_begin|><|tool_call_begin|>functions.look.up:10<|tool_call_argument_begin|>{\"a\": 3}<|tool_call_end|><|tool_calls_section_end|>",
             ],
             &["<|tool_calls_section_begin|><|tool_call_begin|>functions.other"],
+        ),
+        (
+            8,
+            &[
+                "a <parameter=",
+                "I look.\n\n<tool_call>\n<function=look.up>\n<parameter=a>\n3\n</parameter>\n</function>\n</tool_call>\n<tool_call>\n<function=noop>\n</function>\n</tool_call>",
+            ],
+            &[
+                "<tool_call>\n<function=other",
+                "<tool_call>\n<function=look.up>\n</function>",
+                "<tool_call>\n<function=look.up>\n<parameter=a>\nx",
+                "<tool_call>\n<function=noop>\n<parameter=",
+            ],
+        ),
+        (
+            9,
+            &[
+                "你好\n",
+                "<tool_call>look.up\n<arg_key>a</arg_key>\n<arg_value>3</arg_value>\n</tool_call>\n<tool_call>noop\n</tool_call>",
+            ],
+            &["<tool_call>look.up\n</", "<tool_call>look.up\n<arg_key>b"],
+        ),
+        (
+            10,
+            &[
+                "<tool_call>look.up<arg_key>a</arg_key><arg_value>3</arg_value></tool_call><tool_call>noop</tool_call>",
+            ],
+            &["<tool_call>look.up</", "<tool_call>noop\n"],
         ),
     ];
     for (index, accepted, refused) in cases {

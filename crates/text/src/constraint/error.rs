@@ -32,10 +32,10 @@ pub enum ConstraintReason {
     TooComplex,
     /// It is no schema, pattern or grammar.
     Invalid,
-    /// The chat format has no tool calls.
-    NoToolCalls,
-    /// The chat format has tool calls that no grammar says.
-    LooseToolCalls,
+    /// The chat format, which is this one, has no tool calls.
+    NoToolCalls(&'static str),
+    /// The chat format cannot write a parameter that it requires, because of its name.
+    ParameterName,
     /// The model's vocabulary cannot be constrained.
     Unavailable,
 }

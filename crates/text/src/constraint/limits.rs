@@ -4,6 +4,8 @@ use llguidance::api::ParserLimits;
 
 /// Bytes of all schemas, patterns and grammars of one request.
 pub(super) const SOURCE_BYTES_MAX: usize = 512 << 10;
+/// Bytes of the schemas of one tool's parameters, each with the definitions that it may refer to.
+pub(super) const PARAMETER_BYTES_MAX: usize = 2 << 20;
 /// Squares of the numbers of properties, alternatives and items that schemas list, added up: what
 /// the library does with them takes time of that order, a third of a second for 550 properties.
 pub(super) const SQUARED_MEMBERS_MAX: usize = 300_000;

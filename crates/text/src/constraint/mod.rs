@@ -11,10 +11,14 @@
 
 mod cache;
 mod error;
+mod language;
 mod limits;
 mod matcher;
+mod parameters;
 mod schema;
 mod shape;
+mod string_formats;
+mod strings;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -25,11 +29,13 @@ use llguidance::toktrie::{ApproximateTokEnv, InferenceCapabilities, TokEnv, TokR
 use llguidance::{Logger, Matcher, ParserFactory};
 
 pub use self::error::{ConstraintError, ConstraintReason, GrammarPart};
-pub(crate) use self::shape::literal;
+pub(crate) use self::parameters::{ParameterLayout, grammars as parameter_grammars};
 pub use self::shape::{AnswerShape, CallShape, CallableTool, Opening, TextShape};
+pub(crate) use self::shape::{json_arguments, literal};
 
 use self::cache::Cache;
 use self::matcher::CompiledGrammar;
+use self::shape::Part;
 use crate::{ChatFormat, Tokenizer};
 
 /// Compiles grammars for one model.
@@ -89,16 +95,14 @@ impl ConstraintFactory {
     pub fn compile(&self, shape: &AnswerShape) -> Result<SharedConstraint, ConstraintError> {
         shape.check_size()?;
         let layout = self.format.layout(shape, &self.tokenizer);
-        let layout = layout.ok_or(ConstraintError::whole(match self.format.calls_tools {
-            true => ConstraintReason::LooseToolCalls,
-            false => ConstraintReason::NoToolCalls,
-        }))?;
-        let parts = shape.parts()?;
+        let no_calls = ConstraintReason::NoToolCalls(self.format.id);
+        let layout = layout.ok_or(ConstraintError::whole(no_calls))?;
+        let parts = shape.parts(|tool| self.format.arguments(tool, &self.tokenizer))?;
         let key = cache_key(&layout, &parts);
         if let Some(found) = self.cached().find(&key) {
             return Ok(found);
         }
-        let whole = grammar(&layout, parts.iter().map(|(_, part)| part.clone()));
+        let whole = grammar(&layout, &parts);
         let limits = match shape.text {
             Some(TextShape::Lark(_)) => limits::foreign_parser_limits(),
             _ => limits::parser_limits(),
@@ -137,14 +141,10 @@ impl ConstraintFactory {
     }
 
     /// Finds the part that is to blame: the one that does not compile by itself either.
-    fn blame(
-        &self,
-        parts: &[(GrammarPart, GrammarWithLexer)],
-        reason: ConstraintReason,
-    ) -> ConstraintError {
-        for (part, grammar) in parts {
+    fn blame(&self, parts: &[Part], reason: ConstraintReason) -> ConstraintError {
+        for (part, grammars) in parts {
             let alone = TopLevelGrammar {
-                grammars: vec![grammar.clone()],
+                grammars: grammars.clone(),
                 max_tokens: None,
             };
             if let Err(reason) = self.start(alone, limits::parser_limits()) {
@@ -182,9 +182,9 @@ fn words(
     words.collect()
 }
 
-fn grammar(layout: &str, parts: impl IntoIterator<Item = GrammarWithLexer>) -> TopLevelGrammar {
+fn grammar(layout: &str, parts: &[Part]) -> TopLevelGrammar {
     let mut grammars = vec![GrammarWithLexer::from_lark(layout.to_owned())];
-    grammars.extend(parts);
+    grammars.extend(parts.iter().flat_map(|(_, grammars)| grammars).cloned());
     TopLevelGrammar {
         grammars,
         max_tokens: None,
@@ -192,9 +192,9 @@ fn grammar(layout: &str, parts: impl IntoIterator<Item = GrammarWithLexer>) -> T
 }
 
 /// Everything that the compiled grammar depends on.
-fn cache_key(layout: &str, parts: &[(GrammarPart, GrammarWithLexer)]) -> String {
+fn cache_key(layout: &str, parts: &[Part]) -> String {
     let mut key = layout.to_owned();
-    for (_, part) in parts {
+    for part in parts.iter().flat_map(|(_, grammars)| grammars) {
         key.push('\0');
         match (&part.json_schema, &part.lark_grammar) {
             (Some(schema), _) => key.push_str(&schema.to_string()),

@@ -86,6 +86,35 @@ pub(super) fn of_arguments(schema: &Value) -> Result<Value, ConstraintReason> {
     Ok(schema)
 }
 
+/// Puts `prefix` before all references within the document, for when it becomes a part of another.
+pub(super) fn prefix_references(schema: &mut Value, prefix: &str) {
+    let Some(entries) = schema.as_object_mut() else {
+        return;
+    };
+    if let Some(Value::String(reference)) = entries.get_mut("$ref")
+        && let Some(pointer) = reference.strip_prefix('#')
+    {
+        *reference = format!("{prefix}{pointer}");
+    }
+    children(entries).for_each(|child| prefix_references(child, prefix));
+}
+
+/// The schemas within a schema.
+fn children(entries: &mut Map<String, Value>) -> impl Iterator<Item = &mut Value> {
+    entries.iter_mut().flat_map(|(name, value)| {
+        let name = name.as_str();
+        let children: Vec<&mut Value> = match value {
+            Value::Object(_) if SCHEMA.contains(&name) => vec![value],
+            Value::Array(elements) if SCHEMAS.contains(&name) => elements.iter_mut().collect(),
+            Value::Object(schemas) if NAMED_SCHEMAS.contains(&name) => {
+                schemas.values_mut().collect()
+            }
+            _ => Vec::new(),
+        };
+        children
+    })
+}
+
 fn prepare(schema: &Value) -> Result<Value, ConstraintReason> {
     let mut schema = schema.clone();
     let closes_objects = !combines_objects(&schema);
@@ -154,7 +183,7 @@ impl Preparation {
         if self.closes_objects && lists_all_properties(entries) {
             entries.insert("additionalProperties".to_owned(), Value::Bool(false));
         }
-        self.visit_children(entries)
+        children(entries).try_for_each(|child| self.visit(child))
     }
 
     fn count_members(&mut self, entries: &Map<String, Value>) -> Result<(), ConstraintReason> {
@@ -179,27 +208,6 @@ impl Preparation {
             || (counted && count > limits::COUNTED_PROPERTIES_MAX)
         {
             return Err(ConstraintReason::TooComplex);
-        }
-        Ok(())
-    }
-
-    fn visit_children(&mut self, entries: &mut Map<String, Value>) -> Result<(), ConstraintReason> {
-        for (name, value) in entries.iter_mut() {
-            let name = name.as_str();
-            match value {
-                Value::Object(_) if SCHEMA.contains(&name) => self.visit(value)?,
-                Value::Array(elements) if SCHEMAS.contains(&name) => {
-                    elements
-                        .iter_mut()
-                        .try_for_each(|element| self.visit(element))?;
-                }
-                Value::Object(schemas) if NAMED_SCHEMAS.contains(&name) => {
-                    schemas
-                        .values_mut()
-                        .try_for_each(|schema| self.visit(schema))?;
-                }
-                _ => {}
-            }
         }
         Ok(())
     }

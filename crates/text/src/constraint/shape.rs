@@ -69,6 +69,9 @@ pub struct CallableTool {
     pub parameters: Option<Value>,
 }
 
+/// A part of a shape and its grammars, the first of which may refer to the others.
+pub(super) type Part = (GrammarPart, Vec<GrammarWithLexer>);
+
 /// The name of the grammar of the text.
 const TEXT_GRAMMAR: &str = "text";
 /// The name of the grammar of arguments without a schema.
@@ -89,26 +92,29 @@ impl CallableTool {
 }
 
 impl AnswerShape {
-    /// The grammars that a format's layout refers to by name.
-    pub(super) fn parts(&self) -> Result<Vec<(GrammarPart, GrammarWithLexer)>, ConstraintError> {
+    /// The grammars that a format's layout refers to by name. `arguments` makes those of a tool's
+    /// arguments.
+    pub(super) fn parts(
+        &self,
+        arguments: impl Fn(&CallableTool) -> Result<Vec<GrammarWithLexer>, ConstraintReason>,
+    ) -> Result<Vec<Part>, ConstraintError> {
         let mut parts = Vec::new();
         if let Some(grammar) = self.text.as_ref().and_then(text_grammar) {
             let part = GrammarPart::Text;
             let grammar = grammar.map_err(|reason| ConstraintError { part, reason })?;
-            parts.push((part, grammar));
+            parts.push((part, vec![grammar]));
         }
         let tools = self.calls.iter().flat_map(|calls| &calls.tools);
-        for tool in tools.clone() {
-            if let Some(parameters) = &tool.parameters {
-                let part = GrammarPart::Tool(tool.index);
-                let schema = schema::of_arguments(parameters);
-                let schema = schema.map_err(|reason| ConstraintError { part, reason })?;
-                parts.push((part, arguments_grammar(&tool.grammar_name(), schema)));
-            }
-        }
-        if tools.clone().any(|tool| tool.parameters.is_none()) {
-            let grammar = arguments_grammar(ANY_ARGUMENTS_GRAMMAR, json!({"type": "object"}));
-            parts.push((GrammarPart::Whole, grammar));
+        let with_any_arguments = tools.clone().find(|tool| tool.parameters.is_none());
+        let with_schema = tools.filter(|tool| tool.parameters.is_some());
+        for tool in with_schema.chain(with_any_arguments) {
+            let part = match tool.parameters {
+                Some(_) => GrammarPart::Tool(tool.index),
+                None => GrammarPart::Whole,
+            };
+            let grammars = arguments(tool);
+            let grammars = grammars.map_err(|reason| ConstraintError { part, reason })?;
+            parts.push((part, grammars));
         }
         Ok(parts)
     }
@@ -181,9 +187,20 @@ fn text_json(schema: Value) -> GrammarWithLexer {
     json_grammar(TEXT_GRAMMAR, schema, options)
 }
 
+/// The grammar of a tool's arguments where they are one JSON object.
+pub(crate) fn json_arguments(
+    tool: &CallableTool,
+) -> Result<Vec<GrammarWithLexer>, ConstraintReason> {
+    let schema = match &tool.parameters {
+        Some(parameters) => schema::of_arguments(parameters)?,
+        None => json!({"type": "object"}),
+    };
+    Ok(vec![arguments_grammar(&tool.grammar_name(), schema)])
+}
+
 /// Arguments are written as chat templates write those of earlier calls: with one space after
 /// every comma and colon, and nowhere else.
-fn arguments_grammar(name: &str, schema: Value) -> GrammarWithLexer {
+pub(super) fn arguments_grammar(name: &str, schema: Value) -> GrammarWithLexer {
     let options = json!({
         "item_separator": ", ",
         "key_separator": ": ",

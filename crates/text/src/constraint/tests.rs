@@ -194,7 +194,7 @@ fn a_format_without_tags_has_text_alone() {
     let forced = shape(None, vec![tool(0, "now", None)], Opening::Turn);
     assert_eq!(
         factory.compile(&forced).unwrap_err().reason,
-        ConstraintReason::NoToolCalls
+        ConstraintReason::NoToolCalls("plain")
     );
 }
 

@@ -7,94 +7,13 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::{ParsedEvent, ParserOptions, ToolCallIds, push_merged};
+use crate::json_types::{JsonTypes, resolve};
 
 /// The tools of a request, for formats whose answers cannot be read without them.
 #[derive(Clone, Debug, Default)]
 pub struct OfferedTools {
     /// The schemas of their parameters by name.
     parameters: Arc<BTreeMap<String, Value>>,
-}
-
-/// What a parameter can be, as far as its schema says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum ParameterType {
-    /// A string and nothing else.
-    String,
-    /// A value of one of these types, as JSON Schema calls them.
-    OneOf(Vec<String>),
-    /// Anything.
-    Any,
-}
-
-impl ParameterType {
-    /// Whether the schema allows a value of this type.
-    pub(super) fn allows(&self, value: &Value) -> bool {
-        let types = match self {
-            Self::Any => return true,
-            Self::String => return value.is_string(),
-            Self::OneOf(types) => types,
-        };
-        types.iter().any(|name| match name.as_str() {
-            "string" => value.is_string(),
-            "null" => value.is_null(),
-            "boolean" => value.is_boolean(),
-            "array" => value.is_array(),
-            "object" => value.is_object(),
-            "number" => value.is_number(),
-            "integer" => value.as_f64().is_some_and(|number| number.fract() == 0.0),
-            _ => false,
-        })
-    }
-}
-
-/// The types that a schema allows; `None` if it does not say.
-fn types(schema: &Value) -> Option<Vec<String>> {
-    if let Some(kind) = schema.get("type") {
-        return match kind {
-            Value::String(name) => Some(vec![name.clone()]),
-            Value::Array(names) => names
-                .iter()
-                .map(|name| Some(name.as_str()?.to_owned()))
-                .collect(),
-            _ => None,
-        };
-    }
-    if let Some(values) = schema.get("enum").and_then(Value::as_array) {
-        return Some(
-            values
-                .iter()
-                .map(|value| type_of(value).to_owned())
-                .collect(),
-        );
-    }
-    if let Some(value) = schema.get("const") {
-        return Some(vec![type_of(value).to_owned()]);
-    }
-    let branches = schema
-        .get("anyOf")
-        .or_else(|| schema.get("oneOf"))?
-        .as_array()?;
-    let branches: Option<Vec<Vec<String>>> = branches.iter().map(branch_types).collect();
-    branches.map(|types| types.concat())
-}
-
-/// The types of a branch, which may not have branches of its own: depth is bounded.
-fn branch_types(schema: &Value) -> Option<Vec<String>> {
-    match schema.get("anyOf").or_else(|| schema.get("oneOf")) {
-        Some(_) => None,
-        None => types(schema),
-    }
-}
-
-fn type_of(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "boolean",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
-    }
 }
 
 impl OfferedTools {
@@ -111,14 +30,22 @@ impl OfferedTools {
         }
     }
 
-    fn parameter_type(&self, tool: &str, parameter: &str) -> ParameterType {
-        let schema = self.parameters.get(tool);
-        let schema = schema.and_then(|schema| schema.get("properties")?.get(parameter));
-        match schema.and_then(types) {
-            None => ParameterType::Any,
-            Some(types) if types.iter().all(|name| name == "string") => ParameterType::String,
-            Some(types) => ParameterType::OneOf(types),
-        }
+    /// The types that a parameter may have; any where that is not known.
+    fn parameter_types(&self, tool: &str, parameter: &str) -> JsonTypes {
+        let Some(document) = self.parameters.get(tool) else {
+            return JsonTypes::ANY;
+        };
+        let listed = |schema: &'_ Value| schema.get("properties")?.get(parameter).cloned();
+        let referred = document.get("$ref").and_then(Value::as_str);
+        let referred = referred.and_then(|reference| resolve(reference, document));
+        let schema = [Some(document), referred].into_iter().flatten();
+        let schema = schema.clone().find_map(listed).or_else(|| {
+            schema
+                .clone()
+                .find_map(|schema| schema.get("additionalProperties").cloned())
+        });
+        let types = schema.map(|schema| JsonTypes::of_schema(&schema, document));
+        types.unwrap_or(JsonTypes::ANY)
     }
 }
 
@@ -154,8 +81,9 @@ impl CallReporter {
         self.tools.parameters.is_empty() || self.tools.parameters.contains_key(name)
     }
 
-    pub(super) fn parameter_type(&self, tool: &str, parameter: &str) -> ParameterType {
-        self.tools.parameter_type(tool, parameter)
+    /// The types that a parameter may have; any where that is not known.
+    pub(super) fn parameter_types(&self, tool: &str, parameter: &str) -> JsonTypes {
+        self.tools.parameter_types(tool, parameter)
     }
 
     /// Begins a call, under the model's own id if that is to be kept.
@@ -184,56 +112,36 @@ impl CallReporter {
 mod tests {
     use serde_json::json;
 
-    use super::{OfferedTools, ParameterType};
+    use super::{JsonTypes, OfferedTools};
 
     #[test]
-    fn a_schema_tells_strings_from_the_rest() {
-        let one_of = |names: &[&str]| {
-            ParameterType::OneOf(names.iter().map(|name| (*name).to_owned()).collect())
-        };
-        let cases = [
-            (json!({"type": "string"}), ParameterType::String),
-            (
-                json!({"type": "string", "enum": ["1"]}),
-                ParameterType::String,
-            ),
-            (json!({"enum": ["a", "b"]}), ParameterType::String),
-            (json!({"const": "a"}), ParameterType::String),
-            (json!({"type": "integer"}), one_of(&["integer"])),
-            (
-                json!({"type": ["string", "null"]}),
-                one_of(&["string", "null"]),
-            ),
-            (
-                json!({"anyOf": [{"type": "string"}, {"type": "null"}]}),
-                one_of(&["string", "null"]),
-            ),
-            (
-                json!({"anyOf": [{"type": "string"}, {}]}),
-                ParameterType::Any,
-            ),
-            (json!({"anyOf": [{"anyOf": []}]}), ParameterType::Any),
-            (json!({"enum": ["a", 1]}), one_of(&["string", "number"])),
-            (json!({"type": 7}), ParameterType::Any),
-            (json!({}), ParameterType::Any),
-            (json!(true), ParameterType::Any),
+    fn a_parameter_has_the_types_of_its_schema() {
+        let tool = |name: &str, parameters| json!({"type": "function", "function": {"name": name, "parameters": parameters}});
+        let listed = json!({"type": "object", "properties": {"a": {"$ref": "#/$defs/colour"}, "b": {}},
+            "additionalProperties": {"type": "null"}, "$defs": {"colour": {"enum": ["red"]}}});
+        let referred =
+            json!({"$ref": "#/$defs/all", "$defs": {"all": listed, "colour": {"type": "boolean"}}});
+        let tools = [
+            tool("f", listed),
+            tool("g", referred),
+            json!({"type": "function"}),
+            json!(1),
         ];
-        for (schema, expected) in cases {
-            let tool = json!({"type": "function", "function": {
-                "name": "f", "parameters": {"type": "object", "properties": {"a": schema}}}});
-            let tools = OfferedTools::new(&[tool, json!({"type": "function"}), json!(1)]);
-            assert_eq!(tools.parameter_type("f", "a"), expected, "{schema}");
-            assert_eq!(tools.parameter_type("f", "b"), ParameterType::Any);
-            assert_eq!(tools.parameter_type("g", "a"), ParameterType::Any);
-        }
-        let number = one_of(&["integer", "null"]);
-        for (value, allowed) in [
-            (json!(3), true),
-            (json!(3.5), false),
-            (json!(null), true),
-            (json!("3"), false),
-        ] {
-            assert_eq!(number.allows(&value), allowed, "{value}");
+        let tools = OfferedTools::new(&tools);
+        let cases = [
+            ("f", "a", JsonTypes::STRING),
+            ("f", "b", JsonTypes::ANY),
+            ("f", "c", JsonTypes::NULL),
+            ("g", "a", JsonTypes::BOOLEAN),
+            ("g", "c", JsonTypes::NULL),
+            ("h", "a", JsonTypes::ANY),
+        ];
+        for (tool, parameter, expected) in cases {
+            assert_eq!(
+                tools.parameter_types(tool, parameter),
+                expected,
+                "{tool} {parameter}"
+            );
         }
     }
 }

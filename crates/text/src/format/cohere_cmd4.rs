@@ -21,12 +21,12 @@ use super::{ChatFormat, OutputParser, ParsedEvent, ParserOptions, push_merged};
 pub(super) const FORMAT: ChatFormat = ChatFormat {
     id: "cohere_cmd4",
     calls_tools: true,
-    enforces_calls: true,
     reasoning_opener: Some(START_THINKING),
     reasoning_closer: Some(END_THINKING),
     tags: TAGS,
     build: |options| Box::new(CohereCmd4::new(options)),
     layout: grammar::layout,
+    parameters: None,
 };
 
 const START_THINKING: &str = "<|START_THINKING|>";

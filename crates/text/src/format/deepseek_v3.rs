@@ -12,12 +12,12 @@ use crate::constraint::{AnswerShape, CallShape, CallableTool, literal};
 pub(super) const FORMAT: ChatFormat = ChatFormat {
     id: "deepseek_v3",
     calls_tools: true,
-    enforces_calls: true,
     reasoning_opener: Some(THINK),
     reasoning_closer: Some(END_THINK),
     tags: TAGS,
     build: |options| Box::new(Tagged::new(&MARKUP, &options, DeepSeek::new(&options))),
     layout: |shape, layout| rules(shape, layout, Generation::V3),
+    parameters: None,
 };
 
 pub(super) const V31: ChatFormat = ChatFormat {

@@ -3,25 +3,27 @@
 //! `<arg_key>…</arg_key>` and `<arg_value>…</arg_value>`. The older ones have line breaks between
 //! the parts; both are read, whichever was asked for.
 
-use super::layout::{Layout, TextAndCalls};
+use super::layout::{Layout, ParameterForm, TextAndCalls};
 use super::parameters::ParameterCalls;
 use super::tagged::{CallReader, Markup, Tagged};
 use super::{ChatFormat, ParsedEvent, ParserOptions, push_merged};
-use crate::constraint::AnswerShape;
+use crate::constraint::{AnswerShape, CallShape, literal};
 
 pub(super) const FORMAT: ChatFormat = ChatFormat {
     id: "glm45",
     calls_tools: true,
-    enforces_calls: false,
     reasoning_opener: Some(THINK),
     reasoning_closer: Some(END_THINK),
     tags: TAGS,
     build: |options| Box::new(Tagged::new(&MARKUP, &options, Glm::new(&options))),
-    layout,
+    layout: |shape, layout| rules(shape, layout, "\n"),
+    parameters: Some(&LINES),
 };
 
 pub(super) const GLM47: ChatFormat = ChatFormat {
     id: "glm47",
+    parameters: Some(&NO_LINES),
+    layout: |shape, layout| rules(shape, layout, ""),
     ..FORMAT
 };
 
@@ -98,6 +100,9 @@ impl CallReader for Glm {
     }
 
     fn tag(&mut self, tag: &'static str, events: &mut Vec<ParsedEvent>) -> bool {
+        if self.holds_data() && self.calls.in_string() {
+            return false;
+        }
         self.state = match (&self.state, tag) {
             (State::Closed, TOOL_CALL) => State::Name(String::new()),
             (State::Value, END_VALUE) => {
@@ -152,17 +157,43 @@ impl CallReader for Glm {
     }
 }
 
-/// Values without quotes are no JSON, so only text can be constrained.
-fn layout(shape: &AnswerShape, layout: &Layout<'_>) -> Option<String> {
-    if shape.calls.is_some() {
-        return None;
-    }
+const LINES: ParameterForm = ParameterForm {
+    opener: KEY,
+    after_name: &[END_KEY, "\n", VALUE],
+    before_end: "",
+    end: END_VALUE,
+    after_end: "\n",
+    can_write: |name| {
+        !name.is_empty() && name.trim() == name && !TAGS.iter().any(|tag| name.contains(tag))
+    },
+    names: "[^<\\s]([^<\\n]*[^<\\s])?",
+};
+
+const NO_LINES: ParameterForm = ParameterForm {
+    after_name: &[END_KEY, VALUE],
+    after_end: "",
+    ..LINES
+};
+
+/// `line` is what separates the parts.
+fn rules(shape: &AnswerShape, layout: &Layout<'_>, line: &str) -> Option<String> {
     let form = TextAndCalls {
         reasoning: Some((THINK, END_THINK)).filter(|(open, _)| layout.has_token(open)),
         call_opener: TOOL_CALL,
-        calls: &|_| String::new(),
+        calls: &|calls| call_rules(calls, layout, &literal(line)),
     };
     form.rules(shape, layout)
+}
+
+/// Calls after the first opening tag, as templates write them.
+fn call_rules(calls: &CallShape, layout: &Layout<'_>, line: &str) -> String {
+    let (open, close) = (layout.tag(TOOL_CALL), layout.tag(END_TOOL_CALL));
+    let more = match calls.parallel {
+        true => format!("({line} {open} tool)*"),
+        false => String::new(),
+    };
+    let tools = Layout::tool_rule(calls, line, &close);
+    format!("calls: tool {more}\n{tools}")
 }
 
 #[cfg(test)]

@@ -15,12 +15,12 @@ use crate::constraint::{AnswerShape, CallableTool, Opening, TextShape, literal};
 pub(super) const FORMAT: ChatFormat = ChatFormat {
     id: "harmony",
     calls_tools: true,
-    enforces_calls: true,
     reasoning_opener: Some("<|channel|>analysis<|message|>"),
     reasoning_closer: None,
     tags: TAGS,
     build: |options| Box::new(Harmony::new(&options)),
     layout,
+    parameters: None,
 };
 
 const START: &str = "<|start|>";

@@ -11,18 +11,17 @@ use crate::constraint::{AnswerShape, CallShape, CallableTool, literal};
 pub(super) const FORMAT: ChatFormat = ChatFormat {
     id: "hermes",
     calls_tools: true,
-    enforces_calls: true,
     reasoning_opener: Some(THINK),
     reasoning_closer: Some(END_THINK),
     tags: TAGS,
     build: |options| Box::new(Tagged::new(&MARKUP, &options, Hermes::new(&options))),
     layout,
+    parameters: None,
 };
 
 pub(super) const CHATML: ChatFormat = ChatFormat {
     id: "chatml",
     calls_tools: false,
-    enforces_calls: false,
     tags: &[THINK, END_THINK],
     build: |options| {
         let options = ParserOptions {

@@ -14,12 +14,12 @@ use crate::constraint::{AnswerShape, CallShape, CallableTool, literal};
 pub(super) const FORMAT: ChatFormat = ChatFormat {
     id: "kimi_k2",
     calls_tools: true,
-    enforces_calls: true,
     reasoning_opener: Some(THINK),
     reasoning_closer: Some(END_THINK),
     tags: TAGS,
     build: |options| Box::new(Tagged::new(&MARKUP, &options, Kimi::new(&options))),
     layout,
+    parameters: None,
 };
 
 const THINK: &str = "<think>";

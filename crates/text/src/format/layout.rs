@@ -1,7 +1,9 @@
 //! Pieces of the grammars in which chat formats write down what an answer may be.
 
 use crate::Tokenizer;
-use crate::constraint::{AnswerShape, CallShape, Opening, TextShape, literal};
+use crate::constraint::{
+    AnswerShape, CallShape, CallableTool, Opening, ParameterLayout, TextShape, literal,
+};
 
 /// The rule of any text, for grammars that refer to it.
 pub(super) const ANY_TEXT: &str = "ANY_TEXT: /(?s:.*)/\n";
@@ -38,6 +40,16 @@ impl<'a> Layout<'a> {
         }
     }
 
+    /// The rule `tool`: a tool's name, what stands `between`, its arguments, and what stands `after`.
+    pub(super) fn tool_rule(calls: &CallShape, between: &str, after: &str) -> String {
+        let tool = |tool: &CallableTool| {
+            let name = literal(&tool.name);
+            format!("{name} {between} @{} {after}", tool.grammar_name())
+        };
+        let tools: Vec<String> = calls.tools.iter().map(tool).collect();
+        format!("tool: {}\n", tools.join("\n  | "))
+    }
+
     /// The rule `TEXT`: any text that does not contain `tag`.
     pub(super) fn any_text_without(&self, tag: &str) -> String {
         match self.has_token(tag) {
@@ -46,6 +58,50 @@ impl<'a> Layout<'a> {
                 let pattern = format!("(?s:.*){}(?s:.*)", escape(tag));
                 format!("TEXT: /(?s:.*)/ & ~/{pattern}/\n")
             }
+        }
+    }
+}
+
+/// How a format writes a parameter of a call.
+#[derive(Debug)]
+pub(super) struct ParameterForm {
+    /// The tag before the name.
+    pub(super) opener: &'static str,
+    /// What stands between name and value: tags and text.
+    pub(super) after_name: &'static [&'static str],
+    /// Text before the tag that ends the value.
+    pub(super) before_end: &'static str,
+    /// The tag that ends the value.
+    pub(super) end: &'static str,
+    /// Text after it.
+    pub(super) after_end: &'static str,
+    /// Whether a parameter of this name can be written.
+    pub(super) can_write: fn(&str) -> bool,
+    /// Some of those names, as a regular expression.
+    pub(super) names: &'static str,
+}
+
+impl Layout<'_> {
+    /// The form in the words of a grammar.
+    pub(super) fn parameters(&self, form: &ParameterForm) -> ParameterLayout {
+        let (before, end, after) = (form.before_end, self.tag(form.end), literal(form.after_end));
+        let marks = form.after_name.iter().map(|mark| self.tag(mark));
+        let (end_of_terminal, after_terminal) = match self.has_token(form.end) {
+            true => (before.to_owned(), format!("{end} {after}")),
+            false => (
+                format!("{before}{}{}", form.end, form.after_end),
+                String::new(),
+            ),
+        };
+        ParameterLayout {
+            before_name: self.tag(form.opener),
+            after_name: marks.collect::<Vec<_>>().join(" "),
+            end_tag: form.end,
+            end: format!("{} {end} {after}", literal(before)),
+            end_of_terminal,
+            after_terminal,
+            can_write: form.can_write,
+            names: form.names,
         }
     }
 }

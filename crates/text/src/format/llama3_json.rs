@@ -13,12 +13,12 @@ use crate::constraint::{AnswerShape, CallableTool, Opening, TextShape, literal};
 pub(super) const FORMAT: ChatFormat = ChatFormat {
     id: "llama3_json",
     calls_tools: true,
-    enforces_calls: true,
     reasoning_opener: None,
     reasoning_closer: None,
     tags: TAGS,
     build: |options| Box::new(Llama3Json::new(&options)),
     layout,
+    parameters: None,
 };
 
 const PYTHON_TAG: &str = "<|python_tag|>";

@@ -18,6 +18,7 @@ mod glm45;
 mod harmony;
 mod hermes;
 mod json_calls;
+mod json_prefix;
 mod json_scanner;
 mod kimi_k2;
 mod layout;
@@ -38,10 +39,13 @@ pub(crate) use event::push_merged;
 pub use event::{ParsedEvent, ParsedMessage, ParsedToolCall, ToolCallIds};
 
 use backstop_types::TokenId;
+use llguidance::api::GrammarWithLexer;
 
-use self::layout::Layout;
+use self::layout::{Layout, ParameterForm};
 use crate::Tokenizer;
-use crate::constraint::{AnswerShape, Opening};
+use crate::constraint::{
+    AnswerShape, CallableTool, ConstraintReason, Opening, json_arguments, parameter_grammars,
+};
 
 /// The formats that are known. Architectures, model manifests and users name them by id.
 pub static FORMATS: &[ChatFormat] = &[
@@ -72,13 +76,13 @@ pub struct ChatFormat {
     pub id: &'static str,
     /// Whether answers can call tools.
     pub calls_tools: bool,
-    /// Whether a grammar can say what those calls must be.
-    pub enforces_calls: bool,
     reasoning_opener: Option<&'static str>,
     reasoning_closer: Option<&'static str>,
     tags: &'static [&'static str],
     build: fn(ParserOptions) -> Box<dyn OutputParser>,
     layout: fn(&AnswerShape, &Layout<'_>) -> Option<String>,
+    /// How arguments are written, if not as JSON.
+    parameters: Option<&'static ParameterForm>,
 }
 
 impl ChatFormat {
@@ -108,6 +112,18 @@ impl ChatFormat {
     /// the grammars of text and arguments by name. `None` if the format cannot say it.
     pub(crate) fn layout(&self, shape: &AnswerShape, tokenizer: &Tokenizer) -> Option<String> {
         (self.layout)(shape, &Layout::new(tokenizer))
+    }
+
+    /// The grammars of a tool's arguments; the first of them is called as [`CallableTool`] says.
+    pub(crate) fn arguments(
+        &self,
+        tool: &CallableTool,
+        tokenizer: &Tokenizer,
+    ) -> Result<Vec<GrammarWithLexer>, ConstraintReason> {
+        match self.parameters {
+            Some(form) => parameter_grammars(tool, &Layout::new(tokenizer).parameters(form)),
+            None => json_arguments(tool),
+        }
     }
 
     /// The tokens of this vocabulary that are the format's tags.

@@ -2,15 +2,20 @@
 
 use std::fmt::Write as _;
 
-use serde_json::Value;
+use serde::de::IgnoredAny;
 
-use super::calls::{CallReporter, ParameterType};
+use super::calls::CallReporter;
+use super::json_prefix::JsonPrefix;
 use super::{ParsedEvent, ParserOptions};
+use crate::json_types::JsonTypes;
 
 /// Writes the arguments of calls as JSON while their parameters arrive.
 ///
 /// Strings are passed on as they come. What can be something else has to be complete: it is JSON
 /// if it can be read as such and the schema does not ask for a string, and a string otherwise.
+///
+/// Where the schema allows arrays or objects, a tag inside one of their strings is data: a program
+/// about chat formats may well be among them.
 #[derive(Clone, Debug)]
 pub(super) struct ParameterCalls {
     reporter: CallReporter,
@@ -20,11 +25,13 @@ pub(super) struct ParameterCalls {
     tool: Option<String>,
     /// Parameters of it so far.
     parameters: usize,
-    kind: ParameterType,
+    types: JsonTypes,
     /// The value's first piece is still to come.
     at_start: bool,
     /// The value that is not passed on yet.
     value: String,
+    /// Finds strings in the value; `None` where tags are never data.
+    json: Option<JsonPrefix>,
 }
 
 impl ParameterCalls {
@@ -34,9 +41,10 @@ impl ParameterCalls {
             on_own_lines,
             tool: None,
             parameters: 0,
-            kind: ParameterType::Any,
+            types: JsonTypes::ANY,
             at_start: true,
             value: String::new(),
+            json: None,
         }
     }
 
@@ -55,14 +63,16 @@ impl ParameterCalls {
     /// Begins a parameter of the call.
     pub(super) fn begin_parameter(&mut self, name: &str, events: &mut Vec<ParsedEvent>) {
         let tool = self.tool.as_deref().unwrap_or_default();
-        self.kind = self.reporter.parameter_type(tool, name);
+        self.types = self.reporter.parameter_types(tool, name);
+        let holds_strings = self.types.has(JsonTypes::ARRAY) || self.types.has(JsonTypes::OBJECT);
+        self.json = holds_strings.then(JsonPrefix::default);
         self.at_start = true;
         self.value.clear();
         let mut delta = if self.parameters == 0 { "{\"" } else { ", \"" }.to_owned();
         self.parameters += 1;
         escape(name, &mut delta);
         delta.push_str("\": ");
-        if self.kind == ParameterType::String {
+        if self.types == JsonTypes::STRING {
             delta.push('"');
         }
         self.reporter.arguments(delta, events);
@@ -79,8 +89,11 @@ impl ParameterCalls {
         } else {
             text
         };
+        if let Some(json) = &mut self.json {
+            json.push(text);
+        }
         self.value.push_str(text);
-        if self.kind == ParameterType::String {
+        if self.types == JsonTypes::STRING {
             // The last line break may be that before the end tag.
             let held = self.on_own_lines && self.value.ends_with('\n');
             let kept = self.value.split_off(self.value.len() - usize::from(held));
@@ -89,18 +102,23 @@ impl ParameterCalls {
         }
     }
 
+    /// Whether the value so far ends inside a string of JSON, so that a tag is a part of it.
+    pub(super) fn in_string(&self) -> bool {
+        self.json.as_ref().is_some_and(JsonPrefix::in_string)
+    }
+
     /// Ends the parameter.
     pub(super) fn end_parameter(&mut self, events: &mut Vec<ParsedEvent>) {
         if self.on_own_lines && self.value.ends_with('\n') {
             self.value.pop();
         }
-        if self.kind == ParameterType::String {
+        if self.types == JsonTypes::STRING {
             self.write_string(events);
             self.reporter.arguments("\"".to_owned(), events);
             return;
         }
         let value = std::mem::take(&mut self.value);
-        let json = as_json(&value, &self.kind).unwrap_or_else(|| {
+        let json = as_json(&value, self.types).unwrap_or_else(|| {
             let mut json = "\"".to_owned();
             escape(&value, &mut json);
             json + "\""
@@ -130,16 +148,19 @@ impl ParameterCalls {
 
 /// The value as it stands, if it is JSON of a type that the schema allows. Templates write earlier
 /// values as Python does, so models do too.
-fn as_json(value: &str, kind: &ParameterType) -> Option<String> {
+fn as_json(value: &str, types: JsonTypes) -> Option<String> {
     let value = value.trim();
-    let json = match (value, kind) {
-        ("True", ParameterType::OneOf(_)) => "true",
-        ("False", ParameterType::OneOf(_)) => "false",
-        ("None", ParameterType::OneOf(_)) => "null",
+    let json = match value {
+        _ if types == JsonTypes::ANY => value,
+        "True" => "true",
+        "False" => "false",
+        "None" => "null",
         _ => value,
     };
-    let parsed: Value = serde_json::from_str(json).ok()?;
-    (!parsed.is_string() && kind.allows(&parsed)).then(|| json.to_owned())
+    // Numbers of any size are JSON.
+    serde_json::from_str::<IgnoredAny>(json).ok()?;
+    let found = JsonTypes::of_json(json);
+    (found != JsonTypes::STRING && types.has(found)).then(|| json.to_owned())
 }
 
 /// Adds text as it stands in a JSON string.

@@ -7,12 +7,12 @@ use crate::constraint::{AnswerShape, TextShape};
 pub(super) const FORMAT: ChatFormat = ChatFormat {
     id: "plain",
     calls_tools: false,
-    enforces_calls: false,
     reasoning_opener: None,
     reasoning_closer: None,
     tags: &[],
     build: |_: ParserOptions| Box::new(Plain),
     layout,
+    parameters: None,
 };
 
 fn layout(shape: &AnswerShape, _: &Layout<'_>) -> Option<String> {

@@ -5,21 +5,21 @@
 //! Models leave the first tag out at times, so `<function=` alone begins a call of a tool that is
 //! on offer. Within a value all is data but the tag that ends it.
 
-use super::layout::{Layout, TextAndCalls};
+use super::layout::{Layout, ParameterForm, TextAndCalls};
 use super::parameters::ParameterCalls;
 use super::tagged::{CallReader, Markup, Tagged};
 use super::{ChatFormat, ParsedEvent, ParserOptions, push_merged};
-use crate::constraint::AnswerShape;
+use crate::constraint::{AnswerShape, CallShape, literal};
 
 pub(super) const FORMAT: ChatFormat = ChatFormat {
     id: "qwen3_coder",
     calls_tools: true,
-    enforces_calls: false,
     reasoning_opener: Some(THINK),
     reasoning_closer: Some(END_THINK),
     tags: TAGS,
     build: |options| Box::new(Tagged::new(&MARKUP, &options, Qwen3Coder::new(&options))),
     layout,
+    parameters: Some(&PARAMETERS),
 };
 
 const THINK: &str = "<think>";
@@ -141,6 +141,9 @@ impl CallReader for Qwen3Coder {
     }
 
     fn tag(&mut self, tag: &'static str, events: &mut Vec<ParsedEvent>) -> bool {
+        if self.holds_data() && self.calls.in_string() {
+            return false;
+        }
         self.stray = false;
         match (&self.state, tag) {
             (State::Value, END_PARAMETER) => {
@@ -195,17 +198,37 @@ impl CallReader for Qwen3Coder {
     }
 }
 
-/// Values without quotes are no JSON, so only text can be constrained.
+const PARAMETERS: ParameterForm = ParameterForm {
+    opener: PARAMETER,
+    after_name: &[">\n"],
+    before_end: "\n",
+    end: END_PARAMETER,
+    after_end: "\n",
+    can_write: |name| !name.is_empty() && !name.contains(['<', '>', '\n']),
+    names: "[^<>\\n]+",
+};
+
 fn layout(shape: &AnswerShape, layout: &Layout<'_>) -> Option<String> {
-    if shape.calls.is_some() {
-        return None;
-    }
     let form = TextAndCalls {
         reasoning: Some((THINK, END_THINK)).filter(|(open, _)| layout.has_token(open)),
         call_opener: TOOL_CALL,
-        calls: &|_| String::new(),
+        calls: &|calls| call_rules(calls, layout),
     };
     form.rules(shape, layout)
+}
+
+/// Calls after the first opening tag, as templates write them.
+fn call_rules(calls: &CallShape, layout: &Layout<'_>) -> String {
+    let (open, function) = (layout.tag(TOOL_CALL), layout.tag(FUNCTION));
+    let (end_function, close) = (layout.tag(END_FUNCTION), layout.tag(END_TOOL_CALL));
+    let line = literal("\n");
+    let more = match calls.parallel {
+        true => format!("({line} {open} call)*"),
+        false => String::new(),
+    };
+    let end = format!("{end_function} {line} {close}");
+    let tools = Layout::tool_rule(calls, &literal(">\n"), &end);
+    format!("calls: call {more}\ncall: {line} {function} tool\n{tools}")
 }
 
 #[cfg(test)]

@@ -30,6 +30,8 @@ pub(crate) struct Walker {
     pub(crate) vocabulary_size: usize,
     /// Tokens that close what is open, in the order in which they are preferred.
     closers: Vec<TokenId>,
+    /// Texts of several tokens that do so, where tags are no tokens.
+    closing_texts: Vec<Vec<TokenId>>,
     /// Begins an object outside of strings, and never where `}` may end one.
     brace: TokenId,
     quote: TokenId,
@@ -60,6 +62,7 @@ impl Walker {
             format,
             factory: factory.unwrap(),
             closers: closers.collect(),
+            closing_texts: Vec::new(),
             brace: token("{"),
             quote: token("\""),
             tokenizer,
@@ -67,25 +70,57 @@ impl Walker {
         }
     }
 
+    /// A walker that also closes what is open with these texts.
+    pub(crate) fn with_closing_texts(mut self, texts: &[&str]) -> Self {
+        let tokens = |text: &&str| self.tokenizer.encode(text, false).unwrap();
+        self.closing_texts = texts.iter().map(tokens).collect();
+        self
+    }
+
     /// Says something that the grammar allows, up to its end.
     pub(crate) fn walk(&self, constraint: &SharedConstraint, random: &mut Random) -> Vec<TokenId> {
         let mut matcher = constraint.0.matcher();
         let mut mask = vec![0_u32; self.vocabulary_size.div_ceil(32)];
         let mut tokens = Vec::new();
+        let mut closing: Vec<TokenId> = Vec::new();
+        let mut has_closed = false;
         while tokens.len() < TOKENS_MAX {
             matcher.fill_mask(&mut mask).unwrap();
             let is_allowed = |token: TokenId| mask[token as usize / 32] >> (token % 32) & 1 == 1;
+            let closes = tokens.len() > FREE_TOKENS || random.one_in(3);
+            // A text that was data where it stood closes nothing: not the same one at once again.
+            if closing.is_empty() && closes && !has_closed && !is_allowed(END_OF_TURN) {
+                let texts = self.closing_texts.iter();
+                let texts: Vec<_> = texts.filter(|text| is_allowed(text[0])).collect();
+                if !texts.is_empty() {
+                    closing = random.pick(&texts).iter().rev().copied().collect();
+                }
+                has_closed = !closing.is_empty();
+            } else {
+                has_closed = false;
+            }
+            if let Some(token) = closing.pop() {
+                if is_allowed(token) {
+                    matcher.advance(token).unwrap();
+                    tokens.push(token);
+                    has_closed = true;
+                    continue;
+                }
+                closing.clear();
+            }
             // Where `{` and what closes an object are both allowed, they are characters of a string,
             // which may have to meet its pattern before it can end.
             let mut closers = self.closers.iter().copied();
             let closer = closers.find(|token| is_allowed(*token));
             let is_text = closer.is_some_and(|closer| !self.tokenizer.is_special(closer));
             let closer = match is_text && is_allowed(self.brace) {
+                // In text without quotes, one closes nothing.
+                true if !self.closing_texts.is_empty() && !random.one_in(4) => None,
                 true => Some(self.quote).filter(|quote| is_allowed(*quote)),
                 false => closer,
             };
             let token = match closer {
-                Some(closer) if tokens.len() > FREE_TOKENS || random.one_in(3) => closer,
+                Some(closer) if closes => closer,
                 _ => {
                     let allowed: Vec<TokenId> = (0..self.vocabulary_size as TokenId)
                         .filter(|token| is_allowed(*token))
@@ -108,11 +143,13 @@ impl Walker {
 
     /// What the server makes of the tokens, whose text comes in pieces as tokens do.
     pub(crate) fn parse(&self, tokens: &[TokenId], tools: &[Value]) -> ParsedMessage {
-        let parser = self.format.parser(ParserOptions {
+        let parser_options = ParserOptions {
             parse_tools: true,
             tools: OfferedTools::new(tools),
             ..ParserOptions::default()
-        });
+        };
+        let mut at_once = self.format.parser(parser_options.clone());
+        let parser = self.format.parser(parser_options);
         let options = StreamOptions {
             stop: Vec::new(),
             min_tokens: 0,
@@ -134,7 +171,20 @@ impl Walker {
             .finish()
             .into_iter()
             .for_each(|event| message.apply(event));
+        let mut events = at_once.push(&self.text(tokens));
+        events.extend(at_once.finish());
+        assert_eq!(ParsedMessage::from_iter(events), message, "streamed or not");
         message
+    }
+}
+
+/// What closes names, values and calls that are text in a format.
+pub(crate) fn closing_texts(format: &str) -> &'static [&'static str] {
+    match format {
+        // A digit is what a pattern may be waiting for.
+        "qwen3_coder" => &["\n</parameter>\n", ">\n", "</function>", "1"],
+        "glm45" | "glm47" => &["</arg_value>", "</arg_key>", "</tool_call>", "1"],
+        _ => &[],
     }
 }
 
