@@ -215,100 +215,103 @@ fn free(walker: &Walker, parallel: bool) -> SharedConstraint {
     walker.factory.compile(&shape).unwrap()
 }
 
+/// By number of the format: answers of a model that is free to call, and beginnings of what is
+/// none.
+const FREE_ANSWERS: &[(usize, &[&str], &[&str])] = &[
+    (
+        0,
+        &[
+            "Hello <b> {\"a\": 1}\n",
+            "",
+            "I look.\n\n<tool_call>\n{\"name\": \"look.up\", \"arguments\": {\"a\": 3}}\n</tool_call>",
+            "<tool_call>\n{\"name\": \"noop\", \"arguments\": {}}\n</tool_call>\n<tool_call>\n{\"name\": \"noop\", \"arguments\": {}}\n</tool_call>",
+        ],
+        &[
+            "<tool_call>\n{\"name\": \"look.up\", \"arguments\": {\"a\": \"",
+            "x<tool_call>\n{\"name\": \"other\"",
+            "<tool_call>\n{\"name\": \"noop\", \"arguments\": {}}\n</tool_call>x",
+        ],
+    ),
+    (
+        1,
+        &[
+            "Hello {\"a\": 1}",
+            "{\"name\": \"look.up\", \"parameters\": {\"a\": 3}}",
+        ],
+        &[
+            "{\"name\": \"other\"",
+            "{\"a\"",
+            " {\"name\": \"look.up\", \"parameters\": {\"a\": \"",
+        ],
+    ),
+    (
+        2,
+        &[
+            "Oui.",
+            "Oui.[TOOL_CALLS] [{\"name\": \"look.up\", \"arguments\": {\"a\": 3}}, {\"name\": \"noop\", \"arguments\": {}, \"id\": \"abcdefghi\"}]",
+        ],
+        &["[TOOL_CALLS] [{\"name\": \"other", "[TOOL_CALLS] []"],
+    ),
+    (
+        3,
+        &["Oui.[TOOL_CALLS]look.up[ARGS]{\"a\": 3}[TOOL_CALLS]noop[ARGS]{}"],
+        &["[TOOL_CALLS]other", "[TOOL_CALLS]noop[ARGS]{\""],
+    ),
+    (
+        4,
+        &[
+            "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>Hi",
+            "<|channel|>commentary to=functions.look.up <|constrain|>json<|message|>{\"a\": 3}",
+        ],
+        &["Hi", "<|channel|>commentary to=functions.other"],
+    ),
+    (
+        6,
+        &[
+            "a<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>look.up<｜tool▁sep｜>{\"a\": 3}<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
+        ],
+        &["<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>other"],
+    ),
+    (
+        7,
+        &[
+            "a<|tool_calls_section_begin|><|tool_call_begin|>functions.look.up:10<|tool_call_argument_begin|>{\"a\": 3}<|tool_call_end|><|tool_calls_section_end|>",
+        ],
+        &["<|tool_calls_section_begin|><|tool_call_begin|>functions.other"],
+    ),
+    (
+        8,
+        &[
+            "a <parameter=",
+            "I look.\n\n<tool_call>\n<function=look.up>\n<parameter=a>\n3\n</parameter>\n</function>\n</tool_call>\n<tool_call>\n<function=noop>\n</function>\n</tool_call>",
+        ],
+        &[
+            "<tool_call>\n<function=other",
+            "<tool_call>\n<function=look.up>\n</function>",
+            "<tool_call>\n<function=look.up>\n<parameter=a>\nx",
+            "<tool_call>\n<function=noop>\n<parameter=",
+        ],
+    ),
+    (
+        9,
+        &[
+            "你好\n",
+            "<tool_call>look.up\n<arg_key>a</arg_key>\n<arg_value>3</arg_value>\n</tool_call>\n<tool_call>noop\n</tool_call>",
+        ],
+        &["<tool_call>look.up\n</", "<tool_call>look.up\n<arg_key>b"],
+    ),
+    (
+        10,
+        &[
+            "<tool_call>look.up<arg_key>a</arg_key><arg_value>3</arg_value></tool_call><tool_call>noop</tool_call>",
+        ],
+        &["<tool_call>look.up</", "<tool_call>noop\n"],
+    ),
+];
+
 #[test]
 fn a_model_that_is_free_to_call_writes_text_or_right_calls() {
-    let cases: &[(usize, &[&str], &[&str])] = &[
-        (
-            0,
-            &[
-                "Hello <b> {\"a\": 1}\n",
-                "",
-                "I look.\n\n<tool_call>\n{\"name\": \"look.up\", \"arguments\": {\"a\": 3}}\n</tool_call>",
-                "<tool_call>\n{\"name\": \"noop\", \"arguments\": {}}\n</tool_call>\n<tool_call>\n{\"name\": \"noop\", \"arguments\": {}}\n</tool_call>",
-            ],
-            &[
-                "<tool_call>\n{\"name\": \"look.up\", \"arguments\": {\"a\": \"",
-                "x<tool_call>\n{\"name\": \"other\"",
-                "<tool_call>\n{\"name\": \"noop\", \"arguments\": {}}\n</tool_call>x",
-            ],
-        ),
-        (
-            1,
-            &[
-                "Hello {\"a\": 1}",
-                "{\"name\": \"look.up\", \"parameters\": {\"a\": 3}}",
-            ],
-            &[
-                "{\"name\": \"other\"",
-                "{\"a\"",
-                " {\"name\": \"look.up\", \"parameters\": {\"a\": \"",
-            ],
-        ),
-        (
-            2,
-            &[
-                "Oui.",
-                "Oui.[TOOL_CALLS] [{\"name\": \"look.up\", \"arguments\": {\"a\": 3}}, {\"name\": \"noop\", \"arguments\": {}, \"id\": \"abcdefghi\"}]",
-            ],
-            &["[TOOL_CALLS] [{\"name\": \"other", "[TOOL_CALLS] []"],
-        ),
-        (
-            3,
-            &["Oui.[TOOL_CALLS]look.up[ARGS]{\"a\": 3}[TOOL_CALLS]noop[ARGS]{}"],
-            &["[TOOL_CALLS]other", "[TOOL_CALLS]noop[ARGS]{\""],
-        ),
-        (
-            4,
-            &[
-                "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>Hi",
-                "<|channel|>commentary to=functions.look.up <|constrain|>json<|message|>{\"a\": 3}",
-            ],
-            &["Hi", "<|channel|>commentary to=functions.other"],
-        ),
-        (
-            6,
-            &[
-                "a<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>look.up<｜tool▁sep｜>{\"a\": 3}<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
-            ],
-            &["<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>other"],
-        ),
-        (
-            7,
-            &[
-                "a<|tool_calls_section_begin|><|tool_call_begin|>functions.look.up:10<|tool_call_argument_begin|>{\"a\": 3}<|tool_call_end|><|tool_calls_section_end|>",
-            ],
-            &["<|tool_calls_section_begin|><|tool_call_begin|>functions.other"],
-        ),
-        (
-            8,
-            &[
-                "a <parameter=",
-                "I look.\n\n<tool_call>\n<function=look.up>\n<parameter=a>\n3\n</parameter>\n</function>\n</tool_call>\n<tool_call>\n<function=noop>\n</function>\n</tool_call>",
-            ],
-            &[
-                "<tool_call>\n<function=other",
-                "<tool_call>\n<function=look.up>\n</function>",
-                "<tool_call>\n<function=look.up>\n<parameter=a>\nx",
-                "<tool_call>\n<function=noop>\n<parameter=",
-            ],
-        ),
-        (
-            9,
-            &[
-                "你好\n",
-                "<tool_call>look.up\n<arg_key>a</arg_key>\n<arg_value>3</arg_value>\n</tool_call>\n<tool_call>noop\n</tool_call>",
-            ],
-            &["<tool_call>look.up\n</", "<tool_call>look.up\n<arg_key>b"],
-        ),
-        (
-            10,
-            &[
-                "<tool_call>look.up<arg_key>a</arg_key><arg_value>3</arg_value></tool_call><tool_call>noop</tool_call>",
-            ],
-            &["<tool_call>look.up</", "<tool_call>noop\n"],
-        ),
-    ];
-    for (index, accepted, refused) in cases {
+    for (index, accepted, refused) in FREE_ANSWERS {
         for walker in walkers(*index) {
             // The newer way of Mistral's calls needs its tag in the vocabulary.
             let newer = walker.tokenizer.token_to_id("[ARGS]").is_some();

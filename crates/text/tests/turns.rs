@@ -213,6 +213,57 @@ fn between(open: &str, text: &str, close: &str) -> String {
     }
 }
 
+/// The calls of formats that mark no text but calls.
+fn calls_between_tags(turn: &Turn, format: &str) -> String {
+    match format {
+        "deepseek_v3" => calls(
+            turn,
+            ["<｜tool▁calls▁begin｜>", "\n", "<｜tool▁calls▁end｜>"],
+            |name, json, _| {
+                format!(
+                    "<｜tool▁call▁begin｜>function<｜tool▁sep｜>{name}\n```json\n{json}\n```<｜tool▁call▁end｜>"
+                )
+            },
+        ),
+        "deepseek_v31" => calls(
+            turn,
+            ["<｜tool▁calls▁begin｜>", "", "<｜tool▁calls▁end｜>"],
+            |name, json, _| {
+                format!("<｜tool▁call▁begin｜>{name}<｜tool▁sep｜>{json}<｜tool▁call▁end｜>")
+            },
+        ),
+        "kimi_k2" => calls(
+            turn,
+            [
+                "<|tool_calls_section_begin|>",
+                "",
+                "<|tool_calls_section_end|>",
+            ],
+            |name, json, index| {
+                format!(
+                    "<|tool_call_begin|>functions.{name}:{index}<|tool_call_argument_begin|>{json}<|tool_call_end|>"
+                )
+            },
+        ),
+        "qwen3_coder" => {
+            let name = |tool: &str| format!("\n<tool_call>\n<function={tool}>\n");
+            let around = ["<parameter=", ">\n", "\n</parameter>\n"];
+            tagged_calls(turn, name, around, "</function>\n</tool_call>")
+        }
+        "glm45" => {
+            let name = |tool: &str| format!("\n<tool_call>{tool}\n");
+            let around = ["<arg_key>", "</arg_key>\n<arg_value>", "</arg_value>\n"];
+            tagged_calls(turn, name, around, "</tool_call>")
+        }
+        "glm47" => {
+            let name = |tool: &str| format!("<tool_call>{tool}");
+            let around = ["<arg_key>", "</arg_key><arg_value>", "</arg_value>"];
+            tagged_calls(turn, name, around, "</tool_call>")
+        }
+        other => panic!("how does {other} write a turn?"),
+    }
+}
+
 /// The turn as templates of the format write it.
 fn written(turn: &Turn, format: &str) -> String {
     let Turn {
@@ -272,66 +323,8 @@ fn written(turn: &Turn, format: &str) -> String {
                 )
             })
         }
-        "deepseek_v3" => {
-            thought
-                + content
-                + &calls(
-                    turn,
-                    ["<｜tool▁calls▁begin｜>", "\n", "<｜tool▁calls▁end｜>"],
-                    |name, json, _| {
-                        format!(
-                            "<｜tool▁call▁begin｜>function<｜tool▁sep｜>{name}\n```json\n{json}\n```<｜tool▁call▁end｜>"
-                        )
-                    },
-                )
-        }
-        "deepseek_v31" => {
-            thought
-                + content
-                + &calls(
-                    turn,
-                    ["<｜tool▁calls▁begin｜>", "", "<｜tool▁calls▁end｜>"],
-                    |name, json, _| {
-                        format!(
-                            "<｜tool▁call▁begin｜>{name}<｜tool▁sep｜>{json}<｜tool▁call▁end｜>"
-                        )
-                    },
-                )
-        }
-        "kimi_k2" => {
-            thought
-                + content
-                + &calls(
-                    turn,
-                    [
-                        "<|tool_calls_section_begin|>",
-                        "",
-                        "<|tool_calls_section_end|>",
-                    ],
-                    |name, json, index| {
-                        format!(
-                            "<|tool_call_begin|>functions.{name}:{index}<|tool_call_argument_begin|>{json}<|tool_call_end|>"
-                        )
-                    },
-                )
-        }
-        "qwen3_coder" => {
-            let name = |tool: &str| format!("\n<tool_call>\n<function={tool}>\n");
-            let around = ["<parameter=", ">\n", "\n</parameter>\n"];
-            thought + content + &tagged_calls(turn, name, around, "</function>\n</tool_call>")
-        }
-        "glm45" => {
-            let name = |tool: &str| format!("\n<tool_call>{tool}\n");
-            let around = ["<arg_key>", "</arg_key>\n<arg_value>", "</arg_value>\n"];
-            thought + content + &tagged_calls(turn, name, around, "</tool_call>")
-        }
-        "glm47" => {
-            let name = |tool: &str| format!("<tool_call>{tool}");
-            let around = ["<arg_key>", "</arg_key><arg_value>", "</arg_value>"];
-            thought + content + &tagged_calls(turn, name, around, "</tool_call>")
-        }
         "plain" => content.clone(),
-        other => panic!("how does {other} write a turn?"),
+        _ => thought + content + &calls_between_tags(turn, format),
     }
 }
 
