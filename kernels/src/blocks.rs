@@ -1,10 +1,14 @@
 //! Weights that are stored in blocks: small numbers that share scales and minima.
 //!
-//! The layouts are those of ggml (`ggml-common.h` and `ggml-quants.c`). A block is unpacked into
+//! Most layouts are those of ggml (`ggml-common.h` and `ggml-quants.c`). A block is unpacked into
 //! unsigned codes, one for each number, and a scale and a minimum for each group of numbers; a
 //! number is `scale * (code - zero) - minimum`. Products of scales and codes have at most 24
 //! significant bits, so they are exact in f32, and a number is the nearest f32 to what the block
-//! stores.
+//! stores. `scaled` has those of our own.
+
+mod scaled;
+
+pub use scaled::{ScaledFormat, split_nibbles};
 
 /// How blocks are laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,10 +38,12 @@ pub enum BlockFormat {
     Q5K,
     /// 256 6-bit numbers in groups of 16 with 8-bit scales.
     Q6K,
+    /// Codes behind a scale, as safetensors checkpoints have them in tensors of their own.
+    Scaled(ScaledFormat),
 }
 
 impl BlockFormat {
-    /// All of them.
+    /// All but the scaled ones.
     pub const ALL: [Self; 12] = [
         Self::F16,
         Self::Q8_0,
@@ -59,6 +65,7 @@ impl BlockFormat {
             Self::F16 => 1,
             Self::Q8_0 | Self::Q4_0 | Self::Q4_1 | Self::Mxfp4 | Self::Q5_0 | Self::Q5_1 => 32,
             Self::Q2K | Self::Q3K | Self::Q4K | Self::Q5K | Self::Q6K => 256,
+            Self::Scaled(format) => format.numbers(),
         }
     }
 
@@ -77,6 +84,7 @@ impl BlockFormat {
             Self::Q4K => 144,
             Self::Q5K => 176,
             Self::Q6K => 210,
+            Self::Scaled(format) => format.bytes(),
         }
     }
 
@@ -89,6 +97,7 @@ impl BlockFormat {
             Self::Q2K => &[80, 82],
             Self::Q3K => &[108],
             Self::Q6K => &[208],
+            Self::Scaled(_) => &[],
         }
     }
 
@@ -117,6 +126,7 @@ impl BlockFormat {
             Self::Q4K => widen_blocks::<144, 256>(blocks, out, q4_k),
             Self::Q5K => widen_blocks::<176, 256>(blocks, out, q5_k),
             Self::Q6K => widen_blocks::<210, 256>(blocks, out, q6_k),
+            Self::Scaled(format) => format.widen(blocks, out),
         }
     }
 }

@@ -39,7 +39,7 @@ pub use backend::{
     RouterRule, RouterScoring, RouterWeights, VectorId,
 };
 pub use batch::{Batch, BatchSequence};
-pub use blocks::{BlockFormat, MXFP4_SCALE_MAX};
+pub use blocks::{BlockFormat, MXFP4_SCALE_MAX, ScaledFormat, split_nibbles};
 pub use cpu::{
     CpuActivation, CpuBackend, CpuExperts, CpuKvCache, CpuMatrix, CpuRouting, CpuWeights,
     ExpertMatrices, KvGroupLayout,

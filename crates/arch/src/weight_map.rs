@@ -23,7 +23,22 @@ const MATRIX: &[ElementType] = &[
 const BYTE: &[ElementType] = &[ElementType::U8];
 /// Numbers of an MXFP4 block.
 const MXFP4_NUMBERS: usize = 32;
-const EXPERT: &[ElementType] = &[ElementType::BF16, ElementType::F32, ElementType::F8E4M3];
+const EXPERT: &[ElementType] = &[
+    ElementType::BF16,
+    ElementType::F32,
+    ElementType::F16,
+    ElementType::F8E4M3,
+    ElementType::Q8_0,
+    ElementType::Q4_0,
+    ElementType::Q4_1,
+    ElementType::Q5_0,
+    ElementType::Q5_1,
+    ElementType::Q2K,
+    ElementType::Q3K,
+    ElementType::Q4K,
+    ElementType::Q5K,
+    ElementType::Q6K,
+];
 
 /// All weights of a model. Ids are positions in these lists.
 #[derive(Clone, Debug, Default)]

@@ -12,9 +12,11 @@ use backstop_kernels::cuda::layout::TiledMatrix;
 use backstop_kernels::cuda::staging::{StagedRows, WeightNumbers, WeightRows, WeightStaging};
 use backstop_kernels::cuda::{CudaWeights, Device, DeviceError};
 use backstop_kernels::{Element, ExpertsId, MatrixId, VectorId};
-use backstop_weights::{Checkpoint, CopyJob, ElementType};
+use backstop_weights::{Checkpoint, CopyJob, ElementType, QuantizedMatrix, Scales};
 
-use crate::formats::{LoadFailure, StoredExperts, StoredFormats, kernel_element, widened};
+use crate::formats::{
+    LoadFailure, StoredExperts, StoredFormats, StoredMatrix, described, kernel_element, widened,
+};
 use crate::synthetic::SyntheticWeights;
 
 /// Bytes of each of the two staging buffers: some milliseconds of copying.
@@ -37,7 +39,7 @@ impl DeviceWeightPlan {
         let formats = StoredFormats::of(checkpoint, spec)?;
         check_formats(&formats, &spec.weights)?;
         let experts = formats.experts.iter();
-        let experts = experts.map(|stored| kernel_element(stored.weight));
+        let experts = experts.map(|stored| kernel_element(stored.formats[0]));
         Ok(Self::new(&spec.weights, experts))
     }
 
@@ -148,17 +150,22 @@ fn layout(matrix: &MatrixRequest) -> TiledMatrix {
 
 /// Refuses what the device does not compute with.
 fn check_formats(formats: &StoredFormats, map: &WeightMap) -> Result<(), LoadFailure> {
-    let refused = |name: &String, element: ElementType| {
-        let name = name.clone();
-        Err(LoadFailure::NotForDevice { name, element })
-    };
-    for (elements, matrix) in formats.matrices.iter().zip(&map.matrices) {
-        let mut parts = elements.iter().zip(&matrix.parts);
-        if let Some((&element, part)) = parts.find(|(element, _)| **element != ElementType::BF16) {
-            return refused(&part.name, element);
+    let refused = |name: String, format: String| Err(LoadFailure::NotForDevice { name, format });
+    let is_plain = |stored: &StoredMatrix| matches!(stored, StoredMatrix::Plain(ElementType::BF16));
+    for (stored, matrix) in formats.matrices.iter().zip(&map.matrices) {
+        let mut parts = stored.iter().zip(&matrix.parts);
+        if let Some((stored, part)) = parts.find(|(stored, _)| !is_plain(stored)) {
+            return refused(part.name.clone(), stored.name());
         }
     }
     for (stored, experts) in formats.experts.iter().zip(&map.experts) {
+        let mut quantized = stored.quantized.as_flattened().iter();
+        let has_scale_for_each_row = |matrix: &QuantizedMatrix| {
+            stored.has_row_scales() && matrix.quantization.scales == Scales::Row
+        };
+        if let Some(matrix) = quantized.find(|matrix| !has_scale_for_each_row(matrix)) {
+            return refused(matrix.codes.clone(), described(matrix));
+        }
         let name = match stored.packed {
             true => experts.packed_gate_up(),
             false => experts.unfused(0, "gate"),
@@ -166,8 +173,9 @@ fn check_formats(formats: &StoredFormats, map: &WeightMap) -> Result<(), LoadFai
         if experts.alternating {
             return Err(LoadFailure::AlternatingForDevice(name));
         }
-        if !matches!(stored.weight, ElementType::BF16 | ElementType::F8E4M3) {
-            return refused(&name, stored.weight);
+        let computes = [[ElementType::BF16; 2], [ElementType::F8E4M3; 2]];
+        if !computes.contains(&stored.elements) {
+            return refused(name, stored.elements.map(ElementType::name).join(" and "));
         }
     }
     Ok(())
@@ -265,7 +273,10 @@ impl Strips {
             return;
         }
         self.add_unfused(checkpoint, request, "", [gate_up, down]);
-        if let Some(element) = stored.scale {
+        if let Some([gate, ..]) = stored.quantized.first() {
+            let scale = checkpoint.tensor(&gate.scales);
+            let scale = scale.expect("the census found every required tensor");
+            let element = scale.element_type;
             let gate_up = WeightNumbers::GateUpScales(id);
             let gate_up = self.numbers_of(gate_up, all(2 * width), element);
             let down = self.numbers_of(WeightNumbers::DownScales(id), all(hidden), element);

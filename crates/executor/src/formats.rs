@@ -1,9 +1,10 @@
 //! In which forms and number formats a checkpoint stores a model's weights.
 
-use backstop_arch::{ExpertsRequest, ModelSpec};
-use backstop_kernels::{BlockFormat, Element, WeightFormat};
+use backstop_arch::{ExpertsRequest, MatrixRequest, ModelSpec};
+use backstop_kernels::{BlockFormat, Element, ScaledFormat, WeightFormat};
 use backstop_weights::{
-    CensusError, Checkpoint, ElementType, LoadError, QuantizationError, WeightsError, census,
+    CensusError, Checkpoint, Codes, ElementType, LoadError, QuantizationError, QuantizationScheme,
+    QuantizedMatrix, Scales, WeightsError, census,
 };
 
 /// Why a checkpoint could not be loaded.
@@ -27,20 +28,37 @@ pub enum LoadFailure {
          formats"
     )]
     MixedFormats(String),
-    /// Rows do not fill the blocks in which they are stored.
-    #[error("the rows of {0} are not whole blocks of 32 numbers, as MXFP4 stores them")]
-    PartialBlocks(String),
     /// The device does not compute with weights in this format.
     #[error(
-        "{name} is {element}, and the GPU computes with weights in BF16 or, for experts, FP8: \
+        "{name} is {format}, and the GPU computes with weights in BF16 or, for experts, FP8: \
          serve a BF16 checkpoint, or choose --device cpu"
     )]
     NotForDevice {
         /// The tensor.
         name: String,
         /// How it is stored.
-        element: ElementType,
+        format: String,
     },
+    /// Rows do not fill the blocks in which they are stored.
+    #[error("the rows of {0} are not whole blocks of 32 numbers, as MXFP4 stores them")]
+    PartialBlocks(String),
+    /// The rows of a quantised matrix are not whole blocks.
+    #[error("{name} is {format} with {columns} columns and {tile} of them to a scale: {wanted}")]
+    Blocks {
+        /// The tensor.
+        name: String,
+        /// How it is stored.
+        format: &'static str,
+        /// Numbers in a row.
+        columns: usize,
+        /// Numbers in a row that share a scale.
+        tile: usize,
+        /// What is supported.
+        wanted: &'static str,
+    },
+    /// A scale cannot be computed with.
+    #[error("{0} must be a number above 0: scales are divided by it")]
+    Divisor(String),
     /// The device does not compute such experts.
     #[error(
         "{0} belongs to experts with biases and clamped activations, as gpt-oss has them, which the \
@@ -56,17 +74,64 @@ pub enum LoadFailure {
 pub(crate) struct StoredFormats {
     pub(crate) vectors: Vec<ElementType>,
     /// One for each part of a matrix.
-    pub(crate) matrices: Vec<Vec<ElementType>>,
+    pub(crate) matrices: Vec<Vec<StoredMatrix>>,
     pub(crate) experts: Vec<StoredExperts>,
 }
 
+/// How a tensor of a matrix is stored.
+#[derive(Clone, Debug)]
+pub(crate) enum StoredMatrix {
+    /// As it is.
+    Plain(ElementType),
+    /// As codes and scales.
+    Quantized(QuantizedMatrix, ScaledFormat),
+}
+
+impl StoredMatrix {
+    /// How it lies in memory.
+    pub(crate) fn format(&self) -> WeightFormat {
+        match self {
+            Self::Plain(element) => weight_format(*element),
+            Self::Quantized(_, format) => BlockFormat::Scaled(*format).into(),
+        }
+    }
+
+    /// Its name in messages.
+    pub(crate) fn name(&self) -> String {
+        match self {
+            Self::Plain(element) => element.to_string(),
+            Self::Quantized(matrix, _) => described(matrix),
+        }
+    }
+}
+
 /// How the experts of a layer are stored.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct StoredExperts {
     pub(crate) packed: bool,
-    pub(crate) weight: ElementType,
-    /// Of the scales, if the weights are FP8.
-    pub(crate) scale: Option<ElementType>,
+    /// Of gate and up, and of down, or of their codes.
+    pub(crate) elements: [ElementType; 2],
+    /// Gate, up and down of each expert, if they are quantised.
+    pub(crate) quantized: Vec<[QuantizedMatrix; 3]>,
+    /// How gate and up lie in memory, and how down does: FP8 numbers with a scale for each row, or
+    /// any format without.
+    pub(crate) formats: [WeightFormat; 2],
+}
+
+impl StoredExperts {
+    fn plain(packed: bool, elements: [ElementType; 2]) -> Self {
+        Self {
+            packed,
+            elements,
+            quantized: Vec::new(),
+            formats: elements.map(weight_format),
+        }
+    }
+
+    /// Whether they have scales that are not part of blocks.
+    pub(crate) fn has_row_scales(&self) -> bool {
+        !self.quantized.is_empty() && self.formats[0] == Element::F8E4M3.into()
+    }
 }
 
 impl StoredFormats {
@@ -75,110 +140,219 @@ impl StoredFormats {
         // Refuses schemes that are not understood, before any tensor is looked at.
         let quantization = checkpoint.quantization()?;
         let map = &spec.weights;
-        let expected = map.expected(|name| checkpoint.tensor(name).is_some());
+        // Scales are what the quantisation expects.
+        let has = |name: &str| !name.ends_with("_scale") && checkpoint.tensor(name).is_some();
+        let expected = quantization.expected(checkpoint, map.expected(has));
         census(checkpoint, &expected)?;
         quantization.check_tensors(checkpoint)?;
 
-        let element = |name: &str| {
-            checkpoint
-                .tensor(name)
-                .expect("the census found every required tensor")
-                .element_type
+        let stored = Stored {
+            checkpoint,
+            quantization,
         };
         let vectors = map.vectors.iter().map(|vector| {
             let names = vector.parts.iter().map(|part| part.name.as_str());
-            common_element(names, &element)
+            stored.common_element(names)
         });
-        let matrices = map.matrices.iter().map(|matrix| {
-            let parts = matrix.parts.iter();
-            parts.map(|part| element(&part.name)).collect()
-        });
-        let experts = map.experts.iter().map(|experts| {
-            if experts.alternating {
-                return StoredExperts::alternating(checkpoint, experts);
-            }
-            let packed = checkpoint.tensor(&experts.packed_gate_up()).is_some();
-            StoredExperts::of(experts, packed, &element)
-        });
+        let matrices = map.matrices.iter().map(|matrix| stored.matrix(matrix));
+        let experts = map.experts.iter().map(|experts| stored.experts(experts));
         Ok(Self {
             vectors: vectors.collect::<Result<_, _>>()?,
-            matrices: matrices.collect(),
+            matrices: matrices.collect::<Result<_, _>>()?,
             experts: experts.collect::<Result<_, _>>()?,
         })
     }
 }
 
-impl StoredExperts {
+/// A checkpoint that holds the tensors of the model.
+struct Stored<'a> {
+    checkpoint: &'a Checkpoint,
+    quantization: QuantizationScheme,
+}
+
+impl Stored<'_> {
+    fn element(&self, name: &str) -> ElementType {
+        let tensor = self.checkpoint.tensor(name);
+        let tensor = tensor.expect("the census found every required tensor");
+        tensor.element_type
+    }
+
+    fn common_element<'a>(
+        &self,
+        names: impl Iterator<Item = &'a str>,
+    ) -> Result<ElementType, LoadFailure> {
+        let mut common = None;
+        for name in names {
+            let found = self.element(name);
+            if *common.get_or_insert(found) != found {
+                return Err(LoadFailure::MixedFormats(name.to_owned()));
+            }
+        }
+        Ok(common.expect("a weight has at least one tensor"))
+    }
+
+    fn quantized(&self, name: &str, shape: [usize; 2]) -> Option<QuantizedMatrix> {
+        self.quantization.matrix(self.checkpoint, name, shape)
+    }
+
+    fn matrix(&self, matrix: &MatrixRequest) -> Result<Vec<StoredMatrix>, LoadFailure> {
+        let part = |name: &str, rows| match self.quantized(name, [rows, matrix.columns]) {
+            None => Ok(StoredMatrix::Plain(self.element(name))),
+            Some(quantized) => {
+                let format = scaled_format(&quantized, self.element(&quantized.scales))?;
+                Ok(StoredMatrix::Quantized(quantized, format))
+            }
+        };
+        let parts = matrix.parts.iter();
+        parts
+            .map(|matrix| part(&matrix.name, matrix.rows))
+            .collect()
+    }
+
+    fn experts(&self, request: &ExpertsRequest) -> Result<StoredExperts, LoadFailure> {
+        if request.alternating {
+            return self.alternating_experts(request);
+        }
+        let packed = self.checkpoint.tensor(&request.packed_gate_up()).is_some();
+        let names: Vec<[String; 3]> = match packed {
+            true => vec![],
+            false => (0..request.num_experts)
+                .map(|expert| ["gate", "up", "down"].map(|kind| request.unfused(expert, kind)))
+                .collect(),
+        };
+        let (wide, narrow) = (
+            [request.width, request.hidden],
+            [request.hidden, request.width],
+        );
+        let quantized = names.iter().map(|[gate, up, down]| {
+            let parts = [(gate, wide), (up, wide), (down, narrow)];
+            let [gate, up, down] = parts.map(|(name, shape)| self.quantized(name, shape));
+            Some([gate?, up?, down?])
+        });
+        if let Some(quantized) = quantized.collect::<Option<Vec<_>>>()
+            && !packed
+        {
+            return self.quantized_experts(quantized);
+        }
+        let elements = match packed {
+            true => {
+                [request.packed_gate_up(), request.packed_down()].map(|name| self.element(&name))
+            }
+            false => [
+                self.common_element(names.iter().flat_map(|[gate, up, _]| [&**gate, up]))?,
+                self.common_element(names.iter().map(|[.., down]| &**down))?,
+            ],
+        };
+        if elements.contains(&ElementType::F8E4M3) {
+            // Some have scales and some do not.
+            return Err(LoadFailure::MixedFormats(names[0][0].clone()));
+        }
+        Ok(StoredExperts::plain(packed, elements))
+    }
+
     /// As gpt-oss stores them.
-    fn alternating(checkpoint: &Checkpoint, request: &ExpertsRequest) -> Result<Self, LoadFailure> {
+    fn alternating_experts(&self, request: &ExpertsRequest) -> Result<StoredExperts, LoadFailure> {
         let names = [request.packed_gate_up(), request.packed_down()];
         let columns = [request.hidden, request.width];
         let mut found = Vec::new();
         for (name, columns) in names.iter().zip(columns) {
-            let weight = match checkpoint.tensor(name) {
+            let element = match self.checkpoint.tensor(name) {
                 Some(tensor) => tensor.element_type,
                 None if columns.is_multiple_of(BlockFormat::Mxfp4.numbers()) => ElementType::Mxfp4,
                 None => return Err(LoadFailure::PartialBlocks(name.clone())),
             };
-            found.push(weight);
+            found.push(element);
         }
         if found[0] != found[1] {
             return Err(LoadFailure::MixedFormats(names[0].clone()));
         }
-        Ok(Self {
-            packed: true,
-            weight: found[0],
-            scale: None,
-        })
+        Ok(StoredExperts::plain(true, [found[0]; 2]))
     }
 
-    fn of(
-        request: &ExpertsRequest,
-        packed: bool,
-        element: &impl Fn(&str) -> ElementType,
-    ) -> Result<Self, LoadFailure> {
-        let weight = if packed {
-            let names = [request.packed_gate_up(), request.packed_down()];
-            common_element(names.iter().map(String::as_str), element)?
-        } else {
-            common_unfused(request, "", element)?
+    fn quantized_experts(
+        &self,
+        quantized: Vec<[QuantizedMatrix; 3]>,
+    ) -> Result<StoredExperts, LoadFailure> {
+        let format = |matrix: &QuantizedMatrix| match has_row_scales(matrix) {
+            true => Ok(Element::F8E4M3.into()),
+            false => {
+                let format = scaled_format(matrix, self.element(&matrix.scales))?;
+                Ok::<_, LoadFailure>(BlockFormat::Scaled(format).into())
+            }
         };
-        let quantized = weight == ElementType::F8E4M3;
-        let scale = quantized.then(|| common_unfused(request, "_scale", element));
-        Ok(Self {
-            packed,
-            weight,
-            scale: scale.transpose()?,
-        })
-    }
-}
-
-fn common_element<'a>(
-    names: impl Iterator<Item = &'a str>,
-    element: &impl Fn(&str) -> ElementType,
-) -> Result<ElementType, LoadFailure> {
-    let mut common = None;
-    for name in names {
-        let found = element(name);
-        if *common.get_or_insert(found) != found {
-            return Err(LoadFailure::MixedFormats(name.to_owned()));
+        let mut formats = None;
+        for [gate, up, down] in &quantized {
+            let found = [format(gate)?, format(down)?];
+            let common = *formats.get_or_insert(found);
+            let are_rows = found.map(|format| format == Element::F8E4M3.into());
+            if common != found || format(up)? != found[0] || are_rows[0] != are_rows[1] {
+                return Err(LoadFailure::MixedFormats(gate.codes.clone()));
+            }
         }
+        let scales = quantized.as_flattened().iter();
+        self.common_element(scales.map(|matrix| matrix.scales.as_str()))?;
+        Ok(StoredExperts {
+            packed: false,
+            elements: [self.element(&quantized[0][0].codes); 2],
+            quantized,
+            formats: formats.expect("a layer has experts"),
+        })
     }
-    Ok(common.expect("a weight has at least one tensor"))
 }
 
-/// The number format of all unfused tensors of a layer's experts.
-fn common_unfused(
-    request: &ExpertsRequest,
-    suffix: &str,
-    element: &impl Fn(&str) -> ElementType,
-) -> Result<ElementType, LoadFailure> {
-    let names: Vec<String> = (0..request.num_experts)
-        .flat_map(|expert| {
-            ["gate", "up", "down"].map(|kind| request.unfused(expert, kind) + suffix)
-        })
-        .collect();
-    common_element(names.iter().map(String::as_str), element)
+/// Whether a matrix is computed with as FP8 numbers with a scale for each row, and inputs that are
+/// quantised as well.
+fn has_row_scales(matrix: &QuantizedMatrix) -> bool {
+    let quantization = matrix.quantization;
+    quantization.codes == Codes::F8E4M3
+        && quantization.quantises_tokens
+        && matches!(quantization.scales, Scales::Row | Scales::Tensor)
+}
+
+/// A matrix's format in messages.
+pub(crate) fn described(matrix: &QuantizedMatrix) -> String {
+    let scales = match matrix.quantization.scales {
+        Scales::Tensor => "a scale for the tensor".to_owned(),
+        Scales::Row => "a scale for each row".to_owned(),
+        Scales::Group(size) => format!("a scale for each {size} numbers"),
+        Scales::Block([rows, columns]) => format!("a scale for each {rows} times {columns}"),
+    };
+    format!("{} with {scales}", matrix.quantization.codes.name())
+}
+
+/// The blocks in which a quantised matrix lies in memory: the longest that share a scale.
+fn scaled_format(
+    matrix: &QuantizedMatrix,
+    scales: ElementType,
+) -> Result<ScaledFormat, LoadFailure> {
+    let (columns, tile) = (matrix.columns, matrix.scale_tile()[1]);
+    let short = match scales {
+        ElementType::BF16 => ScaledFormat::I4x32Bf16,
+        _ => ScaledFormat::I4x32,
+    };
+    let codes = matrix.quantization.codes;
+    let candidates: &[ScaledFormat] = match codes {
+        Codes::F8E4M3 => &[ScaledFormat::F8x128, ScaledFormat::F8x32],
+        Codes::I8 | Codes::PackedI8 => &[ScaledFormat::I8x128, ScaledFormat::I8x32],
+        Codes::PackedI4 => &[ScaledFormat::I4x128, short],
+        Codes::PackedE2M1 => &[ScaledFormat::Nvfp4],
+    };
+    let fits = |format: &&ScaledFormat| {
+        let numbers = format.numbers();
+        let share = codes == Codes::PackedE2M1 || tile.is_multiple_of(numbers) || tile >= columns;
+        columns.is_multiple_of(numbers) && share
+    };
+    let found = candidates.iter().find(fits).copied();
+    found.ok_or_else(|| LoadFailure::Blocks {
+        name: matrix.codes.clone(),
+        format: codes.name(),
+        columns,
+        tile,
+        wanted: match codes {
+            Codes::PackedE2M1 => "rows must be multiples of 64",
+            _ => "both must be multiples of 32",
+        },
+    })
 }
 
 /// Numbers of a tensor that is computed with in f32.
@@ -189,10 +363,11 @@ pub(crate) fn widened(element: ElementType, bytes: &[u8]) -> Vec<f32> {
     numbers
 }
 
-pub(crate) fn kernel_element(element: ElementType) -> Element {
-    match weight_format(element) {
+/// The format of numbers that are not stored in blocks.
+pub(crate) fn kernel_element(format: WeightFormat) -> Element {
+    match format {
         WeightFormat::Numbers(element) => element,
-        WeightFormat::Blocks(_) => unreachable!("the census allows no blocks here"),
+        WeightFormat::Blocks(_) => unreachable!("blocks are refused before"),
     }
 }
 

@@ -2,6 +2,7 @@
 //! samples tokens. This is the implementation behind [`backstop_types::Executor`].
 
 mod alternating_experts;
+mod block_loader;
 mod constraint;
 mod cpu;
 mod cuda;

@@ -3,11 +3,16 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use backstop_arch::{ExpertsRequest, MatrixRequest, ModelSpec, WeightMap};
-use backstop_kernels::{AlignedBytes, Bands, CpuExperts, CpuMatrix, CpuWeights, ExpertMatrices};
-use backstop_weights::{Checkpoint, CopyJob, ElementType};
+use backstop_kernels::{
+    AlignedBytes, Bands, BlockFormat, CpuExperts, CpuMatrix, CpuWeights, ExpertMatrices,
+    WeightFormat,
+};
+use backstop_weights::{Checkpoint, CopyJob, ElementType, QuantizedMatrix};
+use rayon::prelude::*;
 
 use crate::alternating_experts::AlternatingExperts;
-use crate::formats::{LoadFailure, StoredExperts, StoredFormats, weight_format, widened};
+use crate::block_loader::{BlockJob, copy_blocks, row_scales};
+use crate::formats::{LoadFailure, StoredExperts, StoredFormats, StoredMatrix, widened};
 
 /// Loads every weight of `spec`. `progress` is told the bytes read so far, out of
 /// [`Checkpoint::bytes_total`].
@@ -25,9 +30,21 @@ pub fn load_cpu_weights(
             progress(done.fetch_add(bytes, Ordering::Relaxed) + bytes);
         })?;
     }
-    let done = done.into_inner();
-    checkpoint.copy_all(buffers.jobs(map), &|bytes| progress(done + bytes))?;
+    let mut done = done.into_inner();
+    let Jobs { plain, blocks } = buffers.jobs(&formats, map);
+    let plain_bytes: usize = plain.iter().map(|job| job.destination.len()).sum();
+    checkpoint.copy_all(plain, &|bytes| progress(done + bytes))?;
+    done += plain_bytes as u64;
+    copy_blocks(checkpoint, blocks, &|bytes| progress(done + bytes))?;
+    buffers.read_scales(checkpoint, &formats)?;
     Ok(buffers.finish(map))
+}
+
+/// What is to be read.
+#[derive(Default)]
+struct Jobs<'a> {
+    plain: Vec<CopyJob<'a>>,
+    blocks: Vec<BlockJob<'a>>,
 }
 
 /// Memory for all weights, in the order of the map.
@@ -50,18 +67,18 @@ struct Buffer {
 }
 
 enum ExpertBuffers {
-    /// Bytes of the tensors.
+    /// Bytes of the tensors, or blocks made of them.
     AsStored(StoredExpertBuffers),
     /// Experts whose rows change places, in this format; read layer by layer.
     Alternating(ElementType, Option<CpuExperts>),
 }
 
 struct StoredExpertBuffers {
-    packed: bool,
-    gate_up: Buffer,
-    down: Buffer,
-    /// Present if the weights are FP8: one factor for each row of `gate_up`, then of `down`.
-    scales: Option<[Buffer; 2]>,
+    formats: [WeightFormat; 2],
+    gate_up: AlignedBytes,
+    down: AlignedBytes,
+    /// One factor for each row of `gate_up`, and of `down`, if the weights are FP8.
+    scales: [Vec<f32>; 2],
 }
 
 impl Buffer {
@@ -90,7 +107,7 @@ impl Buffers {
         let vectors = formats.vectors.iter().zip(&map.vectors);
         let vectors = vectors.map(|(&element, vector)| Buffer::new(element, vector.elements()));
         let matrices = formats.matrices.iter().zip(&map.matrices);
-        let matrices = matrices.map(|(elements, matrix)| MatrixBuffer::new(elements, matrix));
+        let matrices = matrices.map(|(stored, matrix)| MatrixBuffer::new(stored, matrix));
         let experts = formats.experts.iter().zip(&map.experts);
         let experts = experts.map(|(stored, request)| ExpertBuffers::allocate(request, stored));
         Ok(Self {
@@ -100,21 +117,35 @@ impl Buffers {
         })
     }
 
-    /// One job for each tensor.
-    fn jobs<'a>(&'a mut self, map: &WeightMap) -> Vec<CopyJob<'a>> {
-        let mut jobs = Vec::new();
+    /// One job for each tensor or quantised matrix.
+    fn jobs<'a>(&'a mut self, formats: &'a StoredFormats, map: &WeightMap) -> Jobs<'a> {
+        let mut jobs = Jobs::default();
         for (buffer, vector) in self.vectors.iter_mut().zip(&map.vectors) {
             let parts = vector.parts.iter();
             let parts = parts.map(|part| (&part.name, part.len));
-            stacked_jobs(buffer, parts, &mut jobs);
+            stacked_jobs(buffer, parts, &mut jobs.plain);
         }
-        for (buffer, matrix) in self.matrices.iter_mut().zip(&map.matrices) {
-            buffer.jobs(matrix, &mut jobs);
+        let matrices = self.matrices.iter_mut().zip(&map.matrices);
+        for ((buffer, matrix), stored) in matrices.zip(&formats.matrices) {
+            buffer.jobs(matrix, stored, &mut jobs);
         }
-        for (buffers, experts) in self.experts.iter_mut().zip(&map.experts) {
-            buffers.jobs(experts, &mut jobs);
+        let experts = self.experts.iter_mut().zip(&map.experts);
+        for ((buffers, experts), stored) in experts.zip(&formats.experts) {
+            buffers.jobs(experts, stored, &mut jobs);
         }
         jobs
+    }
+
+    /// Reads the scales that are not part of blocks.
+    fn read_scales(
+        &mut self,
+        checkpoint: &Checkpoint,
+        formats: &StoredFormats,
+    ) -> Result<(), LoadFailure> {
+        for (buffers, stored) in self.experts.iter_mut().zip(&formats.experts) {
+            buffers.read_scales(checkpoint, stored)?;
+        }
+        Ok(())
     }
 
     fn finish(self, map: &WeightMap) -> CpuWeights {
@@ -156,9 +187,9 @@ fn stacked_jobs<'a, 'n>(
 }
 
 impl MatrixBuffer {
-    fn new(elements: &[ElementType], matrix: &MatrixRequest) -> Result<Self, LoadFailure> {
-        let parts = matrix.parts.iter().zip(elements);
-        let parts = parts.map(|(part, &element)| (part.rows, weight_format(element)));
+    fn new(stored: &[StoredMatrix], matrix: &MatrixRequest) -> Result<Self, LoadFailure> {
+        let parts = matrix.parts.iter().zip(stored);
+        let parts = parts.map(|(part, stored)| (part.rows, stored.format()));
         let bands = Bands::stacked(parts)
             .ok_or_else(|| LoadFailure::MixedFormats(matrix.parts[0].name.clone()))?;
         Ok(Self {
@@ -167,13 +198,28 @@ impl MatrixBuffer {
         })
     }
 
-    fn jobs<'a>(&'a mut self, matrix: &MatrixRequest, jobs: &mut Vec<CopyJob<'a>>) {
+    fn jobs<'a>(
+        &'a mut self,
+        matrix: &MatrixRequest,
+        stored: &'a [StoredMatrix],
+        jobs: &mut Jobs<'a>,
+    ) {
         let (mut rest, mut position, mut row) = (self.bytes.as_mut_slice(), 0, 0);
-        for part in &matrix.parts {
+        for (part, stored) in matrix.parts.iter().zip(stored) {
             let range = self.bands.row_range(matrix.columns, row, part.rows);
             let (_, behind) = rest.split_at_mut(range.start - position);
             let (destination, behind) = behind.split_at_mut(range.len());
-            jobs.push(CopyJob::whole(part.name.clone(), destination));
+            match stored {
+                StoredMatrix::Plain(_) => {
+                    let job = CopyJob::whole(part.name.clone(), destination);
+                    jobs.plain.push(job);
+                }
+                StoredMatrix::Quantized(matrix, format) => jobs.blocks.push(BlockJob {
+                    matrix,
+                    format: *format,
+                    destination,
+                }),
+            }
             (rest, position, row) = (behind, range.end, row + part.rows);
         }
     }
@@ -182,7 +228,7 @@ impl MatrixBuffer {
 impl ExpertBuffers {
     fn allocate(request: &ExpertsRequest, stored: &StoredExperts) -> Self {
         match request.alternating {
-            true => Self::Alternating(stored.weight, None),
+            true => Self::Alternating(stored.elements[0], None),
             false => Self::AsStored(StoredExpertBuffers::allocate(request, stored)),
         }
     }
@@ -206,9 +252,25 @@ impl ExpertBuffers {
         Ok(())
     }
 
-    fn jobs<'a>(&'a mut self, request: &ExpertsRequest, jobs: &mut Vec<CopyJob<'a>>) {
+    fn jobs<'a>(
+        &'a mut self,
+        request: &ExpertsRequest,
+        stored: &'a StoredExperts,
+        jobs: &mut Jobs<'a>,
+    ) {
         if let Self::AsStored(buffers) = self {
-            buffers.jobs(request, jobs);
+            buffers.jobs(request, stored, jobs);
+        }
+    }
+
+    fn read_scales(
+        &mut self,
+        checkpoint: &Checkpoint,
+        stored: &StoredExperts,
+    ) -> Result<(), LoadFailure> {
+        match self {
+            Self::AsStored(buffers) => buffers.read_scales(checkpoint, stored),
+            Self::Alternating(..) => Ok(()),
         }
     }
 
@@ -222,82 +284,92 @@ impl ExpertBuffers {
 
 impl StoredExpertBuffers {
     fn allocate(request: &ExpertsRequest, stored: &StoredExperts) -> Self {
-        let ExpertsRequest {
-            num_experts,
-            hidden,
-            width,
-            ..
-        } = *request;
-        let scales = stored.scale.map(|scale| {
-            let buffer = |rows: usize| Buffer::new(scale, num_experts * rows);
-            [buffer(2 * width), buffer(hidden)]
-        });
+        let numbers = request.num_experts * request.width * request.hidden;
+        let [gate_up, down] = stored.formats;
         Self {
-            packed: stored.packed,
-            gate_up: Buffer::new(stored.weight, num_experts * 2 * width * hidden),
-            down: Buffer::new(stored.weight, num_experts * hidden * width),
-            scales,
+            formats: stored.formats,
+            gate_up: AlignedBytes::zeroed(gate_up.bytes_of(2 * numbers)),
+            down: AlignedBytes::zeroed(down.bytes_of(numbers)),
+            scales: [Vec::new(), Vec::new()],
         }
     }
 
-    fn jobs<'a>(&'a mut self, request: &ExpertsRequest, jobs: &mut Vec<CopyJob<'a>>) {
-        if self.packed {
-            let destination = self.gate_up.bytes.as_mut_slice();
-            jobs.push(CopyJob::whole(request.packed_gate_up(), destination));
-            let destination = self.down.bytes.as_mut_slice();
-            jobs.push(CopyJob::whole(request.packed_down(), destination));
+    fn jobs<'a>(
+        &'a mut self,
+        request: &ExpertsRequest,
+        stored: &'a StoredExperts,
+        jobs: &mut Jobs<'a>,
+    ) {
+        let (gate_up, down) = (self.gate_up.as_mut_slice(), self.down.as_mut_slice());
+        if stored.packed {
+            let whole = [
+                (request.packed_gate_up(), gate_up),
+                (request.packed_down(), down),
+            ];
+            jobs.plain
+                .extend(whole.map(|(name, destination)| CopyJob::whole(name, destination)));
             return;
         }
-        let weights = [&mut self.gate_up, &mut self.down];
-        unfused_jobs(request, weights, [request.hidden, request.width], "", jobs);
-        if let Some([gate_up, down]) = &mut self.scales {
-            unfused_jobs(request, [gate_up, down], [1, 1], "_scale", jobs);
+        let gate_bytes = gate_up.len() / (2 * request.num_experts);
+        let down_bytes = down.len() / request.num_experts;
+        let gate_up = gate_up.chunks_exact_mut(gate_bytes).enumerate();
+        let gate_up = gate_up.map(|(index, bytes)| (index / 2, index % 2, bytes));
+        let down = down.chunks_exact_mut(down_bytes).enumerate();
+        let down = down.map(|(expert, bytes)| (expert, 2, bytes));
+        for (expert, projection, destination) in gate_up.chain(down) {
+            let format = self.formats[projection / 2];
+            match (format, stored.quantized.get(expert)) {
+                (WeightFormat::Blocks(BlockFormat::Scaled(format)), Some(matrices)) => {
+                    jobs.blocks.push(BlockJob {
+                        matrix: &matrices[projection],
+                        format,
+                        destination,
+                    });
+                }
+                _ => {
+                    let name = request.unfused(expert, ["gate", "up", "down"][projection]);
+                    jobs.plain.push(CopyJob::whole(name, destination));
+                }
+            }
         }
+    }
+
+    fn read_scales(
+        &mut self,
+        checkpoint: &Checkpoint,
+        stored: &StoredExperts,
+    ) -> Result<(), LoadFailure> {
+        if !stored.has_row_scales() {
+            return Ok(());
+        }
+        let read = |matrices: &[QuantizedMatrix]| -> Result<Vec<f32>, LoadFailure> {
+            let scales = matrices.iter().map(|matrix| row_scales(checkpoint, matrix));
+            Ok(scales.collect::<Result<Vec<_>, _>>()?.concat())
+        };
+        let experts = stored.quantized.par_iter();
+        let scales = experts.map(|matrices| Ok([read(&matrices[..2])?, read(&matrices[2..])?]));
+        for [gate_up, down] in scales.collect::<Result<Vec<_>, LoadFailure>>()? {
+            self.scales[0].extend(gate_up);
+            self.scales[1].extend(down);
+        }
+        Ok(())
     }
 
     fn finish(self, request: &ExpertsRequest) -> CpuExperts {
-        let matrices =
-            |buffer: Buffer| ExpertMatrices::new(weight_format(buffer.element), buffer.bytes);
-        let mut experts = CpuExperts {
+        let [gate_up_format, down_format] = self.formats;
+        let [gate_up_scales, down_scales] = self.scales;
+        CpuExperts {
             num_experts: request.num_experts,
             hidden: request.hidden,
             width: request.width,
-            gate_up: matrices(self.gate_up),
-            down: matrices(self.down),
-        };
-        if let Some([gate_up, down]) = self.scales {
-            experts.gate_up.scales = gate_up.into_f32();
-            experts.down.scales = down.into_f32();
+            gate_up: ExpertMatrices {
+                scales: gate_up_scales,
+                ..ExpertMatrices::new(gate_up_format, self.gate_up)
+            },
+            down: ExpertMatrices {
+                scales: down_scales,
+                ..ExpertMatrices::new(down_format, self.down)
+            },
         }
-        experts
-    }
-}
-
-/// Jobs for the tensors of every expert: gate above up in the first buffer, down in the second.
-/// `columns` are those of the two buffers.
-fn unfused_jobs<'a>(
-    request: &ExpertsRequest,
-    buffers: [&'a mut Buffer; 2],
-    columns: [usize; 2],
-    suffix: &str,
-    jobs: &mut Vec<CopyJob<'a>>,
-) {
-    let [gate_up, down] = buffers;
-    let gate_bytes = request.width * columns[0] * gate_up.width();
-    let down_bytes = request.hidden * columns[1] * down.width();
-    let gate_up = gate_up.bytes.as_mut_slice().chunks_exact_mut(gate_bytes);
-    for (index, destination) in gate_up.enumerate() {
-        let projection = ["gate", "up"][index % 2];
-        jobs.push(CopyJob::whole(
-            request.unfused(index / 2, projection) + suffix,
-            destination,
-        ));
-    }
-    let down = down.bytes.as_mut_slice().chunks_exact_mut(down_bytes);
-    for (expert, destination) in down.enumerate() {
-        jobs.push(CopyJob::whole(
-            request.unfused(expert, "down") + suffix,
-            destination,
-        ));
     }
 }

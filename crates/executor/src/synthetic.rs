@@ -8,7 +8,7 @@ use backstop_kernels::{CpuWeights, Element, ExpertsId, MatrixId, VectorId};
 use backstop_weights::{Checkpoint, QuantizationError, QuantizationScheme, WeightsError};
 
 /// Weights of a model that are made and not read. Matrices and vectors are as in a BF16
-/// checkpoint; experts are in FP8 if the configuration says so.
+/// checkpoint; experts are in FP8 if the configuration quantises them, in whatever way.
 #[derive(Clone, Debug)]
 pub struct SyntheticWeights {
     model: SyntheticModel,
@@ -19,7 +19,7 @@ impl SyntheticWeights {
     /// Weights of the shape `spec`, in the formats that `checkpoint`'s configuration asks for.
     pub fn new(checkpoint: &Checkpoint, spec: &ModelSpec, seed: u64) -> Result<Self, WeightsError> {
         let quantization = checkpoint.quantization()?;
-        if matches!(quantization, QuantizationScheme::Mxfp4Experts) {
+        if quantization.has_mxfp4_experts() {
             return Err(WeightsError::Quantization(QuantizationError::Unsupported {
                 format: "mxfp4".to_owned(),
                 problems: vec!["weights are made up in BF16 and FP8 only".to_owned()],
@@ -117,9 +117,8 @@ fn mean(role: VectorRole) -> f32 {
 fn expert_element(quantization: &QuantizationScheme, request: &ExpertsRequest) -> Element {
     let gate = request.unfused(0, "gate");
     let module = gate.strip_suffix(".weight").unwrap_or(&gate);
-    if quantization.is_quantized(module) {
-        Element::F8E4M3
-    } else {
-        Element::BF16
+    match quantization.of_module(module) {
+        None => Element::BF16,
+        Some(_) => Element::F8E4M3,
     }
 }

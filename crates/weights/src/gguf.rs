@@ -33,6 +33,8 @@ const ROPE_FACTORS: &str = "rope_freqs.weight";
 const ROPE_FACTORS_MAX: u64 = 4096;
 /// Bytes of one head's rows, which are put in order in memory.
 const HEAD_BYTES_MAX: u64 = 64 << 20;
+/// Most experts of a layer.
+const EXPERTS_MAX: usize = 4096;
 
 /// What a GGUF file holds.
 pub(crate) struct GgufFile {
@@ -99,12 +101,17 @@ impl GgufFile {
         };
         let chat_template = metadata.text("tokenizer.chat_template");
         metadata.finish()?;
-        let tensors = tensors.into_iter();
-        let tensors = tensors.map(|entry| architecture.tensor(entry, &config));
+        let mut named = Vec::with_capacity(tensors.len());
+        for entry in tensors {
+            match names::expert_name(&entry.name, 0) {
+                Some(_) => named.extend(experts(&entry)?),
+                None => named.push(architecture.tensor(entry, &config)?),
+            }
+        }
         Ok(Self {
             shards: Shards {
                 files: vec![shard],
-                tensors: by_name(tensors.collect::<Result<_, _>>()?)?,
+                tensors: by_name(named)?,
             },
             config,
             special_tokens,
@@ -122,6 +129,30 @@ fn by_name(tensors: Vec<TensorInfo>) -> Result<BTreeMap<String, TensorInfo>, Str
         }
     }
     Ok(named)
+}
+
+/// The matrices in a tensor of all experts `[experts, rows, columns]`, under the names that the model
+/// asks for.
+fn experts(entry: &HeaderEntry) -> Result<Vec<TensorInfo>, String> {
+    let &[count @ 1..=EXPERTS_MAX, rows, columns] = entry.shape.as_slice() else {
+        return Err(format!(
+            "tensor {:?} of shape {:?} is not a matrix for each of at most {EXPERTS_MAX} experts",
+            entry.name, entry.shape
+        ));
+    };
+    let bytes = entry.length_bytes / count as u64;
+    let expert = |expert: usize| {
+        let name = names::expert_name(&entry.name, expert)?;
+        let matrix = HeaderEntry {
+            name,
+            element_type: entry.element_type,
+            shape: vec![rows, columns],
+            offset_bytes: entry.offset_bytes + expert as u64 * bytes,
+            length_bytes: bytes,
+        };
+        Some(TensorInfo::new(matrix, 0))
+    };
+    Ok((0..count).filter_map(expert).collect())
 }
 
 impl Architecture {

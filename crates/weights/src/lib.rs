@@ -35,5 +35,8 @@ pub use locator::{LocateError, LocatedModel, LocatedShape, ModelLocator};
 pub use manifest::{
     Canary, Claim, ClaimValue, HardwareFloor, Manifest, ManifestError, ServingDefaults,
 };
-pub use quantization::{ModulePatterns, QuantizationError, QuantizationScheme};
+pub use quantization::{
+    Codes, ModulePatterns, QuantizationError, QuantizationScheme, QuantizedMatrix, Scales,
+    WeightQuantization,
+};
 pub use strict_fields::StrictFields;

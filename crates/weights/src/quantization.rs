@@ -1,43 +1,224 @@
-//! Reads how a checkpoint is quantised and refuses every way but the one that is implemented.
+//! Reads how a checkpoint is quantised and refuses every way that is not implemented.
 
-use std::fmt;
+mod compressed_tensors;
+mod fine_grained_fp8;
+mod mxfp4;
+mod patterns;
 
-use regex_lite::Regex;
 use serde_json::{Map, Value};
 
 use crate::error::Listing;
-use crate::{Checkpoint, ElementType, StrictFields, TensorInfo};
+use crate::{Checkpoint, ElementType, ExpectedTensor};
 
-const SUPPORTED: &str = "supported are checkpoints that are not quantised, gpt-oss's with experts \
-     in MXFP4, and compressed-tensors with format float-quantized: FP8 E4M3 weights with one static symmetric scale per output \
-     channel, FP8 activations with one dynamic symmetric scale per token";
+pub use patterns::ModulePatterns;
 
-/// Suffix of a quantised tensor's name, and of its scale's.
+const SUPPORTED: &str = "supported are checkpoints that are not quantised; compressed-tensors with \
+     format float-quantized (FP8 E4M3 with one scale for each tensor, output channel or block), \
+     int-quantized (INT8, for each output channel or group), pack-quantized (INT4 or INT8, the \
+     same) or nvfp4-pack-quantized, all with static symmetric weights; fp8 with one scale for each \
+     tensor or block; and gpt-oss's experts in MXFP4";
+
+/// Suffix of a weight's name.
 const WEIGHT_SUFFIX: &str = ".weight";
-const SCALE_SUFFIX: &str = ".weight_scale";
 /// Suffix of the names of tensors with MXFP4 codes.
 const BLOCKS_SUFFIX: &str = "_blocks";
-
-/// Keys that say how the quantisation was made, not how to compute with it. The dtype of scales is
-/// among them because the scale tensors state their own.
-const INERT_ARGUMENTS: &[&str] = &["observer", "observer_kwargs", "scale_dtype", "zp_dtype"];
-const INERT_KEYS: &[&str] = &["quantization_status", "global_compression_ratio", "version"];
+/// Types that scales may have.
+const SCALE: &[ElementType] = &[ElementType::BF16, ElementType::F32, ElementType::F16];
 
 /// How a checkpoint's weights are quantised.
-#[derive(Clone, Debug)]
-pub enum QuantizationScheme {
-    /// Not at all.
-    None,
-    /// The routed experts in MXFP4, in tensors of codes and tensors of scales; nothing else.
-    Mxfp4Experts,
-    /// FP8 E4M3 weights with one scale per output channel; activations quantised per token.
-    Fp8ChannelDynamicToken {
-        /// The modules it applies to, if they are linear.
-        targets: ModulePatterns,
-        /// The modules it does not apply to, whatever `targets` says.
-        ignore: ModulePatterns,
-    },
+#[derive(Clone, Debug, Default)]
+pub struct QuantizationScheme {
+    /// The first whose targets match counts.
+    groups: Vec<QuantizedGroup>,
+    /// The modules that are not quantised, whatever the groups say.
+    ignore: ModulePatterns,
+    /// The packed experts are in MXFP4, in tensors of codes and tensors of scales.
+    mxfp4_experts: bool,
 }
+
+/// Modules that are quantised in the same way.
+#[derive(Clone, Debug)]
+struct QuantizedGroup {
+    /// The modules, if they are linear.
+    targets: ModulePatterns,
+    weights: WeightQuantization,
+}
+
+/// How weights are quantised: a number is a code times a scale.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WeightQuantization {
+    /// The codes.
+    pub codes: Codes,
+    /// What shares a scale.
+    pub scales: Scales,
+    /// Whether inputs are to be quantised to 8-bit floating-point numbers, each token by itself.
+    pub quantises_tokens: bool,
+}
+
+/// What numbers are stored as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Codes {
+    /// E4M3 bytes.
+    F8E4M3,
+    /// Signed bytes.
+    I8,
+    /// Bytes with 128 added, four in a 32-bit integer, the first in its lowest bits.
+    PackedI8,
+    /// 4-bit integers with 8 added, eight in a 32-bit integer, the first in its lowest bits.
+    PackedI4,
+    /// E2M1 codes, two in a byte, the first in its low bits. Their scales are E4M3 numbers, to be
+    /// divided by one number for the whole tensor (NVFP4).
+    PackedE2M1,
+}
+
+/// What numbers share a scale.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scales {
+    /// All of a tensor.
+    Tensor,
+    /// Those of a row.
+    Row,
+    /// So many neighbours in a row.
+    Group(usize),
+    /// Tiles of so many rows and columns, of which the last may be smaller.
+    Block([usize; 2]),
+}
+
+impl Codes {
+    /// The type of the tensor that holds them.
+    pub fn element_type(self) -> ElementType {
+        match self {
+            Self::F8E4M3 => ElementType::F8E4M3,
+            Self::I8 => ElementType::I8,
+            Self::PackedI8 | Self::PackedI4 => ElementType::I32,
+            Self::PackedE2M1 => ElementType::U8,
+        }
+    }
+
+    /// Numbers in an element of that tensor.
+    pub fn per_element(self) -> usize {
+        match self {
+            Self::F8E4M3 | Self::I8 => 1,
+            Self::PackedI8 => 4,
+            Self::PackedI4 => 8,
+            Self::PackedE2M1 => 2,
+        }
+    }
+
+    /// The usual name of the format.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F8E4M3 => "FP8",
+            Self::I8 | Self::PackedI8 => "INT8",
+            Self::PackedI4 => "INT4",
+            Self::PackedE2M1 => "NVFP4",
+        }
+    }
+
+    fn allowed(self) -> &'static [ElementType] {
+        match self {
+            Self::F8E4M3 => &[ElementType::F8E4M3],
+            Self::I8 => &[ElementType::I8],
+            Self::PackedI8 | Self::PackedI4 => &[ElementType::I32],
+            Self::PackedE2M1 => &[ElementType::U8],
+        }
+    }
+}
+
+/// A quantised matrix `[rows, columns]` and its tensors.
+#[derive(Clone, Debug)]
+pub struct QuantizedMatrix {
+    /// How it is quantised.
+    pub quantization: WeightQuantization,
+    /// Outputs.
+    pub rows: usize,
+    /// Inputs.
+    pub columns: usize,
+    /// Name of the tensor of codes.
+    pub codes: String,
+    /// Name of the tensor of scales.
+    pub scales: String,
+    /// Name of the tensor of the one number by which scales are divided.
+    pub divisor: Option<String>,
+}
+
+impl QuantizedMatrix {
+    /// Rows and columns that share a scale.
+    pub fn scale_tile(&self) -> [usize; 2] {
+        match self.quantization.scales {
+            Scales::Tensor => [self.rows, self.columns],
+            Scales::Row => [1, self.columns],
+            Scales::Group(columns) => [1, columns],
+            Scales::Block(tile) => tile,
+        }
+    }
+
+    /// Scales in a row of scales.
+    pub fn scale_columns(&self) -> usize {
+        self.columns.div_ceil(self.scale_tile()[1].max(1))
+    }
+
+    /// Rows of scales.
+    pub fn scale_rows(&self) -> usize {
+        self.rows.div_ceil(self.scale_tile()[0].max(1))
+    }
+
+    /// Its tensors. Those that say how inputs were to be quantised may be there and are not used.
+    fn expected(&self, checkpoint: &Checkpoint, required: bool) -> Vec<ExpectedTensor> {
+        let codes = self.quantization.codes;
+        let tensor = |name: &str, shape: Vec<usize>, allowed| ExpectedTensor {
+            name: name.to_owned(),
+            shape,
+            allowed,
+            required,
+        };
+        // A single number is stored with or without extents.
+        let single = |name: &str| {
+            let found = checkpoint.tensor(name).map(|tensor| tensor.shape.clone());
+            let is_single = |shape: &Vec<usize>| shape.iter().all(|&extent| extent == 1);
+            found.filter(is_single).unwrap_or_else(|| vec![1])
+        };
+        let scale_shape = match self.quantization.scales {
+            Scales::Tensor => single(&self.scales),
+            _ => vec![self.scale_rows(), self.scale_columns()],
+        };
+        let scale_types = match codes {
+            Codes::PackedE2M1 => &[ElementType::F8E4M3],
+            _ => SCALE,
+        };
+        let code_shape = vec![self.rows, self.columns.div_ceil(codes.per_element())];
+        let mut tensors = vec![
+            tensor(&self.codes, code_shape, codes.allowed()),
+            tensor(&self.scales, scale_shape, scale_types),
+        ];
+        if let Some(divisor) = &self.divisor {
+            tensors.push(tensor(divisor, single(divisor), SCALE));
+        }
+        let module = self.codes.rsplit_once('.').map_or("", |(module, _)| module);
+        for (name, length, allowed) in UNUSED {
+            let name = format!("{module}.{name}");
+            let shape = match length {
+                1 => single(&name),
+                length => vec![*length],
+            };
+            let unused = tensor(&name, shape, allowed);
+            tensors.push(ExpectedTensor {
+                required: false,
+                ..unused
+            });
+        }
+        tensors
+    }
+}
+
+/// Tensors beside a quantised weight that change nothing here, with their numbers.
+const UNUSED: &[(&str, usize, &[ElementType])] = &[
+    ("weight_shape", 2, &[ElementType::I64, ElementType::I32]),
+    ("input_scale", 1, SCALE),
+    ("activation_scale", 1, SCALE),
+    ("input_global_scale", 1, SCALE),
+    ("input_zero_point", 1, &[ElementType::I8]),
+];
 
 /// Why a checkpoint's quantisation is refused.
 #[derive(Debug, thiserror::Error)]
@@ -66,7 +247,7 @@ impl QuantizationScheme {
     /// Reads `quantization_config` of a model configuration.
     pub fn parse(config: &Map<String, Value>) -> Result<Self, QuantizationError> {
         let Some(section) = section(config) else {
-            return Ok(Self::None);
+            return Ok(Self::default());
         };
         let unsupported = |problems| QuantizationError::Unsupported {
             format: describe_quantization(config),
@@ -77,139 +258,110 @@ impl QuantizationScheme {
                 "quantization_config is not an object".to_owned(),
             ]));
         };
-        let method = section.get("quant_method").and_then(Value::as_str);
-        if method == Some("mxfp4") {
-            return parse_mxfp4(section).map_err(unsupported);
-        }
-        if method != Some("compressed-tensors") {
+        match section.get("quant_method").and_then(Value::as_str) {
+            Some("compressed-tensors") => compressed_tensors::parse(section),
+            Some("fp8") => fine_grained_fp8::parse(section),
+            Some("mxfp4") => mxfp4::parse(section),
             // Nothing in such a section is comparable, so a list of its fields would only distract.
-            return Err(unsupported(vec![
-                "this method is not implemented".to_owned(),
-            ]));
+            _ => Err(vec!["this method is not implemented".to_owned()]),
         }
-        parse_compressed_tensors(section).map_err(unsupported)
+        .map_err(unsupported)
     }
 
-    /// Whether the configuration asks for the module (a tensor's name without `.weight`) to be
+    /// Whether experts that are packed are in MXFP4, as gpt-oss's are; nothing else is then.
+    pub fn has_mxfp4_experts(&self) -> bool {
+        self.mxfp4_experts
+    }
+
+    /// How the configuration asks for the module (a tensor's name without `.weight`) to be
     /// quantised, given that it is a linear module.
-    pub fn is_quantized(&self, module: &str) -> bool {
-        match self {
-            Self::None => false,
-            Self::Mxfp4Experts => module.split('.').any(|part| part == "experts"),
-            Self::Fp8ChannelDynamicToken { targets, ignore } => {
-                targets.matches(module) && !ignore.matches(module)
-            }
+    pub fn of_module(&self, module: &str) -> Option<WeightQuantization> {
+        if self.ignore.matches(module) {
+            return None;
         }
+        let mut groups = self.groups.iter();
+        let group = groups.find(|group| group.targets.matches(module))?;
+        Some(group.weights)
     }
 
-    /// Checks that each FP8 weight has a scale of the right shape and type, that each scale has an
-    /// FP8 weight, and that no weight is FP8 or in MXFP4 blocks against the configuration.
+    /// The matrix `[rows, columns]` that a checkpoint would hold as `weight` if it were not
+    /// quantised; `None` if it is not.
     ///
     /// A module that the configuration would quantise may still hold plain weights: from names
     /// alone an embedding or a router cannot be told from a linear module.
+    pub fn matrix(
+        &self,
+        checkpoint: &Checkpoint,
+        weight: &str,
+        [rows, columns]: [usize; 2],
+    ) -> Option<QuantizedMatrix> {
+        let module = weight.strip_suffix(WEIGHT_SUFFIX)?;
+        let quantization = self.of_module(module)?;
+        let codes = match quantization.codes {
+            Codes::F8E4M3 | Codes::I8 => weight.to_owned(),
+            Codes::PackedI8 | Codes::PackedI4 | Codes::PackedE2M1 => format!("{weight}_packed"),
+        };
+        let found = checkpoint.tensor(&codes)?.element_type;
+        if found != quantization.codes.element_type() {
+            return None;
+        }
+        let name = |suffix: &str| format!("{weight}{suffix}");
+        let inverse = name("_scale_inv");
+        let has_inverse = checkpoint.tensor(&inverse).is_some();
+        Some(QuantizedMatrix {
+            quantization,
+            rows,
+            columns,
+            codes,
+            scales: if has_inverse { inverse } else { name("_scale") },
+            divisor: (quantization.codes == Codes::PackedE2M1).then(|| name("_global_scale")),
+        })
+    }
+
+    /// The tensors of a model, with those of quantised matrices in place of these.
+    pub fn expected(
+        &self,
+        checkpoint: &Checkpoint,
+        tensors: Vec<ExpectedTensor>,
+    ) -> Vec<ExpectedTensor> {
+        let stored = |tensor: ExpectedTensor| {
+            let matrix = match tensor.shape[..] {
+                [rows, columns] => self.matrix(checkpoint, &tensor.name, [rows, columns]),
+                _ => None,
+            };
+            match matrix {
+                Some(matrix) => matrix.expected(checkpoint, tensor.required),
+                None => vec![tensor],
+            }
+        };
+        tensors.into_iter().flat_map(stored).collect()
+    }
+
+    /// Checks that no weight is stored as 8-bit codes or in MXFP4 blocks against the configuration.
     pub fn check_tensors(&self, checkpoint: &Checkpoint) -> Result<(), QuantizationError> {
+        let contradiction = |name: &str, found: ElementType| {
+            let in_blocks = found == ElementType::U8 && name.ends_with(BLOCKS_SUFFIX);
+            if in_blocks && !self.mxfp4_experts {
+                return Some(format!(
+                    "{name} holds MXFP4 blocks but the configuration does not say so"
+                ));
+            }
+            let module = name.strip_suffix(WEIGHT_SUFFIX)?;
+            let codes = self.of_module(module).map(|weights| weights.codes);
+            let explained = codes.is_some_and(|codes| codes.element_type() == found);
+            let is_code = matches!(found, ElementType::F8E4M3 | ElementType::I8);
+            (is_code && !explained)
+                .then(|| format!("{name} is {found} but the configuration does not quantise it so"))
+        };
         let problems: Vec<String> = checkpoint
             .tensors()
-            .filter_map(|tensor| self.contradiction(checkpoint, tensor))
+            .filter_map(|tensor| contradiction(&tensor.name, tensor.element_type))
             .collect();
         if problems.is_empty() {
             Ok(())
         } else {
             Err(QuantizationError::Tensors { problems })
         }
-    }
-
-    fn contradiction(&self, checkpoint: &Checkpoint, tensor: &TensorInfo) -> Option<String> {
-        let name = &tensor.name;
-        let in_blocks = tensor.element_type == ElementType::U8 && name.ends_with(BLOCKS_SUFFIX);
-        if in_blocks && !matches!(self, Self::Mxfp4Experts) {
-            return Some(format!(
-                "{name} holds MXFP4 blocks but the configuration does not say so"
-            ));
-        }
-        if let Some(module) = name.strip_suffix(SCALE_SUFFIX) {
-            let weight = checkpoint.tensor(&format!("{module}{WEIGHT_SUFFIX}"));
-            let quantized = weight.is_some_and(|weight| weight.element_type == ElementType::F8E4M3);
-            return (!quantized).then(|| format!("{name} has no F8_E4M3 weight"));
-        }
-        if tensor.element_type != ElementType::F8E4M3 {
-            return None;
-        }
-        let Some(module) = name.strip_suffix(WEIGHT_SUFFIX) else {
-            return Some(format!(
-                "{name} is F8_E4M3 but its name does not end in {WEIGHT_SUFFIX}"
-            ));
-        };
-        if !self.is_quantized(module) {
-            return Some(format!(
-                "{name} is F8_E4M3 but the configuration does not quantise it"
-            ));
-        }
-        let &[rows, _] = tensor.shape.as_slice() else {
-            return Some(format!(
-                "{name} is F8_E4M3 of shape {:?}, not a matrix",
-                tensor.shape
-            ));
-        };
-        let Some(scale) = checkpoint.tensor(&format!("{module}{SCALE_SUFFIX}")) else {
-            return Some(format!("{name} is F8_E4M3 but has no {SCALE_SUFFIX}"));
-        };
-        let shape_fits = scale.shape == [rows, 1] || scale.shape == [rows];
-        let type_fits = matches!(scale.element_type, ElementType::BF16 | ElementType::F32);
-        (!shape_fits || !type_fits).then(|| {
-            format!(
-                "{} is {} {:?}, expected BF16 or F32 [{rows}, 1]",
-                scale.name, scale.element_type, scale.shape
-            )
-        })
-    }
-}
-
-/// A list of module names, some given as regular expressions.
-#[derive(Clone, Debug, Default)]
-pub struct ModulePatterns {
-    exact: Vec<String>,
-    expressions: Vec<Regex>,
-}
-
-impl ModulePatterns {
-    /// Parses names and, after `re:`, expressions. They match from the start of a name but need
-    /// not reach its end, as Python's `re.match` does, which the writers of these lists rely on.
-    pub fn parse(patterns: &[String]) -> Result<Self, String> {
-        let mut parsed = Self::default();
-        for pattern in patterns {
-            let Some(expression) = pattern.strip_prefix("re:") else {
-                parsed.exact.push(pattern.clone());
-                continue;
-            };
-            let expression = Regex::new(&format!("^(?:{expression})")).map_err(|error| {
-                format!("the pattern {pattern:?} cannot be understood: {error}")
-            })?;
-            parsed.expressions.push(expression);
-        }
-        Ok(parsed)
-    }
-
-    /// Whether the name is in the list.
-    pub fn matches(&self, module: &str) -> bool {
-        self.exact.iter().any(|name| name == module)
-            || self
-                .expressions
-                .iter()
-                .any(|expression| expression.is_match(module))
-    }
-}
-
-impl fmt::Display for ModulePatterns {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let expressions = self.expressions.iter().map(Regex::as_str);
-        let all: Vec<&str> = self
-            .exact
-            .iter()
-            .map(String::as_str)
-            .chain(expressions)
-            .collect();
-        formatter.write_str(&all.join(", "))
     }
 }
 
@@ -251,144 +403,4 @@ fn section(config: &Map<String, Value>) -> Option<&Value> {
         .iter()
         .filter_map(|key| config.get(*key))
         .find(|value| !value.is_null())
-}
-
-/// gpt-oss's section. Which modules are left alone shows in the tensors; experts cannot be.
-fn parse_mxfp4(section: &Map<String, Value>) -> Result<QuantizationScheme, Vec<String>> {
-    let mut fields = StrictFields::new("quantization_config", section);
-    fields.value("quant_method");
-    fields.only("dequantize", &Value::from(false));
-    let left_alone = fields.optional_string_list("modules_to_not_convert");
-    for pattern in left_alone.unwrap_or_default() {
-        if pattern.contains("experts") {
-            fields.problem(format!("modules_to_not_convert has {pattern:?}"));
-        }
-    }
-    fields.finish(&[])?;
-    Ok(QuantizationScheme::Mxfp4Experts)
-}
-
-fn parse_compressed_tensors(
-    section: &Map<String, Value>,
-) -> Result<QuantizationScheme, Vec<String>> {
-    let mut fields = StrictFields::new("quantization_config", section);
-    fields.value("quant_method");
-    fields.only("format", &Value::from("float-quantized"));
-    require(&mut fields, "format");
-    if let Some(scheme) = fields.value("kv_cache_scheme") {
-        let shown = crate::strict_fields::brief(scheme);
-        fields.problem(format!(
-            "kv_cache_scheme is {shown}; a quantised KV cache is not supported"
-        ));
-    }
-    // Empty sections are how the tool writes "not used".
-    for unused in ["sparsity_config", "transform_config"] {
-        let is_used = |value: &Value| value.as_object().is_none_or(|object| !object.is_empty());
-        if fields.value(unused).is_some_and(is_used) {
-            fields.problem(format!("{unused} is not supported"));
-        }
-    }
-    let ignore = patterns(&mut fields, "ignore");
-
-    let mut targets = Vec::new();
-    match fields.value("config_groups") {
-        Some(Value::Object(groups)) if !groups.is_empty() => {
-            for (name, group) in groups {
-                match group {
-                    Value::Object(group) => targets.extend(parse_group(&mut fields, name, group)),
-                    _ => fields.problem(format!("config_groups: {name} is not an object")),
-                }
-            }
-        }
-        _ => fields.problem("config_groups is missing or empty"),
-    }
-    let targets = ModulePatterns::parse(&targets).unwrap_or_else(|problem| {
-        fields.problem(problem);
-        ModulePatterns::default()
-    });
-    fields.finish(INERT_KEYS)?;
-    Ok(QuantizationScheme::Fp8ChannelDynamicToken { targets, ignore })
-}
-
-/// The module patterns of a group's targets: for the class of linear modules, one that fits all.
-fn parse_group(
-    parent: &mut StrictFields<'_>,
-    name: &str,
-    group: &Map<String, Value>,
-) -> Vec<String> {
-    let mut fields = StrictFields::new(format!("config_groups: {name}"), group);
-    fields.only("format", &Value::from("float-quantized"));
-    if let Some(mut weights) = fields.optional_object("weights") {
-        check_arguments(&mut weights, "channel", false);
-        fields.absorb(weights, INERT_ARGUMENTS);
-    } else {
-        require(&mut fields, "weights");
-    }
-    if let Some(mut activations) = fields.optional_object("input_activations") {
-        check_arguments(&mut activations, "token", true);
-        fields.absorb(activations, INERT_ARGUMENTS);
-    } else {
-        require(&mut fields, "input_activations");
-    }
-    if fields.value("output_activations").is_some() {
-        fields.problem("output_activations is not supported");
-    }
-    let listed = fields.string_list("targets");
-    if listed.is_empty() {
-        fields.problem("targets names no modules");
-    }
-    let targets = listed
-        .into_iter()
-        .map(|target| {
-            if target == "Linear" {
-                "re:".to_owned()
-            } else {
-                target
-            }
-        })
-        .collect();
-    parent.absorb(fields, &[]);
-    targets
-}
-
-/// Checks one set of quantisation arguments: 8-bit symmetric float of the given strategy.
-fn check_arguments(fields: &mut StrictFields<'_>, strategy: &str, dynamic: bool) {
-    let wanted = [
-        ("num_bits", Value::from(8)),
-        ("type", Value::from("float")),
-        ("strategy", Value::from(strategy)),
-        ("symmetric", Value::from(true)),
-        ("dynamic", Value::from(dynamic)),
-    ];
-    for (name, value) in wanted {
-        fields.only(name, &value);
-        // The format's own defaults are true for symmetric and false for dynamic; without the
-        // others the arguments say nothing.
-        if !(name == "symmetric" || (name == "dynamic" && !dynamic)) {
-            require(fields, name);
-        }
-    }
-    for unused in ["group_size", "block_structure", "actorder"] {
-        if let Some(value) = fields.value(unused) {
-            let shown = value.to_string();
-            fields.problem(format!(
-                "{unused} is {shown}, which does not go with {strategy} scales"
-            ));
-        }
-    }
-    fields.only("is_mx", &Value::from(false));
-}
-
-fn patterns(fields: &mut StrictFields<'_>, name: &str) -> ModulePatterns {
-    let listed = fields.optional_string_list(name).unwrap_or_default();
-    ModulePatterns::parse(&listed).unwrap_or_else(|problem| {
-        fields.problem(problem);
-        ModulePatterns::default()
-    })
-}
-
-fn require(fields: &mut StrictFields<'_>, name: &str) {
-    if fields.value(name).is_none() {
-        fields.problem(format!("{name} is missing"));
-    }
 }

@@ -2,7 +2,7 @@
 
 use super::{Bands, InputRows, Product, WeightFormat};
 use crate::aligned::AlignedBytes;
-use crate::blocks::BlockFormat;
+use crate::blocks::{BlockFormat, ScaledFormat};
 use crate::catalog::random_values;
 use crate::cpu::CpuMatrix;
 use crate::element::Element;
@@ -29,6 +29,9 @@ fn random_rows(format: WeightFormat, rows: usize, seed: u64) -> Vec<u8> {
             for block in bytes.chunks_exact_mut(blocks.bytes()) {
                 if blocks == BlockFormat::Mxfp4 {
                     block[0] = 120 + block[0] % 4;
+                }
+                if let BlockFormat::Scaled(scaled) = blocks {
+                    scaled.write_scale(block, 0.015_625);
                 }
                 for &at in blocks.scale_offsets() {
                     // Some 2^-6.
@@ -92,7 +95,8 @@ fn check_matrix(matrix: &CpuMatrix, label: &str) {
 
 #[test]
 fn products_with_blocks_agree_with_the_reference_and_rows_do_not_depend_on_one_another() {
-    for format in BlockFormat::ALL {
+    let scaled = ScaledFormat::ALL.map(BlockFormat::Scaled);
+    for format in BlockFormat::ALL.into_iter().chain(scaled) {
         check(&[(19, format.into())]);
     }
 }

@@ -21,12 +21,16 @@ use backstop_weights::Checkpoint;
 
 /// Mutants of each checkpoint.
 const MUTANTS: u64 = 400;
-/// Unfused, packed, sharded and quantised: the layouts that are read in different ways.
-const CHECKPOINTS: [&str; 4] = [
-    "top_one_fp8",
-    "packed_bf16_sharded",
-    "head_dim_128_fp8_sharded",
-    "mlp_layer_types",
+/// Unfused, packed, sharded and quantised, and GGUF: the layouts that are read in different ways.
+const CHECKPOINTS: [&str; 8] = [
+    "cohere2_moe/top_one_fp8",
+    "cohere2_moe/packed_bf16_sharded",
+    "cohere2_moe/head_dim_128_fp8_sharded",
+    "cohere2_moe/mlp_layer_types",
+    "quantized/fp8_mixed_dense",
+    "quantized/int8_channel",
+    "quantized/int4_channel",
+    "gguf/mixed_llama",
 ];
 /// Mutants of the text files, which take longer to read.
 const TEXT_MUTANTS: u64 = 120;
@@ -80,8 +84,8 @@ fn run_bounded(test: &str) {
 fn try_weight_mutants() {
     let mut loaded = 0;
     for (number, name) in CHECKPOINTS.iter().enumerate() {
-        let original = repository("tests/goldens/cohere2_moe").join(name);
-        let scratch = Scratch::new(name);
+        let original = repository("tests/goldens").join(name);
+        let scratch = Scratch::new(&name.replace('/', "-"));
         copy_files(&original, scratch.path());
         assert!(load(scratch.path()).is_ok(), "{name} itself loads");
         for mutant in 0..MUTANTS {

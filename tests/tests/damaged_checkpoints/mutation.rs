@@ -13,19 +13,16 @@ pub(crate) fn damage_one_file(directory: &Path, choices: &mut Choices) -> PathBu
             .is_some_and(|extension| extension == "json")
     };
     let (texts, weights): (Vec<&PathBuf>, Vec<&PathBuf>) = files.iter().partition(is_json);
-    let path = if choices.below(2) == 0 {
+    let path = if choices.below(2) == 0 && !texts.is_empty() {
         (*choices.one_of(&texts)).clone()
     } else {
         (*choices.one_of(&weights)).clone()
     };
     let bytes = std::fs::read(&path).expect("a file of the checkpoint");
-    let damaged = if path
-        .extension()
-        .is_some_and(|extension| extension == "json")
-    {
-        damage_json(&bytes, choices)
-    } else {
-        damage_weights(&bytes, choices)
+    let damaged = match path.extension().and_then(|extension| extension.to_str()) {
+        Some("json") => damage_json(&bytes, choices),
+        Some("gguf") => damage_gguf(bytes, choices),
+        _ => damage_weights(&bytes, choices),
     };
     std::fs::write(&path, damaged).expect("the scratch directory is ours");
     path
@@ -90,6 +87,37 @@ fn damage_weights(bytes: &[u8], choices: &mut Choices) -> Vec<u8> {
     }
 }
 
+/// Counts at the start, what the metadata say, or where and what tensors are.
+fn damage_gguf(mut bytes: Vec<u8>, choices: &mut Choices) -> Vec<u8> {
+    let places = |text: &str| -> Vec<usize> {
+        let windows = bytes.windows(text.len()).enumerate();
+        let found = windows.filter(|(_, window)| *window == text.as_bytes());
+        found.map(|(place, _)| place + text.len()).collect()
+    };
+    let tensors = places(".weight");
+    let tensor = *choices.one_of(&tensors);
+    let key = *choices.one_of(&places("llama."));
+    let names_end = *tensors.last().expect("a golden has tensors");
+    // Behind a name: the number of extents, two extents, the type, and the offset.
+    let (place, length) = match choices.below(9) {
+        0 => return damage_bytes(bytes, choices),
+        1 => {
+            bytes.truncate(choices.below(bytes.len()));
+            return bytes;
+        }
+        2 => (choices.below(names_end), 1),
+        3 => (8 + 8 * choices.below(2), 8),
+        4 => (tensor, 4),
+        5 => (tensor + 4 + 8 * choices.below(2), 8),
+        6 => (tensor + 20, 4),
+        7 => (tensor + 24, 8),
+        _ => (key + choices.below(40), 4),
+    };
+    let number = odd_number(choices).to_le_bytes();
+    bytes[place..place + length].copy_from_slice(&number[..length]);
+    bytes
+}
+
 fn damage_header(header: &mut Value, choices: &mut Choices) {
     let entries = header.as_object_mut().expect("a header is an object");
     let names: Vec<String> = entries.keys().cloned().collect();
@@ -108,8 +136,8 @@ fn damage_header(header: &mut Value, choices: &mut Choices) {
         }
         3 => {
             let kinds = [
-                "F32", "F16", "BF16", "F64", "I64", "U8", "F8_E4M3", "F8_E5M2", "BOOL", "F4", "",
-                "f32",
+                "F32", "F16", "BF16", "F64", "I64", "I32", "I8", "U8", "F8_E4M3", "F8_E5M2",
+                "BOOL", "F4", "", "f32",
             ];
             set(entries, &name, "dtype", json!(choices.one_of(&kinds)));
         }

@@ -7,8 +7,9 @@ use crate::header::HeaderEntry;
 
 /// One architecture that GGUF files may name.
 pub(super) struct Architecture {
-    /// As `general.architecture` has it; also the prefix of its keys, and its `model_type`.
+    /// As `general.architecture` has it; also the prefix of its keys.
     name: &'static str,
+    model_type: &'static str,
     /// Its entry in `architectures`.
     class: &'static str,
     /// Whether converters put rotated pairs of queries and keys next to each other.
@@ -18,17 +19,26 @@ pub(super) struct Architecture {
 const ARCHITECTURES: &[Architecture] = &[
     Architecture {
         name: "llama",
+        model_type: "llama",
         class: "LlamaForCausalLM",
         interleaves: true,
     },
     Architecture {
         name: "qwen2",
+        model_type: "qwen2",
         class: "Qwen2ForCausalLM",
         interleaves: false,
     },
     Architecture {
         name: "qwen3",
+        model_type: "qwen3",
         class: "Qwen3ForCausalLM",
+        interleaves: false,
+    },
+    Architecture {
+        name: "qwen3moe",
+        model_type: "qwen3_moe",
+        class: "Qwen3MoeForCausalLM",
         interleaves: false,
     },
 ];
@@ -77,13 +87,20 @@ impl Architecture {
             config: Map::new(),
         };
         fields.put("architectures", json!([self.class]));
-        fields.put("model_type", json!(self.name));
+        fields.put("model_type", json!(self.model_type));
         fields.put("hidden_act", json!("silu"));
         fields.copy_u32("block_count", "num_hidden_layers");
         fields.copy_u32("feed_forward_length", "intermediate_size");
         fields.copy_u32("context_length", "max_position_embeddings");
         fields.attention();
         fields.rope(rope_factors);
+        if self.model_type == "qwen3_moe" {
+            fields.copy_u32("expert_count", "num_experts");
+            fields.copy_u32("expert_used_count", "num_experts_per_tok");
+            fields.copy_u32("expert_feed_forward_length", "moe_intermediate_size");
+            // Files do not say it; llama.cpp does so for all of them.
+            fields.put("norm_topk_prob", json!(true));
+        }
 
         let find = |name: &str| tensors.iter().find(|tensor| tensor.name == name);
         let embedding_rows = find("token_embd.weight").map(|table| table.shape[0]);

@@ -20,6 +20,14 @@ const LAYER: &[(&str, &str)] = &[
     ("ffn_gate", "mlp.gate_proj"),
     ("ffn_up", "mlp.up_proj"),
     ("ffn_down", "mlp.down_proj"),
+    ("ffn_gate_inp", "mlp.gate"),
+];
+
+/// Projections of which a layer's experts are stored in one tensor, and their names.
+const EXPERTS: &[(&str, &str)] = &[
+    ("ffn_gate_exps", "gate_proj"),
+    ("ffn_up_exps", "up_proj"),
+    ("ffn_down_exps", "down_proj"),
 ];
 
 /// The tensors of queries and keys, without `.weight` or `.bias`.
@@ -43,6 +51,16 @@ pub(super) fn hugging_face_name(name: &str) -> String {
         None => found(MODEL, module),
     };
     mapped.map_or_else(|| name.to_owned(), |module| format!("{module}.{kind}"))
+}
+
+/// The name of one expert's tensor if this is one of all experts.
+pub(super) fn expert_name(name: &str, expert: usize) -> Option<String> {
+    let (module, kind) = split(name)?;
+    let (layer, part) = in_layer(module)?;
+    let (_, projection) = EXPERTS.iter().find(|(theirs, _)| *theirs == part)?;
+    Some(format!(
+        "model.layers.{layer}.mlp.experts.{expert}.{projection}.{kind}"
+    ))
 }
 
 /// The part of a layer's tensor name between `blk.N.` and `.weight` or `.bias`.

@@ -173,6 +173,48 @@ fn tensors_have_the_names_and_the_order_of_rows_that_models_ask_for() {
 }
 
 #[test]
+fn a_tensor_of_all_experts_is_one_for_each() {
+    let rows: Vec<f32> = (0..12).map(|row| row as f32).collect();
+    let mut writer = Writer::llama();
+    for (key, value) in &mut writer.values {
+        *key = key.replace("llama.", "qwen3moe.");
+        if key == "general.architecture" {
+            *value = [&8_u32.to_le_bytes()[..], &text_bytes("qwen3moe")].concat();
+        }
+    }
+    let writer = writer
+        .u32("qwen3moe.expert_count", 3)
+        .u32("qwen3moe.expert_used_count", 2)
+        .u32("qwen3moe.expert_feed_forward_length", 2);
+    let checkpoint = writer
+        .clone()
+        .numbers("blk.0.ffn_gate_exps.weight", &[2, 2, 3], &rows)
+        .numbers("blk.0.ffn_down_exps.weight", &[2, 2, 3], &rows)
+        .open()
+        .unwrap();
+    let config = checkpoint.config();
+    assert_eq!(config["model_type"], "qwen3_moe");
+    assert_eq!(config["num_experts"], 3);
+    assert_eq!(config["num_experts_per_tok"], 2);
+    assert_eq!(config["moe_intermediate_size"], 2);
+    assert_eq!(config["norm_topk_prob"], true);
+    let expert = |expert: usize| {
+        let name = format!("model.layers.0.mlp.experts.{expert}.gate_proj.weight");
+        assert_eq!(checkpoint.tensor(&name).unwrap().shape, [2, 2]);
+        f32s(&checkpoint, &name)
+    };
+    assert_eq!(expert(0), rows[..4]);
+    assert_eq!(expert(2), rows[8..]);
+    let last = "model.layers.0.mlp.experts.2.down_proj.weight";
+    assert_eq!(f32s(&checkpoint, last), rows[8..]);
+    let flat = writer.numbers("blk.0.ffn_up_exps.weight", &[2, 6], &rows);
+    assert_mentions(
+        &flat.error(),
+        &["blk.0.ffn_up_exps.weight", "each of at most"],
+    );
+}
+
+#[test]
 fn the_tokenizer_and_the_special_tokens_are_found() {
     let checkpoint = Writer::llama()
         .text("tokenizer.ggml.model", "gpt2")

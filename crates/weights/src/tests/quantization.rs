@@ -1,10 +1,12 @@
-//! The one quantisation scheme that is accepted, and all that are refused.
+//! The quantisation schemes that are accepted, and those that are refused.
 
 use safetensors::Dtype;
 use serde_json::{Value, json};
 
 use super::support::{Directory, Tensor, assert_mentions, zeros};
-use crate::QuantizationScheme;
+use crate::{
+    Codes, ElementType, ExpectedTensor, QuantizationScheme, Scales, WeightQuantization, census,
+};
 
 /// The section as llm-compressor writes it for FP8 with dynamic activations.
 fn fp8() -> Value {
@@ -41,12 +43,15 @@ fn parse(section: &Value) -> Result<QuantizationScheme, String> {
     QuantizationScheme::parse(config.as_object().unwrap()).map_err(|error| error.to_string())
 }
 
+fn is_quantized(scheme: &QuantizationScheme, module: &str) -> bool {
+    scheme.of_module(module).is_some()
+}
+
 #[test]
 fn no_section_means_no_quantisation() {
     for config in [json!({}), json!({"quantization_config": null})] {
         let scheme = QuantizationScheme::parse(config.as_object().unwrap()).unwrap();
-        assert!(matches!(scheme, QuantizationScheme::None));
-        assert!(!scheme.is_quantized("x"));
+        assert_eq!(scheme.of_module("x"), None);
     }
 }
 
@@ -59,9 +64,8 @@ fn experts_in_mxfp4_are_accepted_as_gpt_oss_says_it() {
     ];
     let mut section = json!({"quant_method": "mxfp4", "modules_to_not_convert": left_alone});
     let scheme = parse(&section).unwrap();
-    assert!(matches!(scheme, QuantizationScheme::Mxfp4Experts));
-    assert!(scheme.is_quantized("model.layers.3.mlp.experts.gate_up_proj"));
-    assert!(!scheme.is_quantized("model.layers.3.mlp.router"));
+    assert!(scheme.has_mxfp4_experts());
+    assert!(!is_quantized(&scheme, "model.layers.3.mlp.router"));
     section["modules_to_not_convert"] = json!(["model.layers.0.mlp.experts"]);
     assert_mentions(
         &parse(&section).unwrap_err(),
@@ -74,26 +78,29 @@ fn experts_in_mxfp4_are_accepted_as_gpt_oss_says_it() {
 #[test]
 fn modules_are_matched_as_python_matches_them() {
     let scheme = parse(&fp8()).unwrap();
-    assert!(scheme.is_quantized("model.layers.1.mlp.experts.3.gate_proj"));
-    assert!(scheme.is_quantized("model.layers.1.mlp.up_proj"));
+    assert!(is_quantized(
+        &scheme,
+        "model.layers.1.mlp.experts.3.gate_proj"
+    ));
+    assert!(is_quantized(&scheme, "model.layers.1.mlp.up_proj"));
     for ignored in [
         "lm_head",
         "model.layers.7.self_attn.q_proj",
         "model.layers.7.mlp.gate",
         "model.layers.0.mlp.up_proj",
     ] {
-        assert!(!scheme.is_quantized(ignored), "{ignored}");
+        assert!(!is_quantized(&scheme, ignored), "{ignored}");
     }
     // From the start of the name, but not to its end.
     let mut section = fp8();
     section["ignore"] = json!(["re:model.norm"]);
     let scheme = parse(&section).unwrap();
-    assert!(!scheme.is_quantized("model.norm.weight"));
-    assert!(scheme.is_quantized("the.model.norm"));
+    assert!(!is_quantized(&scheme, "model.norm.weight"));
+    assert!(is_quantized(&scheme, "the.model.norm"));
     section["config_groups"]["group_0"]["targets"] = json!(["re:.*experts.*"]);
     let scheme = parse(&section).unwrap();
-    assert!(scheme.is_quantized("a.experts.1"));
-    assert!(!scheme.is_quantized("a.mlp"));
+    assert!(is_quantized(&scheme, "a.experts.1"));
+    assert!(!is_quantized(&scheme, "a.mlp"));
 }
 
 /// Where the section deviates, the JSON there, and what the message must say.
@@ -115,12 +122,6 @@ fn each_deviation_of_the_section_is_refused_by_name() {
     assert_refused(
         "",
         &[
-            (
-                "/format",
-                r#""nvfp4-pack-quantized""#,
-                "format is \"nvfp4-pack-quantized\"",
-            ),
-            ("/format", "null", "format is missing"),
             (
                 "/kv_cache_scheme",
                 r#"{"num_bits": 8}"#,
@@ -162,9 +163,15 @@ fn each_deviation_of_a_group_is_refused_by_name() {
         &[
             ("/targets", "[]", "targets names no modules"),
             ("/weights", "null", "weights is missing"),
+            (
+                "/format",
+                r#""marlin-24""#,
+                "format is \"marlin-24\", type is \"float\" and num_bits is 8",
+            ),
             ("/weights/num_bits", "4", "num_bits is 4"),
             ("/weights/type", r#""int""#, "type is \"int\""),
             ("/weights/strategy", r#""block""#, "strategy is \"block\""),
+            ("/weights/strategy", r#""group""#, "strategy is \"group\""),
             ("/weights/strategy", "null", "strategy is missing"),
             ("/weights/symmetric", "false", "symmetric is false"),
             ("/weights/dynamic", "true", "dynamic is true"),
@@ -172,9 +179,7 @@ fn each_deviation_of_a_group_is_refused_by_name() {
             ("/weights/block_structure", "[128]", "block_structure is"),
             ("/weights/actorder", r#""group""#, "actorder is"),
             ("/output_activations", "{}", "output_activations is"),
-            ("/input_activations", "null", "input_activations is missing"),
-            ("/input_activations/dynamic", "false", "dynamic is false"),
-            ("/input_activations/strategy", r#""tensor""#, "strategy is"),
+            ("/input_activations", "4", "input_activations must be"),
         ],
     );
 }
@@ -185,8 +190,12 @@ fn other_methods_are_named() {
         (json!({"quant_method": "gptq", "bits": 4}), "gptq bits 4"),
         (json!({"quant_method": "awq"}), "awq"),
         (
-            json!({"quant_method": "fp8", "weight_block_size": [128, 128]}),
-            "fp8 block [128,128]",
+            json!({"quant_method": "fp8", "weight_block_size": [128]}),
+            "fp8 block [128]",
+        ),
+        (
+            json!({"quant_method": "fp8", "expert_dtype": "fp4"}),
+            "expert_dtype is \"fp4\"",
         ),
         (
             json!({"quant_method": "bitsandbytes", "load_in_4bit": true}),
@@ -206,6 +215,150 @@ fn other_methods_are_named() {
     }
 }
 
+/// What a compressed-tensors section of one group says of a module's weights.
+fn of_weights(format: &str, changes: &[(&str, Value)]) -> Result<WeightQuantization, String> {
+    let mut section = fp8();
+    section["format"] = json!(format);
+    let group = &mut section["config_groups"]["group_0"];
+    group["format"] = Value::Null;
+    for (name, value) in changes {
+        group["weights"][name] = value.clone();
+    }
+    parse(&section).map(|scheme| scheme.of_module("m").expect("a linear module"))
+}
+
+#[test]
+fn formats_and_strategies_say_what_weights_are_stored_as() {
+    let integer = |bits: u32, strategy: &str, size: Value| {
+        vec![
+            ("type", json!("int")),
+            ("num_bits", json!(bits)),
+            ("strategy", json!(strategy)),
+            ("group_size", size),
+        ]
+    };
+    let tiles = [
+        ("strategy", json!("block")),
+        ("block_structure", json!([128, 64])),
+    ];
+    let nvfp4 = [
+        ("num_bits", json!(4)),
+        ("strategy", json!("tensor_group")),
+        ("group_size", json!(16)),
+    ];
+    let tensor = [("strategy", json!("tensor"))];
+    for (format, changes, codes, scales) in [
+        ("float-quantized", &[][..], Codes::F8E4M3, Scales::Row),
+        ("float-quantized", &tensor, Codes::F8E4M3, Scales::Tensor),
+        (
+            "naive-quantized",
+            &tiles,
+            Codes::F8E4M3,
+            Scales::Block([128, 64]),
+        ),
+        (
+            "int-quantized",
+            &integer(8, "channel", json!(-1)),
+            Codes::I8,
+            Scales::Row,
+        ),
+        (
+            "pack-quantized",
+            &integer(8, "group", json!(64)),
+            Codes::PackedI8,
+            Scales::Group(64),
+        ),
+        (
+            "pack-quantized",
+            &integer(4, "group", json!(32)),
+            Codes::PackedI4,
+            Scales::Group(32),
+        ),
+        (
+            "nvfp4-pack-quantized",
+            &nvfp4,
+            Codes::PackedE2M1,
+            Scales::Group(16),
+        ),
+    ] {
+        let found = of_weights(format, changes).unwrap();
+        assert_eq!((found.codes, found.scales), (codes, scales), "{format}");
+        assert!(found.quantises_tokens);
+    }
+    for (format, changes, part) in [
+        (
+            "pack-quantized",
+            integer(3, "channel", Value::Null),
+            "num_bits is 3",
+        ),
+        (
+            "pack-quantized",
+            integer(4, "group", Value::Null),
+            "strategy is \"group\"",
+        ),
+        (
+            "pack-quantized",
+            integer(4, "group", json!(0)),
+            "strategy is \"group\"",
+        ),
+        (
+            "nvfp4-pack-quantized",
+            vec![("num_bits", json!(4))],
+            "NVFP4 with such scales",
+        ),
+    ] {
+        assert_mentions(&of_weights(format, &changes).unwrap_err(), &[part]);
+    }
+}
+
+#[test]
+fn the_first_group_that_fits_counts_and_inputs_are_rounded_only_token_by_token() {
+    let mut section = fp8();
+    section["format"] = json!("mixed-precision");
+    let mut second = section["config_groups"]["group_0"].clone();
+    second["format"] = json!("int-quantized");
+    second["weights"]["type"] = json!("int");
+    second["input_activations"]["dynamic"] = json!(false);
+    section["config_groups"]["group_0"]["targets"] = json!(["re:.*experts.*"]);
+    section["config_groups"]["group_1"] = second;
+    let scheme = parse(&section).unwrap();
+    let of = |module: &str| scheme.of_module(module).expect("quantised");
+    assert_eq!(of("a.experts.0").codes, Codes::F8E4M3);
+    assert!(of("a.experts.0").quantises_tokens);
+    assert_eq!(of("a.up_proj").codes, Codes::I8);
+    assert!(!of("a.up_proj").quantises_tokens);
+}
+
+#[test]
+fn the_method_fp8_has_scales_for_tiles_or_tensors() {
+    let section = |size: Value, activations: &str| {
+        json!({
+            "quant_method": "fp8", "fmt": "e4m3", "activation_scheme": activations,
+            "weight_block_size": size, "modules_to_not_convert": ["lm_head"]
+        })
+    };
+    let of = |section: &Value| parse(section).unwrap().of_module("m").expect("quantised");
+    let tiles = of(&section(json!([128, 128]), "dynamic"));
+    assert_eq!(
+        (tiles.codes, tiles.scales),
+        (Codes::F8E4M3, Scales::Block([128, 128]))
+    );
+    assert!(!tiles.quantises_tokens);
+    assert_eq!(of(&section(Value::Null, "static")).scales, Scales::Tensor);
+    assert!(!of(&section(Value::Null, "static")).quantises_tokens);
+    assert!(of(&section(Value::Null, "dynamic")).quantises_tokens);
+    for (pointer, value, part) in [
+        ("/weight_block_size", json!([128, 0]), "two numbers above 0"),
+        ("/activation_scheme", json!("int"), "dynamic or static"),
+        ("/fmt", json!("e5m2"), "fmt is"),
+    ] {
+        let mut section = section(json!([128, 128]), "dynamic");
+        *section.pointer_mut(pointer).unwrap() = value;
+        assert_mentions(&parse(&section).unwrap_err(), &[part]);
+    }
+}
+
+/// Looks at a checkpoint of one matrix `m.weight` `[4, 64]`, and of a plain one.
 fn check(tensors: &[Tensor], section: Value) -> Result<(), String> {
     let directory = Directory::new();
     directory.write(
@@ -214,7 +367,17 @@ fn check(tensors: &[Tensor], section: Value) -> Result<(), String> {
     );
     directory.write_tensors("model.safetensors", tensors);
     let checkpoint = directory.open().unwrap();
-    let scheme = checkpoint.quantization().unwrap();
+    let scheme = checkpoint
+        .quantization()
+        .map_err(|error| error.to_string())?;
+    let expected = ["m.weight", "lm_head.weight"].map(|name| ExpectedTensor {
+        name: name.to_owned(),
+        shape: vec![4, 64],
+        allowed: &[ElementType::BF16, ElementType::F8E4M3],
+        required: name == "m.weight",
+    });
+    let expected = scheme.expected(&checkpoint, expected.to_vec());
+    census(&checkpoint, &expected).map_err(|error| error.to_string())?;
     scheme
         .check_tensors(&checkpoint)
         .map_err(|error| error.to_string())
@@ -222,47 +385,80 @@ fn check(tensors: &[Tensor], section: Value) -> Result<(), String> {
 
 #[test]
 fn weights_and_scales_must_pair_up() {
-    let weight = || zeros("m.weight", Dtype::F8_E4M3, &[4, 2]);
+    let weight = || zeros("m.weight", Dtype::F8_E4M3, &[4, 64]);
     for (dtype, shape) in [
         (Dtype::BF16, vec![4, 1]),
-        (Dtype::F32, vec![4, 1]),
         (Dtype::F32, vec![4]),
+        (Dtype::F16, vec![4, 1]),
     ] {
         let scale = zeros("m.weight_scale", dtype, &shape);
-        check(
-            &[weight(), scale, zeros("plain.weight", Dtype::BF16, &[2])],
-            fp8(),
-        )
-        .unwrap();
+        let unused = zeros("m.input_scale", Dtype::F32, &[]);
+        let plain = zeros("lm_head.weight", Dtype::BF16, &[4, 64]);
+        check(&[weight(), scale, unused, plain], fp8()).unwrap();
     }
     let refused = |tensors: &[Tensor], parts: &[&str]| {
         assert_mentions(&check(tensors, fp8()).unwrap_err(), parts);
     };
-    refused(
-        &[weight()],
-        &["m.weight is F8_E4M3 but has no .weight_scale"],
-    );
+    refused(&[weight()], &["missing: m.weight_scale"]);
     let scale = zeros("m.weight_scale", Dtype::BF16, &[2, 1]);
+    refused(&[weight(), scale], &["m.weight_scale is [2, 1]", "[4, 1]"]);
+    let scale = zeros("m.weight_scale", Dtype::F64, &[4, 1]);
+    refused(&[weight(), scale], &["m.weight_scale is F64"]);
+    let scale = || zeros("m.weight_scale", Dtype::BF16, &[4, 1]);
+    let plain = zeros("m.weight", Dtype::BF16, &[4, 64]);
+    refused(&[plain, scale()], &["not expected: m.weight_scale"]);
+    let ignored = zeros("lm_head.weight", Dtype::F8_E4M3, &[4, 64]);
     refused(
-        &[weight(), scale],
-        &["m.weight_scale is BF16 [2, 1]", "[4, 1]"],
-    );
-    let scale = zeros("m.weight_scale", Dtype::F16, &[4, 1]);
-    refused(&[weight(), scale], &["m.weight_scale is F16"]);
-    let scale = zeros("m.weight_scale", Dtype::BF16, &[4, 1]);
-    refused(&[scale], &["m.weight_scale has no F8_E4M3 weight"]);
-    refused(
-        &[zeros("lm_head.weight", Dtype::F8_E4M3, &[1, 1])],
-        &["does not quantise it"],
-    );
-    refused(
-        &[zeros("m.weight", Dtype::F8_E4M3, &[4])],
-        &["not a matrix"],
-    );
-    refused(
-        &[zeros("m.bias", Dtype::F8_E4M3, &[4])],
-        &["does not end in .weight"],
+        &[weight(), scale(), ignored],
+        &["lm_head.weight is F8_E4M3 but the configuration does not quantise it"],
     );
     let message = check(&[weight()], Value::Null).unwrap_err();
     assert_mentions(&message, &["does not quantise it"]);
+}
+
+#[test]
+fn packed_weights_have_the_shape_of_what_they_pack() {
+    let section = |size: u32| {
+        let mut section = fp8();
+        section["format"] = json!("pack-quantized");
+        let group = &mut section["config_groups"]["group_0"];
+        group["format"] = Value::Null;
+        for (name, value) in [
+            ("type", json!("int")),
+            ("num_bits", json!(4)),
+            ("strategy", json!("group")),
+            ("group_size", json!(size)),
+        ] {
+            group["weights"][name] = value;
+        }
+        section
+    };
+    let packed = |columns: usize| zeros("m.weight_packed", Dtype::I32, &[4, columns]);
+    let scale = |columns: usize| zeros("m.weight_scale", Dtype::BF16, &[4, columns]);
+    let shape = || zeros("m.weight_shape", Dtype::I64, &[2]);
+    check(&[packed(8), scale(2), shape()], section(32)).unwrap();
+    check(&[packed(8), scale(1)], section(128)).unwrap();
+    for (tensors, part) in [
+        (vec![packed(9), scale(2)], "m.weight_packed is [4, 9]"),
+        (vec![packed(8), scale(1)], "m.weight_scale is [4, 1]"),
+        (vec![packed(8)], "missing: m.weight_scale"),
+        (
+            vec![
+                packed(8),
+                scale(2),
+                zeros("m.weight_g_idx", Dtype::I32, &[64]),
+            ],
+            "not expected: m.weight_g_idx",
+        ),
+        (
+            vec![
+                packed(8),
+                scale(2),
+                zeros("m.weight_zero_point", Dtype::I32, &[1, 2]),
+            ],
+            "not expected: m.weight_zero_point",
+        ),
+    ] {
+        assert_mentions(&check(&tensors, section(32)).unwrap_err(), &[part]);
+    }
 }

@@ -1,0 +1,140 @@
+"""Reference results for a GGUF file with experts, as `gguf_llama.py` has them for one without: `mixed_qwen3_moe/`."""
+
+import re
+from pathlib import Path
+
+import gguf
+import numpy as np
+import torch
+from gguf_blocks import random_blocks
+from gguf_llama import NAMES, OUT
+from safetensors.torch import save_file
+from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
+
+HIDDEN, WIDTH, VOCABULARY, EXPERTS = 256, 64, 96, 4
+MORE_NAMES = {**NAMES, "attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm", "ffn_gate_inp": "mlp.gate"}
+# Rounding must not choose other experts.
+ROUTER_MARGIN = 5e-4
+
+
+def write(path: Path, seed: int) -> None:
+    """Two layers, of which each has other formats for the three projections of its experts."""
+    random = np.random.default_rng(seed)
+    writer = gguf.GGUFWriter(path, "qwen3moe")
+    writer.add_block_count(2)
+    writer.add_embedding_length(HIDDEN)
+    writer.add_feed_forward_length(WIDTH)
+    writer.add_expert_feed_forward_length(WIDTH)
+    writer.add_expert_count(EXPERTS)
+    writer.add_expert_used_count(2)
+    writer.add_head_count(4)
+    writer.add_head_count_kv(1)
+    writer.add_key_length(32)
+    writer.add_value_length(32)
+    writer.add_context_length(256)
+    writer.add_layer_norm_rms_eps(1e-6)
+    writer.add_rope_freq_base(10000.0)
+    writer.add_vocab_size(VOCABULARY)
+
+    def matrix(name: str, kind: str, rows: int, columns: int = HIDDEN, count: int = 0) -> None:
+        data = random_blocks(kind, max(count, 1) * rows, columns, random)
+        shape = (count, rows, data.shape[-1]) if count else data.shape
+        writer.add_tensor(f"{name}.weight", data.reshape(shape), raw_dtype=gguf.GGMLQuantizationType[kind])
+
+    def norm(name: str, size: int = HIDDEN) -> None:
+        writer.add_tensor(f"{name}.weight", (1 + random.standard_normal(size) / 4).astype(np.float32))
+
+    matrix("token_embd", "Q6_K", VOCABULARY)
+    for layer, (gate, up, down) in enumerate([("Q4_K", "Q4_K", "Q5_0"), ("Q2_K", "Q3_K", "Q8_0")]):
+        prefix = f"blk.{layer}"
+        for name in ("attn_norm", "ffn_norm"):
+            norm(f"{prefix}.{name}")
+        for name in ("attn_q_norm", "attn_k_norm"):
+            norm(f"{prefix}.{name}", 32)
+        matrix(f"{prefix}.attn_q", "Q4_K", 128)
+        matrix(f"{prefix}.attn_k", "Q4_K", 32)
+        matrix(f"{prefix}.attn_v", "Q6_K", 32)
+        matrix(f"{prefix}.attn_output", "Q8_0", HIDDEN, 128)
+        router = random.standard_normal((EXPERTS, HIDDEN)) / HIDDEN**0.5
+        writer.add_tensor(f"{prefix}.ffn_gate_inp.weight", router.astype(np.float32))
+        matrix(f"{prefix}.ffn_gate_exps", gate, WIDTH, HIDDEN, EXPERTS)
+        matrix(f"{prefix}.ffn_up_exps", up, WIDTH, HIDDEN, EXPERTS)
+        matrix(f"{prefix}.ffn_down_exps", down, HIDDEN, WIDTH, EXPERTS)
+    norm("output_norm")
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def state(path: Path) -> dict[str, torch.Tensor]:
+    """The weights, widened, as transformers names and stacks them."""
+    values = {}
+    for tensor in gguf.GGUFReader(path).tensors:
+        numbers = gguf.quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
+        values[tensor.name.removesuffix(".weight")] = torch.tensor(numbers)
+    weights = {}
+    for name, value in values.items():
+        layer, part = re.match(r"(?:blk\.(\d+)\.)?(\w+)", name).groups()
+        prefix = f"model.layers.{layer}." if layer else ""
+        if part in MORE_NAMES:
+            weights[f"{prefix}{MORE_NAMES[part]}.weight"] = value
+        elif part == "ffn_gate_exps":
+            both = torch.cat([value, values[f"blk.{layer}.ffn_up_exps"]], 1)
+            weights[f"{prefix}mlp.experts.gate_up_proj"] = both
+        elif part == "ffn_down_exps":
+            weights[f"{prefix}mlp.experts.down_proj"] = value
+    weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
+    return weights
+
+
+def logits(path: Path, tokens: list[int]) -> tuple[torch.Tensor, float]:
+    config = Qwen3MoeConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=HIDDEN,
+        intermediate_size=WIDTH,
+        moe_intermediate_size=WIDTH,
+        num_experts=EXPERTS,
+        num_experts_per_tok=2,
+        norm_topk_prob=True,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=1,
+        head_dim=32,
+        max_position_embeddings=256,
+        rms_norm_eps=1e-6,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+        tie_word_embeddings=True,
+        attn_implementation="eager",
+        experts_implementation="eager",
+    )
+    model = Qwen3MoeForCausalLM(config).float().eval()
+    model.load_state_dict(state(path))
+    margins = []
+
+    def look(_module, _inputs, output):
+        ordered = output[0].sort(-1, descending=True).values
+        margins.append((ordered[:, 1] - ordered[:, 2]).min().item())
+
+    for layer in model.model.layers:
+        layer.mlp.gate.register_forward_hook(look)
+    with torch.no_grad():
+        return model(torch.tensor([tokens])).logits[0], min(margins)
+
+
+def main() -> None:
+    directory = OUT / "mixed_qwen3_moe"
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / "model.gguf"
+    tokens = np.random.default_rng(3).integers(0, VOCABULARY, 70)
+    for seed in range(100):
+        write(path, seed)
+        expected, margin = logits(path, tokens.tolist())
+        if margin > ROUTER_MARGIN:
+            break
+    print("seed", seed, "logits", expected.std().item(), "margin", margin)
+    save_file({"tokens": torch.tensor(tokens), "logits": expected}, directory / "expected.safetensors")
+
+
+if __name__ == "__main__":
+    main()
