@@ -62,6 +62,13 @@ def fine_grained(weight: torch.Tensor, section: dict) -> tuple[dict, torch.Tenso
     return tensors, _dequantize_fp8_weight(codes, scale, block, torch.float32)
 
 
+def e2m1(packed: torch.Tensor) -> torch.Tensor:
+    """The numbers of packed codes, of which the first is in the low bits."""
+    magnitudes = torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0])
+    codes = torch.stack([packed & 15, packed >> 4], -1).flatten(1).long()
+    return magnitudes[codes & 7] * torch.where(codes & 8 > 0, -1.0, 1.0)
+
+
 def compressed(weight: torch.Tensor, group: dict, scale_type: torch.dtype) -> tuple[dict, torch.Tensor]:
     """The same, as compressed-tensors does it."""
     arguments = QuantizationArgs(**group["weights"])
@@ -90,6 +97,9 @@ def compressed(weight: torch.Tensor, group: dict, scale_type: torch.dtype) -> tu
         tensors["weight_scale"] = tensors["weight_scale"].to(scale_type)
     else:
         tensors["input_global_scale"] = torch.tensor([300.0])
+        # Not what `decompress` gives, which is rounded to BF16.
+        scale = tensors["weight_scale"].float() / divisor
+        widened = e2m1(tensors["weight_packed"]) * scale.repeat_interleave(arguments.group_size, 1)
     return tensors, widened.float()
 
 
