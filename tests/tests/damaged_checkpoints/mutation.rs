@@ -215,7 +215,11 @@ fn odd_value(present: &Value, choices: &mut Choices) -> Value {
         3 => json!("x".repeat(choices.below(100_000))),
         4 => json!([]),
         5 => json!({}),
-        6 => json!(vec![present.clone(); choices.below(3000)]),
+        6 => {
+            // At most some megabytes, even if what is repeated has been repeated before.
+            let bytes = present.to_string().len().max(100);
+            json!(vec![present.clone(); choices.below(3000) * 1000 / bytes])
+        }
         7 => Number::from_f64(*choices.one_of(&[0.5, -0.0, 1e308, -1e308, 1e-320])).into(),
         8 => json!(-1),
         _ => json!(odd_number(choices)),
