@@ -77,29 +77,38 @@ async def serial_and_concurrent(base_url: str) -> tuple[list, list]:
     return serial, concurrent
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        pytest.param([], id="defaults"),
-        # Room for a few sequences only, small steps and no cache: preemptions and odd chunks.
-        pytest.param(
-            ["--kv-cache-memory", "2MiB", "--block-size", "4", "--max-model-len", "1024", "--max-num-batched-tokens", "67", "--no-enable-prefix-caching"],
-            id="cramped",
-        ),
-    ],
-)
-def test_each_of_64_streams_gets_its_own_serial_answer(
-    start: Callable[..., BackstopProcess], arguments: list[str]
-) -> None:
-    server = start(*arguments).wait_until_ready()
+def assert_streams_keep_their_answers(server: BackstopProcess) -> None:
     serial, concurrent = asyncio.run(serial_and_concurrent(server.base_url))
     for index in range(STREAMS):
         assert serial[index]["logprobs"], f"request {index} has no log-probabilities"
         assert concurrent[index] == serial[index], f"request {index}"
     server.wait_until_idle()
-    if arguments:
-        assert server.metrics()["vllm:num_preemptions_total"] > 0
+
+
+@pytest.mark.slow
+def test_each_of_64_streams_gets_its_own_serial_answer(start: Callable[..., BackstopProcess]) -> None:
+    assert_streams_keep_their_answers(start().wait_until_ready())
+
+
+@pytest.mark.slow
+def test_preempted_sequences_give_their_serial_answers(start: Callable[..., BackstopProcess]) -> None:
+    # Room for two of the longest sequences, small steps and no cache: preemptions and odd chunks.
+    server = start(
+        "--kv-cache-memory", "1MiB", "--block-size", "4", "--max-model-len", "224",
+        "--max-num-batched-tokens", "67", "--no-enable-prefix-caching",
+    ).wait_until_ready()  # fmt: skip
+    assert_streams_keep_their_answers(server)
+
+    # Sequences of one request begin together however fast the model is, and these cannot all stay.
+    prompts = WORDS[:8]
+    settings = {"max_tokens": 120, "ignore_eos": True, "temperature": 1.0, "seed": 7}
+    preemptions = server.metrics()["vllm:num_preemptions_total"]
+    with httpx.Client(base_url=server.base_url, timeout=REQUEST_TIMEOUT_S) as client:
+        together = client.post("/completions", json=completion(prompts, **settings)).json()
+        assert server.metrics()["vllm:num_preemptions_total"] > preemptions
+        for prompt, choice in zip(prompts, together["choices"], strict=True):
+            alone = client.post("/completions", json=completion(prompt, **settings)).json()
+            assert choice["text"] == alone["choices"][0]["text"], prompt
 
 
 async def abort(port: int, index: int) -> str:
