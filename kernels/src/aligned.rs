@@ -8,11 +8,15 @@ use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::fmt;
 use std::ptr::NonNull;
 
-/// Start of every allocation: one cache line, and the width of an AVX-512 register.
+/// Start of small buffers: one cache line, and the width of an AVX-512 register.
 const ALIGNMENT: usize = 64;
+/// Start of buffers that have room for one: a large page. Weights are walked from front to back by
+/// every step, and with small pages the processor looks up an address every few dozen cycles.
+const LARGE_PAGE: usize = 2 << 20;
 
 /// A fixed-length, 64-byte-aligned byte buffer; zeroed when made. Large ones cost no memory until
-/// they are written, since the zeroes come from the operating system.
+/// they are written, since the zeroes come from the operating system; they lie in large pages, as
+/// far as they fill them, where the system has such.
 pub struct AlignedBytes {
     /// First byte of the buffer, within the allocation.
     pointer: NonNull<u8>,
@@ -35,14 +39,31 @@ impl AlignedBytes {
         let Some(allocation) = NonNull::new(allocation) else {
             handle_alloc_error(layout)
         };
-        let offset = allocation.as_ptr().align_offset(ALIGNMENT);
-        assert!(offset < ALIGNMENT, "a byte pointer can always be aligned");
-        // SAFETY: the layout has ALIGNMENT bytes more than `len`, and the offset is smaller.
+        let offset = allocation.as_ptr().align_offset(alignment(len));
+        assert!(
+            offset < alignment(len),
+            "a byte pointer can always be aligned"
+        );
+        // SAFETY: the layout has as many bytes more than `len`, and the offset is smaller.
         let pointer = unsafe { allocation.add(offset) };
-        Self {
+        let buffer = Self {
             pointer,
             allocation,
             len,
+        };
+        buffer.ask_for_large_pages();
+        buffer
+    }
+
+    /// Whole large pages only: the rest of another one would be memory that nobody uses.
+    fn ask_for_large_pages(&self) {
+        #[cfg(target_os = "linux")]
+        if self.len >= LARGE_PAGE {
+            let len = self.len / LARGE_PAGE * LARGE_PAGE;
+            // SAFETY: the pages belong to this buffer alone, and the advice does not change what
+            // they hold. A system that cannot follow it says so, and nothing is lost.
+            let _advice =
+                unsafe { libc::madvise(self.pointer.as_ptr().cast(), len, libc::MADV_HUGEPAGE) };
         }
     }
 
@@ -119,11 +140,20 @@ impl AlignedBytes {
     /// alignment: for an aligned one the standard library writes the zeroes itself, which would
     /// cost the time and the memory that untouched pages save.
     fn layout(len: usize) -> Layout {
-        let size = len.checked_add(ALIGNMENT);
+        let size = len.checked_add(alignment(len));
         let Some(Ok(layout)) = size.map(|size| Layout::from_size_align(size, 1)) else {
             panic!("a buffer of {len} bytes cannot be addressed");
         };
         layout
+    }
+}
+
+/// Where a buffer begins.
+fn alignment(len: usize) -> usize {
+    if len < LARGE_PAGE {
+        ALIGNMENT
+    } else {
+        LARGE_PAGE
     }
 }
 
@@ -157,6 +187,17 @@ mod tests {
             assert_eq!(bytes.as_slice().as_ptr() as usize % ALIGNMENT, 0);
             assert_eq!(bytes.as_slice(), vec![0; len]);
             assert_eq!(bytes.as_f32().len(), len / 4);
+        }
+    }
+
+    #[test]
+    fn large_buffers_begin_on_a_large_page() {
+        for len in [LARGE_PAGE, 2 * LARGE_PAGE + 77] {
+            let mut bytes = AlignedBytes::zeroed(len);
+            assert_eq!(bytes.as_slice().as_ptr() as usize % LARGE_PAGE, 0);
+            assert!(bytes.as_slice().iter().all(|byte| *byte == 0));
+            bytes.as_mut_slice()[len - 1] = 7;
+            assert_eq!(bytes.clone().as_slice()[len - 1], 7);
         }
     }
 

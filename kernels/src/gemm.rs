@@ -2,11 +2,12 @@
 //!
 //! Every output element is the dot product of one row of activations and one row of weights:
 //! one vector accumulator walked over the columns from first to last, then summed over its lanes
-//! in a fixed order. Weights in panels have a row in each lane and need no such sum. Tiles compute several such elements side by side to hide latency and to
-//! reuse loads, but never change the order within one, so that an element is the same to the last
-//! bit however many rows the batch has and wherever in a tile the element lies. Weights are
-//! widened to f32, which is exact, either in registers or, when several rows of activations share
-//! them or they are stored in blocks, once into scratch memory.
+//! in a fixed order. Weights in panels have a row in each lane and need no such sum. Tiles compute
+//! several such elements side by side to hide latency and to reuse loads, but never change the
+//! order within one, so that an element is the same to the last bit however many rows the batch has
+//! and wherever in a tile the element lies. Weights in panels are multiplied as
+//! [`Arithmetic`] says; others are widened to f32, which is exact, either in registers or, when
+//! several rows of activations share them or they are stored in blocks, once into scratch memory.
 #![expect(
     unsafe_code,
     reason = "tiles load vectors from raw pointers and write disjoint outputs"
@@ -14,6 +15,7 @@
 
 mod block;
 mod codes;
+mod floats;
 mod integers;
 mod operands;
 #[cfg(test)]
@@ -22,13 +24,15 @@ mod tests;
 mod tiles;
 mod view;
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use block::Block;
+use floats::FloatBlock;
 use integers::IntegerBlock;
 
 use crate::features::InstructionSet;
-use crate::panels::PANEL_ROWS;
+use crate::panels::{Arithmetic, PANEL_ROWS};
 use crate::parallel::{self, SharedOutput};
 use crate::scratch::with_scratch;
 use crate::simd;
@@ -36,8 +40,8 @@ use crate::simd;
 pub(crate) use operands::Operands;
 pub use view::{Bands, WeightFormat, WeightView};
 
-pub(crate) use view::Arrangement;
 use view::BandView;
+pub(crate) use view::{Arrangement, Band};
 
 /// Tasks for each thread, so that those that finish early find more to do.
 const TASKS_PER_THREAD: usize = 4;
@@ -149,13 +153,12 @@ impl<'a> Product<'a> {
             let mut weights = vec![0.0; self.weight.columns()];
             self.weight.widen_row(row, &mut weights);
             let scale = self.factor * self.weight_scales.map_or(1.0, |scales| scales[row]);
+            let quantised = self.weight.arithmetic(row) == Some(Arithmetic::Integers);
             for token in 0..self.input.len() {
-                let input = self.input.row(token).iter().copied();
-                let input: Vec<f32> = if self.weight.quantises_inputs(row) {
-                    operands::quantised_reference(self.input.row(token))
-                } else {
-                    input.collect()
-                };
+                let mut input = Cow::Borrowed(self.input.row(token));
+                if quantised {
+                    input = operands::quantised_reference(&input).into();
+                }
                 let products = input.iter().zip(&weights);
                 let sum: f32 = products.map(|(x, weight)| x * weight).sum();
                 out[token * self.weight.rows() + row] = sum * scale * self.input.scale(token);
@@ -217,20 +220,29 @@ struct Part<'a> {
 impl Part<'_> {
     /// Chooses the kernel.
     fn run(self, instructions: InstructionSet, operands: Operands<'_>) {
-        if let Some(first_row) = self.weight.skipped() {
-            if let WeightFormat::Blocks(format) = self.weight.band.format {
+        let (format, arithmetic) = (self.weight.band.format, self.weight.arithmetic());
+        match (format, arithmetic) {
+            (WeightFormat::Blocks(format), Some(Arithmetic::Integers)) => {
                 let input = operands.quantised.expect("quantised activations");
+                let panels = Panels::new(self);
                 let block = IntegerBlock {
                     format,
                     input,
-                    panels: Panels::new(self, first_row),
+                    panels,
                 };
                 return simd::dispatch(instructions, block);
             }
-            #[cfg(target_arch = "x86_64")]
-            if let Some(input) = operands.split {
-                return tiles::numbers::run(Panels::new(self, first_row), input);
+            (WeightFormat::Blocks(format), Some(Arithmetic::Floats)) => {
+                let panels = Panels::new(self);
+                return simd::dispatch(instructions, FloatBlock { format, panels });
             }
+            #[cfg(target_arch = "x86_64")]
+            (_, Some(Arithmetic::Tiles)) => {
+                if let Some(input) = operands.split {
+                    return tiles::numbers::run(Panels::new(self), input);
+                }
+            }
+            _ => {}
         }
         with_scratch(Block::scratch_len(&self), |scratch| {
             simd::dispatch(instructions, Block::new(self, scratch));
@@ -270,7 +282,8 @@ struct Panels<'a> {
 }
 
 impl<'a> Panels<'a> {
-    fn new(part: Part<'a>, skipped: usize) -> Self {
+    fn new(part: Part<'a>) -> Self {
+        let skipped = part.weight.skipped().expect("weights in panels");
         Self { part, skipped }
     }
 

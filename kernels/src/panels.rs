@@ -8,7 +8,7 @@
 
 use rayon::prelude::{ParallelIterator, ParallelSliceMut};
 
-use crate::blocks::BlockFormat;
+use crate::blocks::{BlockFormat, ScaledFormat};
 use crate::element::Element;
 use crate::gemm::WeightFormat;
 
@@ -20,18 +20,34 @@ pub(crate) const GROUP_COLUMNS: usize = 32;
 /// `[bytes, count]` of pieces, first to last, in the unit of a row.
 type Layout = &'static [[usize; 2]];
 
-/// The pieces of a unit (a block, or two numbers), if the format can be arranged in panels.
-const fn layout(format: WeightFormat) -> Option<Layout> {
-    let WeightFormat::Blocks(format) = format else {
-        return match format {
-            WeightFormat::Numbers(Element::BF16) => Some(&[[4, 1]]),
-            _ => None,
-        };
+/// How products with a panel are computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Arithmetic {
+    /// 8-bit activations times codes, in integers.
+    Integers,
+    /// f32 activations times widened numbers.
+    Floats,
+    /// Activations as sums of two BF16 numbers, times BF16 numbers, on tiles.
+    Tiles,
+}
+
+/// How products with a format are computed, and the pieces of a unit (a block, or two numbers), if
+/// it can be arranged in panels.
+const fn plan(format: WeightFormat) -> Option<(Arithmetic, Layout)> {
+    use Arithmetic::{Floats, Integers, Tiles};
+    let blocks = match format {
+        WeightFormat::Numbers(Element::BF16) => return Some((Tiles, &[[4, 1]])),
+        WeightFormat::Numbers(_) => return None,
+        WeightFormat::Blocks(blocks) => blocks,
     };
-    Some(match format {
+    let layout: Layout = match blocks {
+        BlockFormat::F16 => return Some((Floats, &[[2, 1]])),
+        BlockFormat::Scaled(ScaledFormat::F8x32) => return Some((Floats, &[[4, 1], [1, 32]])),
+        BlockFormat::Scaled(ScaledFormat::F8x128) => return Some((Floats, &[[4, 1], [1, 128]])),
         BlockFormat::Q8_0 => &[[2, 1], [4, 8]],
         BlockFormat::Q4_0 => &[[2, 1], [4, 4]],
         BlockFormat::Q4_1 => &[[2, 2], [4, 4]],
+        BlockFormat::Mxfp4 => &[[1, 1], [4, 4]],
         BlockFormat::Q5_0 => &[[2, 1], [4, 5]],
         BlockFormat::Q5_1 => &[[2, 2], [4, 5]],
         BlockFormat::Q2K => &[[1, 16], [4, 16], [2, 2]],
@@ -39,18 +55,29 @@ const fn layout(format: WeightFormat) -> Option<Layout> {
         BlockFormat::Q4K => &[[2, 2], [1, 12], [4, 32]],
         BlockFormat::Q5K => &[[2, 2], [1, 12], [4, 40]],
         BlockFormat::Q6K => &[[4, 48], [1, 16], [2, 1]],
-        _ => return None,
-    })
+        BlockFormat::Scaled(ScaledFormat::I8x128) => &[[4, 33]],
+        BlockFormat::Scaled(ScaledFormat::I8x32) => &[[4, 9]],
+        BlockFormat::Scaled(ScaledFormat::I4x128) => &[[4, 17]],
+        BlockFormat::Scaled(ScaledFormat::I4x32) => &[[4, 5]],
+        BlockFormat::Scaled(ScaledFormat::I4x32Bf16) => &[[2, 1], [4, 4]],
+        BlockFormat::Scaled(ScaledFormat::Nvfp4) => &[[4, 1], [1, 4], [4, 8]],
+    };
+    Some((Integers, layout))
+}
+
+/// How products with panels of a format are computed, if it can be arranged in panels.
+pub(crate) fn arithmetic(format: WeightFormat) -> Option<Arithmetic> {
+    plan(format).map(|(arithmetic, _)| arithmetic)
 }
 
 /// Whether rows of so many columns can be arranged in panels.
 pub(crate) fn can_arrange(format: WeightFormat, columns: usize) -> bool {
-    columns > 0 && columns.is_multiple_of(GROUP_COLUMNS) && layout(format).is_some()
+    columns > 0 && columns.is_multiple_of(GROUP_COLUMNS) && plan(format).is_some()
 }
 
 /// Calls `visit` with the first byte in a row and the size of each of its pieces.
 fn for_each_piece(format: WeightFormat, row_bytes: usize, mut visit: impl FnMut(usize, usize)) {
-    let layout = layout(format).expect("a format that can be arranged in panels");
+    let (_, layout) = plan(format).expect("a format that can be arranged in panels");
     let mut at = 0;
     while at < row_bytes {
         for &[size, count] in layout {
@@ -104,9 +131,11 @@ mod tests {
 
     #[test]
     fn every_row_is_found_again_in_its_panel() {
-        let formats = BlockFormat::ALL.map(WeightFormat::from);
-        let formats = formats.into_iter().chain([Element::BF16.into()]);
-        for format in formats.filter(|&format| can_arrange(format, 512)) {
+        let scaled = ScaledFormat::ALL.map(BlockFormat::Scaled).into_iter();
+        let formats = BlockFormat::ALL.into_iter().chain(scaled);
+        let formats = formats.map(WeightFormat::from);
+        for format in formats.chain([Element::BF16.into()]) {
+            assert!(can_arrange(format, 512), "{format:?}");
             let row_bytes = format.bytes_of(512);
             let rows: Vec<u8> = (0..32 * row_bytes).map(|at| (at * 7 / 3) as u8).collect();
             let mut panels = rows.clone();

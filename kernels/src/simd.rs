@@ -91,8 +91,12 @@ pub(crate) trait Simd: Copy {
         codes: Self::Integers,
         values: Self::Integers,
     ) -> Self::Integers;
+    /// The byte of `table` that each byte of `codes`, all below 16, stands for.
+    fn look_up(self, table: &[u8; 16], codes: Self::Integers) -> Self::Integers;
     /// Signed integers as numbers.
     fn numbers(self, value: Self::Integers) -> Self::Vector;
+    /// The numbers that have these bits.
+    fn numbers_of_bits(self, bits: Self::Integers) -> Self::Vector;
     /// # Safety
     /// `pointer` addresses `LANES` times four readable bytes.
     unsafe fn load_integers(self, pointer: *const u8) -> Self::Integers;

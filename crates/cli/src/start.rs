@@ -261,6 +261,7 @@ fn cpu_weights(open: &OpenModel, lifecycle: &Lifecycle) -> Result<CpuWeights, St
         None => with_progress(open.checkpoint.bytes_total(), lifecycle, |progress| {
             load_cpu_weights(&open.checkpoint, spec, progress)
         })
+        .map(CpuWeights::arranged)
         .map_err(|error| format!("{}: {error}", open.directory.display())),
     }
 }

@@ -7,8 +7,9 @@ use backstop_engine::{EngineHandle, GenerationEvent, GenerationRequest};
 use backstop_types::{FinishReason, SampledToken, SamplingParams, StopConditions, TokenId};
 use backstop_weights::Canary;
 
-/// Tokens that a warm-up without a recorded answer generates.
-const WARM_UP_TOKENS: u32 = 8;
+/// Tokens that a warm-up without a recorded answer generates: the prompt's step, one with a plan
+/// behind it, and one more.
+const WARM_UP_TOKENS: u32 = 3;
 
 /// Runs the canary, or without one any generation. An error means that the model must not serve.
 pub(crate) async fn warm_up(

@@ -14,7 +14,7 @@ use crate::alternating_experts::AlternatingExperts;
 use crate::block_loader::{BlockJob, copy_blocks, row_scales};
 use crate::formats::{LoadFailure, StoredExperts, StoredFormats, StoredMatrix, widened};
 
-/// Loads every weight of `spec`. `progress` is told the bytes read so far, out of
+/// Loads every weight of `spec`, as it is stored. `progress` is told the bytes read so far, out of
 /// [`Checkpoint::bytes_total`].
 pub fn load_cpu_weights(
     checkpoint: &Checkpoint,
@@ -154,7 +154,7 @@ impl Buffers {
             .into_iter()
             .zip(&map.matrices)
             .map(|(buffer, request)| {
-                CpuMatrix::stacked(buffer.bands, request.columns, buffer.bytes).arranged()
+                CpuMatrix::stacked(buffer.bands, request.columns, buffer.bytes)
             });
         let experts = self.experts.into_iter().zip(&map.experts);
         let mut weights = CpuWeights::new();
@@ -358,18 +358,17 @@ impl StoredExpertBuffers {
     fn finish(self, request: &ExpertsRequest) -> CpuExperts {
         let [gate_up_format, down_format] = self.formats;
         let [gate_up_scales, down_scales] = self.scales;
+        let matrices = |format, data, scales| {
+            let mut matrices = ExpertMatrices::new(format, data);
+            matrices.scales = scales;
+            matrices
+        };
         CpuExperts {
             num_experts: request.num_experts,
             hidden: request.hidden,
             width: request.width,
-            gate_up: ExpertMatrices {
-                scales: gate_up_scales,
-                ..ExpertMatrices::new(gate_up_format, self.gate_up)
-            },
-            down: ExpertMatrices {
-                scales: down_scales,
-                ..ExpertMatrices::new(down_format, self.down)
-            },
+            gate_up: matrices(gate_up_format, self.gate_up, gate_up_scales),
+            down: matrices(down_format, self.down, down_scales),
         }
     }
 }

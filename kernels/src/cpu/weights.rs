@@ -8,8 +8,8 @@ use crate::blocks::BlockFormat;
 use crate::catalog::random_values;
 use crate::element::Element;
 use crate::features::InstructionSet;
-use crate::gemm::{Arrangement, Bands, WeightFormat, WeightView};
-use crate::panels;
+use crate::gemm::{Arrangement, Band, Bands, WeightFormat, WeightView};
+use crate::panels::{self, PANEL_ROWS};
 
 /// A weight matrix `[rows, columns]` = `[outputs, inputs]`, row-major.
 #[derive(Debug)]
@@ -65,9 +65,8 @@ impl CpuMatrix {
         Self::new(rows, columns, element, data)
     }
 
-    /// The same matrix, arranged for the processor's products where they are faster for it. Those
-    /// with weights in blocks then quantise activations to 8 bits.
-    pub fn arranged(self) -> Self {
+    /// See [`CpuWeights::arranged`].
+    pub(crate) fn arranged(self) -> Self {
         let tiles = InstructionSet::detect() >= InstructionSet::Amx;
         let wanted = |format| tiles || matches!(format, WeightFormat::Blocks(_));
         let bands = self.bands.arranged(self.columns, wanted);
@@ -146,6 +145,8 @@ pub struct ExpertMatrices {
     pub scales: Vec<f32>,
     /// One addend for each row, `[experts, rows]`; empty if there are none.
     pub biases: Vec<f32>,
+    /// Of each expert's matrix.
+    arrangement: Arrangement,
 }
 
 impl ExpertMatrices {
@@ -156,7 +157,19 @@ impl ExpertMatrices {
             data,
             scales: Vec::new(),
             biases: Vec::new(),
+            arrangement: Arrangement::Rows,
         }
+    }
+
+    /// Blocks in panels, if `[rows, columns]` allow that without more memory.
+    fn arranged(mut self, [rows, columns]: [usize; 2]) -> Self {
+        let blocks = matches!(self.format, WeightFormat::Blocks(_));
+        let possible = rows.is_multiple_of(PANEL_ROWS) && panels::can_arrange(self.format, columns);
+        if blocks && possible && self.arrangement == Arrangement::Rows {
+            panels::arrange(self.format, columns, self.data.as_mut_slice());
+            self.arrangement = Arrangement::Panels { skipped: 0 };
+        }
+        self
     }
 
     /// Whether they are stored in FP8.
@@ -206,7 +219,12 @@ impl ExpertMatrices {
     pub(crate) fn view(&self, expert: usize, [rows, columns]: [usize; 2]) -> WeightView<'_> {
         let len = self.format.bytes_of(rows * columns);
         let bytes = &self.data.as_slice()[expert * len..][..len];
-        WeightView::new(self.format, bytes, rows, columns)
+        let band = Band {
+            rows,
+            format: self.format,
+            arrangement: self.arrangement,
+        };
+        WeightView::stacked(Bands::of(band), bytes, columns)
     }
 
     /// Scales of one expert's rows.
@@ -293,6 +311,13 @@ impl CpuExperts {
         self
     }
 
+    /// See [`CpuWeights::arranged`]; only those in blocks are.
+    pub(crate) fn arranged(mut self) -> Self {
+        self.gate_up = self.gate_up.arranged([2 * self.width, self.hidden]);
+        self.down = self.down.arranged([self.hidden, self.width]);
+        self
+    }
+
     /// Panics unless all sizes agree.
     pub fn check(&self) {
         let (experts, hidden, width) = (self.num_experts, self.hidden, self.width);
@@ -305,16 +330,6 @@ impl CpuExperts {
     /// Whether activations are quantised to E4M3 before products.
     pub(crate) fn quantises(&self) -> bool {
         self.gate_up.are_fp8()
-    }
-
-    /// Gate and up of one expert, `[2 * width, hidden]`.
-    pub(crate) fn gate_up_view(&self, expert: usize) -> WeightView<'_> {
-        self.gate_up.view(expert, [2 * self.width, self.hidden])
-    }
-
-    /// Down of one expert, `[hidden, width]`.
-    pub(crate) fn down_view(&self, expert: usize) -> WeightView<'_> {
-        self.down.view(expert, [self.hidden, self.width])
     }
 }
 
@@ -330,6 +345,18 @@ impl CpuWeights {
     /// No weights yet.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The same weights, arranged for the processor's products where they are faster for it. Those
+    /// with weights in blocks of codes then quantise activations to 8 bits.
+    pub fn arranged(self) -> Self {
+        let matrices = self.matrices.into_iter().map(CpuMatrix::arranged);
+        let experts = self.experts.into_iter().map(CpuExperts::arranged);
+        Self {
+            vectors: self.vectors,
+            matrices: matrices.collect(),
+            experts: experts.collect(),
+        }
     }
 
     /// Adds a vector; ids count up from 0.

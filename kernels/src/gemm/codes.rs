@@ -1,6 +1,7 @@
 //! What the panels of each block format hold: codes, scales and minima.
 //!
-//! See [`crate::blocks`] for the blocks and [`crate::panels`] for their order in memory.
+//! See [`crate::blocks`] for the blocks and [`crate::panels`] for their order in memory. There are no
+//! closures here: one that is not inlined is compiled without the vector instructions.
 
 use crate::panels::PANEL_ROWS;
 use crate::simd::Simd;
@@ -26,7 +27,7 @@ pub(super) struct Place {
 impl Place {
     /// What the rows have of the piece of `size` bytes that begins at byte `at` of their blocks.
     #[inline(always)]
-    fn piece(self, at: usize, size: usize) -> *const u8 {
+    pub(super) fn piece(self, at: usize, size: usize) -> *const u8 {
         self.block.wrapping_add(at * PANEL_ROWS + self.row * size)
     }
 }
@@ -48,8 +49,7 @@ pub(super) trait Codes {
 }
 
 macro_rules! formats {
-    ($($name:ident, $columns:literal, $bytes:literal, $halves:literal, $group:ident;)*) => {$(
-        #[doc = concat!("[`BlockFormat::", stringify!($name), "`](crate::BlockFormat::", stringify!($name), ").")]
+    ($($name:ident, $columns:literal, $bytes:literal, $halves:literal, $group:path;)*) => {$(
         pub(super) struct $name;
 
         impl Codes for $name {
@@ -66,10 +66,12 @@ macro_rules! formats {
     )*};
 }
 
+// Named as the variants of `BlockFormat` and `ScaledFormat`.
 formats! {
     Q8_0, 32, 34, false, q8_0;
     Q4_0, 32, 18, false, q4_0;
     Q4_1, 32, 20, false, q4_1;
+    Mxfp4, 32, 17, false, mxfp4;
     Q5_0, 32, 22, false, q5_0;
     Q5_1, 32, 24, false, q5_1;
     Q2K, 256, 84, true, q2_k;
@@ -77,6 +79,12 @@ formats! {
     Q4K, 256, 144, false, q4_k;
     Q5K, 256, 176, false, q5_k;
     Q6K, 256, 210, true, q6_k;
+    I8x128, 128, 132, false, scaled::bytes;
+    I8x32, 32, 36, false, scaled::bytes;
+    I4x128, 128, 68, false, scaled::nibbles;
+    I4x32, 32, 20, false, scaled::nibbles;
+    I4x32Bf16, 32, 18, false, scaled::nibbles_bf16;
+    Nvfp4, 64, 40, true, scaled::nvfp4;
 }
 
 // SAFETY (of every load below): the piece lies within the block, by the promise of `group`.
@@ -86,6 +94,9 @@ macro_rules! within {
         unsafe { $expression }
     };
 }
+
+// Below the macro, which it uses.
+mod scaled;
 
 /// Half-precision numbers.
 #[inline(always)]
@@ -134,6 +145,23 @@ fn centred<S: Simd>(simd: S, codes: [S::Integers; 8], scale: S::Vector, zero: f3
     whole(codes, scale, simd.multiply(scale, simd.splat(zero)))
 }
 
+/// The same with a scale for each half.
+#[inline(always)]
+fn centred_halves<S: Simd>(
+    simd: S,
+    codes: [S::Integers; 8],
+    scales: [S::Vector; 2],
+    zero: f32,
+) -> Group<S> {
+    let zero = simd.splat(zero);
+    let [first, second] = scales;
+    Group {
+        codes,
+        scales,
+        minima: [simd.multiply(first, zero), simd.multiply(second, zero)],
+    }
+}
+
 /// The 32 codes of 16 bytes: low nibbles, then high ones.
 #[inline(always)]
 unsafe fn nibbles<S: Simd>(simd: S, place: Place, at: usize) -> [S::Integers; 8] {
@@ -146,40 +174,76 @@ unsafe fn nibbles<S: Simd>(simd: S, place: Place, at: usize) -> [S::Integers; 8]
     codes
 }
 
+/// The 32 codes of as many signed bytes: what they are, plus 128.
 #[inline(always)]
-unsafe fn q8_0<S: Simd>(simd: S, place: Place, _: usize) -> Group<S> {
+unsafe fn raised_bytes<S: Simd>(simd: S, place: Place, at: usize) -> [S::Integers; 8] {
     let mut codes = [simd.splat_integer(0); 8];
     for (index, codes) in codes.iter_mut().enumerate() {
-        let signed = within!(four(simd, place, 2 + 4 * index));
-        // Signed bytes plus 128.
+        let signed = within!(four(simd, place, at + 4 * index));
         *codes = simd.exclusive_or(signed, simd.splat_integer(0x8080_8080_u32 as i32));
     }
-    centred(simd, codes, within!(halves(simd, place, 0)), 128.0)
+    codes
+}
+
+/// A group of `codes` behind a half-precision scale.
+#[inline(always)]
+unsafe fn behind_scale<S: Simd>(
+    simd: S,
+    place: Place,
+    codes: [S::Integers; 8],
+    zero: f32,
+) -> Group<S> {
+    centred(simd, codes, within!(halves(simd, place, 0)), zero)
+}
+
+/// A group of `codes` behind a half-precision scale and a minimum, which has the other sign.
+#[inline(always)]
+unsafe fn behind_pair<S: Simd>(simd: S, place: Place, codes: [S::Integers; 8]) -> Group<S> {
+    let (scale, addend) = within!((halves(simd, place, 0), halves(simd, place, 2)));
+    whole(codes, scale, simd.subtract(simd.splat(0.0), addend))
+}
+
+#[inline(always)]
+unsafe fn q8_0<S: Simd>(simd: S, place: Place, _: usize) -> Group<S> {
+    within!(behind_scale(
+        simd,
+        place,
+        raised_bytes(simd, place, 2),
+        128.0
+    ))
 }
 
 #[inline(always)]
 unsafe fn q4_0<S: Simd>(simd: S, place: Place, _: usize) -> Group<S> {
-    within!(centred(
-        simd,
-        nibbles(simd, place, 2),
-        halves(simd, place, 0),
-        8.0
-    ))
-}
-
-/// The minimum that is stored with the other sign.
-#[inline(always)]
-unsafe fn added<S: Simd>(simd: S, place: Place, at: usize) -> S::Vector {
-    within!(simd.subtract(simd.splat(0.0), halves(simd, place, at)))
+    within!(behind_scale(simd, place, nibbles(simd, place, 2), 8.0))
 }
 
 #[inline(always)]
 unsafe fn q4_1<S: Simd>(simd: S, place: Place, _: usize) -> Group<S> {
-    within!(whole(
-        nibbles(simd, place, 4),
-        halves(simd, place, 0),
-        added(simd, place, 2)
-    ))
+    within!(behind_pair(simd, place, nibbles(simd, place, 4)))
+}
+
+/// Twice the numbers that E2M1 codes stand for, plus 12.
+const RAISED_E2M1: [u8; 16] = [12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0];
+
+/// The 32 codes of E2M1 numbers in 16 bytes.
+#[inline(always)]
+unsafe fn raised_e2m1<S: Simd>(simd: S, place: Place, at: usize) -> [S::Integers; 8] {
+    let mut codes = within!(nibbles(simd, place, at));
+    for codes in &mut codes {
+        *codes = simd.look_up(&RAISED_E2M1, *codes);
+    }
+    codes
+}
+
+#[inline(always)]
+unsafe fn mxfp4<S: Simd>(simd: S, place: Place, _: usize) -> Group<S> {
+    // The scale is a power of two, of which the exponent's bits are stored. (The least one, 2^-127,
+    // becomes 0; with it, no sum of products would be other than 0 beside any other block.)
+    let exponent = within!(byte(simd, place, 0));
+    let scale = simd.numbers_of_bits(simd.shift_left(exponent, 23));
+    let half_scale = simd.multiply(scale, simd.splat(0.5));
+    centred(simd, within!(raised_e2m1(simd, place, 1)), half_scale, 12.0)
 }
 
 /// `nibbles` behind four bytes with a fifth bit for each.
@@ -200,21 +264,12 @@ unsafe fn five_bits<S: Simd>(simd: S, place: Place, at: usize) -> [S::Integers; 
 
 #[inline(always)]
 unsafe fn q5_0<S: Simd>(simd: S, place: Place, _: usize) -> Group<S> {
-    within!(centred(
-        simd,
-        five_bits(simd, place, 2),
-        halves(simd, place, 0),
-        16.0
-    ))
+    within!(behind_scale(simd, place, five_bits(simd, place, 2), 16.0))
 }
 
 #[inline(always)]
 unsafe fn q5_1<S: Simd>(simd: S, place: Place, _: usize) -> Group<S> {
-    within!(whole(
-        five_bits(simd, place, 4),
-        halves(simd, place, 0),
-        added(simd, place, 2)
-    ))
+    within!(behind_pair(simd, place, five_bits(simd, place, 4)))
 }
 
 #[inline(always)]
@@ -225,15 +280,33 @@ unsafe fn q2_k<S: Simd>(simd: S, place: Place, group: usize) -> Group<S> {
         *codes = bits(simd, packed, group % 4 * 2, PAIRS);
     }
     let (scale, minimum) = within!((halves(simd, place, 80), halves(simd, place, 82)));
-    let packed = [0, 1].map(|half| within!(byte(simd, place, 2 * group + half)));
-    let scaled = |all, shift| {
-        packed.map(|packed| simd.multiply(all, simd.numbers(bits(simd, packed, shift, 15))))
-    };
+    let (first, second) = within!((
+        byte(simd, place, 2 * group),
+        byte(simd, place, 2 * group + 1)
+    ));
     Group {
         codes,
-        scales: scaled(scale, 0),
-        minima: scaled(minimum, 4),
+        scales: [
+            times_bits(simd, scale, first, 0, 15),
+            times_bits(simd, scale, second, 0, 15),
+        ],
+        minima: [
+            times_bits(simd, minimum, first, 4, 15),
+            times_bits(simd, minimum, second, 4, 15),
+        ],
     }
+}
+
+/// A number times some bits of an integer.
+#[inline(always)]
+fn times_bits<S: Simd>(
+    simd: S,
+    number: S::Vector,
+    value: S::Integers,
+    shift: usize,
+    mask: i32,
+) -> S::Vector {
+    simd.multiply(number, simd.numbers(bits(simd, value, shift, mask)))
 }
 
 #[inline(always)]
@@ -245,40 +318,47 @@ unsafe fn q3_k<S: Simd>(simd: S, place: Place, group: usize) -> Group<S> {
         let third = simd.shift_left(bits(simd, high, group, SINGLES), 2);
         *codes = simd.or(bits(simd, low, group % 4 * 2, PAIRS), third);
     }
-    let scale = within!(halves(simd, place, 108));
-    let scales = [2 * group, 2 * group + 1].map(|index| {
-        // Six bits: four in the first eight bytes, two in the last four.
-        let low = within!(byte(simd, place, 96 + index % 8));
-        let high = within!(byte(simd, place, 104 + index % 4));
-        let high = simd.shift_left(bits(simd, high, index / 4 * 2, 3), 4);
-        let six = simd.or(bits(simd, low, index / 8 * 4, 15), high);
-        let signed = simd.subtract(simd.numbers(six), simd.splat(32.0));
-        simd.multiply(scale, signed)
-    });
-    Group {
-        codes,
-        scales,
-        minima: scales.map(|scale| simd.multiply(scale, simd.splat(4.0))),
-    }
+    let scales = within!([
+        q3_k_scale(simd, place, 2 * group),
+        q3_k_scale(simd, place, 2 * group + 1)
+    ]);
+    centred_halves(simd, codes, scales, 4.0)
+}
+
+/// The block's scale times six signed bits, of which four are in the first eight bytes and two in
+/// the last four.
+#[inline(always)]
+unsafe fn q3_k_scale<S: Simd>(simd: S, place: Place, index: usize) -> S::Vector {
+    let low = within!(byte(simd, place, 96 + index % 8));
+    let high = within!(byte(simd, place, 104 + index % 4));
+    let high = simd.shift_left(bits(simd, high, index / 4 * 2, 3), 4);
+    let six = simd.or(bits(simd, low, index / 8 * 4, 15), high);
+    let signed = simd.subtract(simd.numbers(six), simd.splat(32.0));
+    simd.multiply(within!(halves(simd, place, 108)), signed)
 }
 
 /// Scale and minimum, six bits each, of one of eight groups.
 #[inline(always)]
 unsafe fn six_bit_pair<S: Simd>(simd: S, place: Place, group: usize) -> [S::Vector; 2] {
     const SCALES: usize = 4;
-    let packed = |index: usize| within!(byte(simd, place, SCALES + index));
-    let pair = if group < 4 {
-        [packed(group), packed(group + 4)].map(|packed| bits(simd, packed, 0, 63))
+    let (scale, minimum) = if group < 4 {
+        let (scale, minimum) = within!((
+            byte(simd, place, SCALES + group),
+            byte(simd, place, SCALES + group + 4)
+        ));
+        (bits(simd, scale, 0, 63), bits(simd, minimum, 0, 63))
     } else {
-        let low = packed(group + 4);
-        let high = [packed(group - 4), packed(group)];
-        let [scale, minimum] = high.map(|high| simd.shift_left(bits(simd, high, 6, 3), 4));
-        [
-            simd.or(bits(simd, low, 0, 15), scale),
-            simd.or(bits(simd, low, 4, 15), minimum),
-        ]
+        let low = within!(byte(simd, place, SCALES + group + 4));
+        let (scale, minimum) = within!((
+            byte(simd, place, SCALES + group - 4),
+            byte(simd, place, SCALES + group)
+        ));
+        let high = simd.shift_left(bits(simd, scale, 6, 3), 4);
+        let scale = simd.or(bits(simd, low, 0, 15), high);
+        let high = simd.shift_left(bits(simd, minimum, 6, 3), 4);
+        (scale, simd.or(bits(simd, low, 4, 15), high))
     };
-    pair.map(|value| simd.numbers(value))
+    [simd.numbers(scale), simd.numbers(minimum)]
 }
 
 /// A group whose two factors are products of the block's and of six bits.
@@ -329,15 +409,18 @@ unsafe fn q6_k<S: Simd>(simd: S, place: Place, group: usize) -> Group<S> {
         let high = simd.shift_left(bits(simd, high, quarter * 2, PAIRS), 4);
         *codes = simd.or(bits(simd, low, quarter / 2 * 4, NIBBLES), high);
     }
-    let scale = within!(halves(simd, place, 208));
-    let scales = [0, 1].map(|side| {
-        let byte = within!(byte(simd, place, 192 + 2 * group + side));
-        let raised = simd.numbers(simd.exclusive_or(byte, simd.splat_integer(128)));
-        simd.multiply(scale, simd.subtract(raised, simd.splat(128.0)))
-    });
-    Group {
-        codes,
-        scales,
-        minima: scales.map(|scale| simd.multiply(scale, simd.splat(32.0))),
-    }
+    let scales = within!([
+        q6_k_scale(simd, place, 2 * group),
+        q6_k_scale(simd, place, 2 * group + 1)
+    ]);
+    centred_halves(simd, codes, scales, 32.0)
+}
+
+/// The block's scale times a signed byte.
+#[inline(always)]
+unsafe fn q6_k_scale<S: Simd>(simd: S, place: Place, index: usize) -> S::Vector {
+    let byte = within!(byte(simd, place, 192 + index));
+    let raised = simd.numbers(simd.exclusive_or(byte, simd.splat_integer(128)));
+    let signed = simd.subtract(raised, simd.splat(128.0));
+    simd.multiply(within!(halves(simd, place, 208)), signed)
 }

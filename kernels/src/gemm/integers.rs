@@ -8,7 +8,7 @@
 use super::Panels;
 use super::codes::{self, Codes, Group, Place};
 use super::operands::Quantised;
-use crate::blocks::BlockFormat;
+use crate::blocks::{BlockFormat, ScaledFormat};
 use crate::panels::{GROUP_COLUMNS, PANEL_ROWS};
 use crate::simd::{LANES_MAX, Program, Simd};
 
@@ -38,6 +38,7 @@ impl Program for IntegerBlock<'_> {
             BlockFormat::Q8_0 => self.run_format::<S, codes::Q8_0>(simd),
             BlockFormat::Q4_0 => self.run_format::<S, codes::Q4_0>(simd),
             BlockFormat::Q4_1 => self.run_format::<S, codes::Q4_1>(simd),
+            BlockFormat::Mxfp4 => self.run_format::<S, codes::Mxfp4>(simd),
             BlockFormat::Q5_0 => self.run_format::<S, codes::Q5_0>(simd),
             BlockFormat::Q5_1 => self.run_format::<S, codes::Q5_1>(simd),
             BlockFormat::Q2K => self.run_format::<S, codes::Q2K>(simd),
@@ -45,12 +46,26 @@ impl Program for IntegerBlock<'_> {
             BlockFormat::Q4K => self.run_format::<S, codes::Q4K>(simd),
             BlockFormat::Q5K => self.run_format::<S, codes::Q5K>(simd),
             BlockFormat::Q6K => self.run_format::<S, codes::Q6K>(simd),
-            other => unreachable!("{other:?} in panels"),
+            BlockFormat::Scaled(format) => self.run_scaled(simd, format),
+            BlockFormat::F16 => unreachable!("half-precision numbers are not codes"),
         }
     }
 }
 
 impl IntegerBlock<'_> {
+    #[inline(always)]
+    fn run_scaled<S: Simd>(&self, simd: S, format: ScaledFormat) {
+        match format {
+            ScaledFormat::I8x128 => self.run_format::<S, codes::I8x128>(simd),
+            ScaledFormat::I8x32 => self.run_format::<S, codes::I8x32>(simd),
+            ScaledFormat::I4x128 => self.run_format::<S, codes::I4x128>(simd),
+            ScaledFormat::I4x32 => self.run_format::<S, codes::I4x32>(simd),
+            ScaledFormat::I4x32Bf16 => self.run_format::<S, codes::I4x32Bf16>(simd),
+            ScaledFormat::Nvfp4 => self.run_format::<S, codes::Nvfp4>(simd),
+            ScaledFormat::F8x128 | ScaledFormat::F8x32 => unreachable!("{format:?} has no codes"),
+        }
+    }
+
     #[inline(always)]
     fn run_format<S: Simd, F: Codes>(&self, simd: S) {
         let tokens = self.panels.part.product.input.len();

@@ -1,9 +1,11 @@
 //! Activations in the forms that the kernels for weights in panels take.
 
+use std::ops::Range;
+
 use super::Product;
 use crate::element::widen_bf16;
 use crate::features::InstructionSet;
-use crate::panels::GROUP_COLUMNS;
+use crate::panels::{Arithmetic, GROUP_COLUMNS};
 use crate::parallel::{self, SharedOutput};
 use crate::scratch::with_scratch_of;
 use crate::simd::{self, Program, Simd};
@@ -31,6 +33,8 @@ pub(super) struct Quantised<'a> {
     /// `[tokens, columns / 32]`: the scale, and the sums of the numbers of the whole group, of its
     /// first half and of its second half.
     pub(super) factors: &'a [[f32; 4]],
+    /// Groups of a row.
+    groups: usize,
 }
 
 /// Activations as sums of two BF16 numbers, the second of which is the nearest to what the first
@@ -47,14 +51,14 @@ pub(super) const TILE_TOKENS: usize = 16;
 /// Numbers of 16 rows in 32 columns.
 pub(super) const TILE_NUMBERS: usize = TILE_TOKENS * GROUP_COLUMNS;
 
-impl Operands<'_> {
+impl<'a> Operands<'a> {
     /// Prepares what the product's weights need, and calls `body`.
-    pub(super) fn with<R>(
+    pub(crate) fn with<R>(
         product: &Product<'_>,
         instructions: InstructionSet,
         body: impl FnOnce(Operands<'_>) -> R,
     ) -> R {
-        let tiles = instructions >= InstructionSet::Amx && product.weight.has_bf16_panels();
+        let tiles = instructions >= InstructionSet::Amx && product.weight.needs(Arithmetic::Tiles);
         with_quantised(product, instructions, |quantised| {
             if tiles {
                 with_split(product, instructions, |split| {
@@ -69,6 +73,26 @@ impl Operands<'_> {
             }
         })
     }
+
+    /// Those of some rows of the activations. Split ones lie in tiles and cannot be taken apart.
+    pub(crate) fn rows(self, rows: Range<usize>) -> Operands<'a> {
+        assert!(self.split.is_none(), "rows of activations in tiles");
+        Operands {
+            quantised: self.quantised.map(|all| all.rows(rows)),
+            split: None,
+        }
+    }
+}
+
+impl<'a> Quantised<'a> {
+    fn rows(self, rows: Range<usize>) -> Quantised<'a> {
+        let columns = GROUP_COLUMNS * self.groups;
+        Quantised {
+            codes: &self.codes[rows.start * columns..rows.end * columns],
+            factors: &self.factors[rows.start * self.groups..rows.end * self.groups],
+            ..self
+        }
+    }
 }
 
 fn with_quantised<R>(
@@ -76,7 +100,7 @@ fn with_quantised<R>(
     instructions: InstructionSet,
     body: impl FnOnce(Option<Quantised<'_>>) -> R,
 ) -> R {
-    if !product.weight.has_block_panels() {
+    if !product.weight.needs(Arithmetic::Integers) {
         return body(None);
     }
     let input = product.input;
@@ -101,7 +125,11 @@ fn with_quantised<R>(
                 };
                 simd::dispatch(instructions, program);
             });
-            body(Some(Quantised { codes, factors }))
+            body(Some(Quantised {
+                codes,
+                factors,
+                groups,
+            }))
         })
     })
 }
@@ -236,7 +264,8 @@ impl Program for SplitRow<'_> {
     }
 }
 
-/// The nearest BF16, ties to even, as [`narrow_bf16`](crate::narrow_bf16) without its care for NaN: the difference of a NaN and anything is one.
+/// The nearest BF16, ties to even, as [`narrow_bf16`](crate::narrow_bf16) without its care for NaN:
+/// the difference of a NaN and anything is one.
 #[inline(always)]
 fn narrow(value: f32) -> u16 {
     let bits = value.to_bits();

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use crate::blocks::BlockFormat;
 use crate::element::{Element, widen_bf16};
-use crate::panels::{self, PANEL_ROWS};
+use crate::panels::{self, Arithmetic, PANEL_ROWS};
 use crate::simd::Format;
 
 /// Most different formats in which the rows of one matrix are stored.
@@ -111,6 +111,14 @@ impl Band {
         rows * self.format.bytes_of(columns)
     }
 
+    /// How products with the rows are computed, if they lie in panels.
+    fn arithmetic(&self) -> Option<Arithmetic> {
+        match self.arrangement {
+            Arrangement::Rows => None,
+            Arrangement::Panels { .. } => panels::arithmetic(self.format),
+        }
+    }
+
     fn arranged(self, columns: usize, wanted: impl Fn(WeightFormat) -> bool) -> Self {
         let possible = panels::can_arrange(self.format, columns) && wanted(self.format);
         if self.arrangement == Arrangement::Rows && possible {
@@ -143,7 +151,8 @@ impl Bands {
         })
     }
 
-    fn of(band: Band) -> Self {
+    /// All rows in one band.
+    pub(crate) fn of(band: Band) -> Self {
         Self {
             bands: [band; BANDS_MAX],
             len: 1,
@@ -295,29 +304,17 @@ impl<'a> WeightView<'a> {
         bands.iter().any(|band| band.format == element.into())
     }
 
-    /// Whether products with this row use activations that are quantised to 8 bits.
-    pub(super) fn quantises_inputs(&self, row: usize) -> bool {
-        let band = self.bands.place_of(self.columns, row).band;
-        let blocks = matches!(band.format, WeightFormat::Blocks(_));
-        blocks && band.arrangement != Arrangement::Rows
+    /// How products with this row are computed, if it lies in a panel.
+    pub(super) fn arithmetic(&self, row: usize) -> Option<Arithmetic> {
+        self.bands.place_of(self.columns, row).band.arithmetic()
     }
 
-    /// Whether any rows are BF16 in panels.
-    pub(super) fn has_bf16_panels(&self) -> bool {
+    /// Whether products with any row are computed so.
+    pub(super) fn needs(&self, arithmetic: Arithmetic) -> bool {
         let bands = &self.bands.bands[..self.bands.len];
-        let mut panels = bands
+        bands
             .iter()
-            .filter(|band| band.arrangement != Arrangement::Rows);
-        panels.any(|band| band.format == Element::BF16.into())
-    }
-
-    /// Whether any rows are blocks in panels.
-    pub(super) fn has_block_panels(&self) -> bool {
-        let bands = &self.bands.bands[..self.bands.len];
-        let mut panels = bands
-            .iter()
-            .filter(|band| band.arrangement != Arrangement::Rows);
-        panels.any(|band| matches!(band.format, WeightFormat::Blocks(_)))
+            .any(|band| band.arithmetic() == Some(arithmetic))
     }
 
     /// Outputs.
@@ -422,6 +419,11 @@ impl<'a> BandView<'a> {
             Arrangement::Rows => None,
             Arrangement::Panels { skipped } => Some(skipped),
         }
+    }
+
+    /// How products are computed, if the rows lie in panels.
+    pub(super) fn arithmetic(&self) -> Option<Arithmetic> {
+        self.band.arithmetic()
     }
 
     /// The panel with this number.

@@ -12,6 +12,8 @@ pub(crate) mod cuda;
 pub(crate) use cases::ExpertsCase;
 pub use cases::cases;
 
+use std::ops::Range;
+
 use crate::backend::GatedActivation;
 use crate::cpu::weights::{CpuExperts, ExpertMatrices};
 use crate::element::{F8_MAX, round_f8};
@@ -123,10 +125,22 @@ impl ExpertsArgs<'_> {
             let (inner, results) = rest.split_at_mut(slots * width);
             let quantises = self.experts.quantises();
             let input = Quantised::new(self.input, hidden, quantises, instructions);
-            self.grouped(instructions, &groups, Stage::GateUp(input.rows()), gated);
+            let stage = Stage {
+                matrices: &self.experts.gate_up,
+                shape: [2 * width, hidden],
+                input: input.rows(),
+                source: &groups.tokens,
+            };
+            stage.run(instructions, &groups, gated);
             activate(instructions, self.activation, gated, width, inner);
             let inner = Quantised::new(inner, width, quantises, instructions);
-            self.grouped(instructions, &groups, Stage::Down(inner.rows()), results);
+            let stage = Stage {
+                matrices: &self.experts.down,
+                shape: [hidden, width],
+                input: inner.rows(),
+                source: &groups.places,
+            };
+            stage.run(instructions, &groups, results);
 
             let combine = Combine {
                 routing: self.routing,
@@ -144,88 +158,82 @@ impl ExpertsArgs<'_> {
             });
         });
     }
+}
 
+/// One of the two products.
+struct Stage<'a> {
+    matrices: &'a ExpertMatrices,
+    /// `[outputs, inputs]` of each expert.
+    shape: [usize; 2],
+    input: InputRows<'a>,
+    /// The row of `input` of each pair.
+    source: &'a [u32],
+}
+
+impl Stage<'_> {
     /// One product for each expert that has tokens, all of them as one set of tasks.
-    fn grouped(
-        &self,
-        instructions: InstructionSet,
-        groups: &Groups,
-        stage: Stage<'_>,
-        out: &mut [f32],
-    ) {
+    fn run(&self, instructions: InstructionSet, groups: &Groups, out: &mut [f32]) {
         let used: Vec<usize> = groups.used().collect();
-        let (hidden, width) = (self.experts.hidden, self.experts.width);
-        let (matrices, outputs, inputs) = match stage {
-            Stage::GateUp(_) => (&self.experts.gate_up, 2 * width, hidden),
-            Stage::Down(_) => (&self.experts.down, hidden, width),
-        };
+        let [outputs, inputs] = self.shape;
         let work = outputs * inputs * groups.tokens.len();
         let rows = rows_per_task(outputs, work, used.len());
         let tasks_per_expert = outputs.div_ceil(rows);
         let out = SharedOutput::new(out);
-        parallel::for_each(used.len() * tasks_per_expert, work, |task| {
-            let expert = used[task / tasks_per_expert];
-            let first = task % tasks_per_expert * rows;
-            let slots = groups.slots(expert);
-            let product = self.product(groups, expert, stage);
-            let start = slots.start * outputs;
-            let range = first..(first + rows).min(outputs);
-            let part = out.part(start..slots.end * outputs);
-            // SAFETY: tasks have disjoint pairs of expert and output columns.
-            unsafe {
-                product.run_rows(instructions, Operands::default(), range.clone(), &part);
-            }
-            let Some(biases) = matrices.biases_of(expert, outputs) else {
-                return;
-            };
-            for slot in 0..slots.len() {
-                let at = slot * outputs;
-                // SAFETY: as above.
-                let out = unsafe { part.range(at + range.start..at + range.end) };
-                for (out, bias) in out.iter_mut().zip(&biases[range.clone()]) {
-                    *out += bias;
+        // All experts' activations are prepared at once.
+        let all = self.product(0, 0..groups.tokens.len());
+        Operands::with(&all, instructions, |operands| {
+            parallel::for_each(used.len() * tasks_per_expert, work, |task| {
+                let expert = used[task / tasks_per_expert];
+                let first = task % tasks_per_expert * rows;
+                let range = first..(first + rows).min(outputs);
+                let pairs = groups.slots(expert);
+                let part = out.part(pairs.start * outputs..pairs.end * outputs);
+                let operands = operands.rows(pairs.clone());
+                // SAFETY: tasks have disjoint pairs of expert and output columns.
+                unsafe {
+                    let product = self.product(expert, pairs.clone());
+                    product.run_rows(instructions, operands, range.clone(), &part);
+                    self.add_biases(expert, pairs.len(), range, &part);
                 }
-            }
+            });
         });
     }
 
-    fn product<'a>(&'a self, groups: &'a Groups, expert: usize, stage: Stage<'a>) -> Product<'a> {
-        let slots = groups.slots(expert);
-        match stage {
-            Stage::GateUp(input) => {
-                let input = InputRows {
-                    index: Some(&groups.tokens[slots]),
-                    ..input
-                };
-                Product {
-                    weight_scales: self
-                        .experts
-                        .gate_up
-                        .scales_of(expert, 2 * self.experts.width),
-                    ..Product::new(self.experts.gate_up_view(expert), input)
-                }
-            }
-            Stage::Down(input) => {
-                let input = InputRows {
-                    index: Some(&groups.places[slots]),
-                    ..input
-                };
-                Product {
-                    weight_scales: self.experts.down.scales_of(expert, self.experts.hidden),
-                    ..Product::new(self.experts.down_view(expert), input)
-                }
+    fn product(&self, expert: usize, pairs: Range<usize>) -> Product<'_> {
+        let input = InputRows {
+            index: Some(&self.source[pairs]),
+            ..self.input
+        };
+        Product {
+            weight_scales: self.matrices.scales_of(expert, self.shape[0]),
+            ..Product::new(self.matrices.view(expert, self.shape), input)
+        }
+    }
+
+    /// Adds the expert's biases to some columns of its `[pairs, outputs]`.
+    ///
+    /// # Safety
+    /// No other task may access these columns at the same time.
+    unsafe fn add_biases(
+        &self,
+        expert: usize,
+        pairs: usize,
+        columns: Range<usize>,
+        out: &SharedOutput<'_, f32>,
+    ) {
+        let [outputs, _] = self.shape;
+        let Some(biases) = self.matrices.biases_of(expert, outputs) else {
+            return;
+        };
+        for pair in 0..pairs {
+            let at = pair * outputs;
+            // SAFETY: the caller's promise.
+            let out = unsafe { out.range(at + columns.start..at + columns.end) };
+            for (out, bias) in out.iter_mut().zip(&biases[columns.clone()]) {
+                *out += bias;
             }
         }
     }
-}
-
-/// Which of the two products.
-#[derive(Clone, Copy)]
-enum Stage<'a> {
-    /// Inputs are the tokens.
-    GateUp(InputRows<'a>),
-    /// Inputs are the intermediate rows, sorted by expert.
-    Down(InputRows<'a>),
 }
 
 /// Pairs of token and expert, sorted by expert, then token.
@@ -267,7 +275,7 @@ impl Groups {
         }
     }
 
-    fn slots(&self, expert: usize) -> std::ops::Range<usize> {
+    fn slots(&self, expert: usize) -> Range<usize> {
         self.starts[expert] as usize..self.starts[expert + 1] as usize
     }
 

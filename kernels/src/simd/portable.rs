@@ -172,6 +172,19 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn look_up(self, table: &[u8; 16], codes: Self::Integers) -> Self::Integers {
+        codes.map(|codes| {
+            let bytes = codes.to_le_bytes();
+            u32::from_le_bytes(bytes.map(|code| table[usize::from(code & 15)]))
+        })
+    }
+
+    #[inline(always)]
+    fn numbers_of_bits(self, bits: Self::Integers) -> Self::Vector {
+        bits.map(f32::from_bits)
+    }
+
+    #[inline(always)]
     fn numbers(self, value: Self::Integers) -> Self::Vector {
         value.map(|value| value as i32 as f32)
     }

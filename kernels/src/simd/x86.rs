@@ -248,6 +248,19 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn look_up(self, table: &[u8; 16], codes: __m256i) -> __m256i {
+        proven!({
+            let table = _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast()));
+            _mm256_shuffle_epi8(table, codes)
+        })
+    }
+
+    #[inline(always)]
+    fn numbers_of_bits(self, bits: __m256i) -> __m256 {
+        proven!(_mm256_castsi256_ps(bits))
+    }
+
+    #[inline(always)]
     fn numbers(self, value: __m256i) -> __m256 {
         proven!(_mm256_cvtepi32_ps(value))
     }
@@ -419,6 +432,19 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn dot_four(self, sum: __m512i, codes: __m512i, values: __m512i) -> __m512i {
         proven!(_mm512_dpbusd_epi32(sum, codes, values))
+    }
+
+    #[inline(always)]
+    fn look_up(self, table: &[u8; 16], codes: __m512i) -> __m512i {
+        proven!({
+            let table = _mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast()));
+            _mm512_shuffle_epi8(table, codes)
+        })
+    }
+
+    #[inline(always)]
+    fn numbers_of_bits(self, bits: __m512i) -> __m512 {
+        proven!(_mm512_castsi512_ps(bits))
     }
 
     #[inline(always)]

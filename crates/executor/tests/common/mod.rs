@@ -34,14 +34,19 @@ pub struct Loaded {
     pub weights: Arc<CpuWeights>,
 }
 
+/// As it is served.
 pub fn load(directory: &Path) -> Loaded {
+    load_with(directory, CpuWeights::arranged)
+}
+
+pub fn load_with(directory: &Path, arrange: fn(CpuWeights) -> CpuWeights) -> Loaded {
     let checkpoint = Checkpoint::open(directory).unwrap_or_else(|error| panic!("{error}"));
     let model = model(&checkpoint);
     let weights = load_cpu_weights(&checkpoint, model.spec(), &|_| {})
         .unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
     Loaded {
         checkpoint,
-        weights: Arc::new(weights),
+        weights: Arc::new(arrange(weights)),
     }
 }
 

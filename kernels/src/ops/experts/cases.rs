@@ -20,6 +20,7 @@ pub(crate) struct ExpertsCase {
     pub(super) routing: Routing,
     pub(super) experts: CpuExperts,
     pub(super) activation: GatedActivation,
+    arranged: bool,
 }
 
 impl ExpertsCase {
@@ -33,6 +34,16 @@ impl ExpertsCase {
             routing: random_routing(tokens, top_k, num_experts),
             experts: CpuExperts::random(4, [num_experts, hidden, width], format),
             activation: GatedActivation::Swiglu,
+            arranged: false,
+        }
+    }
+
+    /// The same experts as they are after loading.
+    fn arranged(self) -> Self {
+        Self {
+            experts: self.experts.arranged(),
+            arranged: true,
+            ..self
         }
     }
 
@@ -93,6 +104,8 @@ impl Case for ExpertsCase {
     fn tolerance(&self) -> Tolerance {
         Tolerance::of(match self.experts.gate_up.format {
             WeightFormat::Numbers(element) => element,
+            // The intermediate activation is quantised, as with FP8.
+            WeightFormat::Blocks(_) if self.arranged => Element::F8E4M3,
             // Widened exactly.
             WeightFormat::Blocks(_) => Element::F32,
         })
@@ -152,8 +165,20 @@ pub fn cases() -> Vec<CaseSpec> {
         })
     };
     let clamped = [[3, 2, 96, 32, 11], [4, 4, 2880, 96, 2]];
+    let arranged = [[3, 2, 96, 32, 11], [5, 2, 32, 64, 40], [9, 4, 2880, 96, 2]].map(|shape| {
+        let [num_experts, top_k, hidden, width, tokens] = shape;
+        let label = format!(
+            "Mxfp4 in panels, {top_k} of {num_experts}, clamped, with biases, hidden {hidden}, \
+             width {width}, {tokens} tokens"
+        );
+        CaseSpec::new(label, move || {
+            let case = ExpertsCase::random(shape, BlockFormat::Mxfp4);
+            case.clamped_and_biased().arranged()
+        })
+    });
     small
         .chain(clamped.into_iter().flat_map(gpt_oss))
+        .chain(arranged)
         .chain(large.map(CaseSpec::only_for_benchmarks))
         .collect()
 }
