@@ -23,6 +23,7 @@ mod tests;
 #[cfg(target_arch = "x86_64")]
 mod tiles;
 mod view;
+mod walk;
 
 use std::borrow::Cow;
 use std::ops::Range;

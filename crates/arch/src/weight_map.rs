@@ -5,7 +5,8 @@ use backstop_weights::{ElementType, ExpectedTensor};
 
 const FLOAT: &[ElementType] = &[ElementType::BF16, ElementType::F32];
 const VECTOR: &[ElementType] = &[ElementType::BF16, ElementType::F32, ElementType::F16];
-const MATRIX: &[ElementType] = &[
+const EXPERT: &[ElementType] = &[
+    ElementType::F8E4M3,
     ElementType::BF16,
     ElementType::F32,
     ElementType::F16,
@@ -20,25 +21,11 @@ const MATRIX: &[ElementType] = &[
     ElementType::Q5K,
     ElementType::Q6K,
 ];
+/// Without FP8, which needs the scales of its rows.
+const MATRIX: &[ElementType] = EXPERT.split_at(1).1;
 const BYTE: &[ElementType] = &[ElementType::U8];
 /// Numbers of an MXFP4 block.
 const MXFP4_NUMBERS: usize = 32;
-const EXPERT: &[ElementType] = &[
-    ElementType::BF16,
-    ElementType::F32,
-    ElementType::F16,
-    ElementType::F8E4M3,
-    ElementType::Q8_0,
-    ElementType::Q4_0,
-    ElementType::Q4_1,
-    ElementType::Q5_0,
-    ElementType::Q5_1,
-    ElementType::Q2K,
-    ElementType::Q3K,
-    ElementType::Q4K,
-    ElementType::Q5K,
-    ElementType::Q6K,
-];
 
 /// All weights of a model. Ids are positions in these lists.
 #[derive(Clone, Debug, Default)]

@@ -19,7 +19,7 @@ use crate::device::Compute;
 use crate::limits::Limits;
 use crate::load::OpenModel;
 use crate::machine;
-use crate::progress::loading_bar;
+use crate::progress::weights_bar;
 use crate::quantities::format_bytes;
 
 /// KV memory on the CPU by default: what the limits ask for, but no larger share of the free
@@ -184,7 +184,7 @@ fn with_progress<T>(
     lifecycle: &Lifecycle,
     work: impl FnOnce(&(dyn Fn(u64) + Sync)) -> T,
 ) -> T {
-    let bar = loading_bar(bytes_total);
+    let bar = weights_bar("loading weights", bytes_total);
     let result = work(&|bytes_done: u64| {
         bar.set_position(bytes_done);
         lifecycle.advance(LifecycleState::Loading {
@@ -261,9 +261,17 @@ fn cpu_weights(open: &OpenModel, lifecycle: &Lifecycle) -> Result<CpuWeights, St
         None => with_progress(open.checkpoint.bytes_total(), lifecycle, |progress| {
             load_cpu_weights(&open.checkpoint, spec, progress)
         })
-        .map(CpuWeights::arranged)
+        .map(arranged)
         .map_err(|error| format!("{}: {error}", open.directory.display())),
     }
+}
+
+/// Brings the weights into the order in which this machine computes fastest.
+fn arranged(weights: CpuWeights) -> CpuWeights {
+    let bar = weights_bar("arranging weights", weights.bytes() as u64);
+    let weights = weights.arranged(&|bytes_done| bar.set_position(bytes_done));
+    bar.finish_and_clear();
+    weights
 }
 
 /// Loads the weights and starts the engine. Must be called within a tokio runtime.

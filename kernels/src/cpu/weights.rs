@@ -327,6 +327,10 @@ impl CpuExperts {
         assert_eq!(both[0], both[1], "FP8 experts");
     }
 
+    fn bytes(&self) -> usize {
+        self.gate_up.bytes() + self.down.bytes()
+    }
+
     /// Whether activations are quantised to E4M3 before products.
     pub(crate) fn quantises(&self) -> bool {
         self.gate_up.are_fp8()
@@ -348,13 +352,28 @@ impl CpuWeights {
     }
 
     /// The same weights, arranged for the processor's products where they are faster for it. Those
-    /// with weights in blocks of codes then quantise activations to 8 bits.
-    pub fn arranged(self) -> Self {
-        let matrices = self.matrices.into_iter().map(CpuMatrix::arranged);
-        let experts = self.experts.into_iter().map(CpuExperts::arranged);
+    /// with weights in blocks of codes then quantise activations to 8 bits. `progress` is told the
+    /// bytes done so far.
+    pub fn arranged(self, progress: &dyn Fn(u64)) -> Self {
+        let mut done = 0;
+        let mut advance = |bytes: usize| {
+            done += bytes as u64;
+            progress(done);
+        };
+        let matrices = self.matrices.into_iter().map(|matrix| {
+            let arranged = matrix.arranged();
+            advance(arranged.data.len());
+            arranged
+        });
+        let matrices = matrices.collect();
+        let experts = self.experts.into_iter().map(|experts| {
+            let arranged = experts.arranged();
+            advance(arranged.bytes());
+            arranged
+        });
         Self {
             vectors: self.vectors,
-            matrices: matrices.collect(),
+            matrices,
             experts: experts.collect(),
         }
     }
@@ -412,8 +431,7 @@ impl CpuWeights {
     pub fn bytes(&self) -> usize {
         let vectors: usize = self.vectors.iter().map(|vector| vector.len() * 4).sum();
         let matrices: usize = self.matrices.iter().map(|matrix| matrix.data.len()).sum();
-        let experts = self.experts.iter();
-        let experts = experts.map(|experts| experts.gate_up.bytes() + experts.down.bytes());
-        vectors + matrices + experts.sum::<usize>()
+        let experts: usize = self.experts.iter().map(CpuExperts::bytes).sum();
+        vectors + matrices + experts
     }
 }

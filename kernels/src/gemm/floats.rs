@@ -4,18 +4,13 @@
 //! The columns of a block are added up in turns in two sums, so that the processor need not wait for
 //! one addition after the other; the blocks, scaled, from first to last.
 
-use super::Panels;
-use super::codes::Place;
-use crate::blocks::{BlockFormat, ScaledFormat};
-use crate::panels::PANEL_ROWS;
-use crate::simd::{F8_FOLD, LANES_MAX, Program, Simd};
+use std::marker::PhantomData;
 
-/// Numbers of activations that are walked again and again while they stay in the L2 cache.
-const TOKEN_BLOCK_NUMBERS: usize = 192 * 1024;
-/// How far ahead of their use weights are asked for.
-const AHEAD_BYTES: usize = 4096;
-/// Bytes of a cache line.
-const LINE: usize = 64;
+use super::codes::Place;
+use super::walk::{BlockProduct, walk};
+use super::{InputRows, Panels};
+use crate::blocks::{BlockFormat, ScaledFormat};
+use crate::simd::{F8_FOLD, Program, Simd};
 
 /// Some columns of the output.
 pub(super) struct FloatBlock<'a> {
@@ -100,103 +95,57 @@ impl Program for FloatBlock<'_> {
 impl FloatBlock<'_> {
     #[inline(always)]
     fn run_format<S: Simd, F: Numbers>(&self, simd: S) {
-        let tokens = self.panels.part.product.input.len();
-        let columns = self.panels.part.weight.columns;
-        let block = (TOKEN_BLOCK_NUMBERS / columns).max(8).next_multiple_of(8);
-        let mut first = 0;
-        while first < tokens {
-            let last = (first + block).min(tokens);
-            for panel in self.panels.numbers() {
-                let mut lane = 0;
-                while lane < PANEL_ROWS {
-                    let mut token = first;
-                    while token < last {
-                        token += match (S::MANY_REGISTERS, last - token) {
-                            (true, 8..) => self.tile::<S, F, 8>(simd, panel, lane, token),
-                            (true, 4..) => self.tile::<S, F, 4>(simd, panel, lane, token),
-                            (_, 2..) => self.tile::<S, F, 2>(simd, panel, lane, token),
-                            _ => self.tile::<S, F, 1>(simd, panel, lane, token),
-                        };
-                    }
-                    lane += S::LANES;
-                }
-            }
-            first = last;
-        }
-    }
-
-    /// `S::LANES` rows of a panel times `T` rows of activations; returns `T`.
-    #[inline(always)]
-    fn tile<S: Simd, F: Numbers, const T: usize>(
-        &self,
-        simd: S,
-        panel: usize,
-        lane: usize,
-        token: usize,
-    ) -> usize {
-        let mut inputs = [std::ptr::null(); T];
-        for (t, input) in inputs.iter_mut().enumerate() {
-            *input = self.panels.part.product.input.row(token + t).as_ptr();
-        }
-        let weights = self.panels.part.weight.panel(panel);
-        let block_bytes = F::BYTES * PANEL_ROWS;
-        let blocks = self.panels.part.weight.columns / F::COLUMNS;
-        assert_eq!(weights.len(), blocks * block_bytes, "bytes of a panel");
-
-        let mut sums = [simd.splat(0.0); T];
-        for block in weights.chunks_exact(block_bytes) {
-            let place = Place {
-                block: block.as_ptr(),
-                row: lane,
-            };
-            for line in (0..F::BYTES * S::LANES).step_by(LINE) {
-                simd.prefetch(place.block.wrapping_add(AHEAD_BYTES + line));
-            }
-            // SAFETY: rows of activations have as many columns as rows of weights.
-            unsafe {
-                add_block::<S, F, T>(simd, place, &inputs, &mut sums);
-                for input in &mut inputs {
-                    *input = input.add(F::COLUMNS);
-                }
-            }
-        }
-        for (t, sum) in sums.into_iter().enumerate() {
-            let mut values = [0.0; LANES_MAX];
-            // SAFETY: the array has room for all lanes.
-            unsafe { simd.store(values.as_mut_ptr(), sum) };
-            self.panels.put(panel, lane, token + t, &values[..S::LANES]);
-        }
-        T
+        let product = FloatProduct::<F> {
+            input: self.panels.part.product.input,
+            format: PhantomData,
+        };
+        walk(simd, &self.panels, &product);
     }
 }
 
-/// Adds the products of one block for `T` rows of activations.
-///
-/// # Safety
-/// `place` is that of a whole block, and `inputs` address as many numbers as it has columns.
-#[inline(always)]
-unsafe fn add_block<S: Simd, F: Numbers, const T: usize>(
-    simd: S,
-    place: Place,
-    inputs: &[*const f32; T],
-    sums: &mut [S::Vector; T],
-) {
-    let [mut even, mut odd] = [[simd.splat(0.0); T]; 2];
-    for column in (0..F::COLUMNS).step_by(2) {
-        // SAFETY: both columns are among the block's.
-        unsafe {
-            let first = F::column(simd, place, column);
-            let second = F::column(simd, place, column + 1);
-            for t in 0..T {
-                let row = inputs[t].add(column);
-                even[t] = simd.multiply_add(first, simd.splat(*row), even[t]);
-                odd[t] = simd.multiply_add(second, simd.splat(*row.add(1)), odd[t]);
+/// Numbers of one format times activations.
+struct FloatProduct<'a, F> {
+    input: InputRows<'a>,
+    format: PhantomData<F>,
+}
+
+impl<F: Numbers> BlockProduct for FloatProduct<'_, F> {
+    const COLUMNS: usize = F::COLUMNS;
+    const BYTES: usize = F::BYTES;
+    const INPUT_BYTES: usize = 4;
+    type Input = *const f32;
+
+    #[inline(always)]
+    fn input(&self, token: usize) -> Self::Input {
+        self.input.row(token).as_ptr()
+    }
+
+    #[inline(always)]
+    unsafe fn add<S: Simd, const T: usize>(
+        simd: S,
+        place: Place,
+        inputs: &mut [Self::Input; T],
+        sums: &mut [S::Vector; T],
+    ) {
+        let [mut even, mut odd] = [[simd.splat(0.0); T]; 2];
+        for column in (0..F::COLUMNS).step_by(2) {
+            // SAFETY: both columns are among the block's.
+            unsafe {
+                let first = F::column(simd, place, column);
+                let second = F::column(simd, place, column + 1);
+                for t in 0..T {
+                    let row = inputs[t].add(column);
+                    even[t] = simd.multiply_add(first, simd.splat(*row), even[t]);
+                    odd[t] = simd.multiply_add(second, simd.splat(*row.add(1)), odd[t]);
+                }
             }
         }
-    }
-    // SAFETY: the caller's promise.
-    let scale = unsafe { F::scale(simd, place) };
-    for t in 0..T {
-        sums[t] = simd.multiply_add(scale, simd.add(even[t], odd[t]), sums[t]);
+        // SAFETY: the caller's promise.
+        let scale = unsafe { F::scale(simd, place) };
+        for t in 0..T {
+            sums[t] = simd.multiply_add(scale, simd.add(even[t], odd[t]), sums[t]);
+            // SAFETY: so many columns are left.
+            inputs[t] = unsafe { inputs[t].add(F::COLUMNS) };
+        }
     }
 }

@@ -5,22 +5,15 @@
 //! activations' scale `s`. The integer sums are exact; the f32 sum over the groups goes from
 //! first to last, whatever else is computed beside it.
 
+use std::marker::PhantomData;
+
 use super::Panels;
 use super::codes::{self, Codes, Group, Place};
 use super::operands::Quantised;
+use super::walk::{BlockProduct, walk};
 use crate::blocks::{BlockFormat, ScaledFormat};
-use crate::panels::{GROUP_COLUMNS, PANEL_ROWS};
-use crate::simd::{LANES_MAX, Program, Simd};
-
-/// Bytes of quantised activations that are walked again and again while they stay in the L2
-/// cache.
-const TOKEN_BLOCK_BYTES: usize = 512 * 1024;
-
-/// How far ahead of their use weights are asked for. Processors do not prefetch beyond the end of
-/// a page by themselves.
-const AHEAD_BYTES: usize = 4096;
-/// Bytes of a cache line.
-const LINE: usize = 64;
+use crate::panels::GROUP_COLUMNS;
+use crate::simd::{Program, Simd};
 
 /// Some columns of the output.
 pub(super) struct IntegerBlock<'a> {
@@ -68,82 +61,50 @@ impl IntegerBlock<'_> {
 
     #[inline(always)]
     fn run_format<S: Simd, F: Codes>(&self, simd: S) {
-        let tokens = self.panels.part.product.input.len();
-        let columns = self.panels.part.weight.columns;
-        let block = (TOKEN_BLOCK_BYTES / columns).max(8).next_multiple_of(8);
-        let mut first = 0;
-        while first < tokens {
-            let last = (first + block).min(tokens);
-            for panel in self.panels.numbers() {
-                let mut lane = 0;
-                while lane < PANEL_ROWS {
-                    let mut token = first;
-                    while token < last {
-                        token += match (S::MANY_REGISTERS, last - token) {
-                            (true, 8..) => self.tile::<S, F, 8>(simd, panel, lane, token),
-                            (true, 4..) => self.tile::<S, F, 4>(simd, panel, lane, token),
-                            (_, 2..) => self.tile::<S, F, 2>(simd, panel, lane, token),
-                            _ => self.tile::<S, F, 1>(simd, panel, lane, token),
-                        };
-                    }
-                    lane += S::LANES;
-                }
-            }
-            first = last;
-        }
+        let product = CodeProduct::<F> {
+            input: self.input,
+            format: PhantomData,
+        };
+        walk(simd, &self.panels, &product);
+    }
+}
+
+/// Codes of one format times quantised activations.
+struct CodeProduct<'a, F> {
+    input: Quantised<'a>,
+    format: PhantomData<F>,
+}
+
+impl<F: Codes> BlockProduct for CodeProduct<'_, F> {
+    const COLUMNS: usize = F::COLUMNS;
+    const BYTES: usize = F::BYTES;
+    const INPUT_BYTES: usize = 1;
+    /// Codes, and the factors of their groups.
+    type Input = (*const i8, *const [f32; 4]);
+
+    #[inline(always)]
+    fn input(&self, token: usize) -> Self::Input {
+        let (codes, factors) = self.input.row(token);
+        (codes.as_ptr(), factors.as_ptr())
     }
 
-    /// `S::LANES` rows of a panel times `T` rows of activations; returns `T`.
     #[inline(always)]
-    fn tile<S: Simd, F: Codes, const T: usize>(
-        &self,
+    unsafe fn add<S: Simd, const T: usize>(
         simd: S,
-        panel: usize,
-        lane: usize,
-        token: usize,
-    ) -> usize {
-        let columns = self.panels.part.weight.columns;
-        let groups = columns / GROUP_COLUMNS;
-        let rows = &self.input.codes[token * columns..(token + T) * columns];
-        let factors = &self.input.factors[token * groups..(token + T) * groups];
-        // Pointers, so that the loop over them is unrolled and all sums stay in registers.
-        let mut inputs = [(std::ptr::null(), std::ptr::null()); T];
-        for (t, input) in inputs.iter_mut().enumerate() {
-            *input = (rows[t * columns..].as_ptr(), factors[t * groups..].as_ptr());
-        }
-        let weights = self.panels.part.weight.panel(panel);
-        let blocks = columns / F::COLUMNS;
-        let block_bytes = F::BYTES * PANEL_ROWS;
-        assert_eq!(weights.len(), blocks * block_bytes, "bytes of a panel");
-
-        let mut sums = [simd.splat(0.0); T];
-        for block in weights.chunks_exact(block_bytes) {
-            let place = Place {
-                block: block.as_ptr(),
-                row: lane,
-            };
-            for line in (0..F::BYTES * S::LANES).step_by(LINE) {
-                simd.prefetch(place.block.wrapping_add(AHEAD_BYTES + line));
-            }
-            for within in 0..F::COLUMNS / GROUP_COLUMNS {
-                // SAFETY: the block has these groups, and rows of activations have as many groups
-                // as rows of weights.
-                unsafe {
-                    let group = F::group(simd, place, within);
-                    add_group::<S, F, T>(simd, &group, &inputs, &mut sums);
-                    for (codes, factors) in &mut inputs {
-                        (*codes, *factors) = (codes.add(GROUP_COLUMNS), factors.add(1));
-                    }
+        place: Place,
+        inputs: &mut [Self::Input; T],
+        sums: &mut [S::Vector; T],
+    ) {
+        for group in 0..F::COLUMNS / GROUP_COLUMNS {
+            // SAFETY: the block has these groups, and so have the activations.
+            unsafe {
+                let group = F::group(simd, place, group);
+                add_group::<S, F, T>(simd, &group, inputs, sums);
+                for (codes, factors) in &mut *inputs {
+                    (*codes, *factors) = (codes.add(GROUP_COLUMNS), factors.add(1));
                 }
             }
         }
-        for (t, sum) in sums.into_iter().enumerate() {
-            let mut values = [0.0; LANES_MAX];
-            // SAFETY: the array has room for all lanes.
-            unsafe { simd.store(values.as_mut_ptr(), sum) };
-            self.panels.put(panel, lane, token + t, &values[..S::LANES]);
-        }
-        T
     }
 }
 

@@ -85,6 +85,14 @@ impl<'a> Operands<'a> {
 }
 
 impl<'a> Quantised<'a> {
+    /// Codes and factors of one row.
+    #[inline(always)]
+    pub(super) fn row(self, token: usize) -> (&'a [i8], &'a [[f32; 4]]) {
+        let row = self.rows(token..token + 1);
+        (row.codes, row.factors)
+    }
+
+    #[inline(always)]
     fn rows(self, rows: Range<usize>) -> Quantised<'a> {
         let columns = GROUP_COLUMNS * self.groups;
         Quantised {

@@ -151,7 +151,7 @@ fn load(directory: &Path) -> Result<(), String> {
     let groups = &model.spec().kv_groups;
     let layouts: Vec<KvGroupLayout> = groups.iter().map(|group| group.layout(2)).collect();
     let cache = CpuKvCache::new(&layouts, 4, Element::BF16);
-    let mut backend = CpuBackend::new(Arc::new(weights.arranged()), cache);
+    let mut backend = CpuBackend::new(Arc::new(weights.arranged(&|_| {})), cache);
     compute(&*model, &mut backend, groups.len());
     Ok(())
 }

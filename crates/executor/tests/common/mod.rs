@@ -36,7 +36,7 @@ pub struct Loaded {
 
 /// As it is served.
 pub fn load(directory: &Path) -> Loaded {
-    load_with(directory, CpuWeights::arranged)
+    load_with(directory, |weights| weights.arranged(&|_| {}))
 }
 
 pub fn load_with(directory: &Path, arrange: fn(CpuWeights) -> CpuWeights) -> Loaded {
