@@ -9,10 +9,14 @@ use backstop_executor::SyntheticWeights;
 use backstop_kernels::CpuBackend;
 use backstop_server::GenerationDefaults;
 use backstop_text::format::FORMATS;
-use backstop_text::{BytePairVocabulary, ChatFormat, ChatTemplate, Tokenizer, chat_format, detect};
+use backstop_text::{
+    BytePairVocabulary, ChatFormat, ChatTemplate, SentencePieceVocabulary, Tokenizer,
+    TokenizerError, chat_format, detect,
+};
 use backstop_types::TokenId;
 use backstop_weights::{
-    Checkpoint, EmbeddedTokenKind, LocateError, Manifest, ModelLocator, TokenizerSource,
+    Checkpoint, EmbeddedTokenKind, EmbeddedVocabulary, LocateError, Manifest, ModelLocator,
+    TokenizerSource,
 };
 
 use crate::args::{LoadFormat, ModelArgs};
@@ -105,28 +109,46 @@ fn read_tokenizer(checkpoint: &Checkpoint) -> Result<Tokenizer, String> {
         }
         TokenizerSource::Embedded(embedded) => embedded,
     };
-    let origin = checkpoint.directory().display();
-    if embedded.model != "gpt2" {
-        return Err(format!(
-            "{origin}: the tokenizer is of kind {:?}; only gpt2 (byte-level pairs) is supported",
-            embedded.model
-        ));
-    }
-    let of_kind = |kind: EmbeddedTokenKind| {
-        let kinds = (0..).zip(&embedded.kinds);
-        let ids = kinds.filter(|(_, theirs)| **theirs == kind);
-        ids.map(|(id, _)| id).collect()
+    let tokenizer = match embedded.model.as_str() {
+        "gpt2" => Tokenizer::from_byte_pairs(&byte_pairs(embedded)),
+        "llama" => Tokenizer::from_sentence_pieces(&sentence_pieces(embedded)),
+        other => Err(TokenizerError::Load(format!(
+            "it is of kind {other:?}; supported are gpt2 (byte-level pairs) and llama (SentencePiece)"
+        ))),
     };
-    Tokenizer::from_byte_pairs(&BytePairVocabulary {
+    tokenizer.map_err(|error| format!("{}: {error}", checkpoint.directory().display()))
+}
+
+fn ids_of(embedded: &EmbeddedVocabulary, kind: EmbeddedTokenKind) -> Vec<u32> {
+    let kinds = (0..).zip(&embedded.kinds);
+    let ids = kinds.filter(|(_, theirs)| **theirs == kind);
+    ids.map(|(id, _)| id).collect()
+}
+
+fn byte_pairs(embedded: &EmbeddedVocabulary) -> BytePairVocabulary {
+    BytePairVocabulary {
         pre_tokenizer: embedded.pre_tokenizer.clone().unwrap_or_default(),
         tokens: embedded.tokens.clone(),
-        control: of_kind(EmbeddedTokenKind::Control),
-        user_defined: of_kind(EmbeddedTokenKind::UserDefined),
+        control: ids_of(embedded, EmbeddedTokenKind::Control),
+        user_defined: ids_of(embedded, EmbeddedTokenKind::UserDefined),
         merges: embedded.merges.clone(),
         bos: embedded.bos,
         adds_bos: embedded.adds_bos,
-    })
-    .map_err(|error| format!("{origin}: {error}"))
+    }
+}
+
+/// What a file does not say is as in llama.cpp.
+fn sentence_pieces(embedded: &EmbeddedVocabulary) -> SentencePieceVocabulary {
+    SentencePieceVocabulary {
+        tokens: embedded.tokens.clone(),
+        scores: embedded.scores.clone(),
+        normal: ids_of(embedded, EmbeddedTokenKind::Normal),
+        control: ids_of(embedded, EmbeddedTokenKind::Control),
+        user_defined: ids_of(embedded, EmbeddedTokenKind::UserDefined),
+        unknown: embedded.unknown,
+        begin: embedded.bos.filter(|_| embedded.adds_bos.unwrap_or(true)),
+        adds_space: embedded.adds_space.unwrap_or(true),
+    }
 }
 
 /// Finds the model and reads its text files.

@@ -28,4 +28,4 @@ pub use format::{
 pub use stop::{StopMatch, StopMatcher};
 pub use stream::{StreamDelta, StreamOptions, TextStream};
 pub use template::{ChatTemplate, ChatTemplateInput, ContentFormat, TemplateError};
-pub use tokenizer::{BytePairVocabulary, Tokenizer, TokenizerError};
+pub use tokenizer::{BytePairVocabulary, SentencePieceVocabulary, Tokenizer, TokenizerError};

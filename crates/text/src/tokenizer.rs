@@ -1,7 +1,9 @@
 //! The model's vocabulary: text to token ids, and each token's exact bytes.
 
+mod added;
 mod byte_pairs;
 mod bytes;
+mod sentence_pieces;
 
 use std::path::Path;
 
@@ -10,6 +12,7 @@ use tokenizers::Tokenizer as HfTokenizer;
 
 pub use self::byte_pairs::BytePairVocabulary;
 use self::bytes::ByteMapping;
+pub use self::sentence_pieces::SentencePieceVocabulary;
 
 /// Ids above this are a broken file, not a vocabulary; the largest known ones have 2^18 tokens.
 const VOCAB_SIZE_MAX: usize = 1 << 24;

@@ -4,8 +4,8 @@
 use std::path::{Path, PathBuf};
 
 use backstop_text::{
-    ChatTemplate, ChatTemplateInput, ParsedEvent, ParsedMessage, ParserOptions, Tokenizer,
-    chat_format,
+    ChatTemplate, ChatTemplateInput, ParsedEvent, ParsedMessage, ParserOptions,
+    SentencePieceVocabulary, Tokenizer, chat_format,
 };
 use serde_json::{Value, json};
 
@@ -200,4 +200,42 @@ fn outputs_are_parsed_as_melody_does() {
             assert_eq!(trimmed(&message), expected, "{name}");
         }
     }
+}
+
+#[test]
+fn sentence_pieces_are_what_sentencepiece_makes_of_a_text() {
+    let goldens = read_json(&repository().join("tests/goldens/sentence_pieces.json"));
+    let ids = |value: &Value| -> Vec<u32> {
+        let ids = value.as_array().unwrap().iter();
+        ids.map(|id| id.as_u64().unwrap() as u32).collect()
+    };
+    let mut compared = 0;
+    for golden in goldens.as_array().unwrap() {
+        let tokens = golden["tokens"].as_array().unwrap().iter();
+        let scores = golden["scores"].as_array().unwrap().iter();
+        let adds_space = golden["adds_space"].as_bool().unwrap();
+        let tokenizer = Tokenizer::from_sentence_pieces(&SentencePieceVocabulary {
+            tokens: tokens
+                .map(|token| token.as_str().unwrap().to_owned())
+                .collect(),
+            scores: scores.map(|score| score.as_f64().unwrap()).collect(),
+            normal: ids(&golden["normal"]),
+            control: ids(&golden["control"]),
+            user_defined: Vec::new(),
+            unknown: golden["unknown"].as_u64().map(|id| id as u32),
+            begin: None,
+            adds_space,
+        });
+        let tokenizer = tokenizer.unwrap();
+        for case in golden["texts"].as_array().unwrap() {
+            let text = case[0].as_str().unwrap();
+            let tokens = tokenizer.encode(text, true).unwrap();
+            assert_eq!(tokens, ids(&case[1]), "{text:?} with a space: {adds_space}");
+            // The character by which spaces are written cannot be told from one.
+            let spaced = text.replace('\u{2581}', " ");
+            assert_eq!(tokenizer.decode(&tokens, false).unwrap(), spaced);
+            compared += 1;
+        }
+    }
+    assert!(compared > 500, "only {compared} texts");
 }

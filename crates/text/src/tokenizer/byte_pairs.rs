@@ -1,10 +1,9 @@
 //! Byte-level tokenizers that come as a list of tokens and a list of merges, with no more than the
 //! name of the rule by which text is cut before merging.
 
-use std::collections::HashMap;
-
 use serde_json::{Map, Value, json};
 
+use super::added::{AddedTokens, beginning};
 use super::{Tokenizer, TokenizerError};
 
 /// A byte-level tokenizer as data.
@@ -100,24 +99,30 @@ impl BytePairVocabulary {
     /// The same in the format of `tokenizer.json`.
     fn to_json(&self) -> Result<Value, String> {
         let rule = self.rule()?;
-        let mut ids: HashMap<&str, usize> = HashMap::with_capacity(self.tokens.len());
-        let mut tokens = Map::new();
-        for (id, token) in self.tokens.iter().enumerate() {
-            if let Some(earlier) = ids.insert(token, id) {
-                return Err(format!("tokens {earlier} and {id} are the same"));
-            }
-            tokens.insert(token.clone(), json!(id));
-        }
+        let added = AddedTokens {
+            tokens: &self.tokens,
+            control: &self.control,
+            user_defined: &self.user_defined,
+        };
+        let tokens: Map<String, Value> = added
+            .ids()?
+            .into_iter()
+            .map(|(token, id)| (token.to_owned(), json!(id)))
+            .collect();
+        let begins = self.adds_bos.unwrap_or(rule.adds_bos);
+        let begin = self.bos.filter(|_| begins);
+        let begin = begin.map(|id| Ok::<_, String>(beginning(id, added.text(id)?)));
+        let begin = begin.transpose()?;
         let mut steps: Vec<Value> = rule.expressions.iter().map(|regex| split(regex)).collect();
         steps.push(json!({
             "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false,
         }));
         Ok(json!({
             "version": "1.0",
-            "added_tokens": self.added_tokens()?,
+            "added_tokens": added.to_json()?,
             "normalizer": rule.composes.then(|| json!({"type": "NFC"})),
             "pre_tokenizer": {"type": "Sequence", "pretokenizers": steps},
-            "post_processor": self.post_processor(rule)?,
+            "post_processor": begin,
             "decoder": {
                 "type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true,
             },
@@ -143,45 +148,6 @@ impl BytePairVocabulary {
                 known.join(", ")
             )
         })
-    }
-
-    fn token(&self, id: u32) -> Result<&str, String> {
-        let token = self.tokens.get(id as usize).map(String::as_str);
-        token.ok_or_else(|| format!("token {id} is not in the vocabulary"))
-    }
-
-    fn added_tokens(&self) -> Result<Vec<Value>, String> {
-        let control = self.control.iter().map(|&id| (id, true));
-        let user_defined = self.user_defined.iter().map(|&id| (id, false));
-        let mut added: Vec<(u32, bool)> = control.chain(user_defined).collect();
-        added.sort_unstable();
-        let entry = |(id, special): (u32, bool)| {
-            Ok(json!({
-                "id": id, "content": self.token(id)?, "special": special,
-                "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
-            }))
-        };
-        added.into_iter().map(entry).collect()
-    }
-
-    fn post_processor(&self, rule: &Rule) -> Result<Value, String> {
-        let Some(bos) = self.bos.filter(|_| self.adds_bos.unwrap_or(rule.adds_bos)) else {
-            return Ok(Value::Null);
-        };
-        let text = self.token(bos)?;
-        let begin = json!({"SpecialToken": {"id": text, "type_id": 0}});
-        let sequence = |id: &str, type_id: u32| json!({"Sequence": {"id": id, "type_id": type_id}});
-        let mut special = Map::new();
-        special.insert(
-            text.to_owned(),
-            json!({"id": text, "ids": [bos], "tokens": [text]}),
-        );
-        Ok(json!({
-            "type": "TemplateProcessing",
-            "single": [begin, sequence("A", 0)],
-            "pair": [begin, sequence("A", 0), sequence("B", 1)],
-            "special_tokens": special,
-        }))
     }
 }
 

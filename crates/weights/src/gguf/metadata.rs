@@ -64,6 +64,13 @@ impl Metadata {
         })
     }
 
+    pub(super) fn numbers(&mut self, key: &str) -> Option<Vec<f64>> {
+        self.typed(key, "a list of numbers", |value| match value {
+            MetadataValue::Floats(numbers) => Some(numbers.clone()),
+            _ => None,
+        })
+    }
+
     /// Records a problem that the caller found.
     pub(super) fn problem(&mut self, problem: String) {
         self.problems.push(problem);

@@ -5,8 +5,9 @@ use super::metadata::Metadata;
 /// Most tokens of any vocabulary; more are a broken file.
 const TOKENS_MAX: usize = 1 << 24;
 
-/// A tokenizer as its vocabulary, its merges and the name of how text is cut before merging.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A tokenizer as its vocabulary, and its merges and the name of how text is cut before merging, or
+/// the scores of its tokens.
+#[derive(Clone, Debug, PartialEq)]
 pub struct EmbeddedVocabulary {
     /// The kind of tokenizer, such as `gpt2` (byte-level pairs) or `llama` (SentencePiece).
     pub model: String,
@@ -18,10 +19,16 @@ pub struct EmbeddedVocabulary {
     pub kinds: Vec<EmbeddedTokenKind>,
     /// Pairs that are merged, the first ones first, written with a space between their halves.
     pub merges: Vec<String>,
+    /// By id: of the tokens that can be made next, the one with the highest score is made first.
+    pub scores: Vec<f64>,
     /// The token that begins a text.
     pub bos: Option<u32>,
     /// Whether a text that is not a conversation begins with `bos`, if the file says so.
     pub adds_bos: Option<bool>,
+    /// Whether a text begins with a space that was not written, if the file says so.
+    pub adds_space: Option<bool>,
+    /// The token that stands for what cannot be written with the others.
+    pub unknown: Option<u32>,
 }
 
 /// What a token is.
@@ -83,8 +90,11 @@ impl EmbeddedVocabulary {
             model,
             pre_tokenizer: metadata.text("tokenizer.ggml.pre"),
             merges: metadata.texts("tokenizer.ggml.merges").unwrap_or_default(),
+            scores: scores(metadata, tokens.len()),
             adds_bos: metadata.bool("tokenizer.ggml.add_bos_token"),
+            adds_space: metadata.bool("tokenizer.ggml.add_space_prefix"),
             bos: special.bos,
+            unknown: special.unknown,
             tokens,
             kinds,
         };
@@ -95,6 +105,16 @@ impl EmbeddedVocabulary {
     pub(super) fn text(&self, id: Option<u32>) -> Option<String> {
         self.tokens.get(id? as usize).cloned()
     }
+}
+
+fn scores(metadata: &mut Metadata, tokens: usize) -> Vec<f64> {
+    let key = "tokenizer.ggml.scores";
+    let scores = metadata.numbers(key).unwrap_or_default();
+    let count = scores.len();
+    if count != 0 && count != tokens {
+        metadata.problem(format!("{key} has {count} entries for {tokens} tokens"));
+    }
+    scores
 }
 
 fn kinds(metadata: &mut Metadata, tokens: usize) -> Vec<EmbeddedTokenKind> {

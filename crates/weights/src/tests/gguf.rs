@@ -221,6 +221,12 @@ fn the_tokenizer_and_the_special_tokens_are_found() {
         .text("tokenizer.ggml.pre", "smollm")
         .texts("tokenizer.ggml.tokens", &["a", "<s>", "</s>"])
         .value("tokenizer.ggml.token_type", 9, &list(5, &[1, 3, 3]))
+        .value(
+            "tokenizer.ggml.scores",
+            9,
+            &list(6, &[-1.5, 0.0, 0.0_f32].map(|x| x.to_bits() as i32)),
+        )
+        .value("tokenizer.ggml.add_space_prefix", 7, &[0])
         .texts("tokenizer.ggml.merges", &["a a"])
         .u32("tokenizer.ggml.bos_token_id", 1)
         .u32("tokenizer.ggml.eos_token_id", 2)
@@ -234,6 +240,8 @@ fn the_tokenizer_and_the_special_tokens_are_found() {
     assert_eq!(vocabulary.pre_tokenizer.as_deref(), Some("smollm"));
     assert_eq!(vocabulary.kinds[1], EmbeddedTokenKind::Control);
     assert_eq!(vocabulary.adds_bos, Some(true));
+    assert_eq!(vocabulary.scores, [-1.5, 0.0, 0.0]);
+    assert_eq!(vocabulary.adds_space, Some(false));
     assert_eq!(checkpoint.special_tokens().eos.as_deref(), Some("</s>"));
     assert_eq!(checkpoint.generation_config().eos_token_ids, [2]);
     assert_eq!(checkpoint.chat_template(), Some("{{ bos_token }}"));
