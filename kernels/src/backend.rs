@@ -355,3 +355,14 @@ pub trait Backend {
     /// backend for the sampling operation.
     fn head(&mut self, input: &Self::Activation, head: MatrixId, scale: f32);
 }
+
+/// What draft heads compute with beside the operations of models.
+pub trait DraftBackend: Backend {
+    /// Rows beside one another: row `i` of `left`, and behind it row `rows[i]` of `right`.
+    fn concatenate(
+        &mut self,
+        left: &Self::Activation,
+        right: &Self::Activation,
+        rows: &[u32],
+    ) -> Self::Activation;
+}

@@ -73,6 +73,10 @@ pub static ALL: &[Kernel] = &[
         cases: ops::add_scaled::cases,
     },
     Kernel {
+        name: "concatenate",
+        cases: ops::concatenate::cases,
+    },
+    Kernel {
         name: "head",
         cases: ops::head::cases,
     },

@@ -21,13 +21,14 @@ pub use kv_cache::{CpuKvCache, KvGroupLayout};
 pub use weights::{CpuExperts, CpuMatrix, CpuWeights, ExpertMatrices};
 
 use crate::backend::{
-    AttentionShape, Backend, ExpertsId, GatedActivation, KvLayer, LatentShape, LatentWeights,
-    MatrixId, Norm, QueryKeyTransform, Rope, RouterRule, RouterWeights, VectorId,
+    AttentionShape, Backend, DraftBackend, ExpertsId, GatedActivation, KvLayer, LatentShape,
+    LatentWeights, MatrixId, Norm, QueryKeyTransform, Rope, RouterRule, RouterWeights, VectorId,
 };
 use crate::batch::Batch;
 use crate::features::InstructionSet;
 use crate::ops::add_scaled::AddScaledArgs;
 use crate::ops::attention::AttentionArgs;
+use crate::ops::concatenate::ConcatenateArgs;
 use crate::ops::embed::EmbedArgs;
 use crate::ops::experts::ExpertsArgs;
 use crate::ops::gated_mlp::GatedMlpArgs;
@@ -92,7 +93,7 @@ impl CpuBackend {
     /// entry `i` maps positions `i * block_size ..`. The tables of the batch's slots must cover
     /// all positions up to the last of the batch; entries wholly before the window of a sliding
     /// group are never read and may hold anything.
-    pub fn begin(&mut self, batch: &Batch, tables: &[Vec<Vec<u32>>]) {
+    pub fn begin(&mut self, batch: &Batch, tables: &[impl AsRef<[Vec<u32>]>]) {
         batch.check();
         assert_eq!(
             tables.len(),
@@ -105,7 +106,7 @@ impl CpuBackend {
         for (group, kept) in self.tables.iter_mut().enumerate() {
             kept.resize(batch.sequences.len(), Vec::new());
             for (sequence, kept) in batch.sequences.iter().zip(kept) {
-                let table = &tables[group][sequence.slot as usize];
+                let table = &tables[group].as_ref()[sequence.slot as usize];
                 kept.clone_from(table);
                 check_table(table, sequence, &self.kv, group);
             }
@@ -424,5 +425,25 @@ impl Backend for CpuBackend {
         };
         args.run(self.instructions, out.values_mut());
         self.logits = Some(out);
+    }
+}
+
+impl DraftBackend for CpuBackend {
+    fn concatenate(
+        &mut self,
+        left: &CpuActivation,
+        right: &CpuActivation,
+        rows: &[u32],
+    ) -> CpuActivation {
+        let mut out = self.pool.take(rows.len(), left.columns() + right.columns());
+        let args = ConcatenateArgs {
+            left: left.values(),
+            left_columns: left.columns(),
+            right: right.values(),
+            right_columns: right.columns(),
+            rows,
+        };
+        args.run(out.values_mut());
+        out
     }
 }

@@ -34,9 +34,9 @@ mod simd;
 
 pub use aligned::AlignedBytes;
 pub use backend::{
-    AttentionShape, Backend, ExpertsId, GatedActivation, KvLayer, LatentShape, LatentWeights,
-    MatrixId, Norm, QueryKeyNorm, QueryKeyTransform, Rope, RopePairing, RopeScaling, RouterGroups,
-    RouterRule, RouterScoring, RouterWeights, VectorId,
+    AttentionShape, Backend, DraftBackend, ExpertsId, GatedActivation, KvLayer, LatentShape,
+    LatentWeights, MatrixId, Norm, QueryKeyNorm, QueryKeyTransform, Rope, RopePairing, RopeScaling,
+    RouterGroups, RouterRule, RouterScoring, RouterWeights, VectorId,
 };
 pub use batch::{Batch, BatchSequence};
 pub use blocks::{BlockFormat, MXFP4_SCALE_MAX, ScaledFormat, split_nibbles};

@@ -3,6 +3,7 @@
 
 pub mod add_scaled;
 pub mod attention;
+pub mod concatenate;
 pub mod embed;
 pub mod experts;
 pub mod gated_mlp;

@@ -236,6 +236,7 @@ fn outcome(plan: &StepPlan) -> StepOutcome {
             logprobs: None,
         }),
         further: Vec::new(),
+        proposal: Vec::new(),
     });
     StepOutcome {
         plan: plan.id,

@@ -10,8 +10,7 @@
 //! transformers attends to w keys.
 
 use backstop_kernels::backend::{
-    Backend, GatedActivation, MatrixId, Norm, Rope, RopePairing, RouterRule, RouterScoring,
-    VectorId,
+    Backend, GatedActivation, Norm, Rope, RopePairing, RouterRule, RouterScoring, VectorId,
 };
 use backstop_weights::StrictFields;
 use serde_json::{Map, Value};
@@ -20,14 +19,15 @@ use crate::attention::{Attention, HeadsPlan};
 use crate::config::{self, Shape, ShapeDefaults};
 use crate::kv_groups::KvGroups;
 use crate::mlp::{Mlp, PROJECTIONS, RouterNames, SparsePlan};
+use crate::parallel_block::{self, ParallelBlock};
 use crate::registry::{ArchError, Model};
 use crate::rope::{self, RopeDefaults};
 use crate::{ModelSpec, WeightMap};
 
 const ARCHITECTURE: &str = "cohere2_moe";
 
-/// Fields that change nothing about inference.
-const INERT: &[&str] = &[
+/// Fields of the family that change nothing about inference.
+pub(crate) const INERT: &[&str] = &[
     "order_of_interleaved_layers",
     "position_embedding_type",
     "rotary_pct",
@@ -48,18 +48,9 @@ const DEFAULTS: ShapeDefaults = ShapeDefaults {
 pub(crate) struct Cohere2Moe {
     spec: ModelSpec,
     norm: Norm,
-    embedding: MatrixId,
-    layers: Vec<Layer>,
+    layers: Vec<ParallelBlock>,
     final_norm: VectorId,
-    head: MatrixId,
     logit_scale: f32,
-}
-
-#[derive(Debug)]
-struct Layer {
-    norm: VectorId,
-    attention: Attention,
-    mlp: Mlp,
 }
 
 impl<B: Backend> Model<B> for Cohere2Moe {
@@ -67,24 +58,13 @@ impl<B: Backend> Model<B> for Cohere2Moe {
         &self.spec
     }
 
-    fn forward(&self, backend: &mut B) {
-        let mut hidden = backend.embed(self.embedding);
-        let mut normed = backend.norm(&hidden, self.layers[0].norm, self.norm);
-        for (index, layer) in self.layers.iter().enumerate() {
-            let attention = layer.attention.forward(backend, &normed);
-            let mlp = layer.mlp.forward(backend, &normed);
-            let next_norm = self
-                .layers
-                .get(index + 1)
-                .map_or(self.final_norm, |next| next.norm);
-            normed = backend.add_norm(
-                &mut hidden,
-                [Some(attention), Some(mlp)],
-                next_norm,
-                self.norm,
-            );
-        }
-        backend.head(&normed, self.head, self.logit_scale);
+    fn forward(&self, backend: &mut B) -> B::Activation {
+        let hidden = backend.embed(self.spec.embedding);
+        let layers = (self.layers.as_slice(), self.norm);
+        let last = (self.final_norm, self.norm);
+        let normed = parallel_block::forward(backend, hidden, layers, last);
+        backend.head(&normed, self.spec.head, self.logit_scale);
+        normed
     }
 }
 
@@ -159,7 +139,7 @@ impl Config {
 
 /// RMSNorm if `rms_norm_eps` is set, else LayerNorm. Both have the same parameters, so that the
 /// wrong one would load silently.
-fn read_norm(fields: &mut StrictFields<'_>) -> Norm {
+pub(crate) fn read_norm(fields: &mut StrictFields<'_>) -> Norm {
     let layer_norm_eps = fields.optional_f64("layer_norm_eps").unwrap_or(1e-5) as f32;
     match fields.optional_f64("rms_norm_eps") {
         Some(epsilon) => Norm::Rms {
@@ -215,7 +195,7 @@ fn read_shared_scale(fields: &mut StrictFields<'_>) -> f32 {
     }
 }
 
-fn refuse_unimplemented(fields: &mut StrictFields<'_>) {
+pub(crate) fn refuse_unimplemented(fields: &mut StrictFields<'_>) {
     fields.only("attention_bias", &Value::from(false));
     fields.only("use_qk_norm", &Value::from(false));
     fields.only("use_parallel_block", &Value::from(true));
@@ -264,7 +244,7 @@ impl Cohere2Moe {
         let windows: Vec<Option<u32>> = config.layers.iter().map(window).collect();
         let kv = KvGroups::new(&windows, shape.attention);
         let layers = (0..config.layers.len())
-            .map(|index| Layer::new(&config, &kv, index, &mut weights))
+            .map(|index| layer(&config, &kv, index, &mut weights))
             .collect();
         let final_norm = weights.vector("model.norm.weight", shape.hidden);
         let head = weights.head(embedding, shape.tied);
@@ -275,43 +255,39 @@ impl Cohere2Moe {
             positions_limit: shape.positions_limit,
             kv_groups: kv.groups,
             chat_format: "cohere_cmd4",
+            embedding,
+            head,
             weights,
         };
         Ok(Self {
             spec,
             norm: config.norm,
-            embedding,
             layers,
             final_norm,
-            head,
             logit_scale: config.logit_scale,
         })
     }
 }
 
-impl Layer {
-    fn new(config: &Config, kv: &KvGroups, index: usize, weights: &mut WeightMap) -> Self {
-        let kind = config.layers[index];
-        let prefix = format!("model.layers.{index}");
-        let hidden = config.shape.hidden;
-        let plan = HeadsPlan {
-            shape: config.shape.attention,
-            rope: kind.rope.then_some(config.rope),
-            norm_epsilon: None,
-            qkv_bias: false,
-            output_bias: false,
-            sinks: false,
-        };
-        let norm = weights.vector(format!("{prefix}.input_layernorm.weight"), hidden);
-        let attention = format!("{prefix}.self_attn");
-        let mlp = format!("{prefix}.mlp");
-        Self {
-            norm,
-            attention: Attention::heads(weights, &attention, hidden, plan, kv.layers[index]),
-            mlp: match kind.dense {
-                true => Mlp::dense(weights, &mlp, hidden, config.dense_width),
-                false => Mlp::sparse(weights, &mlp, hidden, config.experts),
+fn layer(config: &Config, kv: &KvGroups, index: usize, weights: &mut WeightMap) -> ParallelBlock {
+    let kind = config.layers[index];
+    let hidden = config.shape.hidden;
+    let plan = HeadsPlan {
+        shape: config.shape.attention,
+        rope: kind.rope.then_some(config.rope),
+        norm_epsilon: None,
+        qkv_bias: false,
+        output_bias: false,
+        sinks: false,
+    };
+    let prefix = format!("model.layers.{index}");
+    ParallelBlock::new(weights, &prefix, hidden, |weights, [attention, mlp]| {
+        (
+            Attention::heads(weights, attention, hidden, plan, kv.layers[index]),
+            match kind.dense {
+                true => Mlp::dense(weights, mlp, hidden, config.dense_width),
+                false => Mlp::sparse(weights, mlp, hidden, config.experts),
             },
-        }
-    }
+        )
+    })
 }

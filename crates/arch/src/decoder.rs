@@ -1,6 +1,6 @@
 //! The usual decoder: `h += attention(norm(h))`, then `h += mlp(norm(h))`.
 
-use backstop_kernels::backend::{Backend, KvLayer, MatrixId, Norm, VectorId};
+use backstop_kernels::backend::{Backend, KvLayer, Norm, VectorId};
 
 use crate::attention::{Attention, AttentionPlan};
 use crate::config::Shape;
@@ -14,10 +14,8 @@ use crate::{ModelSpec, WeightMap};
 pub(crate) struct Decoder {
     spec: ModelSpec,
     norm: Norm,
-    embedding: MatrixId,
     layers: Vec<Layer>,
     final_norm: VectorId,
-    head: MatrixId,
 }
 
 #[derive(Debug)]
@@ -85,13 +83,13 @@ impl Decoder {
                 positions_limit: shape.positions_limit,
                 kv_groups: kv.groups,
                 chat_format: plan.chat_format,
+                embedding,
+                head,
                 weights,
             },
             norm: plan.norm,
-            embedding,
             layers,
             final_norm,
-            head,
         }
     }
 }
@@ -153,8 +151,8 @@ impl<B: Backend> Model<B> for Decoder {
         &self.spec
     }
 
-    fn forward(&self, backend: &mut B) {
-        let mut hidden = backend.embed(self.embedding);
+    fn forward(&self, backend: &mut B) -> B::Activation {
+        let mut hidden = backend.embed(self.spec.embedding);
         let mut normed = backend.norm(&hidden, self.layers[0].attention_norm, self.norm);
         for (index, layer) in self.layers.iter().enumerate() {
             let attended = layer.attention.forward(backend, &normed);
@@ -171,6 +169,7 @@ impl<B: Backend> Model<B> for Decoder {
                 .map_or(self.final_norm, |next| next.attention_norm);
             normed = backend.add_norm(&mut hidden, [Some(mlp), None], next_norm, self.norm);
         }
-        backend.head(&normed, self.head, 1.0);
+        backend.head(&normed, self.spec.head, 1.0);
+        normed
     }
 }

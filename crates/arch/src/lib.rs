@@ -1,7 +1,8 @@
 //! Model architectures: one file each and one line in [`registry`].
 //!
 //! What several of them share: reading configurations ([`config`], [`rope`]), the parts of layers
-//! ([`attention`], [`latent`], [`mlp`]), and the usual order of these ([`decoder`]).
+//! ([`attention`], [`latent`], [`mlp`]), and the usual orders of these ([`decoder`],
+//! [`parallel_block`]). Draft heads, which guess for a model, are files as well ([`draft_head`]).
 //!
 //! An architecture file reads its `config.json`, describes the model ([`ModelSpec`]), names its
 //! weights as data ([`WeightMap`]) and computes with them over the operations of
@@ -11,9 +12,11 @@
 
 mod attention;
 mod cohere2_moe;
+mod cohere_eagle;
 mod config;
 mod decoder;
 mod deepseek_v3;
+mod draft_head;
 mod glm4_moe_lite;
 mod glm_moe_dsa;
 mod gpt_oss;
@@ -24,6 +27,7 @@ mod llama;
 mod mistral;
 mod mixtral;
 mod mlp;
+mod parallel_block;
 mod qwen2;
 mod qwen3;
 mod qwen3_moe;
@@ -32,6 +36,7 @@ mod rope;
 mod spec;
 mod weight_map;
 
+pub use draft_head::{DraftHead, DraftHeadSpec, build_draft_head};
 pub use registry::{ArchError, Model, build, names};
 pub use spec::{KvGroup, ModelSpec};
 pub use weight_map::{

@@ -14,7 +14,8 @@ pub trait Model<B: Backend>: Send {
     fn spec(&self) -> &ModelSpec;
 
     /// Computes the batch that `backend` holds, up to the logits of the rows that it samples.
-    fn forward(&self, backend: &mut B);
+    /// Returns the hidden states behind the final norm, of which the head makes the logits.
+    fn forward(&self, backend: &mut B) -> B::Activation;
 }
 
 /// Why a configuration cannot be computed.
@@ -25,6 +26,17 @@ pub enum ArchError {
     Unsupported {
         /// What `config.json` says.
         model_type: String,
+    },
+    /// No file here knows the model type of a draft head.
+    #[error(
+        "a draft head of model_type {model_type:?} is not supported; supported are: {}",
+        supported.join(", ")
+    )]
+    UnsupportedHead {
+        /// What `config.json` says.
+        model_type: String,
+        /// What it may say.
+        supported: Vec<&'static str>,
     },
     /// `config.json` does not say what to compute, or asks for something that is not implemented.
     #[error("a {architecture} model cannot be computed as configured: {}", problems.join("; "))]

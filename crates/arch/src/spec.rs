@@ -1,6 +1,7 @@
 //! What the rest of the server must know of a model, whatever its architecture.
 
 use backstop_kernels::KvGroupLayout;
+use backstop_kernels::backend::MatrixId;
 use backstop_types::AttentionSpan;
 
 use crate::WeightMap;
@@ -20,6 +21,10 @@ pub struct ModelSpec {
     pub kv_groups: Vec<KvGroup>,
     /// Which output parser the model's chat format needs; an id of the text crate's registry.
     pub chat_format: &'static str,
+    /// The table of token embeddings.
+    pub embedding: MatrixId,
+    /// What the logits are made with; the embedding, if the two are tied.
+    pub head: MatrixId,
     /// Every weight, by the id that `forward` uses.
     pub weights: WeightMap,
 }

@@ -182,10 +182,11 @@ pub(crate) struct ModelArgs {
     #[arg(long, env = "BACKSTOP_NO_ENABLE_PREFIX_CACHING")]
     pub(crate) no_enable_prefix_caching: bool,
 
-    /// Guess tokens ahead from what the text already says, and check several at once: JSON with
-    /// `method` ("ngram"), `num_speculative_tokens`, and `prompt_lookup_max` and `prompt_lookup_min`,
-    /// the most and the fewest tokens that must agree (by default 4 and 2). Answers do not change;
-    /// text that repeats itself, such as edited code, comes faster. CPU only.
+    /// Guess tokens ahead and check several at once: JSON with `method`, `num_speculative_tokens`
+    /// and, for the method "ngram" (what the text already says), `prompt_lookup_max` and
+    /// `prompt_lookup_min`, the most and the fewest tokens that must agree (by default 4 and 2);
+    /// for "eagle" `model`, the directory of an EAGLE head made for the model. Answers do not
+    /// change; text that is guessed, such as edited code, comes faster. CPU only.
     #[arg(long, env = "BACKSTOP_SPECULATIVE_CONFIG", value_parser = SpeculativeConfig::parse)]
     pub(crate) speculative_config: Option<SpeculativeConfig>,
 }

@@ -4,6 +4,7 @@ mod args;
 mod canary;
 mod device;
 mod doctor;
+mod draft;
 mod generate;
 mod key;
 mod limits;

@@ -16,6 +16,7 @@ use backstop_types::Executor;
 
 use crate::args::ModelArgs;
 use crate::device::Compute;
+use crate::draft::OpenHead;
 use crate::limits::Limits;
 use crate::load::OpenModel;
 use crate::machine;
@@ -43,7 +44,7 @@ pub(crate) struct Prepared {
 }
 
 enum Place {
-    Cpu(KvMemoryPlan),
+    Cpu(KvMemoryPlan, Option<Box<OpenHead>>),
     Cuda {
         device: Arc<dyn Device>,
         model: Box<dyn Model<CudaBackend>>,
@@ -68,11 +69,21 @@ impl Prepared {
 
     fn on_cpu(args: &ModelArgs, open: &OpenModel) -> Result<Self, String> {
         let limits = Limits::new(args, open, false)?;
-        let kv = cpu_kv_memory(args, &limits, &open.spec().kv_groups)?;
-        let weights_bytes = match &open.synthetic {
+        let head = match &args.speculative_config {
+            Some(config) => config.head()?,
+            None => None,
+        };
+        let head = head.map(|choice| OpenHead::open(choice, open.spec()).map(Box::new));
+        let head = head.transpose()?;
+        let kv = match &head {
+            Some(head) => cpu_kv_memory(args, &limits, &head.with_room(&open.spec().kv_groups))?,
+            None => cpu_kv_memory(args, &limits, &open.spec().kv_groups)?,
+        };
+        let model_bytes = match &open.synthetic {
             None => open.checkpoint.bytes_total(),
             Some(synthetic) => synthetic.cpu_bytes(open.spec()),
         };
+        let weights_bytes = model_bytes + head.as_ref().map_or(0, |head| head.weights_bytes());
         if let Some(free) = machine::available_memory_bytes()
             && weights_bytes + kv.bytes > free
         {
@@ -88,7 +99,7 @@ impl Prepared {
         Ok(Self {
             limits,
             weights_bytes,
-            place: Place::Cpu(kv),
+            place: Place::Cpu(kv, head),
         })
     }
 
@@ -133,7 +144,7 @@ impl Prepared {
 
     pub(crate) fn kv_bytes(&self) -> u64 {
         match &self.place {
-            Place::Cpu(kv) => kv.bytes,
+            Place::Cpu(kv, _) => kv.bytes,
             Place::Cuda { plan, .. } => plan.kv.bytes,
         }
     }
@@ -143,11 +154,13 @@ impl Prepared {
         let started = Instant::now();
         let kv_bytes = self.kv_bytes();
         let work_bytes = match &self.place {
-            Place::Cpu(_) => None,
+            Place::Cpu(..) => None,
             Place::Cuda { plan, .. } => Some(plan.work_bytes()),
         };
         let executor: Box<dyn Executor> = match self.place {
-            Place::Cpu(kv) => Box::new(start_on_cpu(open, &self.limits, kv, lifecycle)?),
+            Place::Cpu(kv, head) => {
+                Box::new(start_on_cpu(open, &self.limits, (kv, head), lifecycle)?)
+            }
             Place::Cuda {
                 device,
                 model,
@@ -231,10 +244,12 @@ fn cpu_kv_memory(
 fn start_on_cpu(
     open: OpenModel,
     limits: &Limits,
-    kv: KvMemoryPlan,
+    (kv, head): (KvMemoryPlan, Option<Box<OpenHead>>),
     lifecycle: &Lifecycle,
 ) -> Result<CpuExecutor, String> {
     let weights = cpu_weights(&open, lifecycle)?;
+    let drafter = head.map(|head| head.start((open.spec(), &weights), &kv.spec, limits.kv_element));
+    let drafter = drafter.transpose()?;
     let groups = open.spec().kv_groups.iter().zip(&kv.spec.groups);
     let groups: Vec<KvGroupLayout> = groups
         .map(|(group, pool)| group.layout(pool.num_blocks))
@@ -246,6 +261,7 @@ fn start_on_cpu(
         kv: kv.spec,
         max_num_seqs: limits.max_num_seqs,
         num_threads: limits.num_threads,
+        drafter,
     })
     .map_err(|error| format!("cannot start the executor: {error}"))
 }

@@ -15,7 +15,7 @@ mod outbox;
 mod stats;
 mod thread;
 
-pub use backstop_sched::{Rejection, Speculation};
+pub use backstop_sched::{PromptLookup, Rejection, Speculation};
 pub use handle::{EngineHandle, Generation, GenerationEvent, GenerationRequest, SubmitError};
 pub use lifecycle::{Lifecycle, LifecycleState};
 pub use stats::{EngineStats, Liveness};

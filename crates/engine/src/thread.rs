@@ -108,12 +108,8 @@ impl EngineThread {
 }
 
 fn scheduler_config(config: &EngineConfig, executor: &dyn Executor) -> SchedulerConfig {
-    let speculation = config.speculation.map(|speculation| Speculation {
-        max_draft_tokens: speculation
-            .max_draft_tokens
-            .min(executor.max_draft_tokens()),
-        ..speculation
-    });
+    let most = executor.max_draft_tokens();
+    let speculation = config.speculation.map(|guesses| guesses.at_most(most));
     let pipeline_depth = match speculation {
         // Guesses begin with the last token known, which a step in flight would still be sampling.
         Some(_) => 1,

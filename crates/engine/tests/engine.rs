@@ -60,6 +60,7 @@ impl Executor for CountingExecutor {
                 logprobs: None,
             }),
             further: Vec::new(),
+            proposal: Vec::new(),
         });
         let rated = plan.sequences.iter();
         let rated = rated.filter(|scheduled| !scheduled.rated.is_empty());

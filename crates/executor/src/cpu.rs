@@ -16,6 +16,7 @@ use backstop_types::{
 use rayon::prelude::*;
 
 use crate::constraint::Follower;
+use crate::drafter::Drafter;
 use crate::slots::{Slot, Slots};
 
 /// One plan runs while the next is prepared.
@@ -41,6 +42,8 @@ pub struct CpuExecutorConfig {
     pub max_num_seqs: u32,
     /// Threads that share the work of a step.
     pub num_threads: usize,
+    /// What proposes tokens with those that are sampled, if anything.
+    pub drafter: Option<Drafter>,
 }
 
 /// Runs plans on the CPU.
@@ -71,6 +74,7 @@ impl CpuExecutor {
             slots: Slots::new(&config.kv, config.max_num_seqs),
             model: config.model,
             backend: config.backend,
+            drafter: config.drafter,
             batch: Batch::new(),
             tokens: Vec::new(),
             scratch: SampleScratch::default(),
@@ -140,6 +144,7 @@ impl Executor for CpuExecutor {
 struct Worker {
     model: Box<dyn Model<CpuBackend>>,
     backend: CpuBackend,
+    drafter: Option<Drafter>,
     slots: Slots,
     batch: Batch,
     /// Inputs of the sequence that is being added to the batch.
@@ -198,10 +203,14 @@ impl Worker {
             self.batch.logit_rows.extend(end - sampling..end);
         }
         self.backend.begin(&self.batch, &self.slots.tables);
-        self.model.forward(&mut self.backend);
+        let hidden = self.model.forward(&mut self.backend);
         let vocabulary = self.model.spec().vocabulary_size as usize;
         self.slots.prepare_masks(plan, vocabulary);
-        self.read_rows(plan, vocabulary)
+        let mut outcome = self.read_rows(plan, vocabulary);
+        if let Some(drafter) = &mut self.drafter {
+            drafter.propose(plan, &self.slots, &hidden, &mut outcome);
+        }
+        outcome
     }
 
     /// What the rows of logits say: first the rated ones of a sequence, then the one that yields
@@ -278,6 +287,7 @@ fn sample_rows(
         sequence: scheduled.sequence,
         token,
         further,
+        proposal: Vec::new(),
     }
 }
 

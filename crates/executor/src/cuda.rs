@@ -119,6 +119,7 @@ impl QueuedRow {
                     sequence,
                     token,
                     further: Vec::new(),
+                    proposal: Vec::new(),
                 });
             }
         }
@@ -157,7 +158,9 @@ impl CudaExecutor {
             graphs,
         } = config;
         if graphs {
-            runner.capture(&mut |backend| model.forward(backend))?;
+            runner.capture(&mut |backend| {
+                model.forward(backend);
+            })?;
         }
         let outputs = runner.outputs();
         let (plans, plan_receiver) = channel();

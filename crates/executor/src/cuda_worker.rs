@@ -153,9 +153,9 @@ impl Worker {
             histories: &histories,
         };
         let model = &self.model;
-        let computed = self
-            .runner
-            .compute(&work, &mut |backend| model.forward(backend))?;
+        let computed = self.runner.compute(&work, &mut |backend| {
+            model.forward(backend);
+        })?;
         self.prepare_masks(plan);
         let rows = self.add_samples(plan).map_err(|full| DeviceError {
             attempt: "preparing a step's sampling".into(),

@@ -36,7 +36,7 @@ pub struct DeviceWeightPlan {
 impl DeviceWeightPlan {
     /// For the weights of a checkpoint, which is checked for this model.
     pub fn of_checkpoint(checkpoint: &Checkpoint, spec: &ModelSpec) -> Result<Self, LoadFailure> {
-        let formats = StoredFormats::of(checkpoint, spec)?;
+        let formats = StoredFormats::of(checkpoint, &spec.weights)?;
         check_formats(&formats, &spec.weights)?;
         let experts = formats.experts.iter();
         let experts = experts.map(|stored| kernel_element(stored.formats[0]));
@@ -117,7 +117,7 @@ pub fn load_in_pieces(
     staging_bytes: usize,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<(), LoadFailure> {
-    let formats = StoredFormats::of(checkpoint, spec)?;
+    let formats = StoredFormats::of(checkpoint, &spec.weights)?;
     check_formats(&formats, &spec.weights)?;
     let mut strips = Strips::of(checkpoint, &formats, &spec.weights);
     let bytes = strips.staging_bytes().min(staging_bytes);

@@ -1,6 +1,6 @@
 //! In which forms and number formats a checkpoint stores a model's weights.
 
-use backstop_arch::{ExpertsRequest, MatrixRequest, ModelSpec};
+use backstop_arch::{ExpertsRequest, MatrixRequest, WeightMap};
 use backstop_kernels::{BlockFormat, Element, ScaledFormat, WeightFormat};
 use backstop_weights::{
     CensusError, Checkpoint, Codes, ElementType, LoadError, QuantizationError, QuantizationScheme,
@@ -136,10 +136,9 @@ impl StoredExperts {
 
 impl StoredFormats {
     /// Checks that the checkpoint holds exactly the tensors of the model, and looks at them.
-    pub(crate) fn of(checkpoint: &Checkpoint, spec: &ModelSpec) -> Result<Self, LoadFailure> {
+    pub(crate) fn of(checkpoint: &Checkpoint, map: &WeightMap) -> Result<Self, LoadFailure> {
         // Refuses schemes that are not understood, before any tensor is looked at.
         let quantization = checkpoint.quantization()?;
-        let map = &spec.weights;
         // Scales are what the quantisation expects.
         let has = |name: &str| !name.ends_with("_scale") && checkpoint.tensor(name).is_some();
         let expected = quantization.expected(checkpoint, map.expected(has));

@@ -21,8 +21,16 @@ pub fn load_cpu_weights(
     spec: &ModelSpec,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<CpuWeights, LoadFailure> {
-    let formats = StoredFormats::of(checkpoint, spec)?;
-    let map = &spec.weights;
+    load_weights(checkpoint, &spec.weights, progress)
+}
+
+/// The same with the weights of `map`.
+pub(crate) fn load_weights(
+    checkpoint: &Checkpoint,
+    map: &WeightMap,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<CpuWeights, LoadFailure> {
+    let formats = StoredFormats::of(checkpoint, map)?;
     let done = AtomicU64::new(0);
     let mut buffers = Buffers::allocate(&formats, map)?;
     for (buffers, request) in buffers.experts.iter_mut().zip(&map.experts) {

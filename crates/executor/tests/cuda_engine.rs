@@ -95,7 +95,9 @@ fn device_logits(loaded: &Loaded, tokens: &[u32], chunk: usize, kv: Element) -> 
             blocks: &blocks,
             histories: &[],
         };
-        let computed = runner.compute(&work, &mut |backend| model.forward(backend));
+        let computed = runner.compute(&work, &mut |backend| {
+            model.forward(backend);
+        });
         let computed = computed.unwrap_or_else(|error| panic!("{error}"));
         let ticket = runner.sample(computed, &samples, false).expect("room");
         let sampled = runner.outputs().wait(ticket, |_| false).expect("a step");

@@ -3,7 +3,7 @@
 
 mod common;
 
-use backstop_sched::Speculation;
+use backstop_sched::{PromptLookup, Speculation};
 use backstop_types::{SampledToken, SamplingParams, TokenLogprobs};
 use common::{Drive, Driven, Loaded, Request, drive, load, repository};
 
@@ -221,11 +221,11 @@ fn an_answer_is_the_same_on_one_thread() {
 fn an_answer_is_the_same_with_guesses() {
     let settings = Drive {
         enable_prefix_caching: true,
-        speculation: Some(Speculation {
+        speculation: Some(Speculation::PromptLookup(PromptLookup {
             max_draft_tokens: 5,
             min_ngram: 1,
             max_ngram: 3,
-        }),
+        })),
         ..roomy()
     };
     check("with guesses", |loaded, requests| {

@@ -2,7 +2,7 @@
 
 use backstop_types::{AttentionSpan, KvSpec};
 
-use crate::Speculation;
+use crate::{PromptLookup, Speculation};
 
 /// Capacities of a scheduler. Every queue and table is bounded by one of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,12 +79,14 @@ impl SchedulerConfig {
         at_least("max_model_len", self.max_model_len, 2)?;
         at_least("max_in_flight_plans", self.max_in_flight_plans, 1)?;
         if let Some(speculation) = &self.speculation {
-            let Speculation {
-                max_draft_tokens,
+            at_least("max_draft_tokens", speculation.max_draft_tokens(), 1)?;
+        }
+        if let Some(Speculation::PromptLookup(lookup)) = &self.speculation {
+            let PromptLookup {
                 min_ngram,
                 max_ngram,
-            } = *speculation;
-            at_least("max_draft_tokens", max_draft_tokens, 1)?;
+                ..
+            } = *lookup;
             at_least("min_ngram", min_ngram, 1)?;
             at_least("max_ngram", max_ngram, min_ngram)?;
         }

@@ -27,4 +27,4 @@ mod speculation;
 pub use config::{ConfigError, SchedulerConfig};
 pub use event::{Arrival, Event, Notice, Rejection};
 pub use scheduler::{Scheduler, SchedulerStats};
-pub use speculation::Speculation;
+pub use speculation::{PromptLookup, Speculation};

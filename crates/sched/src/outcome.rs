@@ -160,9 +160,13 @@ impl Scheduler {
             self.counters.accepted_tokens += 1;
             ended = self.hand_on_token(planned.index, token);
         }
-        if planned.drafts > 0 && !ended {
+        if ended {
+            return Ok(());
+        }
+        if planned.drafts > 0 {
             self.keep_draft(planned, right);
         }
+        self.sequence_mut(planned.index).proposal = sample.proposal;
         Ok(())
     }
 

@@ -55,6 +55,8 @@ pub(crate) struct Sequence {
     pub(crate) planned: u32,
     /// Tokens that plans in flight are going to sample.
     pub(crate) samples_in_flight: u32,
+    /// The executor's guesses at the tokens behind the last known one.
+    pub(crate) proposal: Vec<TokenId>,
     /// Guesses at the tokens that come next, for the plan being made.
     pub(crate) draft: Vec<TokenId>,
     /// Guesses that a plan in flight is going to check.
@@ -99,6 +101,7 @@ impl Sequence {
             computed: 0,
             planned: 0,
             samples_in_flight: 0,
+            proposal: Vec::new(),
             draft: Vec::new(),
             drafts_in_flight: 0,
             plans_in_flight: 0,
@@ -150,7 +153,16 @@ impl Sequence {
                 true => u32::MAX,
                 false => self.end_len - 1 - self.known(),
             };
-            speculation.guess(&self.tokens, most, &mut self.draft);
+            match speculation {
+                Speculation::PromptLookup(lookup) => {
+                    lookup.guess(&self.tokens, most, &mut self.draft);
+                }
+                Speculation::Proposals { max_draft_tokens } => {
+                    let most = most.min(*max_draft_tokens) as usize;
+                    let proposal = self.proposal.iter().take(most);
+                    self.draft.extend(proposal);
+                }
+            }
         }
     }
 

@@ -1,11 +1,44 @@
-//! Guesses at the tokens that come next, from what the sequence already holds.
+//! Guesses at the tokens that come next.
 
 use backstop_types::TokenId;
 
-/// Prompt lookup (Saxena 2023): the guess is what followed an earlier occurrence of the last few
-/// tokens. Guesses are checked by the model itself, so that answers do not change.
+/// Where guesses come from. They are checked by the model itself, so that answers do not change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Speculation {
+pub enum Speculation {
+    /// The tokens that the sequence already has.
+    PromptLookup(PromptLookup),
+    /// The executor, which proposes tokens with those that it samples
+    /// ([`TokenSample::proposal`](backstop_types::TokenSample)).
+    Proposals {
+        /// Tokens that are guessed at once.
+        max_draft_tokens: u32,
+    },
+}
+
+impl Speculation {
+    /// Tokens that are guessed at once.
+    pub fn max_draft_tokens(&self) -> u32 {
+        match self {
+            Self::PromptLookup(lookup) => lookup.max_draft_tokens,
+            Self::Proposals { max_draft_tokens } => *max_draft_tokens,
+        }
+    }
+
+    /// The same with no more tokens at once than this.
+    pub fn at_most(mut self, most: u32) -> Self {
+        let (Self::PromptLookup(PromptLookup {
+            max_draft_tokens, ..
+        })
+        | Self::Proposals { max_draft_tokens }) = &mut self;
+        *max_draft_tokens = most.min(*max_draft_tokens);
+        self
+    }
+}
+
+/// Prompt lookup (Saxena 2023): the guess is what followed an earlier occurrence of the last few
+/// tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PromptLookup {
     /// Tokens that are guessed at once.
     pub max_draft_tokens: u32,
     /// Tokens that must agree at the least.
@@ -14,7 +47,7 @@ pub struct Speculation {
     pub max_ngram: u32,
 }
 
-impl Speculation {
+impl PromptLookup {
     /// Writes at most `most` tokens that may follow `tokens` to `draft`.
     ///
     /// Of all earlier occurrences the one counts with which most tokens agree, then the one with
@@ -50,7 +83,7 @@ impl Speculation {
 mod tests {
     use super::*;
 
-    const SPECULATION: Speculation = Speculation {
+    const LOOKUP: PromptLookup = PromptLookup {
         max_draft_tokens: 3,
         min_ngram: 2,
         max_ngram: 4,
@@ -58,8 +91,17 @@ mod tests {
 
     fn guess(tokens: &[TokenId], most: u32) -> Vec<TokenId> {
         let mut draft = vec![99];
-        SPECULATION.guess(tokens, most, &mut draft);
+        LOOKUP.guess(tokens, most, &mut draft);
         draft
+    }
+
+    #[test]
+    fn no_more_is_guessed_at_once_than_the_executor_can_check() {
+        let most = |speculation: Speculation| speculation.at_most(2).max_draft_tokens();
+        assert_eq!(most(Speculation::PromptLookup(LOOKUP)), 2);
+        let proposals = |max_draft_tokens| Speculation::Proposals { max_draft_tokens };
+        assert_eq!(most(proposals(5)), 2);
+        assert_eq!(most(proposals(1)), 1);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use backstop_sched::SchedulerConfig;
+use backstop_sched::{SchedulerConfig, Speculation};
 use backstop_types::{
     BlockId, PlanId, PromptLogprobs, SampleFault, SampledToken, ScheduledSequence, SequenceId,
     StepOutcome, StepPlan, TokenId, TokenLogprobs, TokenSample,
@@ -325,6 +325,7 @@ impl ShadowExecutor {
                         Some(_) => Vec::new(),
                         None => tokens.collect(),
                     },
+                    proposal: self.propose(part, random),
                 }
             });
             Ok((samples.collect(), ratings))
@@ -411,6 +412,25 @@ impl ShadowExecutor {
                 return tokens;
             }
         }
+    }
+
+    /// Guesses, some of them wrong, at the tokens that follow those just sampled.
+    fn propose(&self, part: &Part, random: &mut Random) -> Vec<TokenId> {
+        let Some(Speculation::Proposals { max_draft_tokens }) = self.config.speculation else {
+            return Vec::new();
+        };
+        let slot = self.device[part.scheduled.slot.0 as usize].as_ref();
+        let prefixes = &slot.expect("the slot was read a moment ago").prefixes;
+        let mut prefix = *prefixes.last().expect("a sequence has tokens");
+        let mut proposal = Vec::new();
+        // More now and then than the scheduler has been told that it can expect.
+        for _ in 0..random.below(max_draft_tokens + 2) {
+            let token = next_token(prefix, part.seed);
+            prefix = chain(prefix, token.into());
+            let right = random.chance(800);
+            proposal.push(if right { token } else { token ^ 1 });
+        }
+        proposal
     }
 
     /// Rates prompt tokens by what the first group holds for the positions before them.

@@ -83,6 +83,7 @@ impl DecodeLoad {
                 logprobs: None,
             }),
             further: Vec::new(),
+            proposal: Vec::new(),
         });
         let outcome = StepOutcome {
             plan: plan.id,

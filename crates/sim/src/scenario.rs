@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use backstop_sched::{Arrival, SchedulerConfig, Speculation};
+use backstop_sched::{Arrival, PromptLookup, SchedulerConfig, Speculation};
 use backstop_types::{
     AttentionSpan, KvGroupSpec, KvSpec, SamplingParams, SequenceId, StopConditions, TokenId,
 };
@@ -219,10 +219,14 @@ fn random_config(random: &mut Random) -> SchedulerConfig {
 }
 
 fn random_speculation(random: &mut Random) -> Speculation {
+    let max_draft_tokens = random.between(1, 6);
+    if random.chance(400) {
+        return Speculation::Proposals { max_draft_tokens };
+    }
     let min_ngram = random.between(1, 3);
-    Speculation {
-        max_draft_tokens: random.between(1, 6),
+    Speculation::PromptLookup(PromptLookup {
+        max_draft_tokens,
         min_ngram,
         max_ngram: min_ngram + random.below(3),
-    }
+    })
 }

@@ -13,6 +13,20 @@ pub enum AttentionSpan {
 }
 
 impl AttentionSpan {
+    /// Whether it holds every position that `other` holds.
+    pub fn covers(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Full, _) => true,
+            (Self::Sliding { .. }, Self::Full) => false,
+            (
+                Self::Sliding { visible_keys },
+                Self::Sliding {
+                    visible_keys: others,
+                },
+            ) => visible_keys >= others,
+        }
+    }
+
     /// First position that the query at `position` attends to.
     pub fn first_visible(self, position: u32) -> u32 {
         match self {

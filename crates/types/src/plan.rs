@@ -116,6 +116,9 @@ pub struct TokenSample {
     /// The tokens that follow it, if it is what the draft guessed: as many as there are right
     /// guesses in a row.
     pub further: Vec<SampledToken>,
+    /// The executor's guesses at the tokens behind all those, if it makes any. They mean something
+    /// until the sequence has its next token.
+    pub proposal: Vec<TokenId>,
 }
 
 /// Why a sequence has no next token. It concerns this sequence alone, and ends it.

@@ -1,5 +1,7 @@
 //! Weights in memory, in the number format in which they are stored.
 
+use std::sync::Arc;
+
 use rayon::prelude::{IndexedParallelIterator, ParallelIterator, ParallelSlice, ParallelSliceMut};
 
 use crate::aligned::AlignedBytes;
@@ -341,7 +343,7 @@ impl CpuExperts {
 #[derive(Debug, Default)]
 pub struct CpuWeights {
     vectors: Vec<Vec<f32>>,
-    matrices: Vec<CpuMatrix>,
+    matrices: Vec<Arc<CpuMatrix>>,
     experts: Vec<CpuExperts>,
 }
 
@@ -361,7 +363,11 @@ impl CpuWeights {
             progress(done);
         };
         let matrices = self.matrices.into_iter().map(|matrix| {
-            let arranged = matrix.arranged();
+            // What others compute with as well stays as they have it.
+            let arranged = match Arc::try_unwrap(matrix) {
+                Ok(matrix) => Arc::new(matrix.arranged()),
+                Err(shared) => shared,
+            };
             advance(arranged.data.len());
             arranged
         });
@@ -385,8 +391,8 @@ impl CpuWeights {
     }
 
     /// Adds a matrix; ids count up from 0.
-    pub fn push_matrix(&mut self, matrix: CpuMatrix) -> MatrixId {
-        self.matrices.push(matrix);
+    pub fn push_matrix(&mut self, matrix: impl Into<Arc<CpuMatrix>>) -> MatrixId {
+        self.matrices.push(matrix.into());
         MatrixId(self.matrices.len() as u32 - 1)
     }
 
@@ -403,7 +409,7 @@ impl CpuWeights {
     }
 
     /// All matrices, by id.
-    pub fn matrices(&self) -> &[CpuMatrix] {
+    pub fn matrices(&self) -> &[Arc<CpuMatrix>] {
         &self.matrices
     }
 

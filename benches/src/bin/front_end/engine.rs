@@ -159,6 +159,7 @@ impl Executor for SteadyExecutor {
                 sequence: sequence.sequence,
                 token: Ok(SampledToken { id, logprobs: None }),
                 further: Vec::new(),
+                proposal: Vec::new(),
             }
         });
         Ok(StepOutcome {

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use backstop_arch::{KvGroup, Model};
-use backstop_executor::{CpuExecutor, CpuExecutorConfig, load_cpu_weights};
+use backstop_executor::{CpuExecutor, CpuExecutorConfig, Drafter, load_cpu_weights};
 use backstop_kernels::{CpuBackend, CpuKvCache, CpuWeights, Element, KvGroupLayout};
 use backstop_sched::{Arrival, Event, Notice, Scheduler, SchedulerConfig, Speculation};
 use backstop_types::{
@@ -108,25 +108,33 @@ pub fn drive(loaded: &Loaded, drive: &Drive, waves: &[Vec<Request>]) -> Driven {
     drive_with(&mut executor, &spec, drive, waves)
 }
 
-pub fn cpu_executor(loaded: &Loaded, drive: &Drive) -> CpuExecutor {
+/// The KV memory of a drive.
+pub fn kv_spec(loaded: &Loaded, drive: &Drive) -> KvSpec {
     let groups = model(&loaded.checkpoint).spec().kv_groups.clone();
-    let spec = KvSpec {
+    let groups = groups.iter().map(|group| KvGroupSpec {
+        span: group.span,
+        num_blocks: drive.blocks,
+    });
+    KvSpec {
         block_size: drive.block_size,
-        groups: groups
-            .iter()
-            .map(|group| KvGroupSpec {
-                span: group.span,
-                num_blocks: drive.blocks,
-            })
-            .collect(),
-    };
-    let blocks = vec![drive.blocks; groups.len()];
+        groups: groups.collect(),
+    }
+}
+
+pub fn cpu_executor(loaded: &Loaded, drive: &Drive) -> CpuExecutor {
+    cpu_executor_with(loaded, drive, None)
+}
+
+pub fn cpu_executor_with(loaded: &Loaded, drive: &Drive, drafter: Option<Drafter>) -> CpuExecutor {
+    let spec = kv_spec(loaded, drive);
+    let blocks = vec![drive.blocks; spec.groups.len()];
     CpuExecutor::new(CpuExecutorConfig {
         model: model(&loaded.checkpoint),
         backend: backend(loaded, drive.block_size, &blocks, Element::BF16),
         kv: spec,
         max_num_seqs: drive.max_num_seqs,
         num_threads: drive.num_threads,
+        drafter,
     })
     .expect("threads start")
 }

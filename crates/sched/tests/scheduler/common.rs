@@ -117,6 +117,7 @@ impl Machine {
                 logprobs: None,
             }),
             further: Vec::new(),
+            proposal: Vec::new(),
         });
         let outcome = StepOutcome {
             plan: plan.id,

@@ -4,4 +4,5 @@ mod batching;
 mod common;
 mod memory;
 mod pipeline;
+mod proposals;
 mod ratings;

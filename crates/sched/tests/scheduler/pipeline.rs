@@ -155,16 +155,19 @@ fn faults_end_their_own_sequence_only() {
             sequence: SequenceId(1),
             token: Err(SampleFault::NotANumber),
             further: Vec::new(),
+            proposal: Vec::new(),
         },
         TokenSample {
             sequence: SequenceId(2),
             token,
             further: Vec::new(),
+            proposal: Vec::new(),
         },
         TokenSample {
             sequence: SequenceId(3),
             token: Err(SampleFault::Constraint),
             further: Vec::new(),
+            proposal: Vec::new(),
         },
     ];
     machine

@@ -241,6 +241,7 @@ impl Executor for ScriptedExecutor {
                     sequence: scheduled.sequence,
                     token,
                     further: Vec::new(),
+                    proposal: Vec::new(),
                 });
             }
         }
