@@ -45,6 +45,12 @@ NAMES = {
 }
 
 
+def halves_apart(values: np.ndarray, heads: int) -> np.ndarray:
+    """Rows of queries or keys in the order of transformers: the inverse of what llama.cpp's converter does."""
+    pairs = values.reshape(heads, values.shape[0] // heads // 2, 2, values.shape[1])
+    return pairs.swapaxes(1, 2).reshape(values.shape)
+
+
 def state(reader: gguf.GGUFReader, heads: int, kv_heads: int) -> dict[str, torch.Tensor]:
     """The weights, widened, as transformers names and orders them."""
     weights = {}
@@ -52,10 +58,7 @@ def state(reader: gguf.GGUFReader, heads: int, kv_heads: int) -> dict[str, torch
         values = gguf.quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
         layer, part = re.match(r"(?:blk\.(\d+)\.)?(\w+)\.weight", tensor.name).groups()
         if part in ("attn_q", "attn_k"):
-            count = heads if part == "attn_q" else kv_heads
-            # The inverse of what llama.cpp's converter does.
-            pairs = values.reshape(count, values.shape[0] // count // 2, 2, values.shape[1])
-            values = pairs.swapaxes(1, 2).reshape(values.shape)
+            values = halves_apart(values, heads if part == "attn_q" else kv_heads)
         prefix = f"model.layers.{layer}." if layer else ""
         weights[f"{prefix}{NAMES[part]}.weight"] = torch.tensor(values)
     return weights

@@ -34,7 +34,7 @@ const FP8: Tolerance = Tolerance {
 /// router to another expert.
 const CODES: Tolerance = Tolerance {
     root_mean_square: 6e-2,
-    largest: 1.0,
+    largest: 1.5,
 };
 
 /// What is allowed of weights as they are stored, and as they are arranged to be served.
@@ -227,7 +227,7 @@ fn the_demo_model_agrees_with_the_reference_implementation() {
 
 #[test]
 fn a_gguf_file_whose_matrices_have_many_formats_agrees_with_transformers() {
-    for name in ["mixed_llama", "mixed_qwen3_moe"] {
+    for name in ["mixed_llama", "mixed_mixtral", "mixed_qwen3_moe"] {
         let directory = repository("tests/goldens/gguf").join(name);
         check(&directory, &directory);
     }

@@ -25,6 +25,7 @@ use crate::shards::Shards;
 use crate::{ElementType, SpecialTokens, TensorInfo, WeightsError};
 use config::Architecture;
 use metadata::Metadata;
+use names::ExpertNames;
 use reader::MetadataValue;
 
 /// Factors on the wave lengths of rotary embeddings, one for each pair of a head's elements.
@@ -103,8 +104,9 @@ impl GgufFile {
         metadata.finish()?;
         let mut named = Vec::with_capacity(tensors.len());
         for entry in tensors {
-            match names::expert_name(&entry.name, 0) {
-                Some(_) => named.extend(experts(&entry)?),
+            let experts = architecture.experts;
+            match experts.filter(|names| names::expert_name(&entry.name, 0, *names).is_some()) {
+                Some(names) => named.extend(expert_matrices(&entry, names)?),
                 None => named.push(architecture.tensor(entry, &config)?),
             }
         }
@@ -133,7 +135,7 @@ fn by_name(tensors: Vec<TensorInfo>) -> Result<BTreeMap<String, TensorInfo>, Str
 
 /// The matrices in a tensor of all experts `[experts, rows, columns]`, under the names that the model
 /// asks for.
-fn experts(entry: &HeaderEntry) -> Result<Vec<TensorInfo>, String> {
+fn expert_matrices(entry: &HeaderEntry, names: ExpertNames) -> Result<Vec<TensorInfo>, String> {
     let &[count @ 1..=EXPERTS_MAX, rows, columns] = entry.shape.as_slice() else {
         return Err(format!(
             "tensor {:?} of shape {:?} is not a matrix for each of at most {EXPERTS_MAX} experts",
@@ -142,7 +144,7 @@ fn experts(entry: &HeaderEntry) -> Result<Vec<TensorInfo>, String> {
     };
     let bytes = entry.length_bytes / count as u64;
     let expert = |expert: usize| {
-        let name = names::expert_name(&entry.name, expert)?;
+        let name = names::expert_name(&entry.name, expert, names)?;
         let matrix = HeaderEntry {
             name,
             element_type: entry.element_type,
@@ -163,7 +165,7 @@ impl Architecture {
         config: &Map<String, Value>,
     ) -> Result<TensorInfo, String> {
         let row_order = self.row_order(&entry, config)?;
-        let name = names::hugging_face_name(&entry.name);
+        let name = names::hugging_face_name(&entry.name, self.experts);
         Ok(TensorInfo {
             row_order,
             ..TensorInfo::new(HeaderEntry { name, ..entry }, 0)

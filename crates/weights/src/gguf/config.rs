@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::metadata::Metadata;
+use super::names::ExpertNames;
 use crate::header::HeaderEntry;
 
 /// One architecture that GGUF files may name.
@@ -14,6 +15,8 @@ pub(super) struct Architecture {
     class: &'static str,
     /// Whether converters put rotated pairs of queries and keys next to each other.
     pub(super) interleaves: bool,
+    /// What its experts are called, if it has some.
+    pub(super) experts: Option<ExpertNames>,
 }
 
 const ARCHITECTURES: &[Architecture] = &[
@@ -22,24 +25,41 @@ const ARCHITECTURES: &[Architecture] = &[
         model_type: "llama",
         class: "LlamaForCausalLM",
         interleaves: true,
+        experts: None,
+    },
+    Architecture {
+        name: "llama",
+        model_type: "mixtral",
+        class: "MixtralForCausalLM",
+        interleaves: true,
+        experts: Some(ExpertNames {
+            module: "block_sparse_moe",
+            projections: ["w1", "w3", "w2"],
+        }),
     },
     Architecture {
         name: "qwen2",
         model_type: "qwen2",
         class: "Qwen2ForCausalLM",
         interleaves: false,
+        experts: None,
     },
     Architecture {
         name: "qwen3",
         model_type: "qwen3",
         class: "Qwen3ForCausalLM",
         interleaves: false,
+        experts: None,
     },
     Architecture {
         name: "qwen3moe",
         model_type: "qwen3_moe",
         class: "Qwen3MoeForCausalLM",
         interleaves: false,
+        experts: Some(ExpertNames {
+            module: "mlp",
+            projections: ["gate_proj", "up_proj", "down_proj"],
+        }),
     },
 ];
 
@@ -63,9 +83,14 @@ impl Architecture {
         let Some(name) = metadata.text("general.architecture") else {
             return Err("the metadata lacks general.architecture".to_owned());
         };
-        let known = ARCHITECTURES.iter().find(|known| known.name == name);
-        known.ok_or_else(|| {
-            let names: Vec<&str> = ARCHITECTURES.iter().map(|known| known.name).collect();
+        let has_experts = metadata
+            .u32(&format!("{name}.expert_count"))
+            .is_some_and(|count| count > 0);
+        let of_name = || ARCHITECTURES.iter().filter(|known| known.name == name);
+        let fitting = of_name().find(|known| known.experts.is_some() == has_experts);
+        fitting.or_else(|| of_name().next()).ok_or_else(|| {
+            let mut names: Vec<&str> = ARCHITECTURES.iter().map(|known| known.name).collect();
+            names.dedup();
             let shown: String = name.chars().take(64).collect();
             format!(
                 "general.architecture {shown:?} is not supported; supported in GGUF files are: {}",
@@ -94,12 +119,24 @@ impl Architecture {
         fields.copy_u32("context_length", "max_position_embeddings");
         fields.attention();
         fields.rope(rope_factors);
-        if self.model_type == "qwen3_moe" {
-            fields.copy_u32("expert_count", "num_experts");
-            fields.copy_u32("expert_used_count", "num_experts_per_tok");
-            fields.copy_u32("expert_feed_forward_length", "moe_intermediate_size");
-            // Files do not say it; llama.cpp does so for all of them.
-            fields.put("norm_topk_prob", json!(true));
+        match self.model_type {
+            "qwen3_moe" => {
+                fields.copy_u32("expert_count", "num_experts");
+                fields.copy_u32("expert_used_count", "num_experts_per_tok");
+                fields.copy_u32("expert_feed_forward_length", "moe_intermediate_size");
+                // Files do not say it; llama.cpp does so for all of them.
+                fields.put("norm_topk_prob", json!(true));
+            }
+            "mixtral" => {
+                fields.copy_u32("expert_count", "num_local_experts");
+                fields.copy_u32("expert_used_count", "num_experts_per_tok");
+            }
+            // Some files without experts say so.
+            _ => {
+                if fields.u32("expert_count").is_some_and(|count| count > 0) {
+                    fields.problem(format!("{}.expert_count is not 0", self.name));
+                }
+            }
         }
 
         let find = |name: &str| tensors.iter().find(|tensor| tensor.name == name);

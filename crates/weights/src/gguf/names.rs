@@ -20,15 +20,22 @@ const LAYER: &[(&str, &str)] = &[
     ("ffn_gate", "mlp.gate_proj"),
     ("ffn_up", "mlp.up_proj"),
     ("ffn_down", "mlp.down_proj"),
-    ("ffn_gate_inp", "mlp.gate"),
 ];
 
-/// Projections of which a layer's experts are stored in one tensor, and their names.
-const EXPERTS: &[(&str, &str)] = &[
-    ("ffn_gate_exps", "gate_proj"),
-    ("ffn_up_exps", "up_proj"),
-    ("ffn_down_exps", "down_proj"),
-];
+/// The router of a layer's experts.
+const ROUTER: &str = "ffn_gate_inp";
+
+/// Projections of which a layer's experts are stored in one tensor.
+const PROJECTIONS: [&str; 3] = ["ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"];
+
+/// What a family calls its experts.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ExpertNames {
+    /// Where in a layer they are.
+    pub(super) module: &'static str,
+    /// Gate, up and down.
+    pub(super) projections: [&'static str; 3],
+}
 
 /// The tensors of queries and keys, without `.weight` or `.bias`.
 pub(super) const QUERY: &str = "attn_q";
@@ -36,7 +43,7 @@ pub(super) const KEY: &str = "attn_k";
 
 /// The tensor's name in a Hugging Face checkpoint. What is not in the lists keeps its name, by
 /// which the census then reports it as a tensor that nothing asked for.
-pub(super) fn hugging_face_name(name: &str) -> String {
+pub(super) fn hugging_face_name(name: &str, experts: Option<ExpertNames>) -> String {
     let Some((module, kind)) = split(name) else {
         return name.to_owned();
     };
@@ -44,22 +51,25 @@ pub(super) fn hugging_face_name(name: &str) -> String {
         let entry = list.iter().find(|(theirs, _)| *theirs == module);
         entry.map(|(_, ours)| (*ours).to_owned())
     };
+    let in_a_layer = |part: &str| match experts {
+        Some(experts) if part == ROUTER => Some(format!("{}.gate", experts.module)),
+        _ => found(LAYER, part),
+    };
     let mapped = match in_layer(module) {
-        Some((layer, part)) => {
-            found(LAYER, part).map(|part| format!("model.layers.{layer}.{part}"))
-        }
+        Some((layer, part)) => in_a_layer(part).map(|part| format!("model.layers.{layer}.{part}")),
         None => found(MODEL, module),
     };
     mapped.map_or_else(|| name.to_owned(), |module| format!("{module}.{kind}"))
 }
 
 /// The name of one expert's tensor if this is one of all experts.
-pub(super) fn expert_name(name: &str, expert: usize) -> Option<String> {
+pub(super) fn expert_name(name: &str, expert: usize, experts: ExpertNames) -> Option<String> {
     let (module, kind) = split(name)?;
     let (layer, part) = in_layer(module)?;
-    let (_, projection) = EXPERTS.iter().find(|(theirs, _)| *theirs == part)?;
+    let index = PROJECTIONS.iter().position(|theirs| *theirs == part)?;
+    let (module, projection) = (experts.module, experts.projections[index]);
     Some(format!(
-        "model.layers.{layer}.mlp.experts.{expert}.{projection}.{kind}"
+        "model.layers.{layer}.{module}.experts.{expert}.{projection}.{kind}"
     ))
 }
 

@@ -301,7 +301,7 @@ fn what_is_not_supported_is_named() {
     error(Writer::default(), &["general.architecture"]);
     error(
         llama().u32("llama.expert_count", 8),
-        &["llama.expert_count"],
+        &["llama.expert_used_count is missing"],
     );
     error(llama().u32("split.count", 2), &["split"]);
     error(
