@@ -218,6 +218,25 @@ pub struct LatentWeights {
     pub epsilon: f32,
 }
 
+/// What chooses the keys of sparse attention (DeepSeek-AI 2025, "DeepSeek-V3.2", section 2.1).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Indexer {
+    /// Query heads; all read the same key.
+    pub heads: u32,
+    /// Elements of a head.
+    pub head_dim: u32,
+    /// Positions that a query attends to at most.
+    pub chosen: u32,
+    /// `[head_dim]`: gain of the keys' layer norm.
+    pub key_gain: VectorId,
+    /// `[head_dim]`: bias of the keys' layer norm.
+    pub key_bias: VectorId,
+    /// Added to the variance.
+    pub epsilon: f32,
+    /// Rotation of the first elements of heads and keys.
+    pub rope: Rope,
+}
+
 /// Score of an expert given its router logit. Ties go to the expert with the smaller index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RouterScoring {
@@ -251,6 +270,8 @@ pub trait Backend {
     type Activation;
     /// Chosen experts and their weights for each token.
     type Routing;
+    /// The positions that each token attends to.
+    type Selection;
 
     /// Rows of `table` for the batch's token ids.
     fn embed(&mut self, table: MatrixId) -> Self::Activation;
@@ -295,6 +316,29 @@ pub trait Backend {
         qkv: &Self::Activation,
         shape: AttentionShape,
         sinks: Option<VectorId>,
+        layer: KvLayer,
+    ) -> Self::Activation;
+
+    /// Norms, rotates and caches the index keys (`[tokens, head_dim]`), and chooses for each token
+    /// the `chosen` positions, its own among those to choose from, with the largest
+    /// `sum over heads h of head_weights_h * max(0, query_h . key)`; of equal ones the earlier.
+    /// `queries` is `[tokens, heads * head_dim]`, `head_weights` is `[tokens, heads]`. The layer's
+    /// group keeps keys alone.
+    fn select_keys(
+        &mut self,
+        queries: Self::Activation,
+        keys: &Self::Activation,
+        head_weights: &Self::Activation,
+        indexer: Indexer,
+        layer: KvLayer,
+    ) -> Self::Selection;
+
+    /// As `paged_attention`, of each token over the positions that were chosen for it.
+    fn selected_attention(
+        &mut self,
+        qkv: &Self::Activation,
+        shape: AttentionShape,
+        selection: &Self::Selection,
         layer: KvLayer,
     ) -> Self::Activation;
 

@@ -57,6 +57,10 @@ pub static ALL: &[Kernel] = &[
         cases: ops::attention::cases,
     },
     Kernel {
+        name: "indexer",
+        cases: ops::indexer::cases,
+    },
+    Kernel {
         name: "router",
         cases: ops::router::cases,
     },

@@ -21,8 +21,9 @@ pub use kv_cache::{CpuKvCache, KvGroupLayout};
 pub use weights::{CpuExperts, CpuMatrix, CpuWeights, ExpertMatrices};
 
 use crate::backend::{
-    AttentionShape, Backend, DraftBackend, ExpertsId, GatedActivation, KvLayer, LatentShape,
-    LatentWeights, MatrixId, Norm, QueryKeyTransform, Rope, RouterRule, RouterWeights, VectorId,
+    AttentionShape, Backend, DraftBackend, ExpertsId, GatedActivation, Indexer, KvLayer,
+    LatentShape, LatentWeights, MatrixId, Norm, QueryKeyTransform, Rope, RouterRule, RouterWeights,
+    VectorId,
 };
 use crate::batch::Batch;
 use crate::features::InstructionSet;
@@ -34,6 +35,7 @@ use crate::ops::experts::ExpertsArgs;
 use crate::ops::gated_mlp::GatedMlpArgs;
 use crate::ops::head::HeadArgs;
 use crate::ops::head_norm::HeadNormArgs;
+use crate::ops::indexer::{IndexKeysArgs, IndexerArgs, Selection};
 use crate::ops::kv_write::{KvWriteArgs, SequenceRows};
 use crate::ops::latent::{LatentInputArgs, LatentOutputArgs};
 use crate::ops::linear::LinearArgs;
@@ -143,6 +145,48 @@ impl CpuBackend {
         self.batch.tokens.len()
     }
 
+    /// Rotates `heads` heads of each row in place.
+    fn rotate(&mut self, heads_of_rows: &mut CpuActivation, heads: u32, rope: Rope) {
+        let index = self.rope_table(rope);
+        let shape = AttentionShape {
+            heads,
+            kv_heads: 0,
+            head_dim: heads_of_rows.columns() as u32 / heads,
+            scale: 1.0,
+        };
+        RopeArgs {
+            qkv: heads_of_rows.values_mut(),
+            shape,
+            table: &self.rope_tables[index].1,
+        }
+        .run(self.instructions);
+    }
+
+    fn attend(
+        &mut self,
+        qkv: &CpuActivation,
+        shape: AttentionShape,
+        layer: KvLayer,
+        (sinks, selection): (Option<VectorId>, Option<&Selection>),
+    ) -> CpuActivation {
+        let sequences = sequence_rows(&self.batch, &self.tables[layer.group as usize]);
+        let span: AttentionSpan = self.kv.layout(layer.group as usize).span;
+        let mut out = self
+            .pool
+            .take(qkv.rows(), (shape.heads * shape.head_dim) as usize);
+        let args = AttentionArgs {
+            qkv: qkv.values(),
+            shape,
+            sinks: sinks.map(|id| self.weights.vector(id)),
+            span,
+            selection,
+            sequences: &sequences,
+            cache: self.kv.view(layer),
+        };
+        args.run(self.instructions, out.values_mut());
+        out
+    }
+
     /// Index in `rope_tables` of the batch's angles, computed when first asked for.
     fn rope_table(&mut self, rope: Rope) -> usize {
         let known = self.rope_tables.iter().position(|entry| entry.0 == rope);
@@ -187,6 +231,7 @@ fn sequence_rows<'a>(batch: &Batch, tables: &'a [Vec<u32>]) -> Vec<SequenceRows<
 impl Backend for CpuBackend {
     type Activation = CpuActivation;
     type Routing = CpuRouting;
+    type Selection = Selection;
 
     fn embed(&mut self, table: MatrixId) -> CpuActivation {
         let table = self.weights.matrix(table).view();
@@ -206,6 +251,7 @@ impl Backend for CpuBackend {
         let args = NormArgs {
             hidden: hidden.values(),
             weight,
+            bias: None,
             norm,
         };
         args.run(self.instructions, out.values_mut());
@@ -294,21 +340,57 @@ impl Backend for CpuBackend {
         sinks: Option<VectorId>,
         layer: KvLayer,
     ) -> CpuActivation {
+        self.attend(qkv, shape, layer, (sinks, None))
+    }
+
+    fn select_keys(
+        &mut self,
+        mut queries: CpuActivation,
+        keys: &CpuActivation,
+        head_weights: &CpuActivation,
+        indexer: Indexer,
+        layer: KvLayer,
+    ) -> Selection {
+        let mut normed = self.pool.take(keys.rows(), keys.columns());
+        let args = NormArgs {
+            hidden: keys.values(),
+            weight: self.weights.vector(indexer.key_gain),
+            bias: Some(self.weights.vector(indexer.key_bias)),
+            norm: Norm::LayerWithoutBias {
+                epsilon: indexer.epsilon,
+            },
+        };
+        args.run(self.instructions, normed.values_mut());
+        self.rotate(&mut normed, 1, indexer.rope);
+        self.rotate(&mut queries, indexer.heads, indexer.rope);
         let sequences = sequence_rows(&self.batch, &self.tables[layer.group as usize]);
-        let span: AttentionSpan = self.kv.layout(layer.group as usize).span;
-        let mut out = self
-            .pool
-            .take(qkv.rows(), (shape.heads * shape.head_dim) as usize);
-        let args = AttentionArgs {
-            qkv: qkv.values(),
-            shape,
-            sinks: sinks.map(|id| self.weights.vector(id)),
-            span,
+        let (layout, cache) = self.kv.view_mut(layer);
+        IndexKeysArgs {
+            keys: normed.values(),
+            sequences: &sequences,
+            layout,
+            cache,
+        }
+        .run();
+        let args = IndexerArgs {
+            queries: queries.values(),
+            head_weights: head_weights.values(),
+            heads: indexer.heads as usize,
+            chosen: indexer.chosen as usize,
             sequences: &sequences,
             cache: self.kv.view(layer),
         };
-        args.run(self.instructions, out.values_mut());
-        out
+        args.run(self.instructions)
+    }
+
+    fn selected_attention(
+        &mut self,
+        qkv: &CpuActivation,
+        shape: AttentionShape,
+        selection: &Selection,
+        layer: KvLayer,
+    ) -> CpuActivation {
+        self.attend(qkv, shape, layer, (None, Some(selection)))
     }
 
     fn latent_input(

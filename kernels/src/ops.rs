@@ -9,6 +9,7 @@ pub mod experts;
 pub mod gated_mlp;
 pub mod head;
 pub mod head_norm;
+pub mod indexer;
 pub mod kv_write;
 pub mod latent;
 pub mod linear;

@@ -99,9 +99,14 @@ def kimi_k2(**options) -> dict:
 
 
 def glm_moe_dsa(**options) -> dict:
-    """Texts of which the indexer selects all."""
+    """Texts of which the indexer selects all, unless the options say otherwise."""
     indexer = {"index_topk": 256, "index_n_heads": 2, "index_head_dim": 24}
     return case("GlmMoeDsa", "glm_moe_dsa", **{**LATENT, **GROUPS, **indexer, "first_k_dense_replace": 1, **options})
+
+
+def glm_moe_dsa_selecting(**options) -> dict:
+    """An indexer that selects few keys; so many heads that few of its scores are nothing but zero."""
+    return glm_moe_dsa(**{"index_topk": 8, "index_n_heads": 8, "num_hidden_layers": 4, **options})
 
 
 # gpt-oss's way of saying that experts are in MXFP4.
@@ -155,6 +160,12 @@ CASES = {
     "qwen3_moe_sliding": qwen3_moe(head_dim=16, use_sliding_window=True, sliding_window=12, attention_bias=True, num_experts_per_tok=4),
     "glm_moe_dsa": glm_moe_dsa(num_hidden_layers=3, indexer_types=["full", "shared", "full"], mlp_layer_types=["dense", "sparse", "sparse"]),
     "glm_moe_dsa_at_its_limit": glm_moe_dsa(weights="F32", index_topk=240, n_group=1, topk_group=1, attention_bias=True, moe_intermediate_size=16),
+    "glm_moe_dsa_selecting": glm_moe_dsa_selecting(indexer_types=["full", "shared", "shared", "full"]),
+    "glm_moe_dsa_selecting_in_turns": glm_moe_dsa_selecting(
+        weights="F32", tokens=160, index_topk=13, index_n_heads=7, index_head_dim=16, index_topk_freq=2, index_skip_topk_offset=2,
+        num_hidden_layers=4, n_group=1, topk_group=1, attention_bias=True, moe_intermediate_size=16,
+        rope_scaling={"type": "yarn", "mscale": 0.8, "mscale_all_dim": 1.3, **YARN},
+    ),
     "gpt_oss_f32": gpt_oss(weights="F32", hidden_size=48, num_hidden_layers=3, num_local_experts=6, num_experts_per_tok=3, swiglu_limit=1.2, swiglu_alpha=1.3),
     "gpt_oss_bf16": gpt_oss(num_attention_heads=6, attention_bias=False, rope_theta=ABSENT, rope_scaling=ABSENT, rope_parameters={"rope_type": "default", "rope_theta": 20000.0}, layer_types=["full_attention", "sliding_attention"], shards=2),
     "gpt_oss_mxfp4": gpt_oss(weights="MXFP4", intermediate_size=96, quantization_config=MXFP4, initial_context_length=64, experts_per_token=2),

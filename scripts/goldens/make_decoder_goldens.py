@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 from safetensors.torch import save_file
+from torch.overrides import TorchFunctionMode
 from transformers import AutoConfig, AutoModelForCausalLM, Mxfp4Config
 from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
@@ -24,6 +25,8 @@ OUTPUT = Path(__file__).resolve().parents[2] / "tests" / "goldens" / "decoders"
 # The least distance between the last chosen expert and the next: an implementation that is right must not pick another
 # expert because it adds in another order.
 ROUTER_MARGIN = 5e-4
+# The same for the keys that an indexer selects, in standard deviations of the query's scores.
+INDEXER_MARGIN = 1e-4
 # Rows of logits that are kept: all of the end, where windows and scaled positions matter, and some before.
 LAST_ROWS = 24
 ROW_STEP = 7
@@ -114,10 +117,37 @@ def lead(keys: torch.Tensor, chosen: int) -> float:
     return (ordered[:, chosen - 1] - ordered[:, chosen]).min().item()
 
 
+class SelectionLeads(TorchFunctionMode):
+    """Notes, for each call of `topk` on scores [1, T, T], the least distance between the last selected and the next."""
+
+    def __init__(self, leads: list[float]):
+        super().__init__()
+        self.leads = leads
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function is torch.Tensor.topk:
+            scores, chosen = args
+            for position in range(chosen, len(scores[0])):
+                visible = scores[0, position, : position + 1]
+                self.leads.append(lead(visible[None], chosen) / visible.std().item())
+        return function(*args, **(kwargs or {}))
+
+
+def watch_selection(indexer, leads: list[float]) -> None:
+    """Has the indexer note its leads."""
+    forward = type(indexer).forward
+
+    def watched(*args, **options):
+        with SelectionLeads(leads):
+            return forward(indexer, *args, **options)
+
+    indexer.forward = watched
+
+
 @torch.no_grad()
-def run(model, tokens: torch.Tensor) -> tuple[torch.Tensor, float]:
-    """Returns (logits [T, V], least router margin)."""
-    margins = []
+def run(model, tokens: torch.Tensor) -> tuple[torch.Tensor, float, float]:
+    """Returns (logits [T, V], least router margin, least margin of selected keys)."""
+    margins, leads = [], []
 
     def look(module, _inputs, output):
         keys = output[0]
@@ -132,14 +162,17 @@ def run(model, tokens: torch.Tensor) -> tuple[torch.Tensor, float]:
 
     routers = [getattr(layer.mlp, "gate", getattr(layer.mlp, "router", None)) for layer in model.model.layers]
     hooks = [router.register_forward_hook(look) for router in routers if router is not None]
+    for layer in model.model.layers:
+        if indexer := getattr(layer.self_attn, "indexer", None):
+            watch_selection(indexer, leads)
     logits = model(input_ids=tokens[None], use_cache=False).logits[0].float()
     for hook in hooks:
         hook.remove()
-    return logits, min(margins, default=1.0)
+    return logits, min(margins, default=1.0), min(leads, default=1.0)
 
 
 def build(name: str, folder: Path, seed: int):
-    """One attempt: (model, tensors of the file, tokens, logits, margin)."""
+    """One attempt: (model, tensors of the file, tokens, logits, margin of routers, margin of indexers)."""
     options = CASES[name]
     config = AutoConfig.from_pretrained(folder)
     vars(config).pop("quantization_config", None)
@@ -160,11 +193,11 @@ def make(name: str) -> str:
     write_json(folder / "config.json", config_json(name))
     for attempt in range(200):
         seed = sum(name.encode()) * 1000 + attempt
-        model, tensors, tokens, logits, margin = build(name, folder, seed)
-        if margin > ROUTER_MARGIN:
+        model, tensors, tokens, logits, margin, selection = build(name, folder, seed)
+        if margin > ROUTER_MARGIN and selection > INDEXER_MARGIN:
             break
     else:
-        raise SystemExit(f"{name}: no seed gives clear routing")
+        raise SystemExit(f"{name}: no seed gives clear routing and selection")
     with TemporaryDirectory() as scratch:
         model.config.save_pretrained(scratch)
         shutil.copy(Path(scratch) / "config.json", folder / "config_as_saved.json")
@@ -178,7 +211,7 @@ def make(name: str) -> str:
         write_json(folder / "config.json", {**config_json(name), "model_type": published})
         (folder / "config_as_saved.json").unlink()
     size = sum(file.stat().st_size for file in folder.iterdir())
-    return f"{name:28} {size:7} bytes  attempt {attempt:3}  logit std {logits.std():.2f}  margin {margin:.4f}  reloaded within {difference:.1e}"
+    return f"{name:28} {size:7} bytes  attempt {attempt:3}  logit std {logits.std():.2f}  margin {margin:.4f}  selection {selection:.4f}  reloaded within {difference:.1e}"
 
 
 def check_by_reloading(folder: Path, tokens: torch.Tensor, logits: torch.Tensor) -> float:

@@ -8,6 +8,15 @@ use backstop_kernels::backend::{
 use crate::WeightMap;
 use crate::latent::{LatentAttention, LatentPlan};
 
+/// A layer's parts of the cache.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LayerCache {
+    /// Keys and values.
+    pub(crate) kv: KvLayer,
+    /// The keys of its indexer, if it has one.
+    pub(crate) index_keys: Option<KvLayer>,
+}
+
 /// A layer's attention.
 #[derive(Debug)]
 pub(crate) enum Attention {
@@ -30,6 +39,14 @@ impl AttentionPlan {
             Self::Latent(plan) => plan.cached(),
         }
     }
+
+    /// Elements of an index key, of layers that select keys.
+    pub(crate) fn index_dim(&self) -> u32 {
+        match self {
+            Self::Heads(_) => 0,
+            Self::Latent(plan) => plan.indexer.map_or(0, |indexer| indexer.head_dim),
+        }
+    }
 }
 
 impl Attention {
@@ -39,12 +56,12 @@ impl Attention {
         prefix: &str,
         hidden: usize,
         plan: AttentionPlan,
-        kv: KvLayer,
+        cache: LayerCache,
     ) -> Self {
         match plan {
-            AttentionPlan::Heads(plan) => Self::heads(weights, prefix, hidden, plan, kv),
+            AttentionPlan::Heads(plan) => Self::heads(weights, prefix, hidden, plan, cache.kv),
             AttentionPlan::Latent(plan) => {
-                Self::Latent(LatentAttention::new(weights, prefix, hidden, plan, kv))
+                Self::Latent(LatentAttention::new(weights, prefix, hidden, plan, cache))
             }
         }
     }
@@ -60,14 +77,16 @@ impl Attention {
         Self::Heads(HeadsAttention::new(weights, prefix, hidden, plan, kv))
     }
 
+    /// `selection` holds the keys that the last layer with an indexer selected.
     pub(crate) fn forward<B: Backend>(
         &self,
         backend: &mut B,
         normed: &B::Activation,
+        selection: &mut Option<B::Selection>,
     ) -> B::Activation {
         match self {
             Self::Heads(attention) => attention.forward(backend, normed),
-            Self::Latent(attention) => attention.forward(backend, normed),
+            Self::Latent(attention) => attention.forward(backend, normed, selection),
         }
     }
 }

@@ -252,7 +252,6 @@ impl Cohere2Moe {
             architecture: ARCHITECTURE,
             vocabulary_size: shape.vocabulary,
             max_position_embeddings: shape.max_position_embeddings,
-            positions_limit: shape.positions_limit,
             kv_groups: kv.groups,
             chat_format: "cohere_cmd4",
             embedding,

@@ -63,8 +63,6 @@ pub(crate) fn read<T>(
 pub(crate) struct Shape {
     pub(crate) vocabulary: u32,
     pub(crate) max_position_embeddings: u32,
-    /// As in [`ModelSpec`](crate::ModelSpec).
-    pub(crate) positions_limit: &'static str,
     pub(crate) hidden: usize,
     pub(crate) num_layers: usize,
     pub(crate) attention: AttentionShape,
@@ -95,7 +93,6 @@ impl Shape {
             max_position_embeddings: fields
                 .optional_u32("max_position_embeddings")
                 .unwrap_or(defaults.max_position_embeddings),
-            positions_limit: "the model was made for (max_position_embeddings in config.json)",
             hidden: hidden as usize,
             num_layers: fields.u32("num_hidden_layers").min(LAYERS_MAX + 1) as usize,
             attention: attention_shape(

@@ -2,7 +2,7 @@
 
 use backstop_kernels::backend::{Backend, KvLayer, Norm, VectorId};
 
-use crate::attention::{Attention, AttentionPlan};
+use crate::attention::{Attention, AttentionPlan, LayerCache};
 use crate::config::Shape;
 use crate::kv_groups::KvGroups;
 use crate::mlp::{Mlp, SparsePlan};
@@ -46,6 +46,8 @@ pub(crate) struct DecoderPlan {
 pub(crate) struct LayerPlan {
     /// Keys that its queries see, if not all.
     pub(crate) visible_keys: Option<u32>,
+    /// It selects the keys that it and the layers behind it attend to, up to the next that does.
+    pub(crate) selects_keys: bool,
     pub(crate) mlp: MlpPlan,
 }
 
@@ -65,10 +67,15 @@ impl Decoder {
         let embedding = weights.embedding(shape.vocabulary as usize, shape.hidden);
         let windows: Vec<Option<u32>> =
             plan.layers.iter().map(|layer| layer.visible_keys).collect();
-        let kv = KvGroups::new(&windows, plan.attention.cached());
-        let layers = plan.layers.iter().zip(&kv.layers).enumerate();
-        let layers = layers
-            .map(|(index, (layer, &kv))| Layer::new(&mut weights, plan, layer.mlp, (index, kv)));
+        let mut kv = KvGroups::new(&windows, plan.attention.cached());
+        let selects_keys: Vec<bool> = plan.layers.iter().map(|layer| layer.selects_keys).collect();
+        let index_keys = kv.add_index_keys(&selects_keys, plan.attention.index_dim());
+        let caches = kv.layers.iter().zip(index_keys);
+        let caches = caches.map(|(&kv, index_keys)| LayerCache { kv, index_keys });
+        let layers = plan.layers.iter().zip(caches).enumerate();
+        let layers = layers.map(|(index, (layer, cache))| {
+            Layer::new(&mut weights, plan, layer.mlp, (index, cache))
+        });
         let layers = layers.collect();
         let final_norm = weights.vector("model.norm.weight", shape.hidden);
         let head = weights.head(embedding, shape.tied);
@@ -80,7 +87,6 @@ impl Decoder {
                 architecture: plan.architecture,
                 vocabulary_size: shape.vocabulary,
                 max_position_embeddings: shape.max_position_embeddings,
-                positions_limit: shape.positions_limit,
                 kv_groups: kv.groups,
                 chat_format: plan.chat_format,
                 embedding,
@@ -99,7 +105,7 @@ impl Layer {
         weights: &mut WeightMap,
         plan: &DecoderPlan,
         mlp: MlpPlan,
-        (index, kv): (usize, KvLayer),
+        (index, cache): (usize, LayerCache),
     ) -> Self {
         let hidden = plan.shape.hidden;
         let prefix = format!("model.layers.{index}");
@@ -107,7 +113,7 @@ impl Layer {
         let (attention_norm, mlp_norm) =
             (norm("input_layernorm"), norm("post_attention_layernorm"));
         let attention = format!("{prefix}.self_attn");
-        let attention = Attention::new(weights, &attention, hidden, plan.attention, kv);
+        let attention = Attention::new(weights, &attention, hidden, plan.attention, cache);
         let mlp = match mlp {
             MlpPlan::Dense(width) => Mlp::dense(weights, &format!("{prefix}.mlp"), hidden, width),
             MlpPlan::Sparse(experts) => {
@@ -128,12 +134,15 @@ impl Layer {
 /// like the last, between some of its own.
 fn prediction_layer(plan: &DecoderPlan, index: usize) -> WeightMap {
     let (shape, mut weights) = (&plan.shape, WeightMap::default());
-    let kv = KvLayer {
-        group: 0,
-        layer_in_group: 0,
+    let cache = LayerCache {
+        kv: KvLayer {
+            group: 0,
+            layer_in_group: 0,
+        },
+        index_keys: None,
     };
     if let Some(last) = plan.layers.last() {
-        Layer::new(&mut weights, plan, last.mlp, (index, kv));
+        Layer::new(&mut weights, plan, last.mlp, (index, cache));
     }
     let name = |name: &str| format!("model.layers.{index}.{name}.weight");
     for norm in ["enorm", "hnorm", "shared_head.norm"] {
@@ -154,8 +163,9 @@ impl<B: Backend> Model<B> for Decoder {
     fn forward(&self, backend: &mut B) -> B::Activation {
         let mut hidden = backend.embed(self.spec.embedding);
         let mut normed = backend.norm(&hidden, self.layers[0].attention_norm, self.norm);
+        let mut selection = None;
         for (index, layer) in self.layers.iter().enumerate() {
-            let attended = layer.attention.forward(backend, &normed);
+            let attended = layer.attention.forward(backend, &normed, &mut selection);
             normed = backend.add_norm(
                 &mut hidden,
                 [Some(attended), None],

@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use crate::attention::AttentionPlan;
 use crate::config::{self, Shape, ShapeDefaults};
 use crate::decoder::{Decoder, DecoderPlan, LayerPlan, MlpPlan};
-use crate::latent::{IndexerShape, LatentPlan};
+use crate::latent::{IndexerPlan, LatentPlan};
 use crate::mlp::{PROJECTIONS, RouterNames, SparsePlan};
 use crate::registry::ArchError;
 use crate::rope::{self, RopeDefaults};
@@ -50,18 +50,16 @@ pub(crate) struct Family {
     pub(crate) max_position_embeddings: u32,
     /// Reads which of so many layers are dense.
     pub(crate) read_dense: fn(&mut StrictFields<'_>, usize) -> Vec<bool>,
-    /// Reads of what the attention is sparse, if it is.
-    pub(crate) read_indexer: Option<fn(&mut StrictFields<'_>) -> Indexer>,
+    /// Reads what selects the keys of so many layers, if their attention is sparse.
+    pub(crate) read_indexers: Option<fn(&mut StrictFields<'_>, usize) -> Indexers>,
 }
 
-/// What chooses the keys of sparse attention (DeepSeek-AI 2025, "DeepSeek-V3.2", section 2.1). It is
-/// left out: sequences are no longer than what it chooses, so that all keys are attended to.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Indexer {
-    /// Keys that it chooses for each query.
-    pub(crate) chosen: u32,
-    /// Query heads, and their elements.
-    pub(crate) shape: IndexerShape,
+/// What selects the keys of sparse attention.
+#[derive(Clone, Debug)]
+pub(crate) struct Indexers {
+    pub(crate) plan: IndexerPlan,
+    /// The layers that have one.
+    pub(crate) layers: Vec<bool>,
 }
 
 /// Reads the configuration and lays out the weights.
@@ -72,7 +70,7 @@ pub(crate) fn from_config(config: &Map<String, Value>) -> Result<Decoder, ArchEr
         rms_norm_epsilon: 1e-6,
         max_position_embeddings: 4096,
         read_dense: read_dense_prefix,
-        read_indexer: None,
+        read_indexers: None,
     };
     read(family, config)
 }
@@ -93,36 +91,39 @@ pub(crate) fn read(family: Family, config: &Map<String, Value>) -> Result<Decode
             max_position_embeddings: family.max_position_embeddings,
             tied: false,
         };
-        let mut shape = Shape::read(fields, defaults);
+        let shape = Shape::read(fields, defaults);
         if shape.attention.kv_heads != shape.attention.heads {
             fields.problem("num_key_value_heads must be num_attention_heads");
         }
         fields.only("hidden_act", &Value::from("silu"));
-        let indexer = family.read_indexer.map(|read| read(fields));
-        if let Some(indexer) = indexer
-            && indexer.chosen < shape.max_position_embeddings
-        {
-            shape.max_position_embeddings = indexer.chosen;
-            shape.positions_limit = "its sparse attention (index_topk in config.json) selects at \
-                 once: longer sequences are not supported yet";
-        }
+        let num_layers = shape.layers(|_| ()).len();
+        let indexers = family.read_indexers.map(|read| read(fields, num_layers));
         let norm = config::rms_norm(fields, family.rms_norm_epsilon);
         let dense = MlpPlan::Dense(config::width(fields, "intermediate_size"));
         let sparse = MlpPlan::Sparse(read_experts(fields));
-        let kinds = (family.read_dense)(fields, shape.layers(|_| ()).len());
-        let layer = |&is_dense: &bool| LayerPlan {
+        let kinds = (family.read_dense)(fields, num_layers);
+        let selects = |layer: usize| indexers.as_ref().is_some_and(|own| own.layers[layer]);
+        let layer = |(index, &is_dense): (usize, &bool)| LayerPlan {
             visible_keys: None,
+            selects_keys: selects(index),
             mlp: if is_dense { dense } else { sparse },
         };
+        let attention = LatentPlan {
+            indexer: indexers.as_ref().map(|own| own.plan),
+            ..read_attention(fields, config, &shape)
+        };
+        if attention
+            .indexer
+            .is_some_and(|own| own.head_dim < attention.rope.dimensions)
+        {
+            fields.problem("index_head_dim must be at least qk_rope_head_dim");
+        }
         DecoderPlan {
             architecture: family.architecture,
             chat_format: family.chat_format,
             norm,
-            attention: AttentionPlan::Latent(LatentPlan {
-                indexer: indexer.map(|indexer| indexer.shape),
-                ..read_attention(fields, config, &shape)
-            }),
-            layers: kinds.iter().map(layer).collect(),
+            attention: AttentionPlan::Latent(attention),
+            layers: kinds.iter().enumerate().map(layer).collect(),
             sparse_name: "mlp",
             prediction_layers: read_prediction_layers(fields),
             shape,

@@ -42,6 +42,7 @@ impl DraftHeadSpec {
                 num_layers: 1,
                 kv_heads: 1,
                 head_dim: numbers(&groups[table]) + numbers(own),
+                has_values: true,
             };
         }
         groups

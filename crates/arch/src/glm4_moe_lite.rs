@@ -19,7 +19,7 @@ pub(crate) fn from_config(config: &Map<String, Value>) -> Result<Decoder, ArchEr
         rms_norm_epsilon: 1e-5,
         max_position_embeddings: 202_752,
         read_dense,
-        read_indexer: None,
+        read_indexers: None,
     };
     deepseek_v3::read(family, config)
 }

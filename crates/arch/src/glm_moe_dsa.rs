@@ -1,17 +1,16 @@
-//! GLM-5 (`glm_moe_dsa`): DeepSeek-V3 with sparse attention, computed for sequences of which it
-//! selects all keys.
+//! GLM-5 (`glm_moe_dsa`): DeepSeek-V3 with sparse attention.
 //!
 //! Reference implementation: `models/glm_moe_dsa` of Hugging Face transformers 5.23. For each query
-//! an indexer selects `index_topk` keys; sequences that are no longer are attended to as a whole,
-//! whatever it does, so that its weights are not needed.
+//! the indexer of a layer selects `index_topk` keys; layers without one take the selection of the
+//! last before them that has one.
 
 use backstop_weights::StrictFields;
 use serde_json::{Map, Value};
 
 use crate::config;
 use crate::decoder::Decoder;
-use crate::deepseek_v3::{self, Family, Indexer, SIZE_MAX};
-use crate::latent::IndexerShape;
+use crate::deepseek_v3::{self, Family, Indexers, SIZE_MAX};
+use crate::latent::IndexerPlan;
 use crate::registry::ArchError;
 
 /// Reads the configuration and lays out the weights.
@@ -22,7 +21,7 @@ pub(crate) fn from_config(config: &Map<String, Value>) -> Result<Decoder, ArchEr
         rms_norm_epsilon: 1e-5,
         max_position_embeddings: 202_752,
         read_dense,
-        read_indexer: Some(read_indexer),
+        read_indexers: Some(read_indexers),
     };
     deepseek_v3::read(family, config)
 }
@@ -35,25 +34,20 @@ fn read_dense(fields: &mut StrictFields<'_>, num_layers: usize) -> Vec<bool> {
     listed.unwrap_or(first)
 }
 
-fn read_indexer(fields: &mut StrictFields<'_>) -> Indexer {
+fn read_indexers(fields: &mut StrictFields<'_>, num_layers: usize) -> Indexers {
     fields.only("mlp_bias", &Value::from(false));
-    fields.only("rope_interleave", &Value::from(true));
+    fields.only("moe_router_dtype", &Value::from("float32"));
+    for name in ["rope_interleave", "indexer_rope_interleave"] {
+        fields.only(name, &Value::from(true));
+    }
+    // Of the layers that predict further tokens, which are left out.
+    fields.value("index_share_for_mtp_iteration");
     if fields.optional_u32("q_lora_rank").is_none() {
         fields.problem("q_lora_rank must be a number: the indexer reads the queries' latents");
     }
-    let layers = fields.optional_string_list("layer_types");
-    if layers.is_some_and(|kinds| kinds.iter().any(|kind| kind != "indexed_attention")) {
+    let kinds = fields.optional_string_list("layer_types");
+    if kinds.is_some_and(|kinds| kinds.iter().any(|kind| kind != "indexed_attention")) {
         fields.problem("layer_types may hold only \"indexed_attention\"");
-    }
-    // In which layers it selects and how, none of which matters where all is selected.
-    for name in [
-        "indexer_types",
-        "indexer_rope_interleave",
-        "index_topk_freq",
-        "index_topk_pattern",
-        "index_skip_topk_offset",
-    ] {
-        fields.value(name);
     }
     let mut size = |name: &str, default: u32, most: u32| {
         let size = fields.optional_u32(name).unwrap_or(default);
@@ -62,11 +56,57 @@ fn read_indexer(fields: &mut StrictFields<'_>) -> Indexer {
         }
         size.clamp(1, most)
     };
-    Indexer {
+    let plan = IndexerPlan {
+        heads: size("index_n_heads", 32, SIZE_MAX),
+        head_dim: size("index_head_dim", 128, SIZE_MAX),
         chosen: size("index_topk", 2048, u32::MAX),
-        shape: IndexerShape {
-            heads: size("index_n_heads", 32, SIZE_MAX) as usize,
-            head_dim: size("index_head_dim", 128, SIZE_MAX) as usize,
-        },
+    };
+    let layers = read_layers(fields, num_layers);
+    if layers.first() == Some(&false) {
+        fields.problem("the first layer must select its keys itself (\"full\"), not share others'");
     }
+    Indexers { plan, layers }
+}
+
+/// Which layers have an indexer: as a list says, or else a pattern, or else every so manieth layer.
+fn read_layers(fields: &mut StrictFields<'_>, num_layers: usize) -> Vec<bool> {
+    let listed = fields.optional_string_list("indexer_types");
+    let listed = listed.map(|kinds| kinds_of(fields, "indexer_types", &kinds, ["full", "shared"]));
+    let name = "index_topk_pattern";
+    let pattern = match fields.value(name) {
+        Some(Value::String(letters)) => {
+            let letters: Vec<String> = letters.chars().map(String::from).collect();
+            Some(kinds_of(fields, name, &letters, ["F", "S"]))
+        }
+        Some(_) => {
+            let kinds = fields.optional_string_list(name);
+            kinds.map(|kinds| kinds_of(fields, name, &kinds, ["full", "shared"]))
+        }
+        None => None,
+    };
+    let period = fields.optional_u32("index_topk_freq").unwrap_or(1).max(1);
+    let offset = fields.optional_u32("index_skip_topk_offset").unwrap_or(2);
+    let behind = |layer: usize| (layer + 1).saturating_sub(offset as usize);
+    let periodic = (0..num_layers).map(|layer| behind(layer).is_multiple_of(period as usize));
+    let mut layers = listed.or(pattern).unwrap_or_else(|| periodic.collect());
+    if layers.len() < num_layers {
+        fields.problem(
+            "indexer_types or index_topk_pattern has fewer than num_hidden_layers entries",
+        );
+    }
+    layers.resize(num_layers, true);
+    layers
+}
+
+/// Whether each is the first of the two that there are.
+fn kinds_of(
+    fields: &mut StrictFields<'_>,
+    name: &str,
+    kinds: &[String],
+    [full, shared]: [&str; 2],
+) -> Vec<bool> {
+    if kinds.iter().any(|kind| kind != full && kind != shared) {
+        fields.problem(format!("{name} may hold only {full:?} and {shared:?}"));
+    }
+    kinds.iter().map(|kind| kind == full).collect()
 }

@@ -76,6 +76,7 @@ fn read_layers(fields: &mut StrictFields<'_>, shape: &Shape) -> Vec<LayerPlan> {
             .map_or(layer.is_multiple_of(2), |kinds| kinds[layer]);
         LayerPlan {
             visible_keys: slides.then_some(window),
+            selects_keys: false,
             mlp,
         }
     })

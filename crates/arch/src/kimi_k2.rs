@@ -17,7 +17,7 @@ pub(crate) fn from_config(config: &Map<String, Value>) -> Result<Decoder, ArchEr
         rms_norm_epsilon: 1e-6,
         max_position_embeddings: 4096,
         read_dense: deepseek_v3::read_dense_prefix,
-        read_indexer: None,
+        read_indexers: None,
     };
     deepseek_v3::read(family, config)
 }

@@ -5,7 +5,8 @@ use backstop_types::AttentionSpan;
 
 use crate::KvGroup;
 
-/// Assignment of layers to KV groups: full attention first, then sliding; none is empty.
+/// Assignment of layers to KV groups: full attention first, then sliding, then index keys; none is
+/// empty.
 #[derive(Debug)]
 pub(crate) struct KvGroups {
     pub(crate) layers: Vec<KvLayer>,
@@ -25,6 +26,7 @@ impl KvGroups {
                 num_layers: 0,
                 kv_heads: shape.kv_heads,
                 head_dim: shape.head_dim,
+                has_values: true,
             });
         }
         let place = |window: &Option<u32>| {
@@ -42,5 +44,33 @@ impl KvGroups {
         };
         let layers = visible_keys.iter().map(place).collect();
         Self { layers, groups }
+    }
+
+    /// A further group, of index keys of so many elements, for the layers that have some.
+    pub(crate) fn add_index_keys(
+        &mut self,
+        has_keys: &[bool],
+        head_dim: u32,
+    ) -> Vec<Option<KvLayer>> {
+        let group = self.groups.len() as u32;
+        let mut num_layers = 0;
+        let mut place = |&has_keys: &bool| {
+            num_layers += u32::from(has_keys);
+            has_keys.then(|| KvLayer {
+                group,
+                layer_in_group: num_layers - 1,
+            })
+        };
+        let layers = has_keys.iter().map(&mut place).collect();
+        if num_layers > 0 {
+            self.groups.push(KvGroup {
+                span: AttentionSpan::Full,
+                num_layers,
+                kv_heads: 1,
+                head_dim,
+                has_values: false,
+            });
+        }
+        layers
     }
 }

@@ -44,6 +44,7 @@ pub(crate) fn from_config(config: &Map<String, Value>) -> Result<Decoder, ArchEr
             }),
             layers: shape.layers(|_| LayerPlan {
                 visible_keys: None,
+                selects_keys: false,
                 mlp,
             }),
             sparse_name: "mlp",

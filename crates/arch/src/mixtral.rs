@@ -59,7 +59,11 @@ pub(crate) fn from_config(config: &Map<String, Value>) -> Result<Decoder, ArchEr
                 output_bias: false,
                 sinks: false,
             }),
-            layers: shape.layers(|_| LayerPlan { visible_keys, mlp }),
+            layers: shape.layers(|_| LayerPlan {
+                visible_keys,
+                selects_keys: false,
+                mlp,
+            }),
             sparse_name: "block_sparse_moe",
             prediction_layers: 0,
             shape,

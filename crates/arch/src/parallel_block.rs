@@ -43,7 +43,7 @@ pub(crate) fn forward<B: Backend>(
 ) -> B::Activation {
     let mut normed = backend.norm(&hidden, layers[0].norm, norm);
     for (index, layer) in layers.iter().enumerate() {
-        let attention = layer.attention.forward(backend, &normed);
+        let attention = layer.attention.forward(backend, &normed, &mut None);
         let mlp = layer.mlp.forward(backend, &normed);
         let next = layers.get(index + 1);
         let (gain, norm) = next.map_or(last, |next| (next.norm, norm));

@@ -28,7 +28,11 @@ pub(crate) fn from_config(config: &Map<String, Value>) -> Result<Decoder, ArchEr
         fields.only("use_mrope", &Value::from(false));
         let mlp = MlpPlan::Dense(config::width(fields, "intermediate_size"));
         let windows = config::optional_windows(fields, &shape);
-        let layer = |&visible_keys: &Option<u32>| LayerPlan { visible_keys, mlp };
+        let layer = |&visible_keys: &Option<u32>| LayerPlan {
+            visible_keys,
+            selects_keys: false,
+            mlp,
+        };
         DecoderPlan {
             architecture: ARCHITECTURE,
             chat_format: "plain",

@@ -98,6 +98,10 @@ fn read_layers(
         let named = dense_only.iter().any(|&named| named as usize == layer);
         let in_step = (layer + 1).checked_rem(step) == Some(0);
         let mlp = if !named && in_step { sparse } else { dense };
-        LayerPlan { visible_keys, mlp }
+        LayerPlan {
+            visible_keys,
+            selects_keys: false,
+            mlp,
+        }
     })
 }

@@ -13,10 +13,8 @@ pub struct ModelSpec {
     pub architecture: &'static str,
     /// Rows of the output head.
     pub vocabulary_size: u32,
-    /// Longest sequence that the model was made for, or that can be computed.
+    /// Longest sequence that the model was made for.
     pub max_position_embeddings: u32,
-    /// What that is the greatest number of positions of, for a message.
-    pub positions_limit: &'static str,
     /// Groups of layers that share a block table.
     pub kv_groups: Vec<KvGroup>,
     /// Which output parser the model's chat format needs; an id of the text crate's registry.
@@ -40,6 +38,8 @@ pub struct KvGroup {
     pub kv_heads: u32,
     /// Elements of a head.
     pub head_dim: u32,
+    /// There are values beside the keys.
+    pub has_values: bool,
 }
 
 impl KvGroup {
@@ -51,6 +51,7 @@ impl KvGroup {
             num_layers: self.num_layers,
             kv_heads: self.kv_heads,
             head_dim: self.head_dim,
+            has_values: self.has_values,
         }
     }
 }

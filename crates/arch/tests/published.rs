@@ -99,34 +99,126 @@ fn glm_5() -> Value {
     })
 }
 
+/// GLM-5.2's fields of this kind; its list of layers says the same.
+fn glm_5_2() -> Value {
+    let added = json!({
+        "max_position_embeddings": 1_048_576,
+        "index_topk_freq": 4,
+        "index_skip_topk_offset": 3,
+        "index_topk_pattern": null,
+        "indexer_rope_interleave": true,
+        "index_share_for_mtp_iteration": true,
+        "moe_router_dtype": "float32",
+    });
+    with(&glm_5(), &added)
+}
+
 #[test]
-fn sparse_attention_is_computed_where_it_selects_everything() {
-    let spec = spec(&glm_5()).unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(spec.max_position_embeddings, 2048);
-    assert!(spec.positions_limit.contains("index_topk"));
+fn layers_with_an_indexer_have_its_weights_and_a_cache_of_index_keys() {
+    let spec = spec(&glm_5_2()).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(spec.max_position_embeddings, 1_048_576);
     assert!((735_000_000_000..750_000_000_000).contains(&parameters(&spec)));
-    let ignored = |name: &str| {
-        let tensors = spec.weights.ignored.iter();
-        tensors
-            .filter(|(other, _)| other == name)
-            .map(|(_, shape)| shape.as_slice())
-            .next()
+    let [latents, index_keys] = spec.kv_groups.as_slice() else {
+        panic!("{:?}", spec.kv_groups);
     };
+    assert_eq!([latents.num_layers, latents.head_dim], [78, 576]);
+    assert_eq!([index_keys.num_layers, index_keys.head_dim], [21, 128]);
+    assert!(latents.has_values && !index_keys.has_values);
+    let expected = spec.weights.expected(|_| false);
+    let tensor = |name: &str| expected.iter().find(|tensor| tensor.name == name);
     for (name, shape) in [
         ("wq_b.weight", [32 * 128, 2048].as_slice()),
         ("wk.weight", &[128, 6144]),
         ("k_norm.bias", &[128]),
         ("weights_proj.weight", &[32, 6144]),
     ] {
-        for layer in [0, 77, 78] {
+        for (layer, needed) in [
+            (0, true),
+            (2, true),
+            (3, false),
+            (6, true),
+            (77, false),
+            (78, false),
+        ] {
             let name = format!("model.layers.{layer}.self_attn.indexer.{name}");
-            assert_eq!(ignored(&name), Some(shape), "{name}");
+            let tensor = tensor(&name).unwrap_or_else(|| panic!("{name}"));
+            assert_eq!(tensor.shape, shape, "{name}");
+            assert_eq!(tensor.required, needed, "{name}");
         }
     }
-    let config = with(&glm_5(), &json!({"max_position_embeddings": 1000}));
-    let short = self::spec(&config).unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(short.max_position_embeddings, 1000);
-    assert!(!short.positions_limit.contains("index_topk"));
+}
+
+/// Layers with an indexer, of a model of five.
+fn selecting_layers(fields: &Value) -> Result<u32, String> {
+    let config = with(&glm_5(), &json!({"num_hidden_layers": 5}));
+    let spec = spec(&with(&config, fields)).map_err(|error| error.to_string())?;
+    let has_one = |layer: u32| {
+        let name = format!("model.layers.{layer}.self_attn.indexer.wk.weight");
+        let matrices = spec.weights.matrices.iter();
+        u32::from(
+            matrices
+                .flat_map(|matrix| &matrix.parts)
+                .any(|part| part.name == name),
+        )
+    };
+    Ok((0..5).fold(0, |layers, layer| 2 * layers + has_one(layer)))
+}
+
+#[test]
+fn indexers_are_where_the_list_or_the_pattern_or_the_period_says() {
+    let listed = json!(["full", "shared", "full", "shared", "shared"]);
+    for (fields, layers) in [
+        (json!({}), 0b11111),
+        (json!({"index_topk_freq": 0}), 0b11111),
+        (json!({"index_topk_freq": 2}), 0b11010),
+        (
+            json!({"index_topk_freq": 3, "index_skip_topk_offset": 0}),
+            0b00100,
+        ),
+        (
+            json!({"index_topk_freq": 3, "index_skip_topk_offset": 1}),
+            0b10010,
+        ),
+        (
+            json!({"index_topk_freq": 2, "index_topk_pattern": "FSSFSS"}),
+            0b10010,
+        ),
+        (json!({"index_topk_pattern": listed}), 0b10100),
+        (
+            json!({"index_topk_pattern": "FSSFS", "indexer_types": listed}),
+            0b10100,
+        ),
+    ] {
+        let found = selecting_layers(&fields);
+        // Without one before them the first layers have nothing to share.
+        match layers & 0b10000 {
+            0 => assert!(found.unwrap_err().contains("first layer"), "{fields}"),
+            _ => assert_eq!(found, Ok(layers), "{fields}"),
+        }
+    }
+    for (fields, complaint) in [
+        (
+            json!({"indexer_types": ["full", "shared"]}),
+            "indexer_types",
+        ),
+        (
+            json!({"indexer_types": ["full", "none", "full", "full", "full"]}),
+            "indexer_types",
+        ),
+        (json!({"index_topk_pattern": "FXFFF"}), "index_topk_pattern"),
+        (json!({"index_topk_pattern": 3}), "index_topk_pattern"),
+        (json!({"index_topk_freq": -1}), "index_topk_freq"),
+        (json!({"index_topk": 0}), "index_topk"),
+        (json!({"index_head_dim": 32}), "index_head_dim"),
+        (
+            json!({"indexer_rope_interleave": false}),
+            "indexer_rope_interleave",
+        ),
+        (json!({"moe_router_dtype": "bfloat16"}), "moe_router_dtype"),
+    ] {
+        let error = selecting_layers(&fields).unwrap_err();
+        assert!(error.contains(complaint), "{fields}: {error}");
+    }
 }
 
 #[test]

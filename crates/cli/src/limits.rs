@@ -128,11 +128,12 @@ fn max_model_len(args: &ModelArgs, open: &OpenModel) -> Result<u32, String> {
         .as_ref()
         .and_then(|manifest| manifest.serving.max_model_len);
     let spec = open.spec();
-    let (longest, limit) = (spec.max_position_embeddings, spec.positions_limit);
+    let longest = spec.max_position_embeddings;
     let max_model_len = args.max_model_len.or(recommended).unwrap_or(longest);
     if max_model_len > longest {
         return Err(format!(
-            "--max-model-len {max_model_len} exceeds the {longest} positions that {limit}"
+            "--max-model-len {max_model_len} exceeds the {longest} positions that the model was \
+             made for (max_position_embeddings in config.json)"
         ));
     }
     Ok(max_model_len)

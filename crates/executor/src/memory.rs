@@ -137,9 +137,10 @@ fn blocks_for(span: AttentionSpan, length: u32, request: &KvMemoryRequest) -> u6
     }
 }
 
-/// Keys and values of one block in all layers of a group.
+/// Keys, and values if there are any, of one block in all layers of a group.
 fn block_bytes(group: &KvGroup, request: &KvMemoryRequest) -> u64 {
-    2 * u64::from(request.block_size)
+    (1 + u64::from(group.has_values))
+        * u64::from(request.block_size)
         * u64::from(group.num_layers)
         * u64::from(group.kv_heads)
         * u64::from(group.head_dim)
@@ -171,6 +172,7 @@ pub(crate) mod tests {
             num_layers,
             kv_heads: 4,
             head_dim: 128,
+            has_values: true,
         };
         [
             group(AttentionSpan::Full, 13),
@@ -207,6 +209,20 @@ pub(crate) mod tests {
             text.contains("--kv-cache-memory") && text.contains("too few"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn keys_without_values_take_half_as_much() {
+        let keys = |has_values| KvGroup {
+            has_values,
+            ..north_mini_code()[0]
+        };
+        let [both, alone] = [true, false].map(|has_values| {
+            let groups = [keys(true), keys(has_values)];
+            full_demand_bytes(&groups, &request(0)) - full_demand_bytes(&[keys(true)], &request(0))
+        });
+        assert_eq!(both, 2 * alone);
+        assert_eq!(alone, 64 * 131_072 * 13 * 4 * 128 * 2);
     }
 
     #[test]

@@ -7,12 +7,13 @@ use backstop_sched::{PromptLookup, Speculation};
 use backstop_types::{SampledToken, SamplingParams, TokenLogprobs};
 use common::{Drive, Driven, Loaded, Request, drive, load, repository};
 
-const CHECKPOINTS: [&str; 5] = [
+const CHECKPOINTS: [&str; 6] = [
     "models/demo",
     "tests/goldens/cohere2_moe/north_fp8",
     "tests/goldens/decoders/qwen2_layer_types",
     "tests/goldens/decoders/qwen3_moe_dense_first",
     "tests/goldens/decoders/glm4_moe_lite",
+    "tests/goldens/decoders/glm_moe_dsa_selecting",
 ];
 
 /// Deterministic "random" numbers.

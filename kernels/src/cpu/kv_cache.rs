@@ -3,7 +3,7 @@
 //! One allocation for each layer of each group, `[block][kv_head]`, and for each of these first
 //! the keys `[head_dim, block_size]`, then the values `[block_size, head_dim]`. Keys are stored
 //! transposed so that attention computes the scores of neighbouring positions in the lanes of
-//! one register, without sums across lanes.
+//! one register, without sums across lanes. Groups of index keys have no values.
 
 use backstop_types::AttentionSpan;
 
@@ -24,13 +24,16 @@ pub struct KvGroupLayout {
     pub kv_heads: u32,
     /// Elements of one head.
     pub head_dim: u32,
+    /// There are values beside the keys.
+    pub has_values: bool,
 }
 
 impl KvGroupLayout {
     /// Bytes that one block takes, summed over the group's layers, keys and values together.
     pub fn bytes_per_block(&self, block_size: u32, element: Element) -> usize {
-        let numbers = 2 * self.kv_heads as usize * self.head_dim as usize * block_size as usize;
-        numbers * self.num_layers as usize * element.bytes()
+        let halves = 1 + usize::from(self.has_values);
+        let numbers = self.kv_heads as usize * self.head_dim as usize * block_size as usize;
+        halves * numbers * self.num_layers as usize * element.bytes()
     }
 }
 
@@ -125,6 +128,7 @@ impl CpuKvCache {
             block_size: self.block_size,
             kv_heads: group.layout.kv_heads as usize,
             head_dim: group.layout.head_dim as usize,
+            has_values: group.layout.has_values,
         }
     }
 }
@@ -140,6 +144,8 @@ pub struct KvShape {
     pub kv_heads: usize,
     /// Elements of one head.
     pub head_dim: usize,
+    /// There are values beside the keys.
+    pub has_values: bool,
 }
 
 impl KvShape {
@@ -148,10 +154,15 @@ impl KvShape {
         self.head_dim * self.block_size * self.element.bytes()
     }
 
+    /// Bytes of one block and head.
+    pub fn head_bytes(&self) -> usize {
+        (1 + usize::from(self.has_values)) * self.half_bytes()
+    }
+
     /// First byte of the keys `[head_dim, block_size]` of a block and head; the values
-    /// `[block_size, head_dim]` follow them.
+    /// `[block_size, head_dim]`, if there are any, follow them.
     pub fn keys_start(&self, block: u32, kv_head: usize) -> usize {
-        (block as usize * self.kv_heads + kv_head) * 2 * self.half_bytes()
+        (block as usize * self.kv_heads + kv_head) * self.head_bytes()
     }
 
     /// Index, in numbers from `keys_start`, of a key's element.
@@ -187,6 +198,7 @@ mod tests {
                 num_layers: 3,
                 kv_heads: 2,
                 head_dim: 16,
+                has_values: true,
             },
             KvGroupLayout {
                 span: AttentionSpan::Sliding { visible_keys: 9 },
@@ -194,6 +206,15 @@ mod tests {
                 num_layers: 1,
                 kv_heads: 4,
                 head_dim: 8,
+                has_values: true,
+            },
+            KvGroupLayout {
+                span: AttentionSpan::Full,
+                num_blocks: 5,
+                num_layers: 2,
+                kv_heads: 1,
+                head_dim: 12,
+                has_values: false,
             },
         ];
         for element in [Element::F32, Element::BF16, Element::F8E4M3] {
@@ -203,11 +224,13 @@ mod tests {
                 .map(|group| group.bytes_per_block(16, element) * group.num_blocks as usize)
                 .sum();
             assert_eq!(cache.bytes(), expected);
-            let view = cache.view(KvLayer {
-                group: 0,
-                layer_in_group: 2,
-            });
-            assert_eq!(view.shape.keys_start(5, 0), view.bytes.len());
+            for (group, layer_in_group) in [(0, 2), (2, 1)] {
+                let view = cache.view(KvLayer {
+                    group,
+                    layer_in_group,
+                });
+                assert_eq!(view.shape.keys_start(5, 0), view.bytes.len());
+            }
         }
     }
 }

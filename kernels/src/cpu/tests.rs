@@ -120,6 +120,7 @@ impl Fixture {
             num_layers: 1,
             kv_heads: SHAPE.kv_heads,
             head_dim: SHAPE.head_dim,
+            has_values: true,
         };
         let spans = [
             AttentionSpan::Full,

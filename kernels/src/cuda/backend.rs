@@ -19,8 +19,8 @@ use super::product::{self, Epilogue, Product, ProductTokens};
 use super::step::StepShape;
 use super::weights::CudaWeights;
 use crate::backend::{
-    AttentionShape, Backend, ExpertsId, GatedActivation, KvLayer, LatentShape, LatentWeights,
-    MatrixId, Norm, QueryKeyTransform, RouterRule, RouterWeights, VectorId,
+    AttentionShape, Backend, ExpertsId, GatedActivation, Indexer, KvLayer, LatentShape,
+    LatentWeights, MatrixId, Norm, QueryKeyTransform, RouterRule, RouterWeights, VectorId,
 };
 use crate::batch::BatchSequence;
 use crate::element::Element;
@@ -241,9 +241,14 @@ fn nothing(columns: usize) -> Rows {
     }
 }
 
+/// There is none on a card.
+#[derive(Debug)]
+pub enum NoSelection {}
+
 impl Backend for CudaBackend {
     type Activation = CudaActivation;
     type Routing = CudaRouting;
+    type Selection = NoSelection;
 
     fn embed(&mut self, table: MatrixId) -> CudaActivation {
         let table = self.weights.matrix(table);
@@ -357,6 +362,27 @@ impl Backend for CudaBackend {
             |_| (),
         );
         CudaActivation::Panels(out)
+    }
+
+    fn select_keys(
+        &mut self,
+        _queries: CudaActivation,
+        _keys: &CudaActivation,
+        _head_weights: &CudaActivation,
+        _indexer: Indexer,
+        _layer: KvLayer,
+    ) -> NoSelection {
+        panic!("sparse attention")
+    }
+
+    fn selected_attention(
+        &mut self,
+        _qkv: &CudaActivation,
+        _shape: AttentionShape,
+        selection: &NoSelection,
+        _layer: KvLayer,
+    ) -> CudaActivation {
+        match *selection {}
     }
 
     fn latent_input(

@@ -5,6 +5,9 @@
 //! Gimelshein 2018); partitions start afresh and are merged in order. What a query computes is
 //! thus a function of its own position alone: neither the rows beside it, nor where its chunk
 //! began, nor the block size, nor whether partitions ran on different threads, changes a bit.
+//!
+//! A row that attends to selected positions walks these, in their order, as if nothing lay between:
+//! tiles and partitions count them. So a selection of everything changes no bit either.
 #![expect(
     unsafe_code,
     reason = "tiles load vectors from raw pointers; tasks write disjoint parts"
@@ -25,15 +28,17 @@ use backstop_types::AttentionSpan;
 use crate::backend::AttentionShape;
 use crate::cpu::kv_cache::KvView;
 use crate::features::InstructionSet;
+use crate::ops::indexer::Selection;
 use crate::ops::kv_write::SequenceRows;
 use crate::parallel::{self, SharedOutput};
 use crate::scratch::with_scratch;
 use crate::simd;
 use state::{Merge, StateShape};
 use walk::Walk;
+pub(super) use walk::tile_scores;
 
 /// Positions whose scores are computed together.
-const TILE: usize = 64;
+pub(super) const TILE: usize = 64;
 /// Positions after which the softmax starts afresh; a multiple of `TILE`.
 const PARTITION: usize = 1024;
 /// Queries of one task at most (unless one row has more), so that they and their results stay in
@@ -51,6 +56,8 @@ pub struct AttentionArgs<'a> {
     pub sinks: Option<&'a [f32]>,
     /// Which positions a query sees.
     pub span: AttentionSpan,
+    /// Rows that attend to some of these only.
+    pub selection: Option<&'a Selection>,
     /// The sequences of the batch.
     pub sequences: &'a [SequenceRows<'a>],
     /// Keys and values.
@@ -90,6 +97,15 @@ impl AttentionArgs<'_> {
             self.sinks.is_none_or(|sinks| sinks.len() == heads),
             "sinks of attention"
         );
+        assert!(
+            self.selection.is_none_or(|own| own.rows() == rows),
+            "selection of attention"
+        );
+    }
+
+    /// The positions that a row of the batch selects, if it does.
+    fn selected(&self, row: usize) -> Option<&[u32]> {
+        self.selection?.of(row)
     }
 
     /// Naive attention; `out` is `[rows, heads * head_dim]`.
@@ -103,7 +119,12 @@ impl AttentionArgs<'_> {
                 for head in 0..heads {
                     let query = &self.qkv[at * self.columns() + head * head_dim..][..head_dim];
                     let out = &mut out[(at * heads + head) * head_dim..][..head_dim];
-                    self.reference_row(sequence, position, head, query, out);
+                    let first = self.span.first_visible(position as u32) as usize;
+                    let positions: Vec<usize> = match self.selected(at) {
+                        Some(selected) => selected.iter().map(|&own| own as usize).collect(),
+                        None => (first..=position).collect(),
+                    };
+                    self.reference_row(sequence, &positions, head, query, out);
                 }
             }
         }
@@ -112,7 +133,7 @@ impl AttentionArgs<'_> {
     fn reference_row(
         &self,
         sequence: &SequenceRows<'_>,
-        position: usize,
+        positions: &[usize],
         head: usize,
         query: &[f32],
         out: &mut [f32],
@@ -127,10 +148,9 @@ impl AttentionArgs<'_> {
                 position % layout.block_size,
             )
         };
-        let visible = self.span.first_visible(position as u32) as usize..=position;
-        let scores: Vec<f32> = visible
-            .clone()
-            .map(|position| {
+        let scores: Vec<f32> = positions
+            .iter()
+            .map(|&position| {
                 let (memory, offset) = memory(position);
                 let key = |d: usize| layout.element.read(memory, layout.key_index(offset, d));
                 let dot: f32 = query.iter().enumerate().map(|(d, q)| q * key(d)).sum();
@@ -148,7 +168,7 @@ impl AttentionArgs<'_> {
             .chain(sink.as_ref().map(weight))
             .sum();
         out.fill(0.0);
-        for (position, weight) in visible.zip(&weights) {
+        for (&position, weight) in positions.iter().zip(&weights) {
             let (memory, offset) = memory(position);
             for (d, out) in out.iter_mut().enumerate() {
                 let value = layout.element.read(memory, layout.value_index(offset, d));
@@ -243,28 +263,53 @@ impl AttentionArgs<'_> {
         });
     }
 
-    /// The batch cut in tasks.
+    /// The batch cut in tasks. A row that selects is a task of its own.
     fn tasks(&self) -> Vec<Task<'_>> {
-        let rows = (TASK_QUERIES / self.group()).max(1);
+        let most = (TASK_QUERIES / self.group()).max(1);
         let mut tasks = Vec::new();
         for sequence in self.sequences {
-            for first in (0..sequence.rows).step_by(rows) {
-                let rows = first..(first + rows).min(sequence.rows);
-                let visible = self.visible(sequence, rows.start).start
-                    ..self.visible(sequence, rows.end - 1).end;
-                let partitions = visible.start / PARTITION..visible.end.div_ceil(PARTITION);
-                for kv_head in 0..self.shape.kv_heads as usize {
-                    tasks.push(Task {
-                        sequence,
-                        kv_head,
-                        rows: rows.clone(),
-                        visible: visible.clone(),
-                        partitions: partitions.clone(),
-                    });
-                }
+            let mut first = 0;
+            while first < sequence.rows {
+                let selected = |row: usize| self.selected(sequence.first_row + row);
+                let last = sequence.rows.min(first + most);
+                let end = match selected(first) {
+                    Some(_) => first + 1,
+                    None => (first..last)
+                        .find(|&row| selected(row).is_some())
+                        .unwrap_or(last),
+                };
+                self.push_tasks(sequence, first..end, &mut tasks);
+                first = end;
             }
         }
         tasks
+    }
+
+    /// Tasks of rows that all select or all do not, one for each key-value head.
+    fn push_tasks<'a>(
+        &'a self,
+        sequence: &'a SequenceRows<'a>,
+        rows: Range<usize>,
+        tasks: &mut Vec<Task<'a>>,
+    ) {
+        let selected = self.selected(sequence.first_row + rows.start);
+        let visible = match selected {
+            Some(selected) => 0..selected.len(),
+            None => {
+                self.visible(sequence, rows.start).start..self.visible(sequence, rows.end - 1).end
+            }
+        };
+        let partitions = visible.start / PARTITION..visible.end.div_ceil(PARTITION);
+        for kv_head in 0..self.shape.kv_heads as usize {
+            tasks.push(Task {
+                sequence,
+                kv_head,
+                rows: rows.clone(),
+                selected,
+                visible: visible.clone(),
+                partitions: partitions.clone(),
+            });
+        }
     }
 
     /// Positions that a row of a sequence sees.
@@ -317,6 +362,8 @@ struct Task<'a> {
     kv_head: usize,
     /// Rows within the sequence.
     rows: Range<usize>,
+    /// The positions that its one row selects. All others count these, from 0 on.
+    selected: Option<&'a [u32]>,
     /// Positions that any of the rows sees.
     visible: Range<usize>,
     /// Partitions that any of the rows sees.

@@ -14,20 +14,27 @@ use crate::ops::add_scaled::add_assign;
 use crate::parallel;
 use crate::simd::{self, Program, Simd, load_slice};
 
-/// Arguments: `out = norm(hidden) * weight`, rows of `weight.len()` elements.
+/// Arguments: `out = norm(hidden) * weight + bias`, rows of `weight.len()` elements.
 #[derive(Clone, Copy, Debug)]
 pub struct NormArgs<'a> {
     /// `[rows, columns]`.
     pub hidden: &'a [f32],
     /// `[columns]`.
     pub weight: &'a [f32],
+    /// `[columns]`, if there is one.
+    pub bias: Option<&'a [f32]>,
     /// Which normalisation.
     pub norm: Norm,
 }
 
 impl NormArgs<'_> {
     fn check(&self, out: &[f32]) {
-        assert!(!self.weight.is_empty(), "a norm has at least one column");
+        let columns = self.weight.len();
+        assert!(columns > 0, "a norm has at least one column");
+        assert!(
+            self.bias.is_none_or(|bias| bias.len() == columns),
+            "bias of norm"
+        );
         assert_eq!(self.hidden.len() % self.weight.len(), 0, "inputs of norm");
         assert_eq!(out.len(), self.hidden.len(), "outputs of norm");
     }
@@ -52,8 +59,10 @@ impl NormArgs<'_> {
             };
             let variance = mean_of(&mut row.iter().map(|&value| (f64::from(value) - mean).powi(2)));
             let factor = 1.0 / (variance + f64::from(epsilon)).sqrt();
-            for ((out, &value), &weight) in out.iter_mut().zip(row).zip(self.weight) {
-                *out = ((f64::from(value) - mean) * factor * f64::from(weight)) as f32;
+            for (column, (out, &value)) in out.iter_mut().zip(row).enumerate() {
+                let bias = self.bias.map_or(0.0, |bias| f64::from(bias[column]));
+                let normed = (f64::from(value) - mean) * factor;
+                *out = (normed * f64::from(self.weight[column]) + bias) as f32;
             }
         }
     }
@@ -64,12 +73,13 @@ impl NormArgs<'_> {
         let columns = self.weight.len();
         parallel::for_each_rows(out, columns, self.hidden.len() * 4, |first, out| {
             let hidden = &self.hidden[first * columns..][..out.len()];
-            let (weight, norm) = (self.weight, self.norm);
+            let (weight, bias, norm) = (self.weight, self.bias, self.norm);
             simd::dispatch(
                 instructions,
                 Rows {
                     hidden,
                     weight,
+                    bias,
                     norm,
                     out,
                 },
@@ -101,12 +111,7 @@ impl AddNormArgs<'_> {
                 *hidden += addend;
             }
         }
-        NormArgs {
-            hidden: self.hidden,
-            weight: self.weight,
-            norm: self.norm,
-        }
-        .reference(out);
+        self.norm_args().reference(out);
     }
 
     /// The sum and its norm; `out` is `[rows, columns]`.
@@ -114,18 +119,23 @@ impl AddNormArgs<'_> {
         for addend in self.addends.into_iter().flatten() {
             add_assign(instructions, self.hidden, addend);
         }
+        self.norm_args().run(instructions, out);
+    }
+
+    fn norm_args(&self) -> NormArgs<'_> {
         NormArgs {
             hidden: self.hidden,
             weight: self.weight,
+            bias: None,
             norm: self.norm,
         }
-        .run(instructions, out);
     }
 }
 
 struct Rows<'a> {
     hidden: &'a [f32],
     weight: &'a [f32],
+    bias: Option<&'a [f32]>,
     norm: Norm,
     out: &'a mut [f32],
 }
@@ -148,6 +158,9 @@ impl Program for Rows<'_> {
             let factor = 1.0 / (square / columns as f32 + epsilon).sqrt();
             for ((out, &value), &weight) in out.iter_mut().zip(row).zip(self.weight) {
                 *out = (value - mean) * factor * weight;
+            }
+            for (out, &bias) in out.iter_mut().zip(self.bias.unwrap_or_default()) {
+                *out += bias;
             }
         }
     }
@@ -287,4 +300,32 @@ fn case((rows, columns): (usize, usize), norm: Norm, addends: u64) -> CaseSpec {
         weight: random_values(4, columns, 1.0),
         norm,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bias_is_added_to_what_is_normed() {
+        let [hidden, weight, bias] =
+            [(1, 5 * 37), (2, 37), (3, 37)].map(|(seed, len)| random_values(seed, len, 2.0));
+        let args = NormArgs {
+            hidden: &hidden,
+            weight: &weight,
+            bias: Some(&bias),
+            norm: Norm::LayerWithoutBias { epsilon: 1e-6 },
+        };
+        let mut expected = vec![0.0; hidden.len()];
+        args.reference(&mut expected);
+        for instructions in InstructionSet::available() {
+            let [mut actual, mut without] = [expected.clone(), expected.clone()];
+            args.run(instructions, &mut actual);
+            let violation = Tolerance::of(Element::F32).violation(&expected, &actual, 37);
+            assert_eq!(violation, None);
+            NormArgs { bias: None, ..args }.run(instructions, &mut without);
+            let sums = without.iter().zip(bias.iter().cycle());
+            assert!(sums.map(|(normed, bias)| normed + bias).eq(actual));
+        }
+    }
 }

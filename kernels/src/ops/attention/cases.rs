@@ -6,8 +6,8 @@ use std::sync::Arc;
 use backstop_types::AttentionSpan;
 
 use super::AttentionArgs;
-use super::shapes::large_shapes;
 pub(crate) use super::shapes::{PagedShape, shapes};
+use super::shapes::{large_shapes, selecting_shapes};
 use crate::aligned::AlignedBytes;
 use crate::backend::AttentionShape;
 use crate::batch::BatchSequence;
@@ -16,8 +16,10 @@ use crate::cpu::kv_cache::{KvShape, KvView};
 use crate::cuda::Device;
 use crate::element::Element;
 use crate::features::InstructionSet;
+use crate::ops::indexer::Selection;
 use crate::ops::kv_write::SequenceRows;
 use crate::ops::kv_write::cuda::Places;
+use crate::ops::sample::mix;
 
 /// Sequences in a cache. Blocks are scattered; everything that no row may see is NaN, and so are
 /// the blocks that table entries before the window name.
@@ -26,6 +28,8 @@ pub(crate) struct Paged {
     pub(super) sinks: Option<Vec<f32>>,
     layout: KvShape,
     pub(super) span: AttentionSpan,
+    /// Positions that a row selects at most, if it does.
+    selected: Option<usize>,
     sequences: Vec<PagedSequence>,
     qkv: Vec<f32>,
     cache: AlignedBytes,
@@ -58,6 +62,7 @@ impl Paged {
             block_size: spec.block_size,
             kv_heads: kv_heads as usize,
             head_dim: head_dim as usize,
+            has_values: true,
         };
         let mut rows = 0;
         let mut blocks = 1;
@@ -90,12 +95,39 @@ impl Paged {
             sinks: spec.sinks.then(|| random_values(2, heads as usize, 2.0)),
             layout,
             span: spec.span,
+            selected: None,
             sequences,
             qkv: random_values(1, rows * columns, 2.0),
             cache: AlignedBytes::copy_of(&vec![0xff; bytes]),
         };
         paged.fill();
         paged
+    }
+
+    /// The same with rows that attend to so many positions at most, all over what they see.
+    pub(super) fn selecting(self, count: usize) -> Self {
+        let selected = Some(count);
+        Self { selected, ..self }
+    }
+
+    /// What rows select: the same for a row whatever the batch.
+    fn selection(&self, count: usize, sequences: &[SequenceRows<'_>]) -> Selection {
+        let mut selection = Selection::unset(count, sequences);
+        for sequence in sequences {
+            for row in 0..sequence.rows {
+                let seen = sequence.first_position + row + 1;
+                let Some(own) = selection.of_mut(sequence.first_row + row) else {
+                    continue;
+                };
+                // One from each of as many parts; some turn out to be neighbours.
+                for (index, out) in own.iter_mut().enumerate() {
+                    let part = index * seen / count..(index + 1) * seen / count;
+                    let offset = mix((seen * count + index) as u64) as usize % part.len();
+                    *out = (part.start + offset) as u32;
+                }
+            }
+        }
+        selection
     }
 
     /// Writes what rows may see: the same numbers whatever the block size.
@@ -308,11 +340,15 @@ impl Paged {
     ) -> Vec<f32> {
         let mut out = vec![0.0; rows.len() * (self.shape.heads * self.shape.head_dim) as usize];
         let batch = self.batch(rows);
+        let selection = self
+            .selected
+            .map(|count| self.selection(count, &batch.parts));
         let args = AttentionArgs {
             qkv,
             shape: self.shape,
             sinks: self.sinks.as_deref(),
             span: self.span,
+            selection: selection.as_ref(),
             sequences: &batch.sequences(),
             cache: KvView {
                 shape: self.layout,
@@ -355,8 +391,10 @@ impl Case for AttentionCase {
         let mut cost = Cost::default();
         for sequence in &paged.sequences {
             let positions = sequence.first_position..sequence.first_position + sequence.rows.len();
-            let seen =
-                |position: usize| position + 1 - paged.span.first_visible(position as u32) as usize;
+            let most = paged.selected.unwrap_or(usize::MAX);
+            let seen = |position: usize| {
+                most.min(position + 1 - paged.span.first_visible(position as u32) as usize)
+            };
             let pairs: usize = positions.clone().map(seen).sum();
             let numbers = (paged.shape.heads * paged.shape.head_dim) as usize;
             cost.multiply_adds += 2 * pairs * numbers;
@@ -367,6 +405,9 @@ impl Case for AttentionCase {
     }
 
     fn device<'a>(&'a self, device: &'a Arc<dyn Device>) -> Option<DeviceResult<'a>> {
+        if self.0.selected.is_some() {
+            return None;
+        }
         super::cuda::device(self, device)
     }
 }
@@ -376,8 +417,17 @@ pub fn cases() -> Vec<CaseSpec> {
     let case =
         |shape: PagedShape| CaseSpec::new(shape.label(), move || AttentionCase(Paged::new(&shape)));
     let small = shapes().into_iter().map(case);
+    let selecting = selecting_shapes().flat_map(|shape| {
+        [1, 13, 64, 1100].map(|count| {
+            let shape = shape.clone();
+            let label = format!("{}, {count} selected", shape.label());
+            let make = move || AttentionCase(Paged::new(&shape).selecting(count));
+            CaseSpec::new(label, make)
+        })
+    });
     let large = large_shapes().into_iter().map(case);
     small
+        .chain(selecting)
         .chain(large.map(CaseSpec::only_for_benchmarks))
         .collect()
 }
@@ -441,6 +491,50 @@ mod tests {
                     .all(|(a, b)| a.to_bits() == b.to_bits()),
                 "{chunk}"
             );
+        }
+    }
+
+    #[test]
+    fn a_selection_of_everything_changes_no_bit() {
+        for element in [Element::F32, Element::BF16, Element::F8E4M3] {
+            let shape = PagedShape {
+                heads: [7, 1, 40],
+                sinks: false,
+                block_size: 16,
+                element,
+                span: AttentionSpan::Full,
+                sequences: vec![(2200, 1)],
+            };
+            let paged = Paged::new(&shape);
+            for instructions in InstructionSet::available() {
+                let batch = paged.batch(0..1);
+                // The row that sees one more has a choice of as many as this one sees.
+                let mut sequences = batch.sequences();
+                let mut selection = Selection::unset(2200, &sequences);
+                let own = selection.of_mut(0).expect("it chooses");
+                own.iter_mut()
+                    .zip(0..)
+                    .for_each(|(out, position)| *out = position);
+                sequences[0].first_position = 2199;
+                let attend = |selection| {
+                    let mut out = vec![0.0; 7 * 40];
+                    let args = AttentionArgs {
+                        qkv: &batch.qkv,
+                        shape: paged.shape,
+                        sinks: None,
+                        span: paged.span,
+                        selection,
+                        sequences: &sequences,
+                        cache: KvView {
+                            shape: paged.layout,
+                            bytes: paged.cache.as_slice(),
+                        },
+                    };
+                    args.run(instructions, &mut out);
+                    out.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+                };
+                assert!(attend(Some(&selection)) == attend(None), "{element:?}");
+            }
         }
     }
 

@@ -170,6 +170,29 @@ fn device_shapes() -> Vec<PagedShape> {
     ]
 }
 
+/// Shapes whose rows select positions: few, more than a partition, and all that they see. The last
+/// has GLM-5's heads.
+pub(crate) fn selecting_shapes() -> impl Iterator<Item = PagedShape> {
+    let elements = [Element::F32, Element::BF16, Element::F8E4M3];
+    elements.into_iter().flat_map(|element| {
+        let mixed = vec![(0, 5), (70, 1), (3, 17), (129, 2), (0, 1)];
+        let shapes = [
+            ([3, 1, 6], 3, mixed),
+            ([6, 2, 18], 16, vec![(0, 40), (300, 1), (63, 2)]),
+            ([8, 1, 64], 32, vec![(2200, 1), (1020, 9), (1023, 1)]),
+            ([64, 1, 576], 16, vec![(30, 3), (100, 1)]),
+        ];
+        shapes.map(|(heads, block_size, sequences)| PagedShape {
+            heads,
+            sinks: false,
+            block_size,
+            element,
+            span: AttentionSpan::Full,
+            sequences,
+        })
+    })
+}
+
 /// Attention of North Mini Code: decoding, a chunk of a long prompt, and a whole one.
 pub(crate) fn large_shapes() -> Vec<PagedShape> {
     let full = AttentionSpan::Full;

@@ -131,27 +131,58 @@ impl Walker<'_> {
             tiles.keys.len() >= head_dim * TILE && tiles.values.len() >= TILE * stride,
             "tiles"
         );
-        let mut position = positions.start;
-        while position < positions.end {
+        let mut walked = positions.start;
+        while walked < positions.end {
+            let (position, count) = self.neighbours(walked, positions.end);
             let index = position / block_size;
             let offset = position % block_size;
-            let count = (block_size - offset).min(positions.end - position);
-            if (index + 1) * block_size < self.task.visible.end {
-                self.prefetch(simd, index + 1);
+            if let Some(next) = self.next_block(walked + count, index) {
+                self.prefetch(simd, next);
             }
             let block = self.block(index).as_ptr().cast::<F::Raw>();
             // SAFETY: `count` positions from `offset` on lie within the block, and the same
-            // number from `position - start` on within the tiles.
+            // number from `walked - start` on within the tiles.
             unsafe {
                 let keys = block.add(shape.key_index(offset, 0));
-                let out = tiles.keys.as_mut_ptr().add(position - start);
+                let out = tiles.keys.as_mut_ptr().add(walked - start);
                 widen_rows::<S, F>(simd, (keys, block_size), (out, TILE), head_dim, count);
                 let values = block.add(shape.value_index(offset, 0));
-                let out = tiles.values.as_mut_ptr().add((position - start) * stride);
+                let out = tiles.values.as_mut_ptr().add((walked - start) * stride);
                 widen_rows::<S, F>(simd, (values, head_dim), (out, stride), count, head_dim);
             }
-            position += count;
+            walked += count;
         }
+    }
+
+    /// The position that is walked as the `walked`-th, and how many, itself included and before
+    /// the `end`-th, lie behind one another in its block.
+    #[inline(always)]
+    fn neighbours(&self, walked: usize, end: usize) -> (usize, usize) {
+        let block_size = self.args.cache.shape.block_size;
+        let Some(selected) = self.task.selected else {
+            return (walked, (block_size - walked % block_size).min(end - walked));
+        };
+        let first = selected[walked];
+        let most = (block_size - first as usize % block_size).min(end - walked);
+        let own = selected[walked..][..most].iter();
+        let count = own
+            .zip(first..)
+            .take_while(|(position, next)| *position == next);
+        (first as usize, count.count())
+    }
+
+    /// The block that is needed from the `walked`-th position on, if it is not this one.
+    #[inline(always)]
+    fn next_block(&self, walked: usize, index: usize) -> Option<usize> {
+        if walked >= self.task.visible.end {
+            return None;
+        }
+        let position = self
+            .task
+            .selected
+            .map_or(walked, |selected| selected[walked] as usize);
+        let next = position / self.args.cache.shape.block_size;
+        (next != index).then_some(next)
     }
 
     /// Keys and values of the sequence's block at `index` of its table.
@@ -192,7 +223,10 @@ impl Walker<'_> {
     #[inline(always)]
     fn visible(&self, start: usize, query: usize) -> Range<usize> {
         let row = self.task.rows.start + query / self.args.group();
-        let visible = self.args.visible(self.task.sequence, row);
+        let visible = match self.task.selected {
+            Some(selected) => 0..selected.len(),
+            None => self.args.visible(self.task.sequence, row),
+        };
         let from = visible.start.clamp(start, start + TILE) - start;
         let to = visible.end.clamp(start, start + TILE) - start;
         from..to.max(from)
@@ -228,7 +262,7 @@ impl Walker<'_> {
             return Q;
         }
         let head_dim = self.args.cache.shape.head_dim;
-        scores::<S, Q>(simd, queries, head_dim, tiles.keys, tiles.scores);
+        tile_scores::<S, Q>(simd, queries, head_dim, tiles.keys, tiles.scores);
         let stride = self.shape.stride;
         for (q, visible) in visible.iter().enumerate() {
             if visible.is_empty() {
@@ -256,9 +290,9 @@ impl Walker<'_> {
 }
 
 /// `Q` dot products of `head_dim` elements with each of a tile's keys. A score is one chain of
-/// multiply-adds over the head's elements, whichever lane it is in.
+/// multiply-adds over the head's elements, whichever lane it is in. Queries have `head_dim` elements.
 #[inline(always)]
-fn scores<S: Simd, const Q: usize>(
+pub(in crate::ops) fn tile_scores<S: Simd, const Q: usize>(
     simd: S,
     queries: [*const f32; Q],
     head_dim: usize,

@@ -26,6 +26,7 @@ fn set_up<'a>(case: &'a HeadNormCase, device: &'a Arc<dyn Device>) -> DeviceResu
         block_size: 16,
         kv_heads: shape.kv_heads as usize,
         head_dim: shape.head_dim as usize,
+        has_values: true,
     };
     let (bits, rounded) = bf16_rows(&case.qkv);
     let values = DeviceBuffer::from_slice(device, &bits)?;

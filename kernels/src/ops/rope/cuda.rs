@@ -80,6 +80,7 @@ fn set_up<'a>(case: &'a RopeCase, device: &'a Arc<dyn Device>) -> DeviceResult<'
         block_size: 16,
         kv_heads: shape.kv_heads as usize,
         head_dim: shape.head_dim as usize,
+        has_values: true,
     };
     let positions = case.positions.iter().max().map_or(0, |&last| last + 1) as usize;
     let rotations = rotations(device, &case.rope, positions)?;
