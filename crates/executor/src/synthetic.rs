@@ -5,10 +5,12 @@ use backstop_arch::{ExpertsRequest, MatrixRole, ModelSpec, VectorRole, WeightMap
 use backstop_kernels::cuda::synthetic_model::SyntheticModel;
 use backstop_kernels::cuda::{CudaWeights, DeviceError, Stream};
 use backstop_kernels::{CpuWeights, Element, ExpertsId, MatrixId, VectorId};
-use backstop_weights::{Checkpoint, QuantizationError, QuantizationScheme, WeightsError};
+use backstop_weights::{
+    Checkpoint, Codes, QuantizationError, QuantizationScheme, Scales, WeightsError,
+};
 
 /// Weights of a model that are made and not read. Matrices and vectors are as in a BF16
-/// checkpoint; experts are in FP8 if the configuration quantises them, in whatever way.
+/// checkpoint; experts are in FP8 with a scale for each row if the configuration says so.
 #[derive(Clone, Debug)]
 pub struct SyntheticWeights {
     model: SyntheticModel,
@@ -20,17 +22,13 @@ impl SyntheticWeights {
     pub fn new(checkpoint: &Checkpoint, spec: &ModelSpec, seed: u64) -> Result<Self, WeightsError> {
         let quantization = checkpoint.quantization()?;
         if quantization.has_mxfp4_experts() {
-            return Err(WeightsError::Quantization(QuantizationError::Unsupported {
-                format: "mxfp4".to_owned(),
-                problems: vec!["weights are made up in BF16 and FP8 only".to_owned()],
-            }));
+            return Err(not_made_up("MXFP4"));
         }
         let experts = spec.weights.experts.iter();
+        let experts = experts.map(|request| expert_element(&quantization, request));
         Ok(Self {
             model: SyntheticModel::new(seed),
-            experts: experts
-                .map(|request| expert_element(&quantization, request))
-                .collect(),
+            experts: experts.collect::<Result<_, _>>()?,
         })
     }
 
@@ -114,11 +112,25 @@ fn mean(role: VectorRole) -> f32 {
 }
 
 /// Experts are quantised all or not at all; the first stands for the layer.
-fn expert_element(quantization: &QuantizationScheme, request: &ExpertsRequest) -> Element {
+fn expert_element(
+    quantization: &QuantizationScheme,
+    request: &ExpertsRequest,
+) -> Result<Element, WeightsError> {
     let gate = request.unfused(0, "gate");
     let module = gate.strip_suffix(".weight").unwrap_or(&gate);
     match quantization.of_module(module) {
-        None => Element::BF16,
-        Some(_) => Element::F8E4M3,
+        None => Ok(Element::BF16),
+        Some(weights) if (weights.codes, weights.scales) == (Codes::F8E4M3, Scales::Row) => {
+            Ok(Element::F8E4M3)
+        }
+        Some(weights) => Err(not_made_up(weights.codes.name())),
     }
+}
+
+fn not_made_up(format: &str) -> WeightsError {
+    let problem = "experts are made up in BF16 and in FP8 with a scale for each row only";
+    WeightsError::Quantization(QuantizationError::Unsupported {
+        format: format.to_owned(),
+        problems: vec![problem.to_owned()],
+    })
 }

@@ -171,6 +171,23 @@ fn synthetic_weights_are_the_same_on_device_and_cpu() {
 }
 
 #[test]
+fn experts_in_formats_that_are_not_made_up_are_refused() {
+    for (name, format) in [
+        ("decoders/gpt_oss_mxfp4", "MXFP4"),
+        ("quantized/fp8_blocks", "FP8"),
+        ("quantized/int4_experts", "INT4"),
+        ("quantized/nvfp4_experts", "NVFP4"),
+    ] {
+        let directory = repository("tests/goldens").join(name);
+        let config = directory.join("config.json");
+        let checkpoint = Checkpoint::open_shape(&config, &directory).expect("a shape");
+        let model: Box<dyn Model<CpuBackend>> = model(&checkpoint);
+        let error = SyntheticWeights::new(&checkpoint, model.spec(), 0).expect_err("refused");
+        assert!(error.to_string().contains(format), "{name}: {error}");
+    }
+}
+
+#[test]
 fn north_mini_code_takes_what_arithmetic_says() {
     for (name, expected) in [
         ("north-mini-code", 60_968_607_744_u64),
