@@ -2,7 +2,7 @@
 
     python scripts/goldens/make_eagle_goldens.py
 
-The formulas are those of vLLM 0.33 (models/cohere_eagle.py, models/commandr.py, v1/spec_decode), written anew in plain
+The formulas are those of vLLM 0.32 (models/cohere_eagle.py, models/commandr.py, v1/spec_decode), written anew in plain
 torch in f32 over whole sequences: the row at position p takes the embedding of the token at p + 1 and the model's
 final-normed hidden state for p, which transformers computes. Behind the last position the head goes on with its own
 guesses and its own hidden states.

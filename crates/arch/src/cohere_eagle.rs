@@ -1,7 +1,7 @@
 //! The EAGLE head of Cohere North Mini Code: a few dense layers of Cohere2 (`cohere2`) over
 //! `fc([embedding of the next token, final-normed hidden state])`.
 //!
-//! Reference implementation: `models/cohere_eagle.py` of vLLM 0.33. Layers are parallel blocks with
+//! Reference implementation: `models/cohere_eagle.py` of vLLM 0.32. Layers are parallel blocks with
 //! the model's kind of norm; the final norm is a LayerNorm in any case, and what it gives is the
 //! hidden state for the next guess. Sliding layers rotate queries and keys and see
 //! `sliding_window + 1` keys; full-attention layers do neither. No matrix has a bias but `fc`: the
