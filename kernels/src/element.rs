@@ -1,7 +1,5 @@
 //! Number formats in which weights and the KV cache are stored.
 
-use half::bf16;
-
 /// A storage format. Arithmetic is always f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Element {
@@ -68,10 +66,15 @@ pub fn widen_bf16(bits: u16) -> f32 {
     f32::from_bits(u32::from(bits) << 16)
 }
 
-/// The nearest BF16, ties to even.
+/// The nearest BF16, ties to even; without branches, unlike that of [`half`].
 #[inline(always)]
 pub fn narrow_bf16(value: f32) -> u16 {
-    bf16::from_f32(value).to_bits()
+    let bits = value.to_bits();
+    let odd = (bits >> 16) & 1;
+    let rounded = bits.wrapping_add(0x7fff + odd) >> 16;
+    // What is not a number stays so, quietly.
+    let quiet = (bits >> 16) | 0x40;
+    (if value.is_nan() { quiet } else { rounded }) as u16
 }
 
 /// The value of an E4M3 byte.

@@ -240,7 +240,7 @@ impl Part<'_> {
             #[cfg(target_arch = "x86_64")]
             (_, Some(Arithmetic::Tiles)) => {
                 if let Some(input) = operands.split {
-                    return tiles::numbers::run(Panels::new(self), input);
+                    return tiles::run(Panels::new(self), input);
                 }
             }
             _ => {}
@@ -293,6 +293,26 @@ impl<'a> Panels<'a> {
     fn numbers(&self) -> Range<usize> {
         let rows = &self.part.rows;
         (self.skipped + rows.start) / PANEL_ROWS..(self.skipped + rows.end).div_ceil(PANEL_ROWS)
+    }
+
+    /// Where the elements of all the panel's rows go for some rows of activations, and how many
+    /// numbers lie between two of the latter; `None` unless sums can be stored as they are.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn place(&self, panel: usize, tokens: Range<usize>) -> Option<(*mut f32, usize)> {
+        let (part, product) = (&self.part, self.part.product);
+        let first = (panel * PANEL_ROWS).checked_sub(self.skipped)?;
+        let whole = part.rows.start <= first && first + PANEL_ROWS <= part.rows.end;
+        let scaled = product.factor != 1.0
+            || product.weight_scales.is_some()
+            || product.input.scales.is_some();
+        if !whole || scaled {
+            return None;
+        }
+        let stride = product.weight.rows();
+        let at = tokens.start * stride + part.weight.first_row + first;
+        let len = (tokens.len() - 1) * stride + PANEL_ROWS;
+        Some((part.out.pointer(at..at + len), stride))
     }
 
     /// Stores the elements of one row of activations and of the panel's rows from `lane` on, as

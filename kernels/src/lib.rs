@@ -17,6 +17,8 @@
 //! of threads nor on what else is in the batch, to the last bit.
 
 mod aligned;
+#[cfg(target_arch = "x86_64")]
+mod amx;
 pub mod backend;
 mod batch;
 mod blocks;

@@ -90,6 +90,7 @@ impl<'a, T> SharedOutput<'a, T> {
     }
 
     /// The elements of `range`, still shared; indices count from its start.
+    #[inline(always)]
     pub(crate) fn part(&self, range: Range<usize>) -> Self {
         assert!(
             range.start <= range.end && range.end <= self.len,
@@ -102,6 +103,14 @@ impl<'a, T> SharedOutput<'a, T> {
             len: range.len(),
             borrow: PhantomData,
         }
+    }
+
+    /// The first element of `range`, all of which is readable and writable, though others may
+    /// access those that are not the caller's.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    pub(crate) fn pointer(&self, range: Range<usize>) -> *mut T {
+        self.part(range).pointer
     }
 
     /// The elements of `range`.

@@ -25,7 +25,7 @@ fn check(case: &dyn Case, row: usize) -> Result<(), TestCaseError> {
     let columns = expected.len() / case.rows();
     for instructions in InstructionSet::available() {
         let actual = case.cpu(instructions);
-        let Tolerance(relative) = case.tolerance();
+        let Tolerance(relative) = case.cpu_tolerance(instructions);
         // Random data comes in worse kinds than the catalog's.
         let violation = Tolerance(relative * 4.0).violation(&expected, &actual, expected.len());
         prop_assert_eq!(violation, None);

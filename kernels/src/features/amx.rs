@@ -19,7 +19,7 @@ pub(super) fn available() -> bool {
 
     // Leaf 7: bits 22, 24 and 25 are AMX-BF16, AMX-TILE and AMX-INT8.
     const BITS: u32 = 1 << 22 | 1 << 24 | 1 << 25;
-    if !super::has_avx512() {
+    if !super::has_avx512() || !is_x86_feature_detected!("avx512bf16") {
         return false;
     }
     let leaf = std::arch::x86_64::__cpuid_count(7, 0);

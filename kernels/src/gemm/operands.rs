@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use super::Product;
-use crate::element::widen_bf16;
+#[cfg(target_arch = "x86_64")]
+use crate::amx::{self, TILE_ROWS as TILE_TOKENS};
 use crate::features::InstructionSet;
 use crate::panels::{Arithmetic, GROUP_COLUMNS};
 use crate::parallel::{self, SharedOutput};
@@ -37,19 +38,13 @@ pub(super) struct Quantised<'a> {
     groups: usize,
 }
 
-/// Activations as sums of two BF16 numbers, the second of which is the nearest to what the first
-/// leaves: together they have at least 16 significant bits.
+/// Activations as sums of two BF16 numbers, as [`amx::split_row`](crate::amx::split_row) makes them.
 #[derive(Clone, Copy)]
 pub(super) struct Split<'a> {
-    /// `[2, tokens / 16, columns / 32, 16, 32]`: first parts, then second parts, of 16 rows at a
-    /// time. Rows that are missing to whole tiles hold anything.
+    /// `[tokens / 16, columns / 32, 2, 16, 32]`: for 16 rows and 32 columns the first parts, then
+    /// the second ones. Rows that are missing to whole tiles hold anything.
     pub(super) parts: &'a [u16],
 }
-
-/// Rows of activations that lie together.
-pub(super) const TILE_TOKENS: usize = 16;
-/// Numbers of 16 rows in 32 columns.
-pub(super) const TILE_NUMBERS: usize = TILE_TOKENS * GROUP_COLUMNS;
 
 impl<'a> Operands<'a> {
     /// Prepares what the product's weights need, and calls `body`.
@@ -58,19 +53,20 @@ impl<'a> Operands<'a> {
         instructions: InstructionSet,
         body: impl FnOnce(Operands<'_>) -> R,
     ) -> R {
-        let tiles = instructions >= InstructionSet::Amx && product.weight.needs(Arithmetic::Tiles);
-        with_quantised(product, instructions, |quantised| {
-            if tiles {
-                with_split(product, instructions, |split| {
+        #[cfg(target_arch = "x86_64")]
+        if instructions >= InstructionSet::Amx && product.weight.needs(Arithmetic::Tiles) {
+            return with_quantised(product, instructions, |quantised| {
+                with_split(product, |split| {
                     let split = Some(split);
                     body(Operands { quantised, split })
                 })
-            } else {
-                body(Operands {
-                    quantised,
-                    split: None,
-                })
-            }
+            });
+        }
+        with_quantised(product, instructions, |quantised| {
+            body(Operands {
+                quantised,
+                split: None,
+            })
         })
     }
 
@@ -142,34 +138,21 @@ fn with_quantised<R>(
     })
 }
 
-fn with_split<R>(
-    product: &Product<'_>,
-    instructions: InstructionSet,
-    body: impl FnOnce(Split<'_>) -> R,
-) -> R {
+#[cfg(target_arch = "x86_64")]
+fn with_split<R>(product: &Product<'_>, body: impl FnOnce(Split<'_>) -> R) -> R {
     let input = product.input;
     let (tokens, columns) = (input.len(), input.columns);
-    let half = tokens.next_multiple_of(TILE_TOKENS) * columns;
-    with_scratch_of(2 * half, |parts: &mut [u16]| {
+    let tile_len = 2 * TILE_TOKENS * columns;
+    let tiles = tokens.div_ceil(TILE_TOKENS);
+    with_scratch_of(tiles * tile_len, |parts: &mut [u16]| {
         let all = SharedOutput::new(parts);
-        parallel::for_each(tokens.div_ceil(TILE_TOKENS), tokens * columns, |tile| {
-            let range = tile * TILE_TOKENS * columns..(tile + 1) * TILE_TOKENS * columns;
-            // SAFETY: each task has tiles of its own.
-            let (first, second) = unsafe {
-                (
-                    all.range(range.clone()),
-                    all.range(half + range.start..half + range.end),
-                )
-            };
-            for token in tile * TILE_TOKENS..((tile + 1) * TILE_TOKENS).min(tokens) {
-                let row = input.row(token);
-                let split = SplitRow {
-                    row,
-                    index: token % TILE_TOKENS,
-                    first: &mut *first,
-                    second: &mut *second,
-                };
-                simd::dispatch(instructions, split);
+        parallel::for_each(tiles, tokens * columns, |tile| {
+            // SAFETY: each task has a tile of its own.
+            let parts = unsafe { all.range(tile * tile_len..(tile + 1) * tile_len) };
+            let first = tile * TILE_TOKENS;
+            for token in first..(first + TILE_TOKENS).min(tokens) {
+                // SAFETY: activations are only split where the processor has AMX.
+                unsafe { amx::split_row(input.row(token), token % TILE_TOKENS, parts) };
             }
         });
         body(Split { parts })
@@ -244,59 +227,10 @@ pub(super) fn quantised_reference(row: &[f32]) -> Vec<f32> {
     values.collect()
 }
 
-/// Splits one row of a tile.
-struct SplitRow<'a> {
-    row: &'a [f32],
-    index: usize,
-    /// `[columns / 32, 16, 32]`.
-    first: &'a mut [u16],
-    second: &'a mut [u16],
-}
-
-impl Program for SplitRow<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, _: S) {
-        let (groups, _) = self.row.as_chunks::<GROUP_COLUMNS>();
-        let first = self.first.as_chunks_mut::<GROUP_COLUMNS>().0;
-        let second = self.second.as_chunks_mut::<GROUP_COLUMNS>().0;
-        let first = first.iter_mut().skip(self.index).step_by(TILE_TOKENS);
-        let second = second.iter_mut().skip(self.index).step_by(TILE_TOKENS);
-        for ((group, first), second) in groups.iter().zip(first).zip(second) {
-            for at in 0..GROUP_COLUMNS {
-                first[at] = narrow(group[at]);
-                second[at] = narrow(group[at] - widen_bf16(first[at]));
-            }
-        }
-    }
-}
-
-/// The nearest BF16, ties to even, as [`narrow_bf16`](crate::narrow_bf16) without its care for NaN:
-/// the difference of a NaN and anything is one.
-#[inline(always)]
-fn narrow(value: f32) -> u16 {
-    let bits = value.to_bits();
-    let odd = (bits >> 16) & 1;
-    (bits.wrapping_add(0x7fff + odd) >> 16) as u16
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::catalog::random_values;
-    use crate::element::narrow_bf16;
-
-    #[test]
-    fn two_bf16_numbers_keep_sixteen_bits() {
-        for value in random_values(1, 10_000, 3.0) {
-            let first = narrow(value);
-            assert_eq!(first, narrow_bf16(value));
-            let second = narrow(value - widen_bf16(first));
-            let both = widen_bf16(first) + widen_bf16(second);
-            assert!((both - value).abs() <= value.abs() / 65_536.0);
-        }
-    }
 
     #[test]
     fn a_quantised_group_is_within_half_a_step_and_never_hides_what_is_not_a_number() {

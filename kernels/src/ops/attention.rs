@@ -17,6 +17,8 @@ pub(crate) mod cases;
 pub mod cuda;
 mod shapes;
 mod state;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
 mod walk;
 
 pub use cases::cases;
@@ -27,11 +29,12 @@ use backstop_types::AttentionSpan;
 
 use crate::backend::AttentionShape;
 use crate::cpu::kv_cache::KvView;
+use crate::element::Element;
 use crate::features::InstructionSet;
 use crate::ops::indexer::Selection;
 use crate::ops::kv_write::SequenceRows;
 use crate::parallel::{self, SharedOutput};
-use crate::scratch::with_scratch;
+use crate::scratch::{with_scratch, with_scratch_of};
 use crate::simd;
 use state::{Merge, StateShape};
 use walk::Walk;
@@ -39,11 +42,13 @@ pub(super) use walk::tile_scores;
 
 /// Positions whose scores are computed together.
 pub(super) const TILE: usize = 64;
+/// Heads whose length is a multiple of this can be walked on AMX tiles.
+const TILE_DIMENSIONS: usize = 32;
 /// Positions after which the softmax starts afresh; a multiple of `TILE`.
 const PARTITION: usize = 1024;
 /// Queries of one task at most (unless one row has more), so that they and their results stay in
 /// the L2 cache while the keys and values pass by.
-const TASK_QUERIES: usize = 64;
+const TASK_QUERIES: usize = 128;
 
 /// Arguments. Keys and values of all rows are in the cache already.
 #[derive(Clone, Copy, Debug)]
@@ -251,16 +256,30 @@ impl AttentionArgs<'_> {
         partitions: Range<usize>,
         state: &mut [f32],
     ) {
-        with_scratch(Walk::scratch_len(self.state_shape(task)), |scratch| {
-            let walk = Walk {
-                args: self,
-                task,
-                partitions,
-                state,
-                scratch,
-            };
-            simd::dispatch(instructions, walk);
+        let on_tiles = self.on_tiles(instructions);
+        let (floats, numbers) = Walk::scratch_lens(self.state_shape(task), on_tiles);
+        with_scratch(floats, |floats| {
+            with_scratch_of(numbers, |numbers| {
+                let walk = Walk {
+                    args: self,
+                    task,
+                    partitions,
+                    on_tiles,
+                    state,
+                    scratch: (floats, numbers),
+                };
+                simd::dispatch(instructions, walk);
+            });
         });
+    }
+
+    /// Whether AMX tiles are used.
+    fn on_tiles(&self, instructions: InstructionSet) -> bool {
+        let layout = self.cache.shape;
+        cfg!(target_arch = "x86_64")
+            && instructions >= InstructionSet::Amx
+            && layout.element == Element::BF16
+            && layout.head_dim.is_multiple_of(TILE_DIMENSIONS)
     }
 
     /// The batch cut in tasks. A row that selects is a task of its own.

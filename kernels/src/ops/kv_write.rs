@@ -122,37 +122,36 @@ impl KvWriteArgs<'_> {
 }
 
 /// One position's key and value.
-fn write_position(layout: KvShape, offset: usize, [key, value]: [&[f32]; 2], memory: &mut [u8]) {
-    let (keys, values) = memory.split_at_mut(layout.half_bytes());
-    let bytes = layout.element.bytes();
-    let places = keys
-        .chunks_exact_mut(bytes)
-        .skip(offset)
-        .step_by(layout.block_size);
-    let row = &mut values[offset * layout.head_dim * bytes..][..layout.head_dim * bytes];
+fn write_position(layout: KvShape, offset: usize, numbers: [&[f32]; 2], memory: &mut [u8]) {
     match layout.element {
-        Element::F32 => {
-            places
-                .zip(key)
-                .for_each(|(out, value)| out.copy_from_slice(&value.to_le_bytes()));
-            let out = row.chunks_exact_mut(4).zip(value);
-            out.for_each(|(out, value)| out.copy_from_slice(&value.to_le_bytes()));
-        }
+        Element::F32 => write_as(layout, offset, numbers, memory, f32::to_le_bytes),
         Element::BF16 => {
-            let convert = |(out, &value): (&mut [u8], &f32)| {
-                out.copy_from_slice(&narrow_bf16(value).to_le_bytes());
-            };
-            places.zip(key).for_each(convert);
-            row.chunks_exact_mut(2).zip(value).for_each(convert);
+            let convert = |number| narrow_bf16(number).to_le_bytes();
+            write_as(layout, offset, numbers, memory, convert);
         }
         Element::F8E4M3 => {
-            places
-                .zip(key)
-                .for_each(|(out, &value)| out[0] = encode_f8(value));
-            row.iter_mut()
-                .zip(value)
-                .for_each(|(out, &value)| *out = encode_f8(value));
+            let convert = |number| [encode_f8(number)];
+            write_as(layout, offset, numbers, memory, convert);
         }
+    }
+}
+
+#[inline(always)]
+fn write_as<const BYTES: usize>(
+    layout: KvShape,
+    offset: usize,
+    [key, value]: [&[f32]; 2],
+    memory: &mut [u8],
+    convert: impl Fn(f32) -> [u8; BYTES],
+) {
+    let (keys, values) = memory.split_at_mut(layout.half_bytes());
+    let (keys, values) = (keys.as_chunks_mut().0, values.as_chunks_mut().0);
+    for (dimension, &number) in key.iter().enumerate() {
+        keys[dimension * layout.block_size + offset] = convert(number);
+    }
+    let row = &mut values[offset * layout.head_dim..][..layout.head_dim];
+    for (place, &number) in row.iter_mut().zip(value) {
+        *place = convert(number);
     }
 }
 

@@ -386,6 +386,15 @@ impl Case for AttentionCase {
         Tolerance::of(Element::F32)
     }
 
+    fn cpu_tolerance(&self, instructions: InstructionSet) -> Tolerance {
+        if instructions >= InstructionSet::Amx && self.0.layout().element == Element::BF16 {
+            // Queries are rounded, and then weights.
+            let Tolerance(rounding) = Tolerance::BF16;
+            return Tolerance(2.0 * rounding);
+        }
+        self.tolerance()
+    }
+
     fn cost(&self) -> Cost {
         let Self(paged) = self;
         let mut cost = Cost::default();

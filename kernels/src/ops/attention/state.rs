@@ -6,7 +6,7 @@ use crate::simd::{LANES_MAX, Program, Simd, load_slice, store_slice};
 #[derive(Clone, Copy)]
 pub(super) struct StateShape {
     /// Queries, padded.
-    queries: usize,
+    pub(super) queries: usize,
     /// Numbers from one query's values to the next one's; `head_dim`, padded.
     pub(super) stride: usize,
 }

@@ -1,9 +1,13 @@
 //! The walk of a task's queries over keys and values, in vectors.
 
+use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::state::{State, StateShape};
+#[cfg(target_arch = "x86_64")]
+use super::tiles::Tiles;
 use super::{AttentionArgs, PARTITION, TILE, Task};
+use crate::cpu::kv_cache::KvShape;
 use crate::element::Element;
 use crate::simd::{
     AsBf16, AsF8OrNan, AsF32, Format, Program, Simd, load_slice, store_slice, widen_rows,
@@ -31,25 +35,47 @@ pub(super) struct Walk<'a> {
     pub(super) args: &'a AttentionArgs<'a>,
     pub(super) task: &'a Task<'a>,
     pub(super) partitions: Range<usize>,
+    /// Uses AMX tiles.
+    pub(super) on_tiles: bool,
     pub(super) state: &'a mut [f32],
-    /// `scratch_len` numbers.
-    pub(super) scratch: &'a mut [f32],
+    /// As `scratch_lens` says.
+    pub(super) scratch: (&'a mut [f32], &'a mut [u16]),
 }
 
-/// Memory of a walk.
-struct Tiles<'a> {
+/// How the scores of one tile of positions are computed and its values added.
+pub(super) trait TileArithmetic<S: Simd> {
+    /// Positions of a tile; divides `PARTITION`.
+    const POSITIONS: usize;
+
+    /// Loads keys and values at `positions`, all in the tile that begins at `start`.
+    fn load(&mut self, walker: &Walker<'_>, simd: S, start: usize, positions: Range<usize>);
+
+    /// All queries over the loaded tile.
+    fn walk(&mut self, walker: &Walker<'_>, simd: S, start: usize, state: State<'_>);
+}
+
+/// In f32, of keys and values that are stored as `F`.
+struct Vectors<'a, F> {
     /// Keys `[head_dim, TILE]`.
     keys: &'a mut [f32],
     /// Values `[TILE, stride]`.
     values: &'a mut [f32],
     /// Scores, then weights, `[TILE_QUERIES, TILE]`.
     scores: &'a mut [f32],
+    format: PhantomData<F>,
 }
 
 impl Walk<'_> {
-    /// Numbers of scratch memory that a walk needs.
-    pub(super) fn scratch_len(shape: StateShape) -> usize {
-        shape.len() + 2 * TILE * shape.stride + TILE_QUERIES * TILE
+    /// Numbers of scratch memory, f32 and BF16, that a walk needs.
+    pub(super) fn scratch_lens(shape: StateShape, on_tiles: bool) -> (usize, usize) {
+        #[cfg(target_arch = "x86_64")]
+        if on_tiles {
+            let (floats, numbers) = Tiles::scratch_lens(shape);
+            return (shape.len() + floats, numbers);
+        }
+        assert!(!on_tiles, "tiles of another processor");
+        let floats = 2 * TILE * shape.stride + TILE_QUERIES * TILE;
+        (shape.len() + floats, 0)
     }
 }
 
@@ -58,52 +84,50 @@ impl Program for Walk<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
+        #[cfg(target_arch = "x86_64")]
+        if self.on_tiles {
+            return self.run_tiles(simd);
+        }
         match self.args.cache.shape.element {
-            Element::F32 => self.run_format::<S, AsF32>(simd),
-            Element::BF16 => self.run_format::<S, AsBf16>(simd),
-            Element::F8E4M3 => self.run_format::<S, AsF8OrNan>(simd),
+            Element::F32 => self.run_vectors::<S, AsF32>(simd),
+            Element::BF16 => self.run_vectors::<S, AsBf16>(simd),
+            Element::F8E4M3 => self.run_vectors::<S, AsF8OrNan>(simd),
         }
     }
 }
 
 impl Walk<'_> {
     #[inline(always)]
-    fn run_format<S: Simd, F: Format>(self, simd: S) {
+    fn run_vectors<S: Simd, F: Format>(self, simd: S) {
         let shape = self.args.state_shape(self.task);
-        let (part, rest) = self.scratch.split_at_mut(shape.len());
+        let walker = Walker::new(self.args, self.task, F::FOLD);
+        let (part, rest) = self.scratch.0.split_at_mut(shape.len());
         let (keys, rest) = rest.split_at_mut(TILE * shape.stride);
         let (values, scores) = rest.split_at_mut(TILE * shape.stride);
-        let mut tiles = Tiles {
+        let mut vectors = Vectors::<F> {
             keys,
             values,
             scores,
+            format: PhantomData,
         };
-        let factor = F::FOLD * self.args.shape.scale;
-        let walker = Walker {
-            args: self.args,
-            task: self.task,
-            shape,
-            factor,
-        };
-        shape.clear(self.state);
-        for partition in self.partitions {
-            shape.clear(part);
-            let mut start = partition * PARTITION;
-            while start < (partition + 1) * PARTITION {
-                let from = start.max(self.task.visible.start);
-                let to = (start + TILE).min(self.task.visible.end);
-                if from < to {
-                    walker.load::<S, F>(simd, start, from..to, &mut tiles);
-                    walker.tile(simd, start, &mut tiles, shape.split_mut(part));
-                }
-                start += TILE;
-            }
-            shape.merge(simd, self.state, part);
-        }
+        walker.run(simd, &mut vectors, self.partitions, (self.state, part));
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn run_tiles<S: Simd>(self, simd: S) {
+        let walker = Walker::new(self.args, self.task, AsBf16::FOLD);
+        let (floats, numbers) = self.scratch;
+        let (part, floats) = floats.split_at_mut(walker.shape.len());
+        // SAFETY: tiles are only used if the processor has AMX.
+        let mut tiles = unsafe { Tiles::begin(&walker, floats, numbers) };
+        walker.run(simd, &mut tiles, self.partitions, (self.state, part));
+        tiles.end();
     }
 }
 
-struct Walker<'a> {
+/// What all arithmetics need to know of a task.
+pub(super) struct Walker<'a> {
     args: &'a AttentionArgs<'a>,
     task: &'a Task<'a>,
     shape: StateShape,
@@ -111,53 +135,66 @@ struct Walker<'a> {
     factor: f32,
 }
 
-impl Walker<'_> {
-    /// Widens keys and values at `positions`, all in the tile that begins at `start`.
+impl<'a> Walker<'a> {
+    fn new(args: &'a AttentionArgs<'a>, task: &'a Task<'a>, fold: f32) -> Self {
+        Self {
+            args,
+            task,
+            shape: args.state_shape(task),
+            factor: fold * args.shape.scale,
+        }
+    }
+
+    /// Walks the partitions; `part` is as large as `state`.
     #[inline(always)]
-    fn load<S: Simd, F: Format>(
+    fn run<S: Simd, T: TileArithmetic<S>>(
         &self,
         simd: S,
-        start: usize,
-        positions: Range<usize>,
-        tiles: &mut Tiles<'_>,
+        tiles: &mut T,
+        partitions: Range<usize>,
+        (state, part): (&mut [f32], &mut [f32]),
     ) {
-        let shape = self.args.cache.shape;
-        let (block_size, head_dim, stride) = (shape.block_size, shape.head_dim, self.shape.stride);
-        assert!(
-            positions.start >= start && positions.end <= start + TILE,
-            "positions of a tile"
-        );
-        assert!(
-            tiles.keys.len() >= head_dim * TILE && tiles.values.len() >= TILE * stride,
-            "tiles"
-        );
-        let mut walked = positions.start;
-        while walked < positions.end {
-            let (position, count) = self.neighbours(walked, positions.end);
-            let index = position / block_size;
-            let offset = position % block_size;
-            if let Some(next) = self.next_block(walked + count, index) {
-                self.prefetch(simd, next);
+        let (shape, seen) = (self.shape, &self.task.visible);
+        shape.clear(state);
+        for partition in partitions {
+            shape.clear(part);
+            let end = (partition + 1) * PARTITION;
+            for start in (partition * PARTITION..end).step_by(T::POSITIONS) {
+                let positions = start.max(seen.start)..(start + T::POSITIONS).min(seen.end);
+                if !positions.is_empty() {
+                    tiles.load(self, simd, start, positions);
+                    tiles.walk(self, simd, start, shape.split_mut(part));
+                }
             }
-            let block = self.block(index).as_ptr().cast::<F::Raw>();
-            // SAFETY: `count` positions from `offset` on lie within the block, and the same
-            // number from `walked - start` on within the tiles.
-            unsafe {
-                let keys = block.add(shape.key_index(offset, 0));
-                let out = tiles.keys.as_mut_ptr().add(walked - start);
-                widen_rows::<S, F>(simd, (keys, block_size), (out, TILE), head_dim, count);
-                let values = block.add(shape.value_index(offset, 0));
-                let out = tiles.values.as_mut_ptr().add((walked - start) * stride);
-                widen_rows::<S, F>(simd, (values, head_dim), (out, stride), count, head_dim);
-            }
-            walked += count;
+            shape.merge(simd, state, part);
         }
+    }
+
+    /// Queries of the task.
+    pub(super) fn queries(&self) -> usize {
+        self.task.rows.len() * self.args.group()
+    }
+
+    /// Elements of a query.
+    pub(super) fn head_dim(&self) -> usize {
+        self.args.cache.shape.head_dim
+    }
+
+    /// Factor on dot products of queries and loaded keys.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn factor(&self) -> f32 {
+        self.factor
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn cache_shape(&self) -> KvShape {
+        self.args.cache.shape
     }
 
     /// The position that is walked as the `walked`-th, and how many, itself included and before
     /// the `end`-th, lie behind one another in its block.
     #[inline(always)]
-    fn neighbours(&self, walked: usize, end: usize) -> (usize, usize) {
+    pub(super) fn neighbours(&self, walked: usize, end: usize) -> (usize, usize) {
         let block_size = self.args.cache.shape.block_size;
         let Some(selected) = self.task.selected else {
             return (walked, (block_size - walked % block_size).min(end - walked));
@@ -171,23 +208,48 @@ impl Walker<'_> {
         (first as usize, count.count())
     }
 
+    /// The position that is walked as the `walked`-th.
+    #[inline(always)]
+    pub(super) fn position(&self, walked: usize) -> usize {
+        self.task
+            .selected
+            .map_or(walked, |selected| selected[walked] as usize)
+    }
+
+    /// Whether each sixteen positions of a tile lie behind one another in a block.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn lies_in_sixteens(&self) -> bool {
+        self.task.selected.is_none() && self.args.cache.shape.block_size.is_multiple_of(16)
+    }
+
+    /// Asks for the blocks that begin among `positions` after the first of them, or right behind.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    pub(super) fn prefetch_after<S: Simd>(&self, simd: S, positions: Range<usize>) {
+        let mut walked = positions.start;
+        while walked < positions.end {
+            let (position, count) = self.neighbours(walked, positions.end);
+            walked += count;
+            let index = position / self.args.cache.shape.block_size;
+            if let Some(next) = self.next_block(walked, index) {
+                self.prefetch(simd, next);
+            }
+        }
+    }
+
     /// The block that is needed from the `walked`-th position on, if it is not this one.
     #[inline(always)]
     fn next_block(&self, walked: usize, index: usize) -> Option<usize> {
         if walked >= self.task.visible.end {
             return None;
         }
-        let position = self
-            .task
-            .selected
-            .map_or(walked, |selected| selected[walked] as usize);
-        let next = position / self.args.cache.shape.block_size;
+        let next = self.position(walked) / self.args.cache.shape.block_size;
         (next != index).then_some(next)
     }
 
     /// Keys and values of the sequence's block at `index` of its table.
     #[inline(always)]
-    fn block(&self, index: usize) -> &[u8] {
+    pub(super) fn block(&self, index: usize) -> &[u8] {
         let cache = self.args.cache;
         let start = cache
             .shape
@@ -204,37 +266,46 @@ impl Walker<'_> {
         }
     }
 
-    /// All queries over one tile of keys and values.
+    /// Which positions of a tile some of the task's queries, from `first` on, see; positions count
+    /// from the tile's first.
     #[inline(always)]
-    fn tile<S: Simd>(&self, simd: S, start: usize, tiles: &mut Tiles<'_>, mut state: State<'_>) {
-        let queries = self.task.rows.len() * self.args.group();
-        let mut query = 0;
-        while query < queries {
-            query += match (S::MANY_REGISTERS, queries - query) {
-                (true, 6..) => self.queries::<S, 6>(simd, start, query, tiles, &mut state),
-                (true, 3..) => self.queries::<S, 3>(simd, start, query, tiles, &mut state),
-                (_, 2..) => self.queries::<S, 2>(simd, start, query, tiles, &mut state),
-                _ => self.queries::<S, 1>(simd, start, query, tiles, &mut state),
-            };
+    pub(super) fn visible_to(
+        &self,
+        tile: Range<usize>,
+        first: usize,
+        visible: &mut [Range<usize>],
+    ) {
+        let group = self.args.group();
+        let (mut row, mut rest) = (first / group, group - first % group);
+        let mut own = self.visible(&tile, row);
+        for visible in visible {
+            if rest == 0 {
+                (row, rest) = (row + 1, group);
+                own = self.visible(&tile, row);
+            }
+            rest -= 1;
+            *visible = own.clone();
         }
     }
 
-    /// Which positions of a tile one of the task's queries sees.
+    /// Which positions of a tile one of the task's rows sees.
     #[inline(always)]
-    fn visible(&self, start: usize, query: usize) -> Range<usize> {
-        let row = self.task.rows.start + query / self.args.group();
+    fn visible(&self, tile: &Range<usize>, row: usize) -> Range<usize> {
         let visible = match self.task.selected {
             Some(selected) => 0..selected.len(),
-            None => self.args.visible(self.task.sequence, row),
+            None => {
+                let row = self.task.rows.start + row;
+                self.args.visible(self.task.sequence, row)
+            }
         };
-        let from = visible.start.clamp(start, start + TILE) - start;
-        let to = visible.end.clamp(start, start + TILE) - start;
+        let from = visible.start.clamp(tile.start, tile.end) - tile.start;
+        let to = visible.end.clamp(tile.start, tile.end) - tile.start;
         from..to.max(from)
     }
 
     /// The elements of one of the task's queries.
     #[inline(always)]
-    fn query(&self, query: usize) -> &[f32] {
+    pub(super) fn query(&self, query: usize) -> &[f32] {
         let group = self.args.group();
         let head_dim = self.args.cache.shape.head_dim;
         let row = self.task.sequence.first_row + self.task.rows.start + query / group;
@@ -242,49 +313,115 @@ impl Walker<'_> {
         &self.args.qkv[row * self.args.columns() + head * head_dim..][..head_dim]
     }
 
+    /// Makes weights of a query's scores in the tile that begins where `visible` is 0, and takes
+    /// them into its state.
+    #[inline(always)]
+    fn weigh<S: Simd>(
+        &self,
+        simd: S,
+        scores: &mut [f32],
+        visible: &Range<usize>,
+        query: usize,
+        state: &mut State<'_>,
+    ) {
+        scores[..visible.start].fill(f32::NEG_INFINITY);
+        scores[visible.end..].fill(f32::NEG_INFINITY);
+        let old = state.maxima[query];
+        let largest = scale_and_find_largest(simd, scores, self.factor, old);
+        let sum = weights_of_scores(simd, scores, largest);
+        if largest > old {
+            let (keep, stride) = ((old - largest).exp(), self.shape.stride);
+            state.sums[query] *= keep;
+            scale_all(simd, &mut state.values[query * stride..][..stride], keep);
+            state.maxima[query] = largest;
+        }
+        state.sums[query] += sum;
+    }
+}
+
+impl<S: Simd, F: Format> TileArithmetic<S> for Vectors<'_, F> {
+    const POSITIONS: usize = TILE;
+
+    #[inline(always)]
+    fn load(&mut self, walker: &Walker<'_>, simd: S, start: usize, positions: Range<usize>) {
+        let shape = walker.args.cache.shape;
+        let (block_size, head_dim) = (shape.block_size, shape.head_dim);
+        let stride = walker.shape.stride;
+        assert!(
+            positions.start >= start && positions.end <= start + TILE,
+            "positions of a tile"
+        );
+        assert!(
+            self.keys.len() >= head_dim * TILE && self.values.len() >= TILE * stride,
+            "tiles"
+        );
+        let mut walked = positions.start;
+        while walked < positions.end {
+            let (position, count) = walker.neighbours(walked, positions.end);
+            let index = position / block_size;
+            let offset = position % block_size;
+            if let Some(next) = walker.next_block(walked + count, index) {
+                walker.prefetch(simd, next);
+            }
+            let block = walker.block(index).as_ptr().cast::<F::Raw>();
+            // SAFETY: `count` positions from `offset` on lie within the block, and the same
+            // number from `walked - start` on within the tiles.
+            unsafe {
+                let keys = block.add(shape.key_index(offset, 0));
+                let out = self.keys.as_mut_ptr().add(walked - start);
+                widen_rows::<S, F>(simd, (keys, block_size), (out, TILE), head_dim, count);
+                let values = block.add(shape.value_index(offset, 0));
+                let out = self.values.as_mut_ptr().add((walked - start) * stride);
+                widen_rows::<S, F>(simd, (values, head_dim), (out, stride), count, head_dim);
+            }
+            walked += count;
+        }
+    }
+
+    #[inline(always)]
+    fn walk(&mut self, walker: &Walker<'_>, simd: S, start: usize, mut state: State<'_>) {
+        let queries = walker.queries();
+        let mut query = 0;
+        while query < queries {
+            query += match (S::MANY_REGISTERS, queries - query) {
+                (true, 6..) => self.queries::<S, 6>(walker, simd, (start, query), &mut state),
+                (true, 3..) => self.queries::<S, 3>(walker, simd, (start, query), &mut state),
+                (_, 2..) => self.queries::<S, 2>(walker, simd, (start, query), &mut state),
+                _ => self.queries::<S, 1>(walker, simd, (start, query), &mut state),
+            };
+        }
+    }
+}
+
+impl<F> Vectors<'_, F> {
     /// `Q` queries, from `first` on, over one tile; returns `Q`.
     #[inline(always)]
     fn queries<S: Simd, const Q: usize>(
-        &self,
+        &mut self,
+        walker: &Walker<'_>,
         simd: S,
-        start: usize,
-        first: usize,
-        tiles: &mut Tiles<'_>,
+        (start, first): (usize, usize),
         state: &mut State<'_>,
     ) -> usize {
         let mut queries = [std::ptr::null(); Q];
         let mut visible = [const { 0..0 }; Q];
-        for (q, (query, visible)) in queries.iter_mut().zip(&mut visible).enumerate() {
-            *query = self.query(first + q).as_ptr();
-            *visible = self.visible(start, first + q);
+        for (q, query) in queries.iter_mut().enumerate() {
+            *query = walker.query(first + q).as_ptr();
         }
+        walker.visible_to(start..start + TILE, first, &mut visible);
         if visible.iter().all(Range::is_empty) {
             return Q;
         }
-        let head_dim = self.args.cache.shape.head_dim;
-        tile_scores::<S, Q>(simd, queries, head_dim, tiles.keys, tiles.scores);
-        let stride = self.shape.stride;
+        let stride = walker.shape.stride;
+        tile_scores::<S, Q>(simd, queries, walker.head_dim(), self.keys, self.scores);
         for (q, visible) in visible.iter().enumerate() {
-            if visible.is_empty() {
-                continue;
+            if !visible.is_empty() {
+                let scores = &mut self.scores[q * TILE..][..TILE];
+                walker.weigh(simd, scores, visible, first + q, state);
             }
-            let scores = &mut tiles.scores[q * TILE..][..TILE];
-            scores[..visible.start].fill(f32::NEG_INFINITY);
-            scores[visible.end..].fill(f32::NEG_INFINITY);
-            let query = first + q;
-            let old = state.maxima[query];
-            let largest = scale_and_find_largest(simd, scores, self.factor, old);
-            let sum = weights_of_scores(simd, scores, largest);
-            if largest > old {
-                let keep = (old - largest).exp();
-                state.sums[query] *= keep;
-                scale_all(simd, &mut state.values[query * stride..][..stride], keep);
-                state.maxima[query] = largest;
-            }
-            state.sums[query] += sum;
         }
         let values = &mut state.values[first * stride..][..Q * stride];
-        add_values::<S, Q>(simd, tiles, &visible, stride, values);
+        add_values::<S, Q>(simd, (self.values, self.scores), &visible, stride, values);
         Q
     }
 }
@@ -370,7 +507,7 @@ fn scale_all<S: Simd>(simd: S, values: &mut [f32], factor: f32) {
 #[inline(always)]
 fn add_values<S: Simd, const Q: usize>(
     simd: S,
-    tiles: &Tiles<'_>,
+    (values, weights): (&[f32], &[f32]),
     visible: &[Range<usize>; Q],
     stride: usize,
     out: &mut [f32],
@@ -381,22 +518,16 @@ fn add_values<S: Simd, const Q: usize>(
     }
     if common.is_empty() {
         for (q, visible) in visible.iter().enumerate() {
-            add_own::<S>(simd, tiles, q, visible.clone(), out);
+            add_own::<S>(simd, (values, weights), q, visible.clone(), out);
         }
         return;
     }
     for (q, visible) in visible.iter().enumerate() {
-        add_own::<S>(simd, tiles, q, visible.start..common.start, out);
+        add_own::<S>(simd, (values, weights), q, visible.start..common.start, out);
     }
-    weighted_sum::<S, Q>(
-        simd,
-        tiles.scores,
-        common.clone(),
-        (tiles.values, stride),
-        out,
-    );
+    weighted_sum::<S, Q>(simd, weights, common.clone(), (values, stride), out);
     for (q, visible) in visible.iter().enumerate() {
-        add_own::<S>(simd, tiles, q, common.end..visible.end, out);
+        add_own::<S>(simd, (values, weights), q, common.end..visible.end, out);
     }
 }
 
@@ -404,16 +535,16 @@ fn add_values<S: Simd, const Q: usize>(
 #[inline(always)]
 fn add_own<S: Simd>(
     simd: S,
-    tiles: &Tiles<'_>,
+    (values, weights): (&[f32], &[f32]),
     q: usize,
     positions: Range<usize>,
     out: &mut [f32],
 ) {
     if !positions.is_empty() {
-        let stride = tiles.values.len() / TILE;
+        let stride = values.len() / TILE;
         let out = &mut out[q * stride..][..stride];
-        let weights = &tiles.scores[q * TILE..][..TILE];
-        weighted_sum::<S, 1>(simd, weights, positions, (tiles.values, stride), out);
+        let weights = &weights[q * TILE..][..TILE];
+        weighted_sum::<S, 1>(simd, weights, positions, (values, stride), out);
     }
 }
 
