@@ -19,6 +19,7 @@ mod shapes;
 mod state;
 #[cfg(target_arch = "x86_64")]
 mod tiles;
+mod vectors;
 mod walk;
 
 pub use cases::cases;
@@ -37,8 +38,8 @@ use crate::parallel::{self, SharedOutput};
 use crate::scratch::{with_scratch, with_scratch_of};
 use crate::simd;
 use state::{Merge, StateShape};
+pub(super) use vectors::tile_scores;
 use walk::Walk;
-pub(super) use walk::tile_scores;
 
 /// Positions whose scores are computed together.
 pub(super) const TILE: usize = 64;
