@@ -223,6 +223,9 @@ impl Part<'_> {
     fn run(self, instructions: InstructionSet, operands: Operands<'_>) {
         let (format, arithmetic) = (self.weight.band.format, self.weight.arithmetic());
         match (format, arithmetic) {
+            (_, None) => with_scratch(Block::scratch_len(&self), |scratch| {
+                simd::dispatch(instructions, Block::new(self, scratch));
+            }),
             (WeightFormat::Blocks(format), Some(Arithmetic::Integers)) => {
                 let input = operands.quantised.expect("quantised activations");
                 let panels = Panels::new(self);
@@ -231,23 +234,17 @@ impl Part<'_> {
                     input,
                     panels,
                 };
-                return simd::dispatch(instructions, block);
+                simd::dispatch(instructions, block);
             }
-            (WeightFormat::Blocks(format), Some(Arithmetic::Floats)) => {
+            (format, Some(arithmetic)) => {
                 let panels = Panels::new(self);
-                return simd::dispatch(instructions, FloatBlock { format, panels });
-            }
-            #[cfg(target_arch = "x86_64")]
-            (_, Some(Arithmetic::Tiles)) => {
-                if let Some(input) = operands.split {
-                    return tiles::run(Panels::new(self), input);
+                #[cfg(target_arch = "x86_64")]
+                if let (Arithmetic::Tiles, Some(input)) = (arithmetic, operands.split) {
+                    return tiles::run(panels, input);
                 }
+                simd::dispatch(instructions, FloatBlock { format, panels });
             }
-            _ => {}
         }
-        with_scratch(Block::scratch_len(&self), |scratch| {
-            simd::dispatch(instructions, Block::new(self, scratch));
-        });
     }
 
     /// Stores elements of the output for one row of activations, `sums` for consecutive rows of
@@ -315,14 +312,14 @@ impl<'a> Panels<'a> {
         Some((part.out.pointer(at..at + len), stride))
     }
 
-    /// Stores the elements of one row of activations and of the panel's rows from `lane` on, as
-    /// far as they belong to the part.
+    /// Stores the elements of one row of activations and of the panel's rows, as far as they
+    /// belong to the part.
     #[inline(always)]
-    fn put(&self, panel: usize, lane: usize, token: usize, sums: &[f32]) {
-        let first = panel * PANEL_ROWS + lane;
+    fn put(&self, panel: usize, token: usize, sums: &[f32; PANEL_ROWS]) {
+        let first = panel * PANEL_ROWS;
         let rows = &self.part.rows;
-        let start = (self.skipped + rows.start).clamp(first, first + sums.len());
-        let end = (self.skipped + rows.end).clamp(first, first + sums.len());
+        let start = (self.skipped + rows.start).clamp(first, first + PANEL_ROWS);
+        let end = (self.skipped + rows.end).clamp(first, first + PANEL_ROWS);
         if start < end {
             let sums = &sums[start - first..end - first];
             self.part.put(start - self.skipped, token, sums);

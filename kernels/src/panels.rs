@@ -27,7 +27,8 @@ pub(crate) enum Arithmetic {
     Integers,
     /// f32 activations times widened numbers.
     Floats,
-    /// Activations as sums of two BF16 numbers, times BF16 numbers, on tiles.
+    /// Activations as sums of two BF16 numbers, times BF16 numbers, on tiles; as `Floats` where the
+    /// processor has none.
     Tiles,
 }
 

@@ -91,6 +91,16 @@ pub(crate) trait Simd: Copy {
         codes: Self::Integers,
         values: Self::Integers,
     ) -> Self::Integers;
+    /// The same for codes below 128 and values above -128.
+    #[inline(always)]
+    fn dot_four_small(
+        self,
+        sum: Self::Integers,
+        codes: Self::Integers,
+        values: Self::Integers,
+    ) -> Self::Integers {
+        self.dot_four(sum, codes, values)
+    }
     /// The byte of `table` that each byte of `codes`, all below 16, stands for.
     fn look_up(self, table: &[u8; 16], codes: Self::Integers) -> Self::Integers;
     /// Signed integers as numbers.

@@ -9,7 +9,6 @@ use crate::backend::{ExpertsId, MatrixId, VectorId};
 use crate::blocks::BlockFormat;
 use crate::catalog::random_values;
 use crate::element::Element;
-use crate::features::InstructionSet;
 use crate::gemm::{Arrangement, Band, Bands, WeightFormat, WeightView};
 use crate::panels::{self, PANEL_ROWS};
 
@@ -69,9 +68,7 @@ impl CpuMatrix {
 
     /// See [`CpuWeights::arranged`].
     pub(crate) fn arranged(self) -> Self {
-        let tiles = InstructionSet::detect() >= InstructionSet::Amx;
-        let wanted = |format| tiles || matches!(format, WeightFormat::Blocks(_));
-        let bands = self.bands.arranged(self.columns, wanted);
+        let bands = self.bands.arranged(self.columns);
         if bands == self.bands {
             return self;
         }

@@ -44,7 +44,6 @@ impl Program for Block<'_> {
     fn run<S: Simd>(self, simd: S) {
         let tokens = self.part.product.input.len();
         match self.part.weight.band.format {
-            _ if self.part.weight.skipped().is_some() => self.run_strips(simd),
             F32 if tokens == 1 => self.run_single::<S, AsF32>(simd),
             BF16 if tokens == 1 => self.run_single::<S, AsBf16>(simd),
             F8E4M3 if tokens == 1 => self.run_single::<S, AsF8>(simd),
@@ -64,7 +63,6 @@ impl<'a> Block<'a> {
     pub(super) fn scratch_len(part: &Part<'_>) -> usize {
         let tokens = part.product.input.len();
         let strips = match part.weight.band.format {
-            _ if part.weight.skipped().is_some() => true,
             F32 => tokens > 1,
             WeightFormat::Numbers(_) => tokens >= WIDEN_TOKENS_MIN,
             WeightFormat::Blocks(_) => true,
@@ -235,14 +233,6 @@ impl<'a> Block<'a> {
             strip.len() == STRIP_ROWS * STRIP_COLUMNS,
             "scratch memory of a strip"
         );
-        if weight.skipped().is_some() {
-            for (row, out) in rows.clone().zip(strip.chunks_exact_mut(STRIP_COLUMNS)) {
-                weight.widen_from_panels(row, columns.clone(), &mut out[..len]);
-            }
-            return std::array::from_fn(|r| {
-                strip[r.min(rows.len() - 1) * STRIP_COLUMNS..].as_ptr()
-            });
-        }
         let target = (strip.as_mut_ptr(), STRIP_COLUMNS);
         // SAFETY: the columns lie within the rows, and the strip has room for all.
         unsafe {

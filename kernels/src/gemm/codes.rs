@@ -19,12 +19,21 @@ pub(super) struct Group<S: Simd> {
 #[derive(Clone, Copy)]
 pub(super) struct Place {
     /// The panel's block.
-    pub(super) block: *const u8,
+    block: *const u8,
     /// The first row.
-    pub(super) row: usize,
+    row: usize,
 }
 
 impl Place {
+    /// Those that part `part` of a panel's sums is for.
+    #[inline(always)]
+    pub(super) fn part<S: Simd>(block: *const u8, part: usize) -> Self {
+        Self {
+            block,
+            row: part * S::LANES,
+        }
+    }
+
     /// What the rows have of the piece of `size` bytes that begins at byte `at` of their blocks.
     #[inline(always)]
     pub(super) fn piece(self, at: usize, size: usize) -> *const u8 {
@@ -40,6 +49,8 @@ pub(super) trait Codes {
     const BYTES: usize;
     /// Whether the two halves of a group have scales of their own.
     const HALVES: bool;
+    /// Whether all codes are below 128.
+    const SMALL: bool;
 
     /// One group of a block.
     ///
@@ -49,13 +60,14 @@ pub(super) trait Codes {
 }
 
 macro_rules! formats {
-    ($($name:ident, $columns:literal, $bytes:literal, $halves:literal, $group:path;)*) => {$(
+    ($($name:ident, $columns:literal, $bytes:literal, $halves:literal, $small:literal, $group:path;)*) => {$(
         pub(super) struct $name;
 
         impl Codes for $name {
             const COLUMNS: usize = $columns;
             const BYTES: usize = $bytes;
             const HALVES: bool = $halves;
+            const SMALL: bool = $small;
 
             #[inline(always)]
             unsafe fn group<S: Simd>(simd: S, place: Place, group: usize) -> Group<S> {
@@ -68,23 +80,23 @@ macro_rules! formats {
 
 // Named as the variants of `BlockFormat` and `ScaledFormat`.
 formats! {
-    Q8_0, 32, 34, false, q8_0;
-    Q4_0, 32, 18, false, q4_0;
-    Q4_1, 32, 20, false, q4_1;
-    Mxfp4, 32, 17, false, mxfp4;
-    Q5_0, 32, 22, false, q5_0;
-    Q5_1, 32, 24, false, q5_1;
-    Q2K, 256, 84, true, q2_k;
-    Q3K, 256, 110, true, q3_k;
-    Q4K, 256, 144, false, q4_k;
-    Q5K, 256, 176, false, q5_k;
-    Q6K, 256, 210, true, q6_k;
-    I8x128, 128, 132, false, scaled::bytes;
-    I8x32, 32, 36, false, scaled::bytes;
-    I4x128, 128, 68, false, scaled::nibbles;
-    I4x32, 32, 20, false, scaled::nibbles;
-    I4x32Bf16, 32, 18, false, scaled::nibbles_bf16;
-    Nvfp4, 64, 40, true, scaled::nvfp4;
+    Q8_0, 32, 34, false, false, q8_0;
+    Q4_0, 32, 18, false, true, q4_0;
+    Q4_1, 32, 20, false, true, q4_1;
+    Mxfp4, 32, 17, false, true, mxfp4;
+    Q5_0, 32, 22, false, true, q5_0;
+    Q5_1, 32, 24, false, true, q5_1;
+    Q2K, 256, 84, true, true, q2_k;
+    Q3K, 256, 110, true, true, q3_k;
+    Q4K, 256, 144, false, true, q4_k;
+    Q5K, 256, 176, false, true, q5_k;
+    Q6K, 256, 210, true, true, q6_k;
+    I8x128, 128, 132, false, false, scaled::bytes;
+    I8x32, 32, 36, false, false, scaled::bytes;
+    I4x128, 128, 68, false, true, scaled::nibbles;
+    I4x32, 32, 20, false, true, scaled::nibbles;
+    I4x32Bf16, 32, 18, false, true, scaled::nibbles_bf16;
+    Nvfp4, 64, 40, true, true, scaled::nvfp4;
 }
 
 // SAFETY (of every load below): the piece lies within the block, by the promise of `group`.

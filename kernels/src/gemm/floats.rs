@@ -7,14 +7,15 @@
 use std::marker::PhantomData;
 
 use super::codes::Place;
-use super::walk::{BlockProduct, walk};
-use super::{InputRows, Panels};
+use super::walk::{BlockProduct, PARTS_MAX, Sums, parts, walk};
+use super::{InputRows, Panels, WeightFormat};
 use crate::blocks::{BlockFormat, ScaledFormat};
+use crate::element::Element;
 use crate::simd::{F8_FOLD, Program, Simd};
 
 /// Some columns of the output.
 pub(super) struct FloatBlock<'a> {
-    pub(super) format: BlockFormat,
+    pub(super) format: WeightFormat,
     pub(super) panels: Panels<'a>,
 }
 
@@ -28,14 +29,38 @@ trait Numbers {
     /// What numbers are to be multiplied with.
     ///
     /// # Safety
-    /// `place` is that of a whole block of `S::LANES` rows. The same goes for `column`.
+    /// `place` is that of a whole block of `S::LANES` rows. The same goes for `pair`.
     unsafe fn scale<S: Simd>(simd: S, place: Place) -> S::Vector;
 
-    /// The numbers of one column of the block.
+    /// The numbers of an even column of the block, and of the next one.
     ///
     /// # Safety
     /// As `scale`.
-    unsafe fn column<S: Simd>(simd: S, place: Place, column: usize) -> S::Vector;
+    unsafe fn pair<S: Simd>(simd: S, place: Place, column: usize) -> [S::Vector; 2];
+}
+
+/// BF16 numbers, which are stored in pairs and have no scales.
+struct Bf16;
+
+impl Numbers for Bf16 {
+    const COLUMNS: usize = 32;
+    const BYTES: usize = 64;
+
+    #[inline(always)]
+    unsafe fn scale<S: Simd>(simd: S, _: Place) -> S::Vector {
+        simd.splat(1.0)
+    }
+
+    #[inline(always)]
+    unsafe fn pair<S: Simd>(simd: S, place: Place, column: usize) -> [S::Vector; 2] {
+        // SAFETY: the columns lie within the block, by the caller's promise.
+        let both = unsafe { simd.load_integers(place.piece(2 * column, 4)) };
+        let second = simd.and(both, simd.splat_integer(0xffff_0000_u32 as i32));
+        [
+            simd.numbers_of_bits(simd.shift_left(both, 16)),
+            simd.numbers_of_bits(second),
+        ]
+    }
 }
 
 /// Half-precision numbers, which have no scales.
@@ -51,9 +76,10 @@ impl Numbers for Halves {
     }
 
     #[inline(always)]
-    unsafe fn column<S: Simd>(simd: S, place: Place, column: usize) -> S::Vector {
-        // SAFETY: the column lies within the block, by the caller's promise.
-        unsafe { simd.load_f16(place.piece(2 * column, 2)) }
+    unsafe fn pair<S: Simd>(simd: S, place: Place, column: usize) -> [S::Vector; 2] {
+        let [first, second] = [2 * column, 2 * column + 2].map(|at| place.piece(at, 2));
+        // SAFETY: the columns lie within the block, by the caller's promise.
+        unsafe { [simd.load_f16(first), simd.load_f16(second)] }
     }
 }
 
@@ -72,9 +98,10 @@ impl<const COLUMNS: usize> Numbers for F8<COLUMNS> {
     }
 
     #[inline(always)]
-    unsafe fn column<S: Simd>(simd: S, place: Place, column: usize) -> S::Vector {
-        // SAFETY: the column lies within the block, by the caller's promise.
-        unsafe { simd.load_f8(place.piece(4 + column, 1)) }
+    unsafe fn pair<S: Simd>(simd: S, place: Place, column: usize) -> [S::Vector; 2] {
+        let [first, second] = [4 + column, 5 + column].map(|at| place.piece(at, 1));
+        // SAFETY: the columns lie within the block, by the caller's promise.
+        unsafe { [simd.load_f8(first), simd.load_f8(second)] }
     }
 }
 
@@ -83,7 +110,12 @@ impl Program for FloatBlock<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        match self.format {
+        let blocks = match self.format {
+            WeightFormat::Numbers(Element::BF16) => return self.run_format::<S, Bf16>(simd),
+            WeightFormat::Numbers(element) => unreachable!("{element:?} in panels"),
+            WeightFormat::Blocks(blocks) => blocks,
+        };
+        match blocks {
             BlockFormat::F16 => self.run_format::<S, Halves>(simd),
             BlockFormat::Scaled(ScaledFormat::F8x32) => self.run_format::<S, F8<32>>(simd),
             BlockFormat::Scaled(ScaledFormat::F8x128) => self.run_format::<S, F8<128>>(simd),
@@ -123,29 +155,37 @@ impl<F: Numbers> BlockProduct for FloatProduct<'_, F> {
     #[inline(always)]
     unsafe fn add<S: Simd, const T: usize>(
         simd: S,
-        place: Place,
+        block: *const u8,
         inputs: &mut [Self::Input; T],
-        sums: &mut [S::Vector; T],
+        sums: &mut [Sums<S>; T],
     ) {
-        let [mut even, mut odd] = [[simd.splat(0.0); T]; 2];
+        let [mut even, mut odd] = [[[simd.splat(0.0); PARTS_MAX]; T]; 2];
         for column in (0..F::COLUMNS).step_by(2) {
-            // SAFETY: both columns are among the block's.
-            unsafe {
-                let first = F::column(simd, place, column);
-                let second = F::column(simd, place, column + 1);
-                for t in 0..T {
-                    let row = inputs[t].add(column);
-                    even[t] = simd.multiply_add(first, simd.splat(*row), even[t]);
-                    odd[t] = simd.multiply_add(second, simd.splat(*row.add(1)), odd[t]);
+            for part in 0..parts::<S>() {
+                // SAFETY: both columns are among the block's.
+                unsafe {
+                    let place = Place::part::<S>(block, part);
+                    let [first, second] = F::pair(simd, place, column);
+                    for t in 0..T {
+                        let row = inputs[t].add(column);
+                        even[t][part] = simd.multiply_add(first, simd.splat(*row), even[t][part]);
+                        let next = simd.splat(*row.add(1));
+                        odd[t][part] = simd.multiply_add(second, next, odd[t][part]);
+                    }
                 }
             }
         }
-        // SAFETY: the caller's promise.
-        let scale = unsafe { F::scale(simd, place) };
-        for t in 0..T {
-            sums[t] = simd.multiply_add(scale, simd.add(even[t], odd[t]), sums[t]);
+        for part in 0..parts::<S>() {
+            // SAFETY: the caller's promise.
+            let scale = unsafe { F::scale(simd, Place::part::<S>(block, part)) };
+            for t in 0..T {
+                let sum = simd.add(even[t][part], odd[t][part]);
+                sums[t][part] = simd.multiply_add(scale, sum, sums[t][part]);
+            }
+        }
+        for input in inputs {
             // SAFETY: so many columns are left.
-            inputs[t] = unsafe { inputs[t].add(F::COLUMNS) };
+            *input = unsafe { input.add(F::COLUMNS) };
         }
     }
 }

@@ -10,7 +10,7 @@ use std::marker::PhantomData;
 use super::Panels;
 use super::codes::{self, Codes, Group, Place};
 use super::operands::Quantised;
-use super::walk::{BlockProduct, walk};
+use super::walk::{BlockProduct, Sums, parts, walk};
 use crate::blocks::{BlockFormat, ScaledFormat};
 use crate::panels::GROUP_COLUMNS;
 use crate::simd::{Program, Simd};
@@ -91,24 +91,27 @@ impl<F: Codes> BlockProduct for CodeProduct<'_, F> {
     #[inline(always)]
     unsafe fn add<S: Simd, const T: usize>(
         simd: S,
-        place: Place,
+        block: *const u8,
         inputs: &mut [Self::Input; T],
-        sums: &mut [S::Vector; T],
+        sums: &mut [Sums<S>; T],
     ) {
         for group in 0..F::COLUMNS / GROUP_COLUMNS {
-            // SAFETY: the block has these groups, and so have the activations.
-            unsafe {
-                let group = F::group(simd, place, group);
-                add_group::<S, F, T>(simd, &group, inputs, sums);
-                for (codes, factors) in &mut *inputs {
-                    (*codes, *factors) = (codes.add(GROUP_COLUMNS), factors.add(1));
+            for part in 0..parts::<S>() {
+                // SAFETY: the block has these groups, and so have the activations.
+                unsafe {
+                    let group = F::group(simd, Place::part::<S>(block, part), group);
+                    add_group::<S, F, T>(simd, &group, inputs, part, sums);
                 }
+            }
+            for (codes, factors) in &mut *inputs {
+                // SAFETY: so many columns are left.
+                unsafe { (*codes, *factors) = (codes.add(GROUP_COLUMNS), factors.add(1)) };
             }
         }
     }
 }
 
-/// Adds the products of one group of columns for `T` rows of activations, side by side, so that
+/// Adds to one part of the sums the products of one group of columns for `T` rows of activations, side by side, so that
 /// the processor need not wait for one sum after the other.
 ///
 /// # Safety
@@ -118,7 +121,8 @@ unsafe fn add_group<S: Simd, F: Codes, const T: usize>(
     simd: S,
     group: &Group<S>,
     inputs: &[(*const i8, *const [f32; 4]); T],
-    sums: &mut [S::Vector; T],
+    part: usize,
+    sums: &mut [Sums<S>; T],
 ) {
     let mut dots = [[simd.splat_integer(0); 2]; T];
     for (index, &four) in group.codes.iter().enumerate() {
@@ -126,10 +130,15 @@ unsafe fn add_group<S: Simd, F: Codes, const T: usize>(
         for (dots, (codes, _)) in dots.iter_mut().zip(inputs) {
             // SAFETY: four of the 32 bytes.
             let values = unsafe { codes.cast::<i32>().add(index).read_unaligned() };
-            dots[half] = simd.dot_four(dots[half], four, simd.splat_integer(values));
+            let values = simd.splat_integer(values);
+            dots[half] = match F::SMALL {
+                true => simd.dot_four_small(dots[half], four, values),
+                false => simd.dot_four(dots[half], four, values),
+            };
         }
     }
     for ((sum, dots), (_, row)) in sums.iter_mut().zip(dots).zip(inputs) {
+        let sum = &mut sum[part];
         // SAFETY: the caller's promise.
         let [scale, whole, first, second] = unsafe { **row };
         let scale = simd.splat(scale);

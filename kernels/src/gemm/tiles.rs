@@ -212,7 +212,7 @@ impl Tiles<'_> {
         // SAFETY: a tile has at most 16 rows of 64 bytes.
         unsafe { store_sums(tile, sums.0.as_mut_ptr().cast(), PANEL_ROWS) };
         for (index, sums) in sums.0[..rows].iter().enumerate() {
-            self.panels.put(panel, 0, token + index, sums);
+            self.panels.put(panel, token + index, sums);
         }
     }
 }

@@ -119,8 +119,8 @@ impl Band {
         }
     }
 
-    fn arranged(self, columns: usize, wanted: impl Fn(WeightFormat) -> bool) -> Self {
-        let possible = panels::can_arrange(self.format, columns) && wanted(self.format);
+    fn arranged(self, columns: usize) -> Self {
+        let possible = panels::can_arrange(self.format, columns);
         if self.arrangement == Arrangement::Rows && possible {
             let arrangement = Arrangement::Panels { skipped: 0 };
             return Self {
@@ -179,14 +179,10 @@ impl Bands {
         stacked
     }
 
-    /// The same with panels where a row's length allows it and its format is `wanted` so.
-    pub(crate) fn arranged(
-        mut self,
-        columns: usize,
-        wanted: impl Fn(WeightFormat) -> bool,
-    ) -> Self {
+    /// The same with panels where formats and the rows' length allow it.
+    pub(crate) fn arranged(mut self, columns: usize) -> Self {
         for band in &mut self.bands[..self.len] {
-            *band = band.arranged(columns, &wanted);
+            *band = band.arranged(columns);
         }
         self
     }
@@ -442,18 +438,5 @@ impl<'a> BandView<'a> {
             "a format of plain numbers"
         );
         self.row_bytes(row).as_ptr().cast()
-    }
-
-    /// Widens some columns of a row that lies in panels. The columns are whole units.
-    pub(super) fn widen_from_panels(&self, row: usize, columns: Range<usize>, out: &mut [f32]) {
-        let Arrangement::Panels { skipped } = self.band.arrangement else {
-            unreachable!("a row of a panel")
-        };
-        let (row, format) = (skipped + row, self.band.format);
-        let unit = |columns| PANEL_ROWS * format.bytes_of(columns);
-        let part = &self.panel(row / PANEL_ROWS)[unit(columns.start)..unit(columns.end)];
-        let mut bytes = vec![0; format.bytes_of(columns.len())];
-        panels::read_row(format, part, row % PANEL_ROWS, &mut bytes);
-        format.widen(&bytes, out);
     }
 }

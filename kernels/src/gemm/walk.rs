@@ -2,17 +2,33 @@
 //! to its last.
 
 use super::Panels;
-use super::codes::Place;
 use crate::panels::PANEL_ROWS;
-use crate::simd::{LANES_MAX, Simd};
+use crate::simd::{Simd, store_slice};
 
 /// Bytes of activations that are walked again and again while they stay in the L2 cache.
 const TOKEN_BLOCK_BYTES: usize = 512 * 1024;
-/// How far ahead of their use weights are asked for. Processors do not prefetch beyond the end of
-/// a page by themselves.
-const AHEAD_BYTES: usize = 4096;
 /// Bytes of a cache line.
 const LINE: usize = 64;
+
+/// Most parts of a panel's sums.
+pub(super) const PARTS_MAX: usize = 2;
+
+/// Sums for all rows of a panel, of which only the first `parts` count.
+pub(super) type Sums<S> = [<S as Simd>::Vector; PARTS_MAX];
+
+/// Vectors that hold a number for each row of a panel.
+#[inline(always)]
+pub(super) const fn parts<S: Simd>() -> usize {
+    const { assert!(PANEL_ROWS <= PARTS_MAX * S::LANES) };
+    PANEL_ROWS / S::LANES
+}
+
+/// How far ahead of their use weights are asked for. Processors do not prefetch beyond the end of
+/// a page by themselves. Those with short vectors wait for less at a time, and were measured to
+/// be slower with more.
+const fn ahead_bytes<S: Simd>() -> usize {
+    if S::MANY_REGISTERS { 4096 } else { 1024 }
+}
 
 /// How the blocks of a format are multiplied.
 pub(super) trait BlockProduct {
@@ -28,17 +44,16 @@ pub(super) trait BlockProduct {
     /// The beginning of a row of activations, which has as many columns as the weights.
     fn input(&self, token: usize) -> Self::Input;
 
-    /// Adds to `sums` the products of one block of some rows of weights, and of `T` rows of
-    /// activations, which move on behind the block.
+    /// Adds to `sums` the products of one block of a panel, and of `T` rows of activations, which
+    /// move on behind the block.
     ///
     /// # Safety
-    /// `place` is that of a whole block of `S::LANES` rows, and as many columns of activations
-    /// follow `inputs`.
+    /// `block` addresses a whole block, and as many columns of activations follow `inputs`.
     unsafe fn add<S: Simd, const T: usize>(
         simd: S,
-        place: Place,
+        block: *const u8,
         inputs: &mut [Self::Input; T],
-        sums: &mut [S::Vector; T],
+        sums: &mut [Sums<S>; T],
     );
 }
 
@@ -54,18 +69,16 @@ pub(super) fn walk<S: Simd, B: BlockProduct>(simd: S, panels: &Panels<'_>, produ
     while first < tokens {
         let last = (first + block).min(tokens);
         for panel in panels.numbers() {
-            let mut lane = 0;
-            while lane < PANEL_ROWS {
-                let mut token = first;
-                while token < last {
-                    token += match (S::MANY_REGISTERS, last - token) {
-                        (true, 8..) => walk.tile::<S, 8>(simd, panel, lane, token),
-                        (true, 4..) => walk.tile::<S, 4>(simd, panel, lane, token),
-                        (_, 2..) => walk.tile::<S, 2>(simd, panel, lane, token),
-                        _ => walk.tile::<S, 1>(simd, panel, lane, token),
-                    };
-                }
-                lane += S::LANES;
+            let mut token = first;
+            while token < last {
+                // Later ones find the panel in the cache.
+                let ask = token == first;
+                token += match (S::MANY_REGISTERS, last - token) {
+                    (true, 8..) => walk.tile::<S, 8>(simd, panel, token, ask),
+                    (true, 4..) => walk.tile::<S, 4>(simd, panel, token, ask),
+                    (_, 2..) => walk.tile::<S, 2>(simd, panel, token, ask),
+                    _ => walk.tile::<S, 1>(simd, panel, token, ask),
+                };
             }
         }
         first = last;
@@ -78,14 +91,15 @@ struct Walk<'a, B> {
 }
 
 impl<B: BlockProduct> Walk<'_, B> {
-    /// `S::LANES` rows of a panel times `T` rows of activations; returns `T`.
+    /// A panel times `T` rows of activations; returns `T`. If it is to `ask`, it does so for the
+    /// weights that follow.
     #[inline(always)]
     fn tile<S: Simd, const T: usize>(
         &self,
         simd: S,
         panel: usize,
-        lane: usize,
         token: usize,
+        ask: bool,
     ) -> usize {
         let mut inputs = [self.product.input(token); T];
         for (t, input) in inputs.iter_mut().enumerate() {
@@ -96,23 +110,23 @@ impl<B: BlockProduct> Walk<'_, B> {
         let block_bytes = B::BYTES * PANEL_ROWS;
         assert_eq!(weights.len(), blocks * block_bytes, "bytes of a panel");
 
-        let mut sums = [simd.splat(0.0); T];
+        let mut sums = [[simd.splat(0.0); PARTS_MAX]; T];
         for block in weights.chunks_exact(block_bytes) {
-            let place = Place {
-                block: block.as_ptr(),
-                row: lane,
-            };
-            for line in (0..B::BYTES * S::LANES).step_by(LINE) {
-                simd.prefetch(place.block.wrapping_add(AHEAD_BYTES + line));
+            let block = block.as_ptr();
+            if ask {
+                for line in (0..block_bytes).step_by(LINE) {
+                    simd.prefetch(block.wrapping_add(ahead_bytes::<S>() + line));
+                }
             }
             // SAFETY: rows of activations have as many columns as the panel has in all its blocks.
-            unsafe { B::add::<S, T>(simd, place, &mut inputs, &mut sums) };
+            unsafe { B::add::<S, T>(simd, block, &mut inputs, &mut sums) };
         }
-        for (t, sum) in sums.into_iter().enumerate() {
-            let mut values = [0.0; LANES_MAX];
-            // SAFETY: the array has room for all lanes.
-            unsafe { simd.store(values.as_mut_ptr(), sum) };
-            self.panels.put(panel, lane, token + t, &values[..S::LANES]);
+        for (t, sums) in sums.into_iter().enumerate() {
+            let mut values = [0.0; PANEL_ROWS];
+            for (values, sums) in values.chunks_exact_mut(S::LANES).zip(sums) {
+                store_slice(simd, values, sums);
+            }
+            self.panels.put(panel, token + t, &values);
         }
         T
     }

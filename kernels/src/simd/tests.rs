@@ -140,3 +140,42 @@ fn every_f8_and_bf16_is_widened_exactly() {
         }
     }
 }
+
+/// The sums of four products in each lane, of a code and a value that are all the same.
+struct DotFour {
+    code: u8,
+    value: i8,
+}
+
+impl Program for DotFour {
+    type Output = (Vec<f32>, Vec<f32>);
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> Self::Output {
+        let codes = simd.splat_integer(i32::from_le_bytes([self.code; 4]));
+        let values = simd.splat_integer(i32::from_le_bytes([self.value as u8; 4]));
+        let sum = simd.splat_integer(7);
+        let (mut any, mut small) = (vec![0.0; S::LANES], vec![0.0; S::LANES]);
+        let dot = simd.dot_four(sum, codes, values);
+        store_slice(simd, &mut any, simd.numbers(dot));
+        let dot = simd.dot_four_small(sum, codes, values);
+        store_slice(simd, &mut small, simd.numbers(dot));
+        (any, small)
+    }
+}
+
+#[test]
+fn products_of_the_largest_codes_and_values_are_exact() {
+    for instructions in InstructionSet::available() {
+        for code in [0, 1, 15, 63, 127, 128, 255] {
+            for value in [-127, -1, 0, 1, 127] {
+                let expected = (7 + 4 * i32::from(code) * i32::from(value)) as f32;
+                let (any, small) = dispatch(instructions, DotFour { code, value });
+                assert!(any.iter().all(|&sum| sum == expected), "{code} * {value}");
+                if code < 128 {
+                    assert!(small.iter().all(|&sum| sum == expected), "{code} * {value}");
+                }
+            }
+        }
+    }
+}

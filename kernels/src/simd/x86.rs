@@ -248,6 +248,15 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn dot_four_small(self, sum: __m256i, codes: __m256i, values: __m256i) -> __m256i {
+        proven!({
+            // Sixteen bits hold the sum of two products.
+            let pairs = _mm256_maddubs_epi16(codes, values);
+            _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+        })
+    }
+
+    #[inline(always)]
     fn look_up(self, table: &[u8; 16], codes: __m256i) -> __m256i {
         proven!({
             let table = _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast()));
