@@ -60,7 +60,9 @@ pub(super) trait Codes {
 }
 
 macro_rules! formats {
-    ($($name:ident, $columns:literal, $bytes:literal, $halves:literal, $small:literal, $group:path;)*) => {$(
+    ($(
+        $name:ident, $columns:literal, $bytes:literal, $halves:literal, $small:literal, $group:path;
+    )*) => {$(
         pub(super) struct $name;
 
         impl Codes for $name {

@@ -111,8 +111,8 @@ impl<F: Codes> BlockProduct for CodeProduct<'_, F> {
     }
 }
 
-/// Adds to one part of the sums the products of one group of columns for `T` rows of activations, side by side, so that
-/// the processor need not wait for one sum after the other.
+/// Adds to one part of the sums the products of one group of columns for `T` rows of activations,
+/// side by side, so that the processor need not wait for one sum after the other.
 ///
 /// # Safety
 /// `inputs` address 32 bytes each, and the factors of one group.

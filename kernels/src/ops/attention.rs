@@ -29,7 +29,7 @@ use std::ops::Range;
 use backstop_types::AttentionSpan;
 
 use crate::backend::AttentionShape;
-use crate::cpu::kv_cache::KvView;
+use crate::cpu::kv_cache::{KvShape, KvView};
 use crate::element::Element;
 use crate::features::InstructionSet;
 use crate::ops::indexer::Selection;
@@ -50,6 +50,14 @@ const PARTITION: usize = 1024;
 /// Queries of one task at most (unless one row has more), so that they and their results stay in
 /// the L2 cache while the keys and values pass by.
 const TASK_QUERIES: usize = 128;
+
+/// Whether attention over such a cache uses AMX tiles.
+fn on_tiles(cache: KvShape, instructions: InstructionSet) -> bool {
+    cfg!(target_arch = "x86_64")
+        && instructions >= InstructionSet::Amx
+        && cache.element == Element::BF16
+        && cache.head_dim.is_multiple_of(TILE_DIMENSIONS)
+}
 
 /// Arguments. Keys and values of all rows are in the cache already.
 #[derive(Clone, Copy, Debug)]
@@ -257,7 +265,7 @@ impl AttentionArgs<'_> {
         partitions: Range<usize>,
         state: &mut [f32],
     ) {
-        let on_tiles = self.on_tiles(instructions);
+        let on_tiles = on_tiles(self.cache.shape, instructions);
         let (floats, numbers) = Walk::scratch_lens(self.state_shape(task), on_tiles);
         with_scratch(floats, |floats| {
             with_scratch_of(numbers, |numbers| {
@@ -272,15 +280,6 @@ impl AttentionArgs<'_> {
                 simd::dispatch(instructions, walk);
             });
         });
-    }
-
-    /// Whether AMX tiles are used.
-    fn on_tiles(&self, instructions: InstructionSet) -> bool {
-        let layout = self.cache.shape;
-        cfg!(target_arch = "x86_64")
-            && instructions >= InstructionSet::Amx
-            && layout.element == Element::BF16
-            && layout.head_dim.is_multiple_of(TILE_DIMENSIONS)
     }
 
     /// The batch cut in tasks. A row that selects is a task of its own.

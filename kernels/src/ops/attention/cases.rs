@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use backstop_types::AttentionSpan;
 
-use super::AttentionArgs;
 pub(crate) use super::shapes::{PagedShape, shapes};
 use super::shapes::{large_shapes, selecting_shapes};
+use super::{AttentionArgs, on_tiles};
 use crate::aligned::AlignedBytes;
 use crate::backend::AttentionShape;
 use crate::batch::BatchSequence;
@@ -387,7 +387,7 @@ impl Case for AttentionCase {
     }
 
     fn cpu_tolerance(&self, instructions: InstructionSet) -> Tolerance {
-        if instructions >= InstructionSet::Amx && self.0.layout().element == Element::BF16 {
+        if on_tiles(self.0.layout(), instructions) {
             // Queries are rounded, and then weights.
             let Tolerance(rounding) = Tolerance::BF16;
             return Tolerance(2.0 * rounding);
