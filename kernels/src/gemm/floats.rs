@@ -26,11 +26,14 @@ trait Numbers {
     /// Bytes of so many columns of one row.
     const BYTES: usize;
 
-    /// What numbers are to be multiplied with.
+    /// What numbers are to be multiplied with: 1, unless the format has scales.
     ///
     /// # Safety
     /// `place` is that of a whole block of `S::LANES` rows. The same goes for `pair`.
-    unsafe fn scale<S: Simd>(simd: S, place: Place) -> S::Vector;
+    #[inline(always)]
+    unsafe fn scale<S: Simd>(simd: S, _place: Place) -> S::Vector {
+        simd.splat(1.0)
+    }
 
     /// The numbers of an even column of the block, and of the next one.
     ///
@@ -45,11 +48,6 @@ struct Bf16;
 impl Numbers for Bf16 {
     const COLUMNS: usize = 32;
     const BYTES: usize = 64;
-
-    #[inline(always)]
-    unsafe fn scale<S: Simd>(simd: S, _: Place) -> S::Vector {
-        simd.splat(1.0)
-    }
 
     #[inline(always)]
     unsafe fn pair<S: Simd>(simd: S, place: Place, column: usize) -> [S::Vector; 2] {
@@ -69,11 +67,6 @@ struct Halves;
 impl Numbers for Halves {
     const COLUMNS: usize = 32;
     const BYTES: usize = 64;
-
-    #[inline(always)]
-    unsafe fn scale<S: Simd>(simd: S, _: Place) -> S::Vector {
-        simd.splat(1.0)
-    }
 
     #[inline(always)]
     unsafe fn pair<S: Simd>(simd: S, place: Place, column: usize) -> [S::Vector; 2] {
