@@ -135,3 +135,13 @@ class BackstopProcess:
     def resident_bytes(self) -> int:
         pages = Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+    def peak_resident_bytes(self) -> int:
+        """The most memory that it ever had."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.search(r"VmHWM:\s*(\d+) kB", status)[1]) << 10
+
+    def children(self) -> list[int]:
+        """The processes that it has started and that still run."""
+        ids = Path(f"/proc/{self.process.pid}/task").glob("*/children")
+        return [int(child) for file in ids for child in file.read_text().split()]

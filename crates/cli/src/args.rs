@@ -33,6 +33,9 @@ pub(crate) enum Command {
     Canary(Box<CanaryArgs>),
     /// Make a new API key: prints it, once, and the line for the key file, which does not hold it.
     Key(KeyArgs),
+    /// Try grammars for a server, which starts this by itself.
+    #[command(hide = true)]
+    GrammarWorker,
 }
 
 /// Settings of `serve`; `None` means that neither command line, environment nor file say.

@@ -6,6 +6,7 @@ mod device;
 mod doctor;
 mod draft;
 mod generate;
+mod grammar_worker;
 mod key;
 mod limits;
 mod load;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         Command::Doctor(args) => doctor::run(&args),
         Command::Canary(args) => canary::run(*args),
         Command::Key(args) => key::run(&args),
+        Command::GrammarWorker => grammar_worker::run(),
     };
     match result {
         Ok(code) => code,

@@ -1,11 +1,12 @@
 //! `backstop serve`: listens at once, loads, proves the model, answers, drains.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 
 use backstop_engine::{EngineHandle, EngineThread, Lifecycle, LifecycleState};
-use backstop_server::{KeySet, ServedModel, Server, ServerConfig};
+use backstop_server::{GrammarWorker, KeySet, ServedModel, Server, ServerConfig};
 use backstop_text::ChatFormat;
 use backstop_weights::Canary;
 use tokio::net::TcpListener;
@@ -184,8 +185,25 @@ fn server_config(
         normal: queues.normal,
         outage: queues.outage,
         max_queued_tokens: args.max_num_queued_tokens,
+        grammar_worker: grammar_worker(),
         drain_timeout: args.shutdown_timeout.unwrap_or(DEFAULT_SHUTDOWN_TIMEOUT),
         ..ServerConfig::default()
+    })
+}
+
+/// This program once more. On Linux it is found even after another version has taken its place,
+/// which would read other recipes.
+fn grammar_worker() -> Option<GrammarWorker> {
+    let own = PathBuf::from("/proc/self/exe");
+    let program = match own.exists() {
+        true => own,
+        false => std::env::current_exe()
+            .inspect_err(|error| tracing::warn!(%error, "grammars are compiled untried"))
+            .ok()?,
+    };
+    Some(GrammarWorker {
+        program,
+        arguments: vec!["grammar-worker".to_owned()],
     })
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::gate::{AdmissionProfile, QueueLimits};
 use crate::keys::KeySet;
+use crate::trial::GrammarWorker;
 
 /// Limits and identity of the HTTP server. Every wait and every size has a bound here.
 #[derive(Clone, Debug)]
@@ -40,6 +41,8 @@ pub struct ServerConfig {
     pub max_connections: usize,
     /// Long prompts that are rendered and tokenised, and grammars that are compiled, at once.
     pub max_concurrent_encodes: usize,
+    /// Tries the grammars that requests write; without one, they are compiled untried.
+    pub grammar_worker: Option<GrammarWorker>,
     /// Without keys, let requests choose their priority. Otherwise they are served in order of
     /// arrival, and no client can push itself before the others. With keys, each key says whether
     /// its requests may choose their lane.
@@ -70,6 +73,7 @@ impl Default for ServerConfig {
             write_stall_timeout: Duration::from_secs(120),
             max_connections: 4096,
             max_concurrent_encodes: 8,
+            grammar_worker: None,
             allow_priority: false,
             keep_alive_interval: Duration::from_secs(15),
             liveness_stall: Duration::from_secs(60),

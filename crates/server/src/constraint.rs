@@ -15,6 +15,7 @@ use backstop_types::SharedConstraint;
 
 use crate::model::ServedModel;
 use crate::server::{InstalledModel, Server};
+use crate::trial::{GrammarWorker, TrialFailure, Trials};
 use crate::work;
 
 /// What the answers of a job must look like, and which fields of the request said so.
@@ -25,15 +26,69 @@ pub(crate) struct ConstraintRequest {
 }
 
 /// Compiles grammars for a model, once its vocabulary has been sorted.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Constraints {
     /// `None` if the vocabulary cannot be constrained.
     factory: OnceLock<Option<ConstraintFactory>>,
+    trials: Trials,
+}
+
+/// Why there is no grammar.
+enum Failure {
+    /// The request is at fault.
+    Refused(ConstraintError),
+    /// The server is.
+    Busy(std::io::Error),
 }
 
 impl Constraints {
+    pub(crate) fn new(worker: Option<GrammarWorker>) -> Self {
+        Self {
+            factory: OnceLock::new(),
+            trials: Trials::new(worker),
+        }
+    }
+
+    /// Does what the first constrained request would have to wait for.
+    pub(crate) fn warm_up(&self, model: &ServedModel) {
+        if let Some(factory) = self.factory(model) {
+            self.trials.warm_up(factory);
+        }
+    }
+
+    /// Tries and compiles a grammar, as long as somebody is `waiting` for it. Blocks the thread.
+    fn compile(
+        &self,
+        model: &ServedModel,
+        shape: &AnswerShape,
+        waiting: &dyn Fn() -> bool,
+    ) -> Result<SharedConstraint, Failure> {
+        let whole = |reason| {
+            Failure::Refused(ConstraintError {
+                part: GrammarPart::Whole,
+                reason,
+            })
+        };
+        let factory = self.factory(model);
+        let factory = factory.ok_or_else(|| whole(ConstraintReason::Unavailable))?;
+        if let Some(found) = factory.find(shape) {
+            return Ok(found);
+        }
+        ConstraintFactory::check(shape).map_err(Failure::Refused)?;
+        if shape.is_foreign() {
+            let tried = self.trials.run(factory, shape, waiting);
+            tried.map_err(|failure| match failure {
+                TrialFailure::TooMuch | TrialFailure::Abandoned => {
+                    whole(ConstraintReason::TooComplex)
+                }
+                TrialFailure::Unavailable(error) => Failure::Busy(error),
+            })?;
+        }
+        factory.compile(shape).map_err(Failure::Refused)
+    }
+
     /// The factory; whoever comes first makes it, and all others wait.
-    pub(crate) fn factory(&self, model: &ServedModel) -> Option<&ConstraintFactory> {
+    fn factory(&self, model: &ServedModel) -> Option<&ConstraintFactory> {
         let make = || {
             let factory = ConstraintFactory::new(
                 Arc::clone(&model.tokenizer),
@@ -161,16 +216,27 @@ pub(crate) async fn compile(
     request: &ConstraintRequest,
 ) -> Result<SharedConstraint, ApiError> {
     let (model, shape) = (Arc::clone(model), Arc::clone(&request.shape));
+    let here = Arc::new(());
+    let waits = Arc::downgrade(&here);
     let compile = move || {
-        let unavailable = ConstraintError {
-            part: GrammarPart::Whole,
-            reason: ConstraintReason::Unavailable,
-        };
-        let factory = model.constraints.factory(&model.served).ok_or(unavailable);
-        factory.and_then(|factory| factory.compile(&shape))
+        let waiting = || waits.strong_count() > 0;
+        let InstalledModel {
+            served,
+            constraints,
+            ..
+        } = &*model;
+        constraints.compile(served, &shape, &waiting)
     };
     let compiled = work::long(server, "compiling a grammar", compile).await?;
-    compiled.map_err(|error| refusal(request, error))
+    // Dropped before, if this is dropped while it waits.
+    drop(here);
+    compiled.map_err(|failure| match failure {
+        Failure::Refused(error) => refusal(request, error),
+        Failure::Busy(error) => {
+            tracing::error!(%error, "no process can try grammars");
+            server.deadline_exceeded()
+        }
+    })
 }
 
 fn refusal(request: &ConstraintRequest, error: ConstraintError) -> ApiError {

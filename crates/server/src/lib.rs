@@ -40,6 +40,7 @@ mod sse;
 mod stamp;
 mod timer;
 mod tokens;
+mod trial;
 mod work;
 
 pub use config::ServerConfig;
@@ -49,3 +50,4 @@ pub use lane::Lane;
 pub use model::{GenerationDefaults, ServedModel};
 pub use serve::{listen, serve};
 pub use server::Server;
+pub use trial::GrammarWorker;

@@ -108,7 +108,7 @@ impl Server {
             let installed = Arc::new(InstalledModel {
                 served: model,
                 metrics,
-                constraints: Constraints::default(),
+                constraints: Constraints::new(self.shared.config.grammar_worker.clone()),
             });
             sort_vocabulary(&installed);
             installed
@@ -277,7 +277,7 @@ impl Server {
 fn sort_vocabulary(model: &Arc<InstalledModel>) {
     let model = Arc::clone(model);
     let work = move || {
-        model.constraints.factory(&model.served);
+        model.constraints.warm_up(&model.served);
     };
     // Without this thread the first constrained request does the work.
     if let Err(error) = std::thread::Builder::new()

@@ -98,6 +98,12 @@ impl Tokenizer {
         Ok(Self::index(inner, &mapping, size))
     }
 
+    /// The contents of a `tokenizer.json` file that loads as this tokenizer, filler tokens apart.
+    pub fn to_json(&self) -> Result<String, TokenizerError> {
+        let written = self.inner.to_string(false);
+        written.map_err(|error| TokenizerError::Load(error.to_string()))
+    }
+
     fn index(inner: HfTokenizer, mapping: &ByteMapping, size: usize) -> Self {
         let added = inner.get_added_tokens_decoder();
         let mut bytes = Vec::with_capacity(size * 8);

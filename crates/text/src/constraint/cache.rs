@@ -2,35 +2,51 @@
 
 use backstop_types::SharedConstraint;
 
-use super::limits::{CACHED_GRAMMARS_MAX, CACHED_SOURCE_BYTES_MAX};
+use super::limits::{CACHED_BYTES_MAX, CACHED_GRAMMARS_MAX};
 
 /// The most recently used grammars, least recently used first.
 #[derive(Default)]
 pub(super) struct Cache {
-    entries: Vec<(String, SharedConstraint)>,
+    entries: Vec<Entry>,
+}
+
+struct Entry {
+    key: String,
+    constraint: SharedConstraint,
+    /// Of the compiled grammar.
+    bytes: usize,
 }
 
 impl Cache {
     pub(super) fn find(&mut self, key: &str) -> Option<SharedConstraint> {
-        let index = self.entries.iter().position(|(known, _)| known == key)?;
+        let index = self.entries.iter().position(|entry| entry.key == key)?;
         let entry = self.entries.remove(index);
-        let found = entry.1.clone();
+        let found = entry.constraint.clone();
         self.entries.push(entry);
         Some(found)
     }
 
-    pub(super) fn insert(&mut self, key: String, constraint: SharedConstraint) {
-        self.entries.retain(|(known, _)| *known != key);
-        self.entries.push((key, constraint));
+    /// Keeps a grammar whose tables have so many bytes.
+    pub(super) fn insert(&mut self, key: String, constraint: SharedConstraint, bytes: usize) {
+        self.entries.retain(|entry| entry.key != key);
+        self.entries.push(Entry {
+            key,
+            constraint,
+            bytes,
+        });
         while self.entries.len() > CACHED_GRAMMARS_MAX
-            || (self.entries.len() > 1 && self.source_bytes() > CACHED_SOURCE_BYTES_MAX)
+            || (self.entries.len() > 1 && self.bytes() > CACHED_BYTES_MAX)
         {
             self.entries.remove(0);
         }
     }
 
-    fn source_bytes(&self) -> usize {
-        self.entries.iter().map(|(key, _)| key.len()).sum()
+    fn bytes(&self) -> usize {
+        let bytes = self
+            .entries
+            .iter()
+            .map(|entry| entry.key.len() + entry.bytes);
+        bytes.sum()
     }
 }
 
@@ -42,7 +58,7 @@ mod tests {
         Constraint, ConstraintFault, ConstraintMatcher, SharedConstraint, TokenId,
     };
 
-    use super::{CACHED_GRAMMARS_MAX, CACHED_SOURCE_BYTES_MAX, Cache};
+    use super::{CACHED_BYTES_MAX, CACHED_GRAMMARS_MAX, Cache};
 
     #[derive(Debug)]
     struct Nothing;
@@ -71,20 +87,20 @@ mod tests {
     fn the_least_recently_used_grammar_is_dropped_first() {
         let mut cache = Cache::default();
         for index in 0..CACHED_GRAMMARS_MAX {
-            cache.insert(index.to_string(), constraint());
+            cache.insert(index.to_string(), constraint(), 1);
         }
         assert!(cache.find("0").is_some());
-        cache.insert("new".to_owned(), constraint());
+        cache.insert("new".to_owned(), constraint(), 1);
         assert!(cache.find("0").is_some());
         assert!(cache.find("1").is_none());
         assert_eq!(cache.entries.len(), CACHED_GRAMMARS_MAX);
     }
 
     #[test]
-    fn large_sources_push_each_other_out() {
+    fn large_grammars_push_each_other_out() {
         let mut cache = Cache::default();
         for letter in ["a", "b", "c"] {
-            cache.insert(letter.repeat(CACHED_SOURCE_BYTES_MAX / 2), constraint());
+            cache.insert(letter.to_owned(), constraint(), CACHED_BYTES_MAX / 2 - 1);
         }
         assert_eq!(cache.entries.len(), 2);
     }

@@ -51,6 +51,8 @@ impl ConstraintError {
 
 /// Phrases of the library's messages, which may repeat the request and therefore go no further.
 const PHRASES: &[(&str, ConstraintReason)] = &[
+    // It counts too far, or asserts what does not hold for sources of that kind.
+    ("panic: ", ConstraintReason::TooComplex),
     ("Unsatisfiable schema", ConstraintReason::Unsatisfiable),
     ("oneOf constraints", ConstraintReason::Keyword("oneOf")),
     (

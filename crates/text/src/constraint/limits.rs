@@ -4,6 +4,19 @@ use llguidance::api::ParserLimits;
 
 /// Bytes of all schemas, patterns and grammars of one request.
 pub(super) const SOURCE_BYTES_MAX: usize = 512 << 10;
+/// How deep anything that follows a source's structure can recurse, by an upper bound
+/// (`bounds::levels`).
+pub(super) const LEVELS_MAX: usize = 16_384;
+/// Stack to compile on: the library takes up to 10 KiB of it for each level.
+pub(super) const COMPILE_STACK_BYTES: usize = 256 << 20;
+/// Stack of a trial. A grammar that overflows it ends the process that tries it, so that one that
+/// does not has room to spare elsewhere.
+pub(super) const TRIAL_STACK_BYTES: usize = COMPILE_STACK_BYTES / 2;
+/// Bytes of a compiled grammar's tables, of which every sequence has its own. An enumeration of
+/// 20,000 values has 1.5 MiB, and a step through tables of 8 MiB takes up to 30 ms.
+pub(super) const COMPILED_BYTES_MAX: usize = 8 << 20;
+/// Bytes to which the tables of one sequence may grow while its grammar is followed.
+pub(super) const MATCHER_BYTES_MAX: usize = 32 << 20;
 /// Bytes of the schemas of one tool's parameters, each with the definitions that it may refer to.
 pub(super) const PARAMETER_BYTES_MAX: usize = 2 << 20;
 /// Squares of the numbers of properties, alternatives and items that schemas list, added up: what
@@ -17,9 +30,8 @@ pub(super) const CHOICES_MAX: usize = 1024;
 pub(super) const TOKEN_BYTES_MAX: usize = 1000;
 /// Compiled grammars that are kept.
 pub(super) const CACHED_GRAMMARS_MAX: usize = 64;
-/// Bytes of source of the compiled grammars that are kept; what they compile to is some hundred
-/// times larger.
-pub(super) const CACHED_SOURCE_BYTES_MAX: usize = 2 << 20;
+/// Bytes of the compiled grammars that are kept, and of what they were compiled from.
+pub(super) const CACHED_BYTES_MAX: usize = 128 << 20;
 /// Bounds on the library's work, below its defaults where those allow one sequence hundreds of
 /// megabytes, or a mask that takes longer than the model does.
 pub(super) fn parser_limits() -> ParserLimits {

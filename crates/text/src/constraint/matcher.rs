@@ -3,19 +3,18 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use backstop_types::{Constraint, ConstraintFault, ConstraintMatcher, TokenId};
-use llguidance::Matcher;
-use llguidance::api::StopReason;
+
+use super::automaton::Automaton;
 
 /// A grammar at its beginning.
 pub(super) struct CompiledGrammar {
-    /// Cloned for every sequence, lexer included. Clones that share a lexer would wait for each
-    /// other's masks, share its limits and, after a panic, its poisoned lock.
-    prototype: Mutex<Matcher>,
+    /// Cloned for every sequence.
+    prototype: Mutex<Automaton>,
     eos_tokens: Arc<[TokenId]>,
 }
 
 impl CompiledGrammar {
-    pub(super) fn new(prototype: Matcher, eos_tokens: Arc<[TokenId]>) -> Self {
+    pub(super) fn new(prototype: Automaton, eos_tokens: Arc<[TokenId]>) -> Self {
         Self {
             prototype: Mutex::new(prototype),
             eos_tokens,
@@ -32,11 +31,11 @@ impl std::fmt::Debug for CompiledGrammar {
 impl Constraint for CompiledGrammar {
     fn matcher(&self) -> Box<dyn ConstraintMatcher> {
         let prototype = self.prototype.lock();
-        let matcher = prototype
+        let automaton = prototype
             .unwrap_or_else(PoisonError::into_inner)
             .deep_clone();
         Box::new(GrammarMatcher {
-            matcher,
+            automaton,
             eos_tokens: Arc::clone(&self.eos_tokens),
             ended: false,
         })
@@ -45,7 +44,7 @@ impl Constraint for CompiledGrammar {
 
 /// Where one sequence is in its grammar.
 struct GrammarMatcher {
-    matcher: Matcher,
+    automaton: Automaton,
     eos_tokens: Arc<[TokenId]>,
     /// A token that ends the sequence has come.
     ended: bool,
@@ -54,8 +53,7 @@ struct GrammarMatcher {
 impl GrammarMatcher {
     /// Whether nothing may follow but the end.
     fn is_complete(&self) -> bool {
-        let reason = self.matcher.stop_reason();
-        self.ended || matches!(reason, StopReason::NoExtension | StopReason::EndOfSentence)
+        self.ended || self.automaton.is_complete()
     }
 }
 
@@ -71,9 +69,7 @@ impl ConstraintMatcher for GrammarMatcher {
             };
         }
         // The library's words may repeat the answer, so nobody gets to see them.
-        self.matcher
-            .consume_token(token)
-            .map_err(|_| ConstraintFault)?;
+        self.automaton.consume(token).map_err(|_| ConstraintFault)?;
         self.ended = ends;
         Ok(())
     }
@@ -83,7 +79,7 @@ impl ConstraintMatcher for GrammarMatcher {
         if self.is_complete() {
             self.eos_tokens.iter().for_each(|token| allow(mask, *token));
         } else {
-            let allowed = self.matcher.compute_mask().map_err(|_| ConstraintFault)?;
+            let allowed = self.automaton.mask().map_err(|_| ConstraintFault)?;
             for (word, allowed) in mask.iter_mut().zip(allowed.as_slice()) {
                 *word = *allowed;
             }

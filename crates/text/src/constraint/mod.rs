@@ -9,7 +9,10 @@
 //! bounded time and memory ([`limits`]), or fails. Every sequence has a matcher of its own: none
 //! waits for another's lock, and none fails because another has used up a shared limit.
 
+mod automaton;
+mod bounds;
 mod cache;
+mod deep_stack;
 mod error;
 mod language;
 mod limits;
@@ -19,20 +22,25 @@ mod schema;
 mod shape;
 mod string_formats;
 mod strings;
+mod trial;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use backstop_types::{SharedConstraint, TokenId};
 use llguidance::api::{GrammarInit, GrammarWithLexer, ParserLimits, TopLevelGrammar};
 use llguidance::earley::SlicedBiasComputer;
+use llguidance::panic_utils::catch_unwind;
 use llguidance::toktrie::{ApproximateTokEnv, InferenceCapabilities, TokEnv, TokRxInfo, TokTrie};
-use llguidance::{Logger, Matcher, ParserFactory};
+use llguidance::{Logger, ParserFactory};
 
 pub use self::error::{ConstraintError, ConstraintReason, GrammarPart};
 pub(crate) use self::parameters::{ParameterLayout, grammars as parameter_grammars};
 pub use self::shape::{AnswerShape, CallShape, CallableTool, Opening, TextShape};
 pub(crate) use self::shape::{json_arguments, literal};
+pub use self::trial::{Recipe, RecipeError};
 
+use self::automaton::Automaton;
 use self::cache::Cache;
 use self::matcher::CompiledGrammar;
 use self::shape::Part;
@@ -44,6 +52,7 @@ pub struct ConstraintFactory {
     tokenizer: Arc<Tokenizer>,
     format: &'static ChatFormat,
     eos_tokens: Arc<[TokenId]>,
+    vocabulary_size: usize,
     cache: Mutex<Cache>,
 }
 
@@ -57,6 +66,9 @@ impl std::fmt::Debug for ConstraintFactory {
 }
 
 impl ConstraintFactory {
+    /// Stack that [`try_out`](Self::try_out) takes.
+    pub const TRIAL_STACK_BYTES: usize = limits::TRIAL_STACK_BYTES;
+
     /// Sorts the vocabulary for a model that has `vocabulary_size` logits; takes a moment for a
     /// large one.
     pub fn new(
@@ -80,64 +92,94 @@ impl ConstraintFactory {
             ParserFactory::new(&environment, capabilities, &slices)
         };
         // A vocabulary that breaks the library's assumptions costs the feature, not the server.
-        let built = llguidance::panic_utils::catch_unwind(std::panic::AssertUnwindSafe(build));
+        let built = catch_unwind(AssertUnwindSafe(build));
         let parsers = built.map_err(|_| unavailable())?;
         Ok(Self {
             parsers,
             tokenizer,
             format,
             eos_tokens,
+            vocabulary_size,
             cache: Mutex::new(Cache::default()),
         })
     }
 
-    /// The grammar of an answer. Takes up to about a second for schemas that are out to waste it.
+    /// The grammar of an answer, if it is among those that were compiled last.
+    pub fn find(&self, shape: &AnswerShape) -> Option<SharedConstraint> {
+        self.cached().find(&cache_key(shape))
+    }
+
+    /// The grammar of an answer. What a request wrote can make this take seconds, and memory and
+    /// stack without end: a server tries it elsewhere first ([`try_out`](Self::try_out)).
     pub fn compile(&self, shape: &AnswerShape) -> Result<SharedConstraint, ConstraintError> {
-        shape.check_size()?;
+        let key = cache_key(shape);
+        if let Some(found) = self.cached().find(&key) {
+            return Ok(found);
+        }
+        let automaton = self.compile_on(limits::COMPILE_STACK_BYTES, shape)?;
+        let bytes = automaton.bytes();
+        let compiled = CompiledGrammar::new(automaton, Arc::clone(&self.eos_tokens));
+        let constraint = SharedConstraint(Arc::new(compiled));
+        self.cached().insert(key, constraint.clone(), bytes);
+        Ok(constraint)
+    }
+
+    /// Compiles a grammar and throws it away, in a process that may end by it and with less stack
+    /// than [`compile`](Self::compile) has: what this process survives, others survive too.
+    pub fn try_out(&self, shape: &AnswerShape) -> Result<(), ConstraintError> {
+        self.compile_on(limits::TRIAL_STACK_BYTES, shape).map(drop)
+    }
+
+    /// Refuses what need not even be tried.
+    pub fn check(shape: &AnswerShape) -> Result<(), ConstraintError> {
+        bounds::check(shape)
+    }
+
+    fn compile_on(
+        &self,
+        stack_bytes: usize,
+        shape: &AnswerShape,
+    ) -> Result<Automaton, ConstraintError> {
+        bounds::check(shape)?;
+        let compiled = deep_stack::with_stack(stack_bytes, || self.compile_here(shape));
+        compiled.unwrap_or(Err(ConstraintError::whole(ConstraintReason::TooComplex)))
+    }
+
+    fn compile_here(&self, shape: &AnswerShape) -> Result<Automaton, ConstraintError> {
         let layout = self.format.layout(shape, &self.tokenizer);
         let no_calls = ConstraintReason::NoToolCalls(self.format.id);
         let layout = layout.ok_or(ConstraintError::whole(no_calls))?;
         let parts = shape.parts(|tool| self.format.arguments(tool, &self.tokenizer))?;
-        let key = cache_key(&layout, &parts);
-        if let Some(found) = self.cached().find(&key) {
-            return Ok(found);
-        }
         let whole = grammar(&layout, &parts);
         let limits = match shape.text {
             Some(TextShape::Lark(_)) => limits::foreign_parser_limits(),
             _ => limits::parser_limits(),
         };
-        let matcher = self
-            .start(whole, limits)
-            .map_err(|reason| self.blame(&parts, reason))?;
-        let compiled = CompiledGrammar::new(matcher, Arc::clone(&self.eos_tokens));
-        let constraint = SharedConstraint(Arc::new(compiled));
-        self.cached().insert(key, constraint.clone());
-        Ok(constraint)
+        self.start(whole, limits)
+            .map_err(|reason| self.blame(&parts, reason))
     }
 
     fn cached(&self) -> std::sync::MutexGuard<'_, Cache> {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A matcher whose first mask is known to exist.
+    /// A parser whose first mask is known to exist.
     fn start(
         &self,
         grammar: TopLevelGrammar,
         limits: ParserLimits,
-    ) -> Result<Matcher, ConstraintReason> {
-        let parser = self.parsers.create_parser_from_init_ext(
-            GrammarInit::Serialized(grammar),
-            Logger::new(0, 0),
-            InferenceCapabilities::default(),
-            limits,
-        );
+    ) -> Result<Automaton, ConstraintReason> {
+        let create = || {
+            self.parsers.create_parser_from_init_ext(
+                GrammarInit::Serialized(grammar),
+                Logger::new(0, 0),
+                InferenceCapabilities::default(),
+                limits,
+            )
+        };
+        let parser = catch_unwind(AssertUnwindSafe(create));
         let parser = parser.map_err(|error| error::reason(&format!("{error:#}")))?;
-        let mut matcher = Matcher::new(Ok(parser));
-        match matcher.compute_mask() {
-            Ok(_) => Ok(matcher),
-            Err(error) => Err(error::reason(&format!("{error:#}"))),
-        }
+        Automaton::new(parser).map_err(|message| error::reason(&message))
     }
 
     /// Finds the part that is to blame: the one that does not compile by itself either.
@@ -192,17 +234,9 @@ fn grammar(layout: &str, parts: &[Part]) -> TopLevelGrammar {
 }
 
 /// Everything that the compiled grammar depends on.
-fn cache_key(layout: &str, parts: &[Part]) -> String {
-    let mut key = layout.to_owned();
-    for part in parts.iter().flat_map(|(_, grammars)| grammars) {
-        key.push('\0');
-        match (&part.json_schema, &part.lark_grammar) {
-            (Some(schema), _) => key.push_str(&schema.to_string()),
-            (None, Some(lark)) => key.push_str(lark),
-            (None, None) => {}
-        }
-    }
-    key
+fn cache_key(shape: &AnswerShape) -> String {
+    // Cannot fail: all keys are strings.
+    serde_json::to_string(shape).unwrap_or_default()
 }
 
 #[cfg(test)]

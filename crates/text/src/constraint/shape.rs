@@ -2,13 +2,14 @@
 
 use llguidance::api::GrammarWithLexer;
 use llguidance::regex_to_lark;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::error::{ConstraintError, ConstraintReason, GrammarPart};
-use super::{limits, schema};
+use super::schema;
 
 /// What an answer may be. At least one of `text` and `calls` is there.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct AnswerShape {
     /// Where in its turn the answer begins.
     pub opening: Opening,
@@ -19,7 +20,7 @@ pub struct AnswerShape {
 }
 
 /// Where in the assistant's turn an answer begins, as its prompt left off.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub enum Opening {
     /// At the turn's beginning.
     #[default]
@@ -33,7 +34,7 @@ pub enum Opening {
 }
 
 /// A form of text.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub enum TextShape {
     /// Any text.
     Any,
@@ -50,7 +51,7 @@ pub enum TextShape {
 }
 
 /// Calls of tools: at least one.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct CallShape {
     /// The tools that may be called; at least one.
     pub tools: Vec<CallableTool>,
@@ -59,7 +60,7 @@ pub struct CallShape {
 }
 
 /// A tool that may be called.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct CallableTool {
     /// Its place among the request's tools.
     pub index: usize,
@@ -119,39 +120,14 @@ impl AnswerShape {
         Ok(parts)
     }
 
-    /// Refuses sources that are too long before anything is done with them.
-    pub(super) fn check_size(&self) -> Result<(), ConstraintError> {
-        let mut bytes = 0;
-        let mut add = |part, more: usize| {
-            bytes += more;
-            let reason = ConstraintReason::TooComplex;
-            match bytes > limits::SOURCE_BYTES_MAX {
-                true => Err(ConstraintError { part, reason }),
-                false => Ok(()),
-            }
-        };
-        if let Some(text) = &self.text {
-            add(GrammarPart::Text, source_bytes(text))?;
-        }
-        for tool in self.calls.iter().flat_map(|calls| &calls.tools) {
-            let schema = tool.parameters.as_ref().map_or(0, json_bytes);
-            add(GrammarPart::Tool(tool.index), tool.name.len() + schema)?;
-        }
-        Ok(())
-    }
-}
-
-fn json_bytes(value: &Value) -> usize {
-    value.to_string().len()
-}
-
-fn source_bytes(text: &TextShape) -> usize {
-    match text {
-        TextShape::Any | TextShape::JsonObject => 0,
-        TextShape::Json(schema) => json_bytes(schema),
-        TextShape::Regex(source) | TextShape::Lark(source) => source.len(),
-        TextShape::Choice(choices) if choices.len() > limits::CHOICES_MAX => usize::MAX / 2,
-        TextShape::Choice(choices) => choices.iter().map(String::len).sum(),
+    /// Whether it holds anything that a request wrote: a schema, an expression, a grammar.
+    pub fn is_foreign(&self) -> bool {
+        let free_text = matches!(
+            self.text,
+            None | Some(TextShape::Any | TextShape::JsonObject)
+        );
+        let mut tools = self.calls.iter().flat_map(|calls| &calls.tools);
+        !free_text || tools.any(|tool| tool.parameters.is_some())
     }
 }
 

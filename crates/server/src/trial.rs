@@ -1,0 +1,328 @@
+//! Tries what requests wrote as grammars before this process compiles them. Compiling can recurse
+//! without end, or take all memory, and nothing can stop it; so it happens first in a process that
+//! may end by it, with limits that the operating system enforces.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use backstop_text::ConstraintFactory;
+use backstop_text::constraint::{AnswerShape, Recipe};
+
+/// Processes at once. Each has the vocabulary in memory.
+const WORKERS_MAX: usize = 2;
+/// How long a worker may take to sort the vocabulary.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a trial may take, on a machine that has better things to do. What it may compute is
+/// limited by the worker itself.
+const TRIAL_TIMEOUT: Duration = Duration::from_secs(30);
+/// Pause between two looks at whether anybody still waits.
+const POLL: Duration = Duration::from_millis(20);
+/// Bytes of a worker's answer at most.
+const REPLY_BYTES_MAX: u64 = 64;
+
+/// The program that tries grammars. It reads lines: first a [`Recipe`] and then one
+/// [`AnswerShape`] after the other, both as JSON, and answers each with a line when it is done with
+/// it. What it makes of them does not matter, only that it lives.
+#[derive(Clone, Debug)]
+pub struct GrammarWorker {
+    /// The program.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub arguments: Vec<String>,
+}
+
+/// Why a grammar was not tried, or did not stand the trial.
+#[derive(Debug)]
+pub(crate) enum TrialFailure {
+    /// It ended the process, or took too long.
+    TooMuch,
+    /// Nobody waits for it any more.
+    Abandoned,
+    /// There is no process to try it.
+    Unavailable(io::Error),
+}
+
+/// The processes in which grammars are tried.
+#[derive(Debug, Default)]
+pub(crate) struct Trials {
+    worker: Option<GrammarWorker>,
+    pool: Mutex<Pool>,
+    freed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Pool {
+    idle: Vec<Worker>,
+    busy: usize,
+}
+
+impl Trials {
+    /// Without a worker, nothing is tried.
+    pub(crate) fn new(worker: Option<GrammarWorker>) -> Self {
+        Self {
+            worker,
+            ..Self::default()
+        }
+    }
+
+    /// Starts a worker before anybody waits for it.
+    pub(crate) fn warm_up(&self, factory: &ConstraintFactory) {
+        let Some(program) = &self.worker else {
+            return;
+        };
+        match Worker::start(program, factory, &|| true) {
+            Ok(worker) => self.pool().idle.push(worker),
+            Err(failure) => tracing::warn!(?failure, "no process can try grammars"),
+        }
+    }
+
+    /// Tries a grammar. Blocks the thread until it is clear whether it can be compiled within the
+    /// limits, or until nobody is `waiting` any more.
+    pub(crate) fn run(
+        &self,
+        factory: &ConstraintFactory,
+        shape: &AnswerShape,
+        waiting: &dyn Fn() -> bool,
+    ) -> Result<(), TrialFailure> {
+        let Some(program) = &self.worker else {
+            return Ok(());
+        };
+        let _place = self.take_place(waiting)?;
+        let idle = self.pool().idle.pop();
+        let mut worker = match idle {
+            Some(worker) => worker,
+            None => Worker::start(program, factory, waiting)?,
+        };
+        let line = serde_json::to_string(shape).map_err(io::Error::from)?;
+        let tried = worker.answers(line, TRIAL_TIMEOUT, waiting);
+        match &tried {
+            Ok(()) => self.pool().idle.push(worker),
+            Err(failure) => tracing::warn!(?failure, "a grammar was given up in its trial"),
+        }
+        tried
+    }
+
+    fn take_place(&self, waiting: &dyn Fn() -> bool) -> Result<Place<'_>, TrialFailure> {
+        let mut pool = self.pool();
+        while pool.busy >= WORKERS_MAX {
+            if !waiting() {
+                return Err(TrialFailure::Abandoned);
+            }
+            let woken = self.freed.wait_timeout(pool, POLL);
+            (pool, _) = woken.unwrap_or_else(PoisonError::into_inner);
+        }
+        pool.busy += 1;
+        Ok(Place(self))
+    }
+
+    fn pool(&self) -> MutexGuard<'_, Pool> {
+        // Every change is complete before anything can panic.
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A place among the trials that run at once, until it is dropped.
+struct Place<'a>(&'a Trials);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.pool().busy -= 1;
+        self.0.freed.notify_one();
+    }
+}
+
+impl From<io::Error> for TrialFailure {
+    fn from(error: io::Error) -> Self {
+        Self::Unavailable(error)
+    }
+}
+
+/// A process that tries grammars. Dropping it ends it.
+#[derive(Debug)]
+struct Worker {
+    child: Child,
+    lines: Sender<String>,
+    replies: Receiver<()>,
+}
+
+impl Worker {
+    /// Starts the program and waits until it has read how to make the factory.
+    fn start(
+        program: &GrammarWorker,
+        factory: &ConstraintFactory,
+        waiting: &dyn Fn() -> bool,
+    ) -> Result<Self, TrialFailure> {
+        let recipe = Recipe::of(factory).map_err(io::Error::other)?;
+        let recipe = serde_json::to_string(&recipe).map_err(io::Error::from)?;
+        let mut child = Command::new(&program.program)
+            .args(&program.arguments)
+            .arg0("backstop")
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            // Whoever interrupts the server in a terminal does not interrupt its trials: it drains.
+            .process_group(0)
+            .spawn()?;
+        let (lines, to_write) = channel();
+        let (answered, replies) = channel();
+        let pipes = child.stdin.take().zip(child.stdout.take());
+        let mut worker = Self {
+            child,
+            lines,
+            replies,
+        };
+        let pipes = pipes.ok_or_else(|| io::Error::other("a worker has no pipes"))?;
+        std::thread::Builder::new()
+            .name("grammar-trial".to_owned())
+            .spawn(move || talk(pipes, &to_write, &answered))?;
+        match worker.answers(recipe, START_TIMEOUT, waiting) {
+            Err(TrialFailure::TooMuch) => {
+                let error = "a worker did not start";
+                Err(TrialFailure::Unavailable(io::Error::other(error)))
+            }
+            result => result.map(|()| worker),
+        }
+    }
+
+    /// Gives the worker a line and waits for its answer.
+    fn answers(
+        &mut self,
+        line: String,
+        timeout: Duration,
+        waiting: &dyn Fn() -> bool,
+    ) -> Result<(), TrialFailure> {
+        let began = Instant::now();
+        if self.lines.send(line).is_err() {
+            return Err(TrialFailure::TooMuch);
+        }
+        loop {
+            match self.replies.recv_timeout(POLL) {
+                Ok(()) => return Ok(()),
+                Err(RecvTimeoutError::Timeout) if !waiting() => {
+                    return Err(TrialFailure::Abandoned);
+                }
+                Err(RecvTimeoutError::Timeout) if began.elapsed() < timeout => {}
+                Err(_) => return Err(TrialFailure::TooMuch),
+            }
+        }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // It may have ended already, and its end is all that is wanted.
+        let _ignored = self.child.kill().and_then(|()| self.child.wait());
+    }
+}
+
+/// Writes lines to a worker and reads its answers, until either side is gone.
+fn talk(
+    (mut input, output): (ChildStdin, ChildStdout),
+    lines: &Receiver<String>,
+    answered: &Sender<()>,
+) {
+    let mut output = BufReader::new(output);
+    while let Ok(mut line) = lines.recv() {
+        line.push('\n');
+        let written = input
+            .write_all(line.as_bytes())
+            .and_then(|()| input.flush());
+        let mut reply = String::new();
+        let read = (&mut output).take(REPLY_BYTES_MAX).read_line(&mut reply);
+        let complete = written.is_ok() && read.is_ok() && reply.ends_with('\n');
+        if !complete || answered.send(()).is_err() {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use backstop_text::constraint::{Opening, TextShape};
+    use backstop_text::{Tokenizer, chat_format};
+
+    use super::*;
+
+    const DEMO: &str = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../models/demo/tokenizer.json"
+    );
+
+    fn trials(script: &str) -> Trials {
+        Trials::new(Some(GrammarWorker {
+            program: "/bin/sh".into(),
+            arguments: vec!["-c".to_owned(), script.to_owned()],
+        }))
+    }
+
+    fn factory() -> ConstraintFactory {
+        let tokenizer = Arc::new(Tokenizer::from_file(DEMO).unwrap());
+        ConstraintFactory::new(tokenizer, chat_format("plain").unwrap(), &[4084], 4096).unwrap()
+    }
+
+    fn shape(pattern: &str) -> AnswerShape {
+        AnswerShape {
+            opening: Opening::Turn,
+            text: Some(TextShape::Regex(pattern.to_owned())),
+            calls: None,
+        }
+    }
+
+    #[test]
+    fn a_worker_that_lives_is_used_again_and_one_that_dies_is_replaced() {
+        let trials = trials(
+            "read recipe; echo done; while read shape; do case $shape in *die*) exit 1;; esac; echo done; done",
+        );
+        let factory = factory();
+        let run = |pattern: &str| trials.run(&factory, &shape(pattern), &|| true);
+        let worker = || {
+            let pool = trials.pool();
+            pool.idle.first().map(|worker| worker.child.id())
+        };
+        run("a").unwrap();
+        let first = worker();
+        run("b").unwrap();
+        assert!(first.is_some() && worker() == first);
+        assert!(matches!(run("die"), Err(TrialFailure::TooMuch)));
+        assert_eq!(worker(), None);
+        run("c").unwrap();
+        assert_eq!(trials.pool().busy, 0);
+    }
+
+    #[test]
+    fn a_trial_ends_when_nobody_waits_for_it() {
+        let trials = trials("read recipe; echo done; read shape; sleep 600");
+        let looks = AtomicUsize::new(0);
+        let waiting = || looks.fetch_add(1, Ordering::Relaxed) < 3;
+        let tried = trials.run(&factory(), &shape("a"), &waiting);
+        assert!(matches!(tried, Err(TrialFailure::Abandoned)));
+        assert!(trials.pool().idle.is_empty());
+    }
+
+    #[test]
+    fn without_a_process_nothing_is_said_of_the_grammar() {
+        for trials in [
+            trials("exit 1"),
+            Trials::new(Some(GrammarWorker {
+                program: "/nowhere/at/all".into(),
+                arguments: Vec::new(),
+            })),
+        ] {
+            let tried = trials.run(&factory(), &shape("a"), &|| true);
+            assert!(
+                matches!(tried, Err(TrialFailure::Unavailable(_))),
+                "{tried:?}"
+            );
+        }
+    }
+}
