@@ -18,10 +18,12 @@ const COMPUTE_SECONDS_MAX: u64 = 5;
 pub(crate) fn run() -> Result<ExitCode, String> {
     let mut lines = std::io::stdin().lock().lines();
     let factory = factory(&mut lines)?;
-    limit_memory()?;
+    // What it holds is the text of requests, which nobody wants in a file.
+    limit(Resource::Core, 0)?;
     answer()?;
     for line in lines {
         let line = line.map_err(|error| error.to_string())?;
+        limit_memory()?;
         limit_time()?;
         // Whether it can be compiled is for the server to say, which now can try it as well.
         if let Ok(shape) = serde_json::from_str::<AnswerShape>(&line) {
@@ -47,19 +49,16 @@ fn answer() -> Result<(), String> {
     written.map_err(|error| error.to_string())
 }
 
-/// Memory as it is now and so much more.
+/// Memory as it is now and so much more. Address space would be the wrong measure: the allocator
+/// reserves far more of it than it uses.
 fn limit_memory() -> Result<(), String> {
     let statistics = std::fs::read_to_string("/proc/self/statm");
     let statistics = statistics.map_err(|error| error.to_string())?;
-    let pages = statistics
-        .split(' ')
-        .next()
-        .and_then(|pages| pages.parse().ok());
-    let pages: u64 = pages.ok_or("cannot read how much memory there is")?;
+    let data = statistics.split_whitespace().nth(5);
+    let pages: Option<u64> = data.and_then(|pages| pages.parse().ok());
+    let pages = pages.ok_or("cannot read how much memory there is")?;
     let bytes = pages * rustix::param::page_size() as u64 + MEMORY_BYTES_MAX;
-    limit(Resource::As, bytes)?;
-    // What it holds is the text of requests, which nobody wants in a file.
-    limit(Resource::Core, 0)
+    limit(Resource::Data, bytes)
 }
 
 /// Time as it is now and so much more.

@@ -22,6 +22,8 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 const TRIAL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pause between two looks at whether anybody still waits.
 const POLL: Duration = Duration::from_millis(20);
+/// Trials after which a worker is replaced: what the library leaves behind adds up.
+const TRIALS_MAX: usize = 1000;
 /// Bytes of a worker's answer at most.
 const REPLY_BYTES_MAX: u64 = 64;
 
@@ -101,8 +103,12 @@ impl Trials {
         let line = serde_json::to_string(shape).map_err(io::Error::from)?;
         let tried = worker.answers(line, TRIAL_TIMEOUT, waiting);
         match &tried {
-            Ok(()) => self.pool().idle.push(worker),
-            Err(failure) => tracing::warn!(?failure, "a grammar was given up in its trial"),
+            Ok(()) if worker.trials < TRIALS_MAX => self.pool().idle.push(worker),
+            Ok(()) => {}
+            Err(failure) => {
+                let end = worker.end();
+                tracing::warn!(?failure, end, "a grammar was given up in its trial");
+            }
         }
         tried
     }
@@ -148,6 +154,8 @@ struct Worker {
     child: Child,
     lines: Sender<String>,
     replies: Receiver<()>,
+    /// What it was given so far, the recipe included.
+    trials: usize,
 }
 
 impl Worker {
@@ -163,6 +171,8 @@ impl Worker {
             .args(&program.arguments)
             .arg0("backstop")
             .env_clear()
+            // Every trial has a thread of its own, and each would leave memory of its own behind.
+            .env("MALLOC_ARENA_MAX", "1")
             .current_dir("/")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -177,6 +187,7 @@ impl Worker {
             child,
             lines,
             replies,
+            trials: 0,
         };
         let pipes = pipes.ok_or_else(|| io::Error::other("a worker has no pipes"))?;
         std::thread::Builder::new()
@@ -199,6 +210,7 @@ impl Worker {
         waiting: &dyn Fn() -> bool,
     ) -> Result<(), TrialFailure> {
         let began = Instant::now();
+        self.trials += 1;
         if self.lines.send(line).is_err() {
             return Err(TrialFailure::TooMuch);
         }
@@ -215,10 +227,17 @@ impl Worker {
     }
 }
 
+impl Worker {
+    /// Ends the process, if it has not ended by itself, and says how.
+    fn end(&mut self) -> String {
+        let ended = self.child.kill().and_then(|()| self.child.wait());
+        ended.map_or_else(|error| error.to_string(), |status| status.to_string())
+    }
+}
+
 impl Drop for Worker {
     fn drop(&mut self) {
-        // It may have ended already, and its end is all that is wanted.
-        let _ignored = self.child.kill().and_then(|()| self.child.wait());
+        self.end();
     }
 }
 
