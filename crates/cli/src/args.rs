@@ -1,7 +1,7 @@
 //! The command line. Every setting of `serve` can also stand in the environment and in a TOML
 //! file; the command line wins over the environment, and that over the file.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use backstop_server::Lane;
@@ -53,6 +53,11 @@ pub(crate) struct ServeArgs {
     /// Port to listen on; 0 takes a free one. [default: 8000]
     #[arg(long, env = "BACKSTOP_PORT")]
     pub(crate) port: Option<u16>,
+
+    /// Address and port, such as 0.0.0.0:8001, where /health, /ready and /ping are answered as well,
+    /// by a thread of their own and without keys, so that no load on the main port delays them.
+    #[arg(long, env = "BACKSTOP_PROBE_ADDRESS", value_name = "ADDRESS:PORT")]
+    pub(crate) probe_address: Option<SocketAddr>,
 
     /// Name that requests may ask for; repeatable, and `*` answers to any name. [default: the
     /// model's own]

@@ -2,6 +2,7 @@
 
 mod args;
 mod canary;
+mod descriptors;
 mod device;
 mod doctor;
 mod draft;

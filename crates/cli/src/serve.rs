@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 
 use backstop_engine::{EngineHandle, EngineThread, Lifecycle, LifecycleState};
-use backstop_server::{GrammarWorker, KeySet, ServedModel, Server, ServerConfig};
+use backstop_server::{GrammarWorker, KeySet, ProbeThread, ServedModel, Server, ServerConfig};
 use backstop_text::ChatFormat;
 use backstop_weights::Canary;
 use tokio::net::TcpListener;
@@ -16,7 +16,7 @@ use crate::load::{self, ModelText, OpenModel};
 use crate::queue::Queues;
 use crate::start::{self, Prepared};
 use crate::warm_up::warm_up;
-use crate::{EXIT_ENGINE_FAILED, settings, signals};
+use crate::{EXIT_ENGINE_FAILED, descriptors, settings, signals};
 
 const DEFAULT_PORT: u16 = 8000;
 const DEFAULT_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -43,6 +43,8 @@ async fn serve(args: ServeArgs, started: Instant) -> Result<ExitCode, String> {
 
     let lifecycle = Lifecycle::new();
     let server = Server::new(config, lifecycle.clone());
+    // Until the end of this function: a server that drains is well.
+    let _probes = serve_probes(&args, &server)?;
     signals::obey(&server, args.api_key_file.is_some());
     let loading = tokio::spawn({
         let (server, lifecycle, args) = (server.clone(), lifecycle.clone(), args.model.clone());
@@ -177,6 +179,7 @@ fn server_config(
         .as_deref()
         .map(KeySet::from_file)
         .transpose();
+    let defaults = ServerConfig::default();
     Ok(ServerConfig {
         served_model_names,
         api_keys: keys.map_err(|error| error.to_string())?,
@@ -187,7 +190,8 @@ fn server_config(
         max_queued_tokens: args.max_num_queued_tokens,
         grammar_worker: grammar_worker(),
         drain_timeout: args.shutdown_timeout.unwrap_or(DEFAULT_SHUTDOWN_TIMEOUT),
-        ..ServerConfig::default()
+        max_connections: descriptors::for_connections(defaults.max_connections),
+        ..defaults
     })
 }
 
@@ -218,6 +222,21 @@ fn listen(args: &ServeArgs) -> Result<TcpListener, String> {
     backstop_server::listen(address).map_err(|error| {
         format!("cannot listen on {address}: {error}; choose another with --host or --port")
     })
+}
+
+/// Answers probes on an address of their own, if one is asked for.
+fn serve_probes(args: &ServeArgs, server: &Server) -> Result<Option<ProbeThread>, String> {
+    let Some(address) = args.probe_address else {
+        return Ok(None);
+    };
+    let listener = backstop_server::listen(address).map_err(|error| {
+        format!("cannot listen on {address}: {error}; choose another with --probe-address")
+    })?;
+    let address = listener.local_addr().map_err(|error| error.to_string())?;
+    let probes = backstop_server::serve_probes(server, listener)
+        .map_err(|error| format!("cannot answer probes on {address}: {error}"))?;
+    tracing::info!("answering probes on http://{address}");
+    Ok(Some(probes))
 }
 
 /// The one line that says that everything works, and how to try it.

@@ -46,6 +46,7 @@ fn merge(args: ServeArgs, file: ServeArgs) -> ServeArgs {
         model: merge_model(args.model, file.model),
         host: args.host.or(file.host),
         port: args.port.or(file.port),
+        probe_address: args.probe_address.or(file.probe_address),
         served_model_name: if args.served_model_name.is_empty() {
             file.served_model_name
         } else {
@@ -156,6 +157,18 @@ mod tests {
             "--outage-default-max-tokens=9",
         ]);
         assert_eq!(format!("{file:?}"), format!("{line:?}"));
+    }
+
+    #[test]
+    fn the_probe_address_is_written_as_on_the_command_line() {
+        let file = merge(
+            from_command_line(&[]),
+            parse("probe-address = '[::1]:8001'").unwrap(),
+        );
+        let line = from_command_line(&["--probe-address", "[::1]:8001"]);
+        assert!(line.probe_address.is_some());
+        assert_eq!(file.probe_address, line.probe_address);
+        assert!(parse("probe-address = '127.0.0.1'").is_err());
     }
 
     #[test]

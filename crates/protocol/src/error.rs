@@ -193,6 +193,33 @@ impl ApiError {
         Self::new(404, "not_found_error", "route_not_found", message)
     }
 
+    /// 400: the head of the request is not HTTP/1.1 as the server insists on it. `explanation` is a
+    /// sentence without its full stop.
+    pub fn malformed_head(explanation: &str) -> Self {
+        let message = format!("The request's head is malformed: {explanation}.");
+        Self::new(400, INVALID_REQUEST, "malformed_head", message)
+    }
+
+    /// 408: the client was too slow to send its request's head.
+    pub fn head_timeout() -> Self {
+        let message = "The request's head did not arrive in time.".to_owned();
+        Self::new(408, "timeout_error", "head_timeout", message)
+    }
+
+    /// 414: the request line, most of which is the target, is longer than the server reads.
+    pub fn target_too_long(max_bytes: usize) -> Self {
+        let message = format!("The request line is longer than {max_bytes} bytes.");
+        Self::new(414, INVALID_REQUEST, "target_too_long", message)
+    }
+
+    /// 431: the head of the request is longer than the server reads.
+    pub fn head_too_large(max_bytes: usize, max_fields: usize) -> Self {
+        let message = format!(
+            "The request's head has more than {max_bytes} bytes or {max_fields} header fields."
+        );
+        Self::new(431, INVALID_REQUEST, "head_too_large", message)
+    }
+
     /// 405: the route exists, under another method.
     pub fn method_not_allowed() -> Self {
         let message = "This endpoint does not accept this HTTP method.".to_owned();
@@ -332,6 +359,10 @@ mod tests {
             ApiError::route_not_found(),
             ApiError::method_not_allowed(),
             ApiError::body_timeout(),
+            ApiError::malformed_head("a line does not end with CRLF"),
+            ApiError::head_timeout(),
+            ApiError::target_too_long(1 << 13),
+            ApiError::head_too_large(1 << 15, 100),
             ApiError::body_too_large(1 << 20),
             ApiError::queue_full(3),
             ApiError::queue_share_used(3),

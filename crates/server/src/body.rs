@@ -45,15 +45,17 @@ pub(crate) async fn read(server: &Server, request: Request) -> Result<BudgetedBo
         }
     };
     if matches!(&result, Err(error) if matches!(error.status, 413 | 429)) {
-        discard(&head.headers, stream).await;
+        // Twice, so that who is a little over the limit learns it.
+        discard_rest(&head.headers, stream, bytes_max.saturating_mul(2)).await;
     }
     result
 }
 
-/// The same request, its body read and thrown away, for what is answered without it.
-pub(crate) async fn without(request: Request) -> Request {
+/// The same request, its body read and thrown away, for what is answered without it. A longer body
+/// than `bytes_max` is left unread.
+pub(crate) async fn discard(request: Request, bytes_max: usize) -> Request {
     let (head, body) = request.into_parts();
-    discard(&head.headers, body.into_data_stream()).await;
+    discard_rest(&head.headers, body.into_data_stream(), bytes_max).await;
     Request::from_parts(head, Body::empty())
 }
 
@@ -99,18 +101,28 @@ fn announced_bytes(headers: &HeaderMap) -> usize {
     length.and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
-async fn discard(headers: &HeaderMap, mut stream: BodyDataStream) {
+async fn discard_rest(headers: &HeaderMap, mut stream: BodyDataStream, bytes_max: usize) {
     // Who expects a `100 Continue` has sent nothing yet.
     if headers.contains_key(EXPECT) {
         return;
     }
-    let rest = async { while let Some(Ok(_)) = stream.next().await {} };
+    let rest = async {
+        let mut bytes = 0;
+        while let Some(Ok(chunk)) = stream.next().await {
+            bytes += chunk.len();
+            if bytes > bytes_max {
+                return;
+            }
+        }
+    };
     // Whoever sends even more has to live with a reset connection.
     let _ignored = timeout(DISCARD_TIME, rest).await;
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use backstop_engine::Lifecycle;
 
     use super::*;
@@ -145,6 +157,20 @@ mod tests {
         let silent =
             Body::from_stream(futures::stream::pending::<Result<Vec<u8>, std::io::Error>>());
         assert_eq!(status(&server, silent).await, 408);
+    }
+
+    #[tokio::test]
+    async fn what_is_thrown_away_is_bounded_as_well() {
+        let taken = Arc::new(AtomicUsize::new(0));
+        let endless = futures::stream::repeat_with({
+            let taken = Arc::clone(&taken);
+            move || {
+                taken.fetch_add(1000, Ordering::Relaxed);
+                Ok::<_, std::io::Error>(vec![b' '; 1000])
+            }
+        });
+        discard(request(Body::from_stream(endless)), 5000).await;
+        assert_eq!(taken.load(Ordering::Relaxed), 6000);
     }
 
     #[tokio::test]

@@ -32,13 +32,19 @@ pub struct ServerConfig {
     pub request_timeout: Duration,
     /// Longest time that a client may take to send a request's body.
     pub body_read_timeout: Duration,
-    /// Longest time that a client may take over a request's head, and longest idle time of a
-    /// kept-alive connection.
+    /// Longest time that a client may take over a request's head, from the connection's beginning
+    /// or from the first byte of a later request.
     pub head_read_timeout: Duration,
+    /// Longest idle time of a kept-alive connection.
+    pub idle_timeout: Duration,
     /// Longest time that a client may refuse to read what it asked for.
     pub write_stall_timeout: Duration,
-    /// Open connections; more wait in the operating system's queue.
+    /// Open connections. If there are more, idle ones make room, those first on which no request
+    /// was let in.
     pub max_connections: usize,
+    /// Open connections of one address (of an IPv6 network of 64 bits) on which no request was let
+    /// in. If there are more, the oldest makes room.
+    pub max_stranger_connections_per_address: usize,
     /// Long prompts that are rendered and tokenised, and grammars that are compiled, at once.
     pub max_concurrent_encodes: usize,
     /// Tries the grammars that requests write; without one, they are compiled untried.
@@ -69,9 +75,11 @@ impl Default for ServerConfig {
             max_queued_tokens: None,
             request_timeout: Duration::from_secs(3600),
             body_read_timeout: Duration::from_secs(60),
-            head_read_timeout: Duration::from_secs(75),
+            head_read_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(75),
             write_stall_timeout: Duration::from_secs(120),
             max_connections: 4096,
+            max_stranger_connections_per_address: 1024,
             max_concurrent_encodes: 8,
             grammar_worker: None,
             allow_priority: false,

@@ -48,6 +48,6 @@ pub use gate::{AdmissionProfile, QueueLimits};
 pub use keys::{KeyFileError, KeySet, KeySettings, key_line};
 pub use lane::Lane;
 pub use model::{GenerationDefaults, ServedModel};
-pub use serve::{listen, serve};
+pub use serve::{ProbeThread, listen, serve, serve_probes};
 pub use server::Server;
 pub use trial::GrammarWorker;

@@ -18,12 +18,16 @@ use futures::FutureExt;
 use crate::entropy::random_u128;
 use crate::keys::Caller;
 use crate::reply::ErrorReply;
+use crate::serve::{HeadFault, Visit};
 use crate::server::Server;
 use crate::{body, chat, completions, messages, openapi, probes, responses, tokens};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Characters of a client's request id that are kept.
 const REQUEST_ID_CHARS_MAX: usize = 128;
+/// What is read at most of bodies that are thrown away where no key is asked for, or none was right:
+/// enough for a long prompt whose sender has an old key, and shall learn it.
+const DISCARDED_OF_STRANGERS_BYTES_MAX: usize = 4 << 20;
 
 /// Who may call a route, and when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,12 +104,27 @@ impl Server {
             .route("/openapi.json", get(openapi::handle))
             .route("/", get(probes::root))
             .fallback(async || ErrorReply(ApiError::route_not_found()))
-            .method_not_allowed_fallback(async |request| {
-                refuse(request, ApiError::method_not_allowed()).await
-            })
+            .method_not_allowed_fallback(method_not_allowed)
             .layer(middleware::from_fn_with_state(self.clone(), envelope))
             .with_state(self.clone())
     }
+
+    /// The routes that say whether the server is well, and no others.
+    pub(crate) fn probe_router(&self) -> Router {
+        Router::new()
+            .route("/health", get(probes::health))
+            .route("/ping", get(probes::health).post(probes::health))
+            .route("/ready", get(probes::ready))
+            .fallback(async || ErrorReply(ApiError::route_not_found()))
+            .method_not_allowed_fallback(method_not_allowed)
+            .layer(middleware::from_fn_with_state(self.clone(), envelope))
+            .with_state(self.clone())
+    }
+}
+
+async fn method_not_allowed(request: Request) -> ErrorReply {
+    body::discard(request, DISCARDED_OF_STRANGERS_BYTES_MAX).await;
+    ErrorReply(ApiError::method_not_allowed())
 }
 
 /// Wraps every request: checks its access, counts it against its key's limits, catches its panics,
@@ -115,11 +134,21 @@ async fn envelope(State(server): State<Server>, request: Request, next: Next) ->
     let id = request_id(request.headers());
     let (label, access) = route(request.uri().path());
     let anthropic = messages::is_anthropic(&request);
-    let caller = check_access(&server, access, label, request.headers());
+    let caller = match request.extensions().get::<HeadFault>() {
+        Some(fault) => Err(ApiError::from(*fault)),
+        None => check_access(&server, access, label, request.headers()),
+    };
+    let visit = request.extensions().get::<Visit>();
+    if let Some(visit) = visit.filter(|_| caller.is_ok() && !is_open(&server, access, label)) {
+        visit.let_in();
+    }
     let mut response = match &caller {
-        Err(error) => refuse(request, error.clone()).await.into_response(),
+        Err(error) => {
+            body::discard(request, DISCARDED_OF_STRANGERS_BYTES_MAX).await;
+            ErrorReply(error.clone()).into_response()
+        }
         Ok(caller) if is_counted(&request, label) => {
-            counted(caller, request, async |request| {
+            counted(&server, caller, request, async |request| {
                 respond(request, next, label, &id).await
             })
             .await
@@ -154,12 +183,16 @@ fn is_counted(request: &Request, label: &str) -> bool {
 
 /// Answers a request within its caller's limits.
 async fn counted(
+    server: &Server,
     caller: &Caller,
     mut request: Request,
     respond: impl AsyncFnOnce(Request) -> Response,
 ) -> Response {
     match caller.begin() {
-        Err(error) => refuse(request, error).await.into_response(),
+        Err(error) => {
+            body::discard(request, server.config().max_body_bytes).await;
+            ErrorReply(error).into_response()
+        }
         Ok(ticket) => {
             request.extensions_mut().insert(ticket);
             let response = respond(request).await;
@@ -176,7 +209,7 @@ async fn counted(
 async fn respond(request: Request, next: Next, label: &str, id: &HeaderValue) -> Response {
     let request = match WITH_BODY.contains(&label) {
         true => request,
-        false => body::without(request).await,
+        false => body::discard(request, DISCARDED_OF_STRANGERS_BYTES_MAX).await,
     };
     match AssertUnwindSafe(next.run(request)).catch_unwind().await {
         Ok(response) => response,
@@ -187,10 +220,9 @@ async fn respond(request: Request, next: Next, label: &str, id: &HeaderValue) ->
     }
 }
 
-/// Answers a request whose body nobody reads.
-async fn refuse(request: Request, error: ApiError) -> ErrorReply {
-    body::without(request).await;
-    ErrorReply(error)
+/// Whether anybody may call, without a key.
+fn is_open(server: &Server, access: Access, label: &str) -> bool {
+    access == Access::Open || (label == "/metrics" && server.config().public_metrics)
 }
 
 /// Who calls, if they may.
@@ -200,8 +232,7 @@ fn check_access(
     label: &str,
     headers: &HeaderMap,
 ) -> Result<Caller, ApiError> {
-    let open = access == Access::Open || (label == "/metrics" && server.config().public_metrics);
-    if open {
+    if is_open(server, access, label) {
         return Ok(server.anybody().clone());
     }
     if access == Access::Ready {

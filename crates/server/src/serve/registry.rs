@@ -1,0 +1,355 @@
+//! Who holds a connection, and whose makes room for a new one.
+//!
+//! A connection is a *stranger's* until a request on it was let in: one with a valid key, or, where
+//! there are no keys, any but a probe. Strangers of one address have a share of the connections, so
+//! that an address which opens many of them stands in its own way only. Connections that were let in
+//! have no such share: the usual client is one gateway, behind one address, with hundreds of them.
+//!
+//! A new connection never waits. Whoever has waited longest with the least reason makes room for it:
+//! a stranger without a request, then any stranger, then a connection that was let in and is idle.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+/// How many connections there may be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RegistryLimits {
+    /// In all.
+    pub(super) connections: usize,
+    /// Strangers' of one address.
+    pub(super) strangers_per_address: usize,
+}
+
+/// All open connections of one listener.
+#[derive(Debug)]
+pub(super) struct Registry {
+    limits: RegistryLimits,
+    /// Counts ends of requests, to tell which connection was used last.
+    uses: AtomicU64,
+    seats: Mutex<Seats>,
+}
+
+#[derive(Debug, Default)]
+struct Seats {
+    next_id: u64,
+    /// By address, and there the oldest first.
+    strangers: BTreeMap<IpAddr, BTreeMap<u64, Arc<Seat>>>,
+    known: BTreeMap<u64, Arc<Seat>>,
+    taken: usize,
+}
+
+/// One connection's place among the others.
+#[derive(Debug)]
+struct Seat {
+    id: u64,
+    network: IpAddr,
+    known: AtomicBool,
+    in_request: AtomicBool,
+    last_use: AtomicU64,
+    evicted: Notify,
+}
+
+impl Registry {
+    pub(super) fn new(limits: RegistryLimits) -> Arc<Self> {
+        Arc::new(Self {
+            limits,
+            uses: AtomicU64::new(0),
+            seats: Mutex::default(),
+        })
+    }
+
+    /// A place for a new connection from `address`; `None` if all others are in use.
+    pub(super) fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Visit> {
+        let network = network(address);
+        let mut seats = self.seats();
+        if seats.strangers_of(network) >= self.limits.strangers_per_address {
+            seats.evict_stranger(network);
+        }
+        if seats.taken >= self.limits.connections && !seats.make_room() {
+            return None;
+        }
+        let seat = seats.add(network);
+        drop(seats);
+        Some(Visit {
+            registry: Arc::clone(self),
+            seat,
+        })
+    }
+
+    fn seats(&self) -> MutexGuard<'_, Seats> {
+        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Seats {
+    fn add(&mut self, network: IpAddr) -> Arc<Seat> {
+        let seat = Arc::new(Seat {
+            id: self.next_id,
+            network,
+            known: AtomicBool::new(false),
+            in_request: AtomicBool::new(false),
+            last_use: AtomicU64::new(0),
+            evicted: Notify::new(),
+        });
+        self.next_id += 1;
+        self.taken += 1;
+        let strangers = self.strangers.entry(network).or_default();
+        strangers.insert(seat.id, Arc::clone(&seat));
+        seat
+    }
+
+    /// Takes a seat out; nothing happens if it is out already.
+    fn remove(&mut self, seat: &Seat) -> Option<Arc<Seat>> {
+        let removed = self.remove_stranger(seat);
+        let removed = removed.or_else(|| self.known.remove(&seat.id));
+        self.taken -= usize::from(removed.is_some());
+        removed
+    }
+
+    fn remove_stranger(&mut self, seat: &Seat) -> Option<Arc<Seat>> {
+        let strangers = self.strangers.get_mut(&seat.network)?;
+        let removed = strangers.remove(&seat.id);
+        if strangers.is_empty() {
+            self.strangers.remove(&seat.network);
+        }
+        removed
+    }
+
+    fn strangers_of(&self, network: IpAddr) -> usize {
+        self.strangers.get(&network).map_or(0, BTreeMap::len)
+    }
+
+    fn make_room(&mut self) -> bool {
+        // The address with the most, so that a crowd does not push out others; of several, the one
+        // with the oldest connection.
+        let busiest = self.strangers.iter().max_by_key(|(_, strangers)| {
+            let oldest = strangers.keys().next().copied();
+            (strangers.len(), Reverse(oldest))
+        });
+        if let Some((&network, _)) = busiest {
+            return self.evict_stranger(network);
+        }
+        let idle = self.known.values().filter(|seat| !seat.is_in_request());
+        let longest = idle.min_by_key(|seat| seat.last_use.load(Ordering::Relaxed));
+        match longest.cloned() {
+            Some(seat) => self.evict(&seat),
+            None => false,
+        }
+    }
+
+    /// The oldest stranger of an address goes, if possible one without a request.
+    fn evict_stranger(&mut self, network: IpAddr) -> bool {
+        let Some(strangers) = self.strangers.get(&network) else {
+            return false;
+        };
+        let idle = strangers.values().find(|seat| !seat.is_in_request());
+        match idle.or_else(|| strangers.values().next()).cloned() {
+            Some(seat) => self.evict(&seat),
+            None => false,
+        }
+    }
+
+    fn evict(&mut self, seat: &Seat) -> bool {
+        self.remove(seat);
+        // A permit is kept for who does not wait yet.
+        seat.evicted.notify_one();
+        true
+    }
+}
+
+impl Seat {
+    fn is_in_request(&self) -> bool {
+        self.in_request.load(Ordering::Relaxed)
+    }
+}
+
+/// What counts as one address: of IPv6, the network that one customer usually has.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => IpAddr::V4(address),
+        IpAddr::V6(address) => {
+            const INTERFACE_BITS: u32 = 64;
+            let network = address.to_bits() >> INTERFACE_BITS << INTERFACE_BITS;
+            IpAddr::V6(Ipv6Addr::from_bits(network))
+        }
+    }
+}
+
+/// One connection, as the connection itself and its requests see it; all clones are the same.
+#[derive(Clone, Debug)]
+pub(crate) struct Visit {
+    registry: Arc<Registry>,
+    seat: Arc<Seat>,
+}
+
+impl Visit {
+    /// A request on this connection was let in: it is no stranger's any more.
+    pub(crate) fn let_in(&self) {
+        if self.seat.known.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let mut seats = self.registry.seats();
+        // It is in neither if it had to make room in the meantime.
+        if let Some(seat) = seats.remove_stranger(&self.seat) {
+            seats.known.insert(seat.id, seat);
+        }
+    }
+
+    /// A request begins, and ends when what is returned is dropped.
+    pub(super) fn begin(&self) -> Turn {
+        self.seat.in_request.store(true, Ordering::Relaxed);
+        Turn {
+            visit: self.clone(),
+        }
+    }
+
+    /// Resolves when the connection has to make room.
+    pub(super) async fn evicted(&self) {
+        self.seat.evicted.notified().await;
+    }
+
+    /// The connection is over.
+    pub(super) fn leave(&self) {
+        self.registry.seats().remove(&self.seat);
+    }
+}
+
+/// A request that has not been answered to its last byte.
+#[derive(Debug)]
+pub(super) struct Turn {
+    visit: Visit,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let Visit { registry, seat } = &self.visit;
+        let uses = registry.uses.fetch_add(1, Ordering::Relaxed) + 1;
+        seat.last_use.store(uses, Ordering::Relaxed);
+        seat.in_request.store(false, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    fn registry(connections: usize, strangers_per_address: usize) -> Arc<Registry> {
+        Registry::new(RegistryLimits {
+            connections,
+            strangers_per_address,
+        })
+    }
+
+    fn address(last: u8) -> IpAddr {
+        IpAddr::from([127, 0, 0, last])
+    }
+
+    fn is_evicted(visit: &Visit) -> bool {
+        visit.evicted().now_or_never().is_some()
+    }
+
+    #[test]
+    fn an_address_over_its_share_loses_its_own_oldest_idle_stranger() {
+        let registry = registry(10, 3);
+        let other = registry.admit(address(2)).unwrap();
+        let mine: Vec<Visit> = (0..3)
+            .map(|_| registry.admit(address(1)).unwrap())
+            .collect();
+        let _turn = mine[0].begin();
+        let next = registry.admit(address(1)).unwrap();
+        let evicted: Vec<bool> = mine.iter().map(is_evicted).collect();
+        assert_eq!(evicted, [false, true, false]);
+        assert!(!is_evicted(&other) && !is_evicted(&next));
+        assert_eq!(registry.seats().taken, 4);
+    }
+
+    #[test]
+    fn an_address_whose_requests_were_let_in_has_no_share() {
+        let registry = registry(100, 3);
+        let visits: Vec<Visit> = (0..50)
+            .map(|_| {
+                let visit = registry.admit(address(1)).unwrap();
+                visit.let_in();
+                visit.let_in();
+                visit
+            })
+            .collect();
+        assert!(!visits.iter().any(is_evicted));
+        assert_eq!(registry.seats().taken, 50);
+    }
+
+    #[test]
+    fn the_crowd_makes_room_before_a_lonely_stranger() {
+        let registry = registry(4, 3);
+        let lonely = registry.admit(address(2)).unwrap();
+        let crowd: Vec<Visit> = (0..3)
+            .map(|_| registry.admit(address(1)).unwrap())
+            .collect();
+        let newcomer = registry.admit(address(3)).unwrap();
+        assert!(!is_evicted(&lonely) && !is_evicted(&newcomer));
+        assert!(is_evicted(&crowd[0]) && !is_evicted(&crowd[1]));
+    }
+
+    #[test]
+    fn of_connections_that_were_let_in_the_longest_idle_makes_room_and_no_request_is_cut() {
+        let registry = registry(3, 3);
+        let visits: Vec<Visit> = (0..3)
+            .map(|_| registry.admit(address(1)).unwrap())
+            .collect();
+        visits.iter().for_each(Visit::let_in);
+        let running = visits[0].begin();
+        drop(visits[2].begin());
+        drop(visits[1].begin());
+        let next = registry.admit(address(2)).unwrap();
+        next.let_in();
+        let evicted: Vec<bool> = visits.iter().map(is_evicted).collect();
+        assert_eq!(evicted, [false, false, true]);
+        let _also = (visits[1].begin(), next.begin());
+        assert!(registry.admit(address(3)).is_none());
+        drop(running);
+        assert!(registry.admit(address(3)).is_some());
+        assert!(is_evicted(&visits[0]));
+    }
+
+    #[test]
+    fn a_stranger_in_a_request_makes_room_only_when_no_other_can() {
+        let registry = registry(2, 2);
+        let visits: Vec<Visit> = (0..2)
+            .map(|_| registry.admit(address(1)).unwrap())
+            .collect();
+        let _turns: Vec<Turn> = visits.iter().map(Visit::begin).collect();
+        registry.admit(address(1)).unwrap();
+        assert!(is_evicted(&visits[0]) && !is_evicted(&visits[1]));
+    }
+
+    #[test]
+    fn leaving_twice_frees_one_place() {
+        let registry = registry(2, 2);
+        let (first, second) = (registry.admit(address(1)), registry.admit(address(1)));
+        let _third = registry.admit(address(1)).unwrap();
+        // It was evicted already.
+        first.unwrap().leave();
+        assert_eq!(registry.seats().taken, 2);
+        second.unwrap().leave();
+        assert_eq!(registry.seats().taken, 1);
+    }
+
+    #[test]
+    fn an_ipv6_network_is_one_address() {
+        let network_of = |text: &str| network(text.parse().unwrap());
+        assert_eq!(
+            network_of("2001:db8:1:2:3::4"),
+            network_of("2001:db8:1:2::")
+        );
+        assert_ne!(network_of("2001:db8:1:2::"), network_of("2001:db8:1:3::"));
+        assert_eq!(network_of("::ffff:127.0.0.1"), network_of("127.0.0.1"));
+        assert_ne!(network_of("127.0.0.1"), network_of("127.0.0.2"));
+    }
+}
