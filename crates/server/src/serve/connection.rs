@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::framing::FIELDS_MAX;
-use super::registry::{Turn, Visit};
+use super::registry::{Stay, Turn, Visit};
 use super::stall::StallLimit;
 use super::strict::{Refused, StrictStream};
 
@@ -42,7 +42,7 @@ pub(super) struct Connection {
     pub(super) routes: Router,
     pub(super) limits: ConnectionLimits,
     pub(super) close: watch::Receiver<bool>,
-    pub(super) visit: Visit,
+    pub(super) stay: Stay,
     /// Given back when the socket is closed.
     pub(super) permit: OwnedSemaphorePermit,
 }
@@ -53,12 +53,11 @@ impl Connection {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "cannot set TCP_NODELAY");
         }
-        let visit = self.visit.clone();
+        let visit = self.stay.visit().clone();
         tokio::select! {
             () = self.serve(stream) => {}
             () = visit.evicted() => tracing::debug!("a connection made room for another"),
         }
-        visit.leave();
     }
 
     async fn serve(self, stream: TcpStream) {
@@ -66,7 +65,7 @@ impl Connection {
             routes,
             limits,
             mut close,
-            visit,
+            stay,
             permit: _permit,
         } = self;
         let refused = Arc::new(Refused::default());
@@ -74,7 +73,7 @@ impl Connection {
         let stream = StrictStream::new(stream, limits.head, Arc::clone(&refused));
         let requests = Requests {
             routes: TowerToHyperService::new(routes),
-            visit,
+            visit: stay.visit().clone(),
             refused,
             count: AtomicU64::new(0),
         };

@@ -68,7 +68,7 @@ impl Door {
     }
 
     fn let_in(&mut self, (stream, address): (TcpStream, SocketAddr), permit: OwnedSemaphorePermit) {
-        let Some(visit) = self.registry.admit(address.ip()) else {
+        let Some(stay) = self.registry.admit(address.ip()) else {
             tracing::warn!("all connections are in use: another was refused");
             // A fresh socket has room for it, or else the connection is just closed.
             let _ignored = stream.try_write(full().as_bytes());
@@ -78,7 +78,7 @@ impl Door {
             routes: self.routes.clone(),
             limits: self.limits,
             close: self.close.subscribe(),
-            visit,
+            stay,
             permit,
         };
         self.connections.spawn(connection.run(stream));

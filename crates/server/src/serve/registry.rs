@@ -64,7 +64,7 @@ impl Registry {
     }
 
     /// A place for a new connection from `address`; `None` if all others are in use.
-    pub(super) fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Visit> {
+    pub(super) fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Stay> {
         let network = network(address);
         let mut seats = self.seats();
         if seats.strangers_of(network) >= self.limits.strangers_per_address {
@@ -75,10 +75,10 @@ impl Registry {
         }
         let seat = seats.add(network);
         drop(seats);
-        Some(Visit {
+        Some(Stay(Visit {
             registry: Arc::clone(self),
             seat,
-        })
+        }))
     }
 
     fn seats(&self) -> MutexGuard<'_, Seats> {
@@ -180,7 +180,24 @@ fn network(address: IpAddr) -> IpAddr {
     }
 }
 
-/// One connection, as the connection itself and its requests see it; all clones are the same.
+/// A connection that is open; dropping this frees its place.
+#[derive(Debug)]
+pub(super) struct Stay(Visit);
+
+impl Stay {
+    pub(super) fn visit(&self) -> &Visit {
+        &self.0
+    }
+}
+
+impl Drop for Stay {
+    fn drop(&mut self) {
+        let Visit { registry, seat } = &self.0;
+        registry.seats().remove(seat);
+    }
+}
+
+/// One connection as its requests see it; all clones are the same.
 #[derive(Clone, Debug)]
 pub(crate) struct Visit {
     registry: Arc<Registry>,
@@ -211,11 +228,6 @@ impl Visit {
     /// Resolves when the connection has to make room.
     pub(super) async fn evicted(&self) {
         self.seat.evicted.notified().await;
-    }
-
-    /// The connection is over.
-    pub(super) fn leave(&self) {
-        self.registry.seats().remove(&self.seat);
     }
 }
 
@@ -251,18 +263,18 @@ mod tests {
         IpAddr::from([127, 0, 0, last])
     }
 
-    fn is_evicted(visit: &Visit) -> bool {
-        visit.evicted().now_or_never().is_some()
+    fn is_evicted(stay: &Stay) -> bool {
+        stay.visit().evicted().now_or_never().is_some()
     }
 
     #[test]
     fn an_address_over_its_share_loses_its_own_oldest_idle_stranger() {
         let registry = registry(10, 3);
         let other = registry.admit(address(2)).unwrap();
-        let mine: Vec<Visit> = (0..3)
+        let mine: Vec<Stay> = (0..3)
             .map(|_| registry.admit(address(1)).unwrap())
             .collect();
-        let _turn = mine[0].begin();
+        let _turn = mine[0].visit().begin();
         let next = registry.admit(address(1)).unwrap();
         let evicted: Vec<bool> = mine.iter().map(is_evicted).collect();
         assert_eq!(evicted, [false, true, false]);
@@ -273,12 +285,12 @@ mod tests {
     #[test]
     fn an_address_whose_requests_were_let_in_has_no_share() {
         let registry = registry(100, 3);
-        let visits: Vec<Visit> = (0..50)
+        let visits: Vec<Stay> = (0..50)
             .map(|_| {
-                let visit = registry.admit(address(1)).unwrap();
-                visit.let_in();
-                visit.let_in();
-                visit
+                let stay = registry.admit(address(1)).unwrap();
+                stay.visit().let_in();
+                stay.visit().let_in();
+                stay
             })
             .collect();
         assert!(!visits.iter().any(is_evicted));
@@ -289,7 +301,7 @@ mod tests {
     fn the_crowd_makes_room_before_a_lonely_stranger() {
         let registry = registry(4, 3);
         let lonely = registry.admit(address(2)).unwrap();
-        let crowd: Vec<Visit> = (0..3)
+        let crowd: Vec<Stay> = (0..3)
             .map(|_| registry.admit(address(1)).unwrap())
             .collect();
         let newcomer = registry.admit(address(3)).unwrap();
@@ -300,18 +312,18 @@ mod tests {
     #[test]
     fn of_connections_that_were_let_in_the_longest_idle_makes_room_and_no_request_is_cut() {
         let registry = registry(3, 3);
-        let visits: Vec<Visit> = (0..3)
+        let visits: Vec<Stay> = (0..3)
             .map(|_| registry.admit(address(1)).unwrap())
             .collect();
-        visits.iter().for_each(Visit::let_in);
-        let running = visits[0].begin();
-        drop(visits[2].begin());
-        drop(visits[1].begin());
+        visits.iter().for_each(|stay| stay.visit().let_in());
+        let running = visits[0].visit().begin();
+        drop(visits[2].visit().begin());
+        drop(visits[1].visit().begin());
         let next = registry.admit(address(2)).unwrap();
-        next.let_in();
+        next.visit().let_in();
         let evicted: Vec<bool> = visits.iter().map(is_evicted).collect();
         assert_eq!(evicted, [false, false, true]);
-        let _also = (visits[1].begin(), next.begin());
+        let _also = (visits[1].visit().begin(), next.visit().begin());
         assert!(registry.admit(address(3)).is_none());
         drop(running);
         assert!(registry.admit(address(3)).is_some());
@@ -321,23 +333,23 @@ mod tests {
     #[test]
     fn a_stranger_in_a_request_makes_room_only_when_no_other_can() {
         let registry = registry(2, 2);
-        let visits: Vec<Visit> = (0..2)
+        let visits: Vec<Stay> = (0..2)
             .map(|_| registry.admit(address(1)).unwrap())
             .collect();
-        let _turns: Vec<Turn> = visits.iter().map(Visit::begin).collect();
-        registry.admit(address(1)).unwrap();
+        let _turns: Vec<Turn> = visits.iter().map(|stay| stay.visit().begin()).collect();
+        let _third = registry.admit(address(1)).unwrap();
         assert!(is_evicted(&visits[0]) && !is_evicted(&visits[1]));
     }
 
     #[test]
-    fn leaving_twice_frees_one_place() {
+    fn who_had_to_make_room_frees_no_second_place() {
         let registry = registry(2, 2);
         let (first, second) = (registry.admit(address(1)), registry.admit(address(1)));
         let _third = registry.admit(address(1)).unwrap();
         // It was evicted already.
-        first.unwrap().leave();
+        drop(first);
         assert_eq!(registry.seats().taken, 2);
-        second.unwrap().leave();
+        drop(second);
         assert_eq!(registry.seats().taken, 1);
     }
 
