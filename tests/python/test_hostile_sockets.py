@@ -144,22 +144,22 @@ def test_a_crowd_of_silent_connections_stands_in_nobodys_way(server: BackstopPro
 
 
 class Crowd:
-    """Connections with unfinished heads, opened in the background and held until the end."""
+    """Connections with unfinished requests, opened in the background and held until the end."""
 
-    def __init__(self, port: int, count: int, addresses: list[str]):
+    def __init__(self, port: int, count: int, addresses: list[str], opening: bytes):
         self.connections: list[socket.socket] = []
         self.errors: list[OSError] = []
-        self.work = (port, count, addresses)
+        self.work = (port, count, addresses, opening)
         self.thread = threading.Thread(target=self.gather)
 
     def gather(self) -> None:
-        port, count, addresses = self.work
+        port, count, addresses, opening = self.work
         for index in range(count):
             source = addresses[index % len(addresses)]
             try:
                 connection = socket.create_connection(("127.0.0.1", port), 20, (source, 0))
                 self.connections.append(connection)
-                connection.sendall(POST)
+                connection.sendall(opening)
             except (BrokenPipeError, ConnectionResetError):
                 pass  # It had to make room before it had said anything.
             except OSError as error:
@@ -180,13 +180,13 @@ class Crowd:
 
 
 class Streams:
-    """Streams of a key's holder, one after the other on one connection, until the end."""
+    """Streams of a key's holder, one after the other on one connection, which is there before the crowd."""
 
     def __init__(self, server: BackstopProcess):
         self.server = server
         self.finished = 0
         self.error: Exception | None = None
-        self.ending = threading.Event()
+        self.begun, self.ending = threading.Event(), threading.Event()
         self.thread = threading.Thread(target=self.run)
 
     def run(self) -> None:
@@ -195,6 +195,7 @@ class Streams:
             with httpx.Client(headers=KEY, timeout=60) as client:
                 while not self.ending.is_set():
                     with client.stream("POST", f"{self.server.base_url}/completions", json=body) as answer:
+                        self.begun.set()
                         assert list(answer.iter_lines())[-2:] == ["data: [DONE]", ""]
                     self.finished += 1
         except Exception as error:
@@ -202,6 +203,7 @@ class Streams:
 
     def __enter__(self) -> "Streams":
         self.thread.start()
+        assert self.begun.wait(60)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -213,17 +215,25 @@ KEY = {"authorization": "Bearer the-right-key"}
 # What a test needs beside its crowd.
 DESCRIPTORS_LEFT = 500
 CROWDS = {
-    "one address": (4200, ["127.0.0.1"]),
-    "several addresses": (8000, [f"127.0.0.{last}" for last in range(2, 12)]),
-    "many": (20_000, ["127.0.0.1", "127.0.0.2"]),
+    "heads from one address": (4200, ["127.0.0.1"], POST),
+    "heads from several addresses": (8000, [f"127.0.0.{last}" for last in range(2, 12)], POST),
+    "many heads": (20_000, ["127.0.0.1", "127.0.0.2"], POST),
+    "silence": (4200, ["127.0.0.1"], b""),
+    "bodies without a key": (4200, ["127.0.0.1"], POST + b"content-length: 100\r\n\r\n{"),
+    "bodies without a key from several addresses": (
+        8000,
+        [f"127.0.0.{last}" for last in range(2, 12)],
+        POST + b"transfer-encoding: chunked\r\n\r\n",
+    ),
+    "answers that nobody reads": (4200, ["127.0.0.1"], b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n" * 20),
 }
 
 
 @pytest.mark.parametrize("name", CROWDS)
-def test_unfinished_heads_delay_neither_probes_nor_holders_of_keys(
+def test_crowds_of_connections_delay_neither_probes_nor_holders_of_keys(
     start: Callable[..., BackstopProcess], tmp_path: Path, name: str
 ) -> None:
-    count, addresses = CROWDS[name]
+    count, addresses, opening = CROWDS[name]
     count = min(count, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - DESCRIPTORS_LEFT)
     keys = tmp_path / "keys"
     keys.write_text("the-right-key\n")
@@ -237,7 +247,7 @@ def test_unfinished_heads_delay_neither_probes_nor_holders_of_keys(
         assert answer.status_code == 200, answer.text
         slowest[url] = max(slowest.get(url, 0), time.monotonic() - started)
 
-    with Streams(server) as streams, Crowd(server.port, count, addresses) as crowd:
+    with Streams(server) as streams, Crowd(server.port, count, addresses, opening) as crowd:
         after = 0
         while after < 10:
             ask(f"{server.root}/health")

@@ -39,8 +39,8 @@ pub struct ServerConfig {
     pub idle_timeout: Duration,
     /// Longest time that a client may refuse to read what it asked for.
     pub write_stall_timeout: Duration,
-    /// Open connections. If there are more, idle ones make room, those first on which no request
-    /// was let in.
+    /// Open connections. If there are more, those make room on which no request was let in, or else
+    /// idle ones.
     pub max_connections: usize,
     /// Open connections of one address (of an IPv6 network of 64 bits) on which no request was let
     /// in. If there are more, the oldest makes room.

@@ -5,8 +5,10 @@
 //! that an address which opens many of them stands in its own way only. Connections that were let in
 //! have no such share: the usual client is one gateway, behind one address, with hundreds of them.
 //!
-//! A new connection never waits. Whoever has waited longest with the least reason makes room for it:
-//! a stranger without a request, then any stranger, then a connection that was let in and is idle.
+//! A new connection never waits. The oldest stranger makes room for it, or else the connection that
+//! was let in and has idled longest. Among strangers it does not count that one has a request: it can
+//! only be a probe or a refusal, and a crowd of slow ones would else push out everybody who has just
+//! come and is about to send a key.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -142,13 +144,12 @@ impl Seats {
         }
     }
 
-    /// The oldest stranger of an address goes, if possible one without a request.
+    /// The oldest stranger of an address goes.
     fn evict_stranger(&mut self, network: IpAddr) -> bool {
         let Some(strangers) = self.strangers.get(&network) else {
             return false;
         };
-        let idle = strangers.values().find(|seat| !seat.is_in_request());
-        match idle.or_else(|| strangers.values().next()).cloned() {
+        match strangers.values().next().cloned() {
             Some(seat) => self.evict(&seat),
             None => false,
         }
@@ -268,16 +269,15 @@ mod tests {
     }
 
     #[test]
-    fn an_address_over_its_share_loses_its_own_oldest_idle_stranger() {
+    fn an_address_over_its_share_loses_its_own_oldest_stranger() {
         let registry = registry(10, 3);
         let other = registry.admit(address(2)).unwrap();
         let mine: Vec<Stay> = (0..3)
             .map(|_| registry.admit(address(1)).unwrap())
             .collect();
-        let _turn = mine[0].visit().begin();
         let next = registry.admit(address(1)).unwrap();
         let evicted: Vec<bool> = mine.iter().map(is_evicted).collect();
-        assert_eq!(evicted, [false, true, false]);
+        assert_eq!(evicted, [true, false, false]);
         assert!(!is_evicted(&other) && !is_evicted(&next));
         assert_eq!(registry.seats().taken, 4);
     }
@@ -331,14 +331,13 @@ mod tests {
     }
 
     #[test]
-    fn a_stranger_in_a_request_makes_room_only_when_no_other_can() {
-        let registry = registry(2, 2);
-        let visits: Vec<Stay> = (0..2)
-            .map(|_| registry.admit(address(1)).unwrap())
-            .collect();
-        let _turns: Vec<Turn> = visits.iter().map(|stay| stay.visit().begin()).collect();
+    fn slow_requests_of_strangers_do_not_push_out_who_has_just_come() {
+        let registry = registry(4, 2);
+        let slow = registry.admit(address(1)).unwrap();
+        let _turn = slow.visit().begin();
+        let fresh = registry.admit(address(1)).unwrap();
         let _third = registry.admit(address(1)).unwrap();
-        assert!(is_evicted(&visits[0]) && !is_evicted(&visits[1]));
+        assert!(is_evicted(&slow) && !is_evicted(&fresh));
     }
 
     #[test]
