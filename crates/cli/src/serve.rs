@@ -19,6 +19,8 @@ use crate::warm_up::warm_up;
 use crate::{EXIT_ENGINE_FAILED, descriptors, settings, signals};
 
 const DEFAULT_PORT: u16 = 8000;
+/// One address's strangers get one in so many of the connections.
+const STRANGERS_SHARE: usize = 4;
 const DEFAULT_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(crate) fn run(args: ServeArgs) -> Result<ExitCode, String> {
@@ -180,6 +182,7 @@ fn server_config(
         .map(KeySet::from_file)
         .transpose();
     let defaults = ServerConfig::default();
+    let max_connections = descriptors::for_connections(defaults.max_connections);
     Ok(ServerConfig {
         served_model_names,
         api_keys: keys.map_err(|error| error.to_string())?,
@@ -190,7 +193,8 @@ fn server_config(
         max_queued_tokens: args.max_num_queued_tokens,
         grammar_worker: grammar_worker(),
         drain_timeout: args.shutdown_timeout.unwrap_or(DEFAULT_SHUTDOWN_TIMEOUT),
-        max_connections: descriptors::for_connections(defaults.max_connections),
+        max_connections,
+        max_stranger_connections_per_address: (max_connections / STRANGERS_SHARE).max(1),
         ..defaults
     })
 }
