@@ -225,7 +225,6 @@ CROWDS = {
         [f"127.0.0.{last}" for last in range(2, 12)],
         POST + b"transfer-encoding: chunked\r\n\r\n",
     ),
-    "answers that nobody reads": (4200, ["127.0.0.1"], b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n" * 4),
 }
 
 
