@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use crate::error::ApiError;
-use crate::fields::{Fields, element, parse_body};
+use crate::fields::{Fields, element, parse_chat_body};
 use crate::limits::{MAX_DOCUMENTS, MAX_LABEL_BYTES, MAX_TEMPLATE_KWARGS, MAX_TOP_LOGPROBS};
 use crate::messages::{Conversation, parse_messages};
 use crate::output_format::{OutputFormat, parse_output_format};
@@ -113,7 +113,7 @@ impl ValidChatRequest {
 
     /// Parses a body; every error is a 400 that names the field.
     pub fn from_bytes(body: &[u8]) -> Result<Self, ApiError> {
-        Self::from_value(&parse_body(body)?)
+        Self::from_value(&parse_chat_body(body)?)
     }
 
     /// As [`ValidChatRequest::from_bytes`], from JSON that is parsed already.

@@ -238,6 +238,18 @@ impl ApiError {
         Self::new(413, INVALID_REQUEST, "body_too_large", message)
     }
 
+    /// 413: the body has more JSON values than the server parses.
+    pub fn too_many_values(max_values: usize) -> Self {
+        let message = format!("The request body has more than {max_values} JSON values and keys.");
+        Self::new(413, INVALID_REQUEST, "body_too_large", message)
+    }
+
+    /// 413: parsing the body would take more memory than the server has set aside for all bodies.
+    pub fn body_takes_too_much_memory() -> Self {
+        let message = "The request body would take too much memory to parse.".to_owned();
+        Self::new(413, INVALID_REQUEST, "body_too_large", message)
+    }
+
     /// 429: the queue is full.
     pub fn queue_full(retry_after_s: u32) -> Self {
         let message = "The server's queue is full. Please retry later.".to_owned();
@@ -364,6 +376,8 @@ mod tests {
             ApiError::target_too_long(1 << 13),
             ApiError::head_too_large(1 << 15, 100),
             ApiError::body_too_large(1 << 20),
+            ApiError::too_many_values(1 << 20),
+            ApiError::body_takes_too_much_memory(),
             ApiError::queue_full(3),
             ApiError::queue_share_used(3),
             ApiError::lane_closed(3),

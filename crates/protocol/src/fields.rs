@@ -4,10 +4,11 @@
 
 use std::ops::RangeInclusive;
 
+use backstop_input::{JsonError, VALUE_BYTES, ValueAllowance};
 use serde_json::{Map, Value};
 
 use crate::error::ApiError;
-use crate::limits::MAX_TOKEN_NUMBER;
+use crate::limits::{MAX_CHAT_JSON_VALUES, MAX_JSON_VALUES, MAX_TOKEN_NUMBER};
 
 /// The largest magnitude up to which a float holds every integer.
 const MAX_INTEGRAL_FLOAT: f64 = 9_007_199_254_740_992.0;
@@ -18,9 +19,36 @@ pub(crate) struct Fields<'a> {
     path: String,
 }
 
-/// The body as a JSON value.
+/// A body that may hold token ids, as a JSON value.
 pub(crate) fn parse_body(body: &[u8]) -> Result<Value, ApiError> {
-    serde_json::from_slice(body).map_err(|error| ApiError::invalid_json(&error))
+    parse_limited(body, MAX_JSON_VALUES)
+}
+
+/// A body that holds a conversation, as a JSON value.
+pub(crate) fn parse_chat_body(body: &[u8]) -> Result<Value, ApiError> {
+    parse_limited(body, MAX_CHAT_JSON_VALUES)
+}
+
+fn parse_limited(body: &[u8], values_max: usize) -> Result<Value, ApiError> {
+    let parsed = ValueAllowance::new(values_max).parse(body);
+    parsed.map_err(|error| match error {
+        JsonError::TooManyValues => ApiError::too_many_values(values_max),
+        JsonError::Syntax(error) => ApiError::invalid_json(&error),
+    })
+}
+
+/// Memory that a value takes, about.
+pub(crate) fn memory_bytes(value: &Value) -> usize {
+    let within = match value {
+        Value::String(text) => text.len(),
+        Value::Array(elements) => elements.iter().map(memory_bytes).sum(),
+        Value::Object(entries) => entries
+            .iter()
+            .map(|(key, value)| VALUE_BYTES + key.len() + memory_bytes(value))
+            .sum(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+    };
+    VALUE_BYTES + within
 }
 
 /// The path of element `index` of the array at `path`.

@@ -1,9 +1,19 @@
 //! Every bound on what a request may contain, in one place.
 //!
 //! The size of the whole body is bounded by the server before anything here runs, and the JSON
-//! parser bounds the nesting depth at 128. What depends on the model (vocabulary, context
+//! parser bounds the nesting depth at 128. Values are counted because one of two bytes takes up
+//! to a hundred when it is parsed. What depends on the model (vocabulary, context
 //! length) is checked by the server.
 
+/// Values and keys of a body that may hold token ids, each of which is one.
+pub const MAX_JSON_VALUES: usize = MAX_PROMPT_TOKENS + (64 << 10);
+/// Values and keys of a body that holds a conversation. Large agents' requests have some
+/// ten thousand.
+pub const MAX_CHAT_JSON_VALUES: usize = 256 << 10;
+/// Values and keys of all JSON texts within the strings of a conversation: arguments of calls.
+pub const MAX_JSON_VALUES_IN_STRINGS: usize = 256 << 10;
+/// Memory of those settings of a request that its answer repeats.
+pub const MAX_ECHO_BYTES: usize = 8 << 20;
 /// Messages of one conversation.
 pub const MAX_MESSAGES: usize = 10_000;
 /// Parts of one message's content.

@@ -4,12 +4,13 @@
 //! Assistant messages may have `reasoning` with `reasoning_content` (always equal, as templates
 //! differ in the name) and `tool_calls`; tool messages have `tool_call_id`.
 
+use backstop_input::ValueAllowance;
 use serde_json::{Map, Value};
 
 use crate::error::ApiError;
 use crate::fields::{Fields, element};
 use crate::limits::{MAX_CONTENT_PARTS, MAX_LABEL_BYTES, MAX_MESSAGES};
-use crate::tools::{function_call, parse_tool_calls};
+use crate::tools::{function_call, parse_tool_calls, values_in_strings};
 
 /// A conversation in the form that chat templates read.
 pub(crate) struct Conversation {
@@ -28,6 +29,14 @@ struct Content {
     reasoning: Option<String>,
 }
 
+/// What later messages need of earlier ones' calls.
+struct CallHistory {
+    /// The id of the latest call of the legacy form, which has none itself.
+    legacy_id: String,
+    /// What the arguments may still hold.
+    allowance: ValueAllowance,
+}
+
 pub(crate) fn parse_messages(body: &Fields<'_>) -> Result<Conversation, ApiError> {
     let elements = body
         .array("messages", MAX_MESSAGES)?
@@ -36,13 +45,16 @@ pub(crate) fn parse_messages(body: &Fields<'_>) -> Result<Conversation, ApiError
         return Err(body.invalid("messages", "must have at least one message"));
     };
     let mut messages = Vec::with_capacity(elements.len());
-    let mut legacy_call_id = String::from("function_call");
+    let mut history = CallHistory {
+        legacy_id: String::from("function_call"),
+        allowance: values_in_strings(),
+    };
     let mut final_is_prefix = false;
     for (index, value) in elements.iter().enumerate() {
         let fields = Fields::of_value(value, element("messages", index))?;
         // A prefix further up is one that an earlier gateway hop left behind: history by now.
         final_is_prefix = fields.flag("prefix", false)? && index == last;
-        messages.push(parse_message(&fields, index, &mut legacy_call_id)?);
+        messages.push(parse_message(&fields, index, &mut history)?);
     }
     let is_assistant = messages[last]["role"] == "assistant";
     if final_is_prefix && !is_assistant {
@@ -63,7 +75,7 @@ pub(crate) fn parse_messages(body: &Fields<'_>) -> Result<Conversation, ApiError
 fn parse_message(
     message: &Fields<'_>,
     index: usize,
-    legacy_call_id: &mut String,
+    history: &mut CallHistory,
 ) -> Result<Value, ApiError> {
     let role = message
         .string("role")?
@@ -78,7 +90,7 @@ fn parse_message(
             let text = parse_content(message, role)?.text;
             set("content", &text.ok_or_else(|| message.missing("content"))?);
         }
-        "assistant" => return parse_assistant(message, index, legacy_call_id),
+        "assistant" => return parse_assistant(message, index, history),
         "tool" => {
             let id = message.label("tool_call_id", MAX_LABEL_BYTES)?;
             set("role", "tool");
@@ -97,7 +109,7 @@ fn parse_message(
                 "content",
                 &parse_content(message, role)?.text.unwrap_or_default(),
             );
-            set("tool_call_id", legacy_call_id);
+            set("tool_call_id", &history.legacy_id);
         }
         _ => {
             let requirement = "must be 'system', 'developer', 'user', 'assistant' or 'tool'";
@@ -118,7 +130,7 @@ fn insert_name(message: &Fields<'_>, entries: &mut Map<String, Value>) -> Result
 fn parse_assistant(
     message: &Fields<'_>,
     index: usize,
-    legacy_call_id: &mut String,
+    history: &mut CallHistory,
 ) -> Result<Value, ApiError> {
     let content = parse_content(message, "assistant")?;
     let refusal = message.string("refusal")?.map(str::to_owned);
@@ -131,13 +143,14 @@ fn parse_assistant(
         entries.insert("reasoning".to_owned(), Value::String(reasoning.clone()));
         entries.insert("reasoning_content".to_owned(), Value::String(reasoning));
     }
-    let mut calls = parse_tool_calls(message)?;
+    let mut calls = parse_tool_calls(message, &history.allowance)?;
     if let Some(function) = message.object("function_call")?
         && calls.is_empty()
     {
         // The legacy form has no ids: the answer that follows belongs to the latest call.
-        *legacy_call_id = format!("function_call_{index}");
-        calls.push(function_call(legacy_call_id, &function)?);
+        history.legacy_id = format!("function_call_{index}");
+        let call = function_call(&history.legacy_id, &function, &history.allowance)?;
+        calls.push(call);
     }
     if !calls.is_empty() {
         entries.insert("tool_calls".to_owned(), Value::Array(calls));

@@ -5,6 +5,7 @@ use serde_json::Value;
 use crate::error::ApiError;
 use crate::fields::{Fields, element};
 use crate::limits::{MAX_GRAMMAR_BYTES, MAX_GUIDED_CHOICES};
+use crate::tools::values_in_strings;
 use crate::unsupported::is_set;
 
 /// A constraint on the text of an answer. It binds the text alone, not the reasoning before it.
@@ -156,7 +157,9 @@ fn json_field(
     let invalid = || fields.invalid(name, REQUIREMENT);
     let schema = match fields.get(name).filter(|value| is_set(value)) {
         None => return Ok(None),
-        Some(Value::String(text)) => serde_json::from_str(text).map_err(|_| invalid())?,
+        Some(Value::String(text)) => values_in_strings()
+            .parse(text.as_bytes())
+            .map_err(|_| invalid())?,
         Some(value) => value.clone(),
     };
     if !schema.is_object() {

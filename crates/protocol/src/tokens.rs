@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::chat::ValidChatRequest;
 use crate::error::ApiError;
-use crate::fields::{Fields, parse_body};
+use crate::fields::{Fields, parse_body, parse_chat_body};
 use crate::limits::{MAX_LABEL_BYTES, MAX_PROMPT_TOKENS};
 use crate::sampling::parse_token_ids;
 
@@ -80,7 +80,7 @@ pub struct TokenizerInfo<'a> {
 impl ValidTokenizeRequest {
     /// Parses a body; every error is a 400 that names the field.
     pub fn from_bytes(body: &[u8]) -> Result<Self, ApiError> {
-        let value = parse_body(body)?;
+        let value = parse_chat_body(body)?;
         let fields = &Fields::of_body(&value)?;
         let input = parse_input(fields, &value)?;
         let is_text = matches!(input, TokenizeInput::Text(_));

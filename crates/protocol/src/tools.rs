@@ -1,10 +1,13 @@
 //! Tool definitions, the choice between them, and the calls in an assistant's message.
 
+use backstop_input::{JsonError, ValueAllowance};
 use serde_json::{Map, Value, json};
 
 use crate::error::ApiError;
 use crate::fields::{Fields, element};
-use crate::limits::{MAX_LABEL_BYTES, MAX_TOOL_CALLS, MAX_TOOL_NAME_BYTES, MAX_TOOLS};
+use crate::limits::{
+    MAX_JSON_VALUES_IN_STRINGS, MAX_LABEL_BYTES, MAX_TOOL_CALLS, MAX_TOOL_NAME_BYTES, MAX_TOOLS,
+};
 
 /// Whether the model may call tools.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -210,7 +213,10 @@ fn check_function_type(fields: &Fields<'_>) -> Result<(), ApiError> {
 
 /// The calls of an assistant's message, as `{"id", "type", "function": {"name", "arguments"}}`
 /// with `arguments` parsed, because chat templates render it as JSON.
-pub(crate) fn parse_tool_calls(message: &Fields<'_>) -> Result<Vec<Value>, ApiError> {
+pub(crate) fn parse_tool_calls(
+    message: &Fields<'_>,
+    allowance: &ValueAllowance,
+) -> Result<Vec<Value>, ApiError> {
     let path = message.path("tool_calls");
     let elements = message
         .array("tool_calls", MAX_TOOL_CALLS)?
@@ -224,21 +230,25 @@ pub(crate) fn parse_tool_calls(message: &Fields<'_>) -> Result<Vec<Value>, ApiEr
         let function = call
             .object("function")?
             .ok_or_else(|| call.missing("function"))?;
-        function_call(id, &function)
+        function_call(id, &function, allowance)
     });
     calls.collect()
 }
 
 /// A call with the id `id`. Its name is not checked against the tools: the history may speak of
 /// tools that this request no longer offers.
-pub(crate) fn function_call(id: &str, function: &Fields<'_>) -> Result<Value, ApiError> {
+pub(crate) fn function_call(
+    id: &str,
+    function: &Fields<'_>,
+    allowance: &ValueAllowance,
+) -> Result<Value, ApiError> {
     let name = function
         .label("name", MAX_LABEL_BYTES)?
         .ok_or_else(|| function.missing("name"))?;
     let arguments = match function.get("arguments") {
         None => Value::Object(Map::new()),
         Some(Value::Object(entries)) => Value::Object(entries.clone()),
-        Some(Value::String(text)) => parse_arguments(text),
+        Some(Value::String(_)) => parse_arguments(function, allowance)?,
         Some(_) => {
             return Err(function.invalid("arguments", "must be a string with a JSON object"));
         }
@@ -250,14 +260,37 @@ pub(crate) fn function_call(id: &str, function: &Fields<'_>) -> Result<Value, Ap
     }))
 }
 
-/// A model can have written arguments that are not JSON, and its client must be able to send
-/// them back; they stay the string that they are.
-pub(crate) fn parse_arguments(text: &str) -> Value {
-    if text.trim().is_empty() {
-        return Value::Object(Map::new());
+/// What all JSON texts in the strings of one conversation may hold together.
+pub(crate) fn values_in_strings() -> ValueAllowance {
+    ValueAllowance::new(MAX_JSON_VALUES_IN_STRINGS)
+}
+
+/// The string `arguments`, parsed. A model can have written arguments that are not JSON, and its
+/// client must be able to send them back; they stay the string that they are.
+pub(crate) fn parse_arguments(
+    call: &Fields<'_>,
+    allowance: &ValueAllowance,
+) -> Result<Value, ApiError> {
+    let text = call
+        .string("arguments")?
+        .ok_or_else(|| call.missing("arguments"))?;
+    let trimmed = text.trim_start();
+    if trimmed.is_empty() {
+        return Ok(Value::Object(Map::new()));
     }
-    match serde_json::from_str(text) {
-        Ok(Value::Object(entries)) => Value::Object(entries),
-        _ => Value::String(text.to_owned()),
+    // Nothing but an object is wanted, and an array might be large.
+    if !trimmed.starts_with('{') {
+        return Ok(Value::String(text.to_owned()));
+    }
+    match allowance.parse(text.as_bytes()) {
+        Ok(arguments) => Ok(arguments),
+        Err(JsonError::Syntax(_)) => Ok(Value::String(text.to_owned())),
+        Err(JsonError::TooManyValues) => {
+            let requirement = format!(
+                "must, with the arguments of all other calls, have at most \
+                 {MAX_JSON_VALUES_IN_STRINGS} JSON values and keys"
+            );
+            Err(call.invalid("arguments", &requirement))
+        }
     }
 }

@@ -133,12 +133,16 @@ fn push_assistant(messages: &mut Vec<Value>, message: &Fields<'_>) -> Result<(),
 
 /// Adds a line to a text of a message.
 fn append(message: &mut Value, name: &str, more: &str) {
-    let text = match message.get(name).and_then(Value::as_str) {
-        Some(text) if !text.is_empty() && !more.is_empty() => format!("{text}\n{more}"),
-        Some(text) if more.is_empty() => text.to_owned(),
-        _ => more.to_owned(),
-    };
-    message[name] = Value::String(text);
+    // In place: a turn may come in thousands of pieces.
+    match message.get_mut(name) {
+        Some(Value::String(text)) if !text.is_empty() => {
+            if !more.is_empty() {
+                text.push('\n');
+                text.push_str(more);
+            }
+        }
+        _ => message[name] = Value::String(more.to_owned()),
+    }
 }
 
 fn join<'a>(texts: impl IntoIterator<Item = &'a str>) -> String {

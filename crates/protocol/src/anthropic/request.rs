@@ -7,7 +7,7 @@ use super::thinking::{Thinking, ThinkingDisplay, parse_effort, parse_thinking};
 use super::tools::{Offer, parse_parallel, parse_tool_choice, parse_tools};
 use crate::chat::{ConstraintPaths, ValidChatRequest};
 use crate::error::ApiError;
-use crate::fields::{Fields, element, parse_body};
+use crate::fields::{Fields, element, parse_chat_body};
 use crate::limits::{MAX_LABEL_BYTES, MAX_STOP_STRING_BYTES, MAX_STOP_STRINGS};
 use crate::output_format::{AskedFormat, OutputFormat};
 use crate::sampling::{SamplingFields, StreamOptions};
@@ -48,7 +48,7 @@ pub struct ValidTokenCountRequest {
 impl ValidMessagesRequest {
     /// Parses a body; every error is a 400 that names the field.
     pub fn from_bytes(body: &[u8]) -> Result<Self, ApiError> {
-        let value = parse_body(body)?;
+        let value = parse_chat_body(body)?;
         let body = &Fields::of_body(&value)?;
         let thinking = parse_thinking(body)?;
         let chat = parse_chat(body, thinking)?;
@@ -66,7 +66,7 @@ impl ValidMessagesRequest {
 impl ValidTokenCountRequest {
     /// Parses a body; every error is a 400 that names the field.
     pub fn from_bytes(body: &[u8]) -> Result<Self, ApiError> {
-        let value = parse_body(body)?;
+        let value = parse_chat_body(body)?;
         let body = &Fields::of_body(&value)?;
         let chat = parse_chat(body, parse_thinking(body)?)?;
         Ok(Self { chat })

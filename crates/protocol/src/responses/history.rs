@@ -5,11 +5,16 @@
 
 use std::mem;
 
+use backstop_input::ValueAllowance;
 use serde_json::{Map, Value, json};
 
+use crate::tools::values_in_strings;
+
 /// Collects messages.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct History {
+    /// What the arguments of calls may still hold.
+    pub(super) allowance: ValueAllowance,
     messages: Vec<Value>,
     turn: Turn,
 }
@@ -34,6 +39,14 @@ impl Turn {
 }
 
 impl History {
+    pub(super) fn new() -> Self {
+        Self {
+            allowance: values_in_strings(),
+            messages: Vec::new(),
+            turn: Turn::default(),
+        }
+    }
+
     /// What the system, a developer or the user said. `role` is system or user.
     pub(super) fn say(&mut self, role: &str, text: &str) {
         self.end_turn();

@@ -144,7 +144,7 @@ fn parse_call(item: &Fields<'_>, kind: &str, history: &mut History) -> Result<()
     let text = |name: &str| item.string(name)?.ok_or_else(|| item.missing(name));
     let object = |name: &str| item.get(name).cloned().unwrap_or_else(|| json!({}));
     let (function, arguments) = match kind {
-        "function_call" => (named()?, parse_arguments(text("arguments")?)),
+        "function_call" => (named()?, parse_arguments(item, &history.allowance)?),
         "custom_tool_call" => (named()?, json!({"input": text("input")?})),
         "tool_search_call" => (TOOL_SEARCH.to_owned(), object("arguments")),
         "local_shell_call" => ("local_shell".to_owned(), object("action")),

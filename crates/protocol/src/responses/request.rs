@@ -10,10 +10,10 @@ use super::tool_choice::{self, Choice};
 use super::tools::{ToolTable, Toolbox};
 use crate::chat::{ConstraintPaths, ValidChatRequest, parse_effort};
 use crate::error::ApiError;
-use crate::fields::{Fields, element, parse_body};
+use crate::fields::{Fields, element, memory_bytes, parse_chat_body};
 use crate::limits::{
-    MAX_LABEL_BYTES, MAX_METADATA_ENTRIES, MAX_METADATA_KEY_BYTES, MAX_METADATA_VALUE_BYTES,
-    MAX_TOOLS, MAX_TOP_LOGPROBS,
+    MAX_ECHO_BYTES, MAX_LABEL_BYTES, MAX_METADATA_ENTRIES, MAX_METADATA_KEY_BYTES,
+    MAX_METADATA_VALUE_BYTES, MAX_TOOLS, MAX_TOP_LOGPROBS,
 };
 use crate::output_format::{AskedFormat, OutputFormat, parse_output_format};
 use crate::sampling::{SamplingFields, parse_priority, parse_stream};
@@ -99,7 +99,7 @@ pub struct ResponseEcho {
 impl ValidResponsesRequest {
     /// Parses a body; every error is a 400 that names the field.
     pub fn from_bytes(body: &[u8]) -> Result<Self, ApiError> {
-        Self::from_value(&parse_body(body)?)
+        Self::from_value(&parse_chat_body(body)?)
     }
 
     /// As [`ValidResponsesRequest::from_bytes`], from JSON that is parsed already.
@@ -107,7 +107,7 @@ impl ValidResponsesRequest {
         let body = &Fields::of_body(body)?;
         check_available(body)?;
         let instructions = body.string("instructions")?;
-        let mut history = History::default();
+        let mut history = History::new();
         if let Some(instructions) = instructions {
             history.say("system", instructions);
         }
@@ -281,6 +281,7 @@ fn parse_echo(
     chat: &ValidChatRequest,
     tools: Vec<Value>,
 ) -> Result<ResponseEcho, ApiError> {
+    check_echo(body, &tools)?;
     let text = body.object("text")?;
     let format = text.and_then(|text| text.get("format").cloned());
     let format = format.unwrap_or_else(|| json!({"type": "text"}));
@@ -312,6 +313,28 @@ fn parse_echo(
         background: false,
         previous_response_id: None,
     })
+}
+
+/// Refuses settings that would take much memory as long as the answer takes.
+fn check_echo(body: &Fields<'_>, tools: &[Value]) -> Result<(), ApiError> {
+    const SETTINGS: [&str; 4] = ["instructions", "tool_choice", "text", "reasoning"];
+    let mut bytes = tools.iter().map(memory_bytes).sum::<usize>();
+    let mut largest = ("tools", bytes);
+    for name in SETTINGS {
+        let setting = body.get(name).map_or(0, memory_bytes);
+        bytes += setting;
+        if setting > largest.1 {
+            largest = (name, setting);
+        }
+    }
+    if bytes <= MAX_ECHO_BYTES {
+        return Ok(());
+    }
+    let requirement = format!(
+        "must, with the other settings that the answer repeats, take at most {MAX_ECHO_BYTES} \
+         bytes of memory"
+    );
+    Err(body.invalid(largest.0, &requirement))
 }
 
 fn parse_metadata(body: &Fields<'_>) -> Result<Map<String, Value>, ApiError> {

@@ -115,7 +115,7 @@ impl Toolbox {
             self.echo.retain(|known| known != value);
             self.echo.push(value.clone());
         }
-        match self.functions.len() > MAX_TOOLS {
+        match self.functions.len().max(self.echo.len()) > MAX_TOOLS {
             true => Err(fields.invalid(name, &format!("must have at most {MAX_TOOLS} elements"))),
             false => Ok(names),
         }
