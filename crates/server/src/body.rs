@@ -1,4 +1,5 @@
-//! Reads a request's body within its limits: size, time, and memory over all requests.
+//! Reads a request's body within its limits: size, time, and memory over all requests, both of
+//! its text and of what the text will be when it is parsed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,21 +8,36 @@ use axum::body::{Body, BodyDataStream};
 use axum::extract::Request;
 use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_LENGTH, EXPECT};
+use backstop_input::{VALUE_BYTES, ValueScan};
 use backstop_protocol::ApiError;
+use backstop_protocol::limits::MAX_JSON_VALUES;
 use futures::StreamExt;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
+use crate::config::ServerConfig;
 use crate::server::Server;
 
 /// Bodies are counted against their budget in units of this many bytes.
-pub(crate) const BUDGET_UNIT_BYTES: usize = 1024;
+const BUDGET_UNIT_BYTES: usize = 1024;
+/// What a value of a body counts: as it is parsed, and as part of the request that is made of it.
+const BUDGET_VALUE_BYTES: usize = 2 * VALUE_BYTES;
 /// Memory set aside on the word of a `Content-Length` header, before anything has come.
 const CAPACITY_ON_TRUST_BYTES: usize = 64 << 10;
 /// How long the rest of a body that nobody wants is read and thrown away. A client that is still
 /// sending when its connection closes may never see the answer, and one that keeps its connection
 /// loses its next request.
 const DISCARD_TIME: Duration = Duration::from_secs(3);
+
+/// Units of the budget that all bodies share. The longest body fits into it, if it has few values.
+pub(crate) fn budget_units(config: &ServerConfig) -> usize {
+    let bytes = config.max_buffered_body_bytes.max(config.max_body_bytes);
+    units_of(bytes).min(Semaphore::MAX_PERMITS)
+}
+
+fn units_of(bytes: usize) -> usize {
+    bytes / BUDGET_UNIT_BYTES + 1
+}
 
 /// A body, and its share of the budget until it is dropped.
 pub(crate) struct BudgetedBody {
@@ -66,6 +82,7 @@ async fn collect(
     server: &Server,
 ) -> Result<BudgetedBody, ApiError> {
     let mut bytes = Vec::with_capacity(announced.min(CAPACITY_ON_TRUST_BYTES));
+    let mut scan = ValueScan::default();
     let mut permit = claim(server, 1)?;
     while let Some(chunk) = stream.next().await {
         // The client went away in the middle, or its transfer encoding is broken.
@@ -74,8 +91,16 @@ async fn collect(
             return Err(ApiError::body_too_large(bytes_max));
         }
         bytes.extend_from_slice(&chunk);
+        scan.add(&chunk);
+        // At least half of them are there, and the parser is more exact.
+        if scan.values() > 2 * MAX_JSON_VALUES {
+            return Err(ApiError::too_many_values(MAX_JSON_VALUES));
+        }
         // Only what has come counts, so that slow clients cannot use up the budget by promises.
-        let units = bytes.len() / BUDGET_UNIT_BYTES + 1;
+        let units = units_of(bytes.len() + scan.values() * BUDGET_VALUE_BYTES);
+        if units > budget_units(server.config()) {
+            return Err(ApiError::body_takes_too_much_memory());
+        }
         let more = units.saturating_sub(permit.num_permits());
         if more > 0 {
             permit.merge(claim(server, more)?);
@@ -171,6 +196,35 @@ mod tests {
         });
         discard(request(Body::from_stream(endless)), 5000).await;
         assert_eq!(taken.load(Ordering::Relaxed), 6000);
+    }
+
+    #[tokio::test]
+    async fn values_take_their_share_of_the_budget() {
+        let server = server(1 << 20, 1 << 20);
+        // A share of a third: few bytes, but many values.
+        let text = format!("[{}]", vec!["[]"; 700].join(","));
+        let body = || Body::from(text.clone());
+        let first = read(&server, request(body())).await.unwrap();
+        assert!(first.bytes.len() < 4 << 10);
+        let second = read(&server, request(body())).await.unwrap();
+        assert_eq!(status(&server, body()).await, 429);
+        // What stands in strings is text.
+        let quoted = Body::from(format!("\"{}\"", "[],".repeat(700)));
+        assert_eq!(status(&server, quoted).await, 200);
+        drop((first, second));
+        assert_eq!(status(&server, body()).await, 200);
+        // What never fits is not worth another try.
+        let text = vec!["0"; 5000].join(",");
+        assert_eq!(status(&server, Body::from(text)).await, 413);
+    }
+
+    #[tokio::test]
+    async fn a_body_with_too_many_values_is_refused_before_it_is_parsed() {
+        let server = server(32 << 20, 4 << 30);
+        let few = vec!["0"; MAX_JSON_VALUES].join(",");
+        assert_eq!(status(&server, Body::from(few)).await, 200);
+        let many = vec!["0"; 2 * MAX_JSON_VALUES + 1].join(",");
+        assert_eq!(status(&server, Body::from(many)).await, 413);
     }
 
     #[tokio::test]

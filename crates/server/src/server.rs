@@ -8,7 +8,7 @@ use backstop_engine::{Lifecycle, LifecycleState};
 use backstop_protocol::ApiError;
 use tokio::sync::{Semaphore, watch};
 
-use crate::body::BUDGET_UNIT_BYTES;
+use crate::body;
 use crate::config::ServerConfig;
 use crate::constraint::Constraints;
 use crate::gate::{AdmissionProfile, DrainRate, Gate, Occupancy, QueueSample};
@@ -63,8 +63,6 @@ impl Server {
     /// A server without a model.
     pub fn new(config: ServerConfig, lifecycle: Lifecycle) -> Self {
         let (in_flight, _) = watch::channel(0);
-        let budget_units =
-            config.max_buffered_body_bytes.max(config.max_body_bytes) / BUDGET_UNIT_BYTES + 1;
         let keys = config
             .api_keys
             .clone()
@@ -86,7 +84,7 @@ impl Server {
             started: Instant::now(),
             model: OnceLock::new(),
             in_flight,
-            body_budget: Arc::new(Semaphore::new(budget_units.min(Semaphore::MAX_PERMITS))),
+            body_budget: Arc::new(Semaphore::new(body::budget_units(&config))),
             turns: Turns::new(config.max_concurrent_encodes),
             config,
         };
