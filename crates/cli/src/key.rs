@@ -9,6 +9,8 @@ use backstop_server::{KeySettings, key_line};
 
 use crate::args::KeyArgs;
 
+/// As much of a key file as a server reads.
+const FILE_BYTES_MAX: u64 = 16 << 20;
 /// Random bytes of a key.
 const KEY_BYTES: usize = 32;
 
@@ -44,13 +46,18 @@ fn new_key() -> Result<String, String> {
 
 /// Adds a line to a file, which only its owner can read if it is new.
 fn append(path: &Path, line: &str) -> io::Result<()> {
+    // A key that goes into a pipe or a device is lost.
+    let existing = std::fs::metadata(path).map(|status| status.is_file());
+    if existing.is_ok_and(|is_file| !is_file) {
+        return Err(io::Error::other("not a regular file"));
+    }
     let mut options = OpenOptions::new();
     options.read(true).append(true).create(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut file = options.open(path)?;
     let mut text = String::new();
-    io::Read::read_to_string(&mut file, &mut text)?;
+    io::Read::read_to_string(&mut io::Read::take(&mut file, FILE_BYTES_MAX), &mut text)?;
     let separator = if text.is_empty() || text.ends_with('\n') {
         ""
     } else {

@@ -6,6 +6,9 @@ use clap::Args;
 
 use crate::args::{ModelArgs, ServeArgs};
 
+/// Longest configuration file.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
 /// Reads the file named by `--config`, if any, and lets everything already set win over it.
 pub(crate) fn with_file(args: ServeArgs) -> Result<ServeArgs, String> {
     match &args.config {
@@ -18,7 +21,7 @@ pub(crate) fn with_file(args: ServeArgs) -> Result<ServeArgs, String> {
 }
 
 fn read(path: &Path) -> Result<ServeArgs, String> {
-    let text = std::fs::read_to_string(path)
+    let text = backstop_input::read_text_file(path, FILE_BYTES_MAX)
         .map_err(|error| format!("--config {}: {error}", path.display()))?;
     parse(&text).map_err(|error| format!("--config {}: {error}", path.display()))
 }

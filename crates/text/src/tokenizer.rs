@@ -7,6 +7,7 @@ mod sentence_pieces;
 
 use std::path::Path;
 
+use backstop_input::{ValueScan, read_file};
 use backstop_types::TokenId;
 use tokenizers::Tokenizer as HfTokenizer;
 
@@ -16,6 +17,11 @@ pub use self::sentence_pieces::SentencePieceVocabulary;
 
 /// Ids above this are a broken file, not a vocabulary; the largest known ones have 2^18 tokens.
 const VOCAB_SIZE_MAX: usize = 1 << 24;
+
+/// Longest file; the largest known ones have half of that.
+const FILE_BYTES_MAX: u64 = 64 << 20;
+/// Values and keys of a file; the largest known vocabularies have three million with their merges.
+const JSON_VALUES_MAX: usize = 8 << 20;
 
 /// Why a tokenizer could not be loaded or a text not be encoded.
 #[derive(Debug, thiserror::Error)]
@@ -70,10 +76,10 @@ impl std::fmt::Debug for Tokenizer {
 }
 
 impl Tokenizer {
-    /// Loads a `tokenizer.json` file.
+    /// Loads a `tokenizer.json` file, which must be a regular file of reasonable length.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, TokenizerError> {
         let path = path.as_ref();
-        let json = std::fs::read(path).map_err(|source| TokenizerError::Read {
+        let json = read_file(path, FILE_BYTES_MAX).map_err(|source| TokenizerError::Read {
             path: path.display().to_string(),
             source,
         })?;
@@ -83,6 +89,12 @@ impl Tokenizer {
     /// Loads the contents of a `tokenizer.json` file.
     pub fn from_json(json: &[u8]) -> Result<Self, TokenizerError> {
         let load_error = |error: tokenizers::Error| TokenizerError::Load(error.to_string());
+        let mut scan = ValueScan::default();
+        scan.add(json);
+        if scan.values() > JSON_VALUES_MAX {
+            let reason = format!("it has more than {JSON_VALUES_MAX} JSON values");
+            return Err(TokenizerError::Load(reason));
+        }
         let mut inner = HfTokenizer::from_bytes(json).map_err(load_error)?;
         inner.with_truncation(None).map_err(load_error)?;
         inner.with_padding(None);

@@ -1,41 +1,30 @@
 //! Reads the small text files beside the weights, with a limit on each.
 
-use std::fs::File;
-use std::io::Read;
+use std::io::ErrorKind;
 use std::path::Path;
 
+use backstop_input::{ValueAllowance, read_text_file};
 use serde_json::{Map, Value};
 
 use crate::WeightsError;
 
 /// Longest file read whole, except the shard index, which grows with the number of tensors.
-pub(crate) const TEXT_BYTES_MAX: u64 = 64 << 20;
+pub(crate) const TEXT_BYTES_MAX: u64 = 16 << 20;
 /// Longest shard index.
 pub(crate) const INDEX_BYTES_MAX: u64 = 128 << 20;
+/// Values and keys of a JSON file. An index has two for each tensor.
+const VALUES_MAX: usize = 4 << 20;
 
 /// The text of a file, or `None` if there is no such file.
 pub(crate) fn read_text(path: &Path, bytes_max: u64) -> Result<Option<String>, WeightsError> {
-    match std::fs::metadata(path) {
-        Ok(status) if status.is_file() => {}
-        Ok(_) => return Err(WeightsError::malformed(path, "not a regular file")),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(WeightsError::io(path, error)),
+    match read_text_file(path, bytes_max) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == ErrorKind::InvalidData => {
+            Err(WeightsError::malformed(path, error.to_string()))
+        }
+        Err(error) => Err(WeightsError::io(path, error)),
     }
-    let file = File::open(path).map_err(|source| WeightsError::io(path, source))?;
-    let mut bytes = Vec::new();
-    // One byte more than allowed, to notice a longer file.
-    file.take(bytes_max + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|source| WeightsError::io(path, source))?;
-    if bytes.len() as u64 > bytes_max {
-        return Err(WeightsError::malformed(
-            path,
-            format!("longer than {bytes_max} bytes"),
-        ));
-    }
-    String::from_utf8(bytes)
-        .map(Some)
-        .map_err(|error| WeightsError::malformed(path, format!("not UTF-8: {error}")))
 }
 
 /// The JSON object in a file, or `None` if there is no such file.
@@ -46,12 +35,34 @@ pub(crate) fn read_object(
     let Some(text) = read_text(path, bytes_max)? else {
         return Ok(None);
     };
-    match serde_json::from_str(&text) {
+    match ValueAllowance::new(VALUES_MAX).parse(text.as_bytes()) {
         Ok(Value::Object(object)) => Ok(Some(object)),
         Ok(_) => Err(WeightsError::malformed(path, "not a JSON object")),
         Err(error) => Err(WeightsError::malformed(
             path,
             format!("not valid JSON: {error}"),
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_file_cannot_take_much_memory() {
+        let name = format!("backstop-values-{}.json", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::write(&path, format!("{{\"a\":[{}0]}}", "0,".repeat(VALUES_MAX))).unwrap();
+        let error = read_object(&path, TEXT_BYTES_MAX).unwrap_err().to_string();
+        assert!(error.contains("too many values"), "{error}");
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_refused() {
+        let error = read_object(Path::new("/dev/zero"), TEXT_BYTES_MAX).unwrap_err();
+        assert!(error.to_string().contains("not a regular file"), "{error}");
+        assert!(read_text(Path::new("/nowhere"), 1).unwrap().is_none());
     }
 }

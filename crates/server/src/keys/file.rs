@@ -11,9 +11,9 @@
 //! replaced by another one while both are in use.
 
 use std::fmt;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use backstop_input::read_text_file;
 use sha2::{Digest, Sha256};
 
 use crate::lane::Lane;
@@ -37,7 +37,7 @@ pub(super) type KeyDigest = [u8; 32];
 /// Why a key file was not accepted.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {
-    /// The file could not be read.
+    /// The file could not be read, or is no file that keys stand in.
     #[error("cannot read the key file {}: {source}", path.display())]
     Read {
         /// The file.
@@ -175,14 +175,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<(KeyDigest, KeySettings)>, KeyFile
         path: path.to_owned(),
         source,
     };
-    let file = std::fs::File::open(path).map_err(failed)?;
-    let mut text = String::new();
-    let read = file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text);
-    read.map_err(failed)?;
-    if text.len() as u64 > FILE_BYTES_MAX {
-        return Err(KeyFileError::TooMany(path.to_owned()));
-    }
-    parse(&text, path)
+    parse(&read_text_file(path, FILE_BYTES_MAX).map_err(failed)?, path)
 }
 
 /// Keys with their settings, in order.

@@ -138,3 +138,14 @@ fn an_unknown_decoder_is_named() {
     assert!(Tokenizer::from_json(b"{}").is_err());
     assert!(Tokenizer::from_file("/nonexistent/tokenizer.json").is_err());
 }
+
+#[test]
+fn what_is_no_small_file_is_refused() {
+    let error = Tokenizer::from_file("/dev/zero").unwrap_err().to_string();
+    assert!(error.ends_with("not a regular file"), "{error}");
+    let many = format!("[{}0]", "0,".repeat(8 << 20));
+    let error = Tokenizer::from_json(many.as_bytes())
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("JSON values"), "{error}");
+}
