@@ -4,12 +4,17 @@
 //! on strings and maps, a `tojson` like `json.dumps`, `raise_exception` and `strftime_now`.
 //! `{% generation %}` blocks, which matter in training alone, are read as if they weren't there.
 
+mod budget;
 mod clock;
+mod deep_stack;
 mod json;
 mod messages;
+mod operations;
+mod program;
 
 use std::collections::BTreeMap;
 
+use backstop_input::ValueAllowance;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Value as JinjaValue, ValueKind};
 use minijinja::{Environment, Error, ErrorKind};
@@ -17,12 +22,14 @@ use serde_json::{Map, Value};
 
 pub use self::messages::ContentFormat;
 use self::messages::MessageRules;
+use self::program::Program;
 
 /// Instructions that one rendering may take: some seconds. Templates that number tool calls over
 /// the whole chat take quadratic time, so that a chat of two thousand calls comes near to it.
 const FUEL: u64 = 100_000_000;
 const RECURSION_LIMIT: usize = 200;
-const NAME: &str = "chat_template";
+/// Values and keys of all arguments of calls that come as JSON text.
+const ARGUMENT_VALUES_MAX: usize = 256 << 10;
 /// Where `strftime_now` finds the time.
 const NOW: &str = "__now_unix_seconds";
 
@@ -38,7 +45,7 @@ pub enum TemplateError {
     /// A message has a content part of a kind that can't be given to the model.
     #[error("content part of type `{0}` is not supported by this model's chat template")]
     UnsupportedContent(String),
-    /// Rendering took more than it may.
+    /// Rendering took more time or memory than it may.
     #[error("chat template did not finish within its limits")]
     Limit,
     /// The template failed in another way.
@@ -70,28 +77,41 @@ pub struct ChatTemplateInput {
 }
 
 /// A model's chat template.
-#[derive(Debug)]
 pub struct ChatTemplate {
     source: String,
+    program: Program,
+    /// Bytes that a rendering may make.
+    bytes_max: usize,
     environment: Environment<'static>,
     content_format: ContentFormat,
     rules: MessageRules,
 }
 
+impl std::fmt::Debug for ChatTemplate {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("ChatTemplate")
+            .field("source", &self.source)
+            .finish_non_exhaustive()
+    }
+}
+
 impl ChatTemplate {
     /// Compiles a template.
     pub fn from_source(source: &str) -> Result<Self, TemplateError> {
-        Self::with_fuel(source, FUEL)
+        Self::with_limits(source, FUEL, budget::BYTES_MAX)
     }
 
-    fn with_fuel(source: &str, fuel: u64) -> Result<Self, TemplateError> {
+    fn with_limits(source: &str, fuel: u64, bytes_max: usize) -> Result<Self, TemplateError> {
         let syntax_error = |error: Error| TemplateError::Syntax(error.to_string());
-        let mut environment = environment(fuel).map_err(syntax_error)?;
-        environment
-            .add_template_owned(NAME, without_generation_blocks(source))
-            .map_err(syntax_error)?;
+        let environment = environment(fuel).map_err(syntax_error)?;
+        let text = without_generation_blocks(source);
+        let syntax = environment.syntax().clone();
+        let program = deep_stack::run(|| Program::compile(text, syntax).map_err(syntax_error))?;
         let mut template = Self {
             source: source.to_owned(),
+            program,
+            bytes_max,
             environment,
             content_format: ContentFormat::Parts,
             rules: MessageRules::of_source(source),
@@ -120,49 +140,29 @@ impl ChatTemplate {
     /// of nine letters and digits alone, or only null as the content beside calls), they are changed
     /// to what it accepts.
     pub fn render(&self, input: &ChatTemplateInput) -> Result<String, TemplateError> {
-        let mut messages = input.messages.clone();
-        for message in &mut messages {
-            messages::normalize(message, self.content_format, self.rules)?;
-        }
-        self.render_messages(input, &messages)
+        let allowance = ValueAllowance::new(ARGUMENT_VALUES_MAX);
+        let messages = input.messages.iter().map(|message| {
+            let mut message = message.clone();
+            messages::normalize(&mut message, self.content_format, self.rules, &allowance)?;
+            Ok(to_jinja(&message))
+        });
+        let messages = messages.collect::<Result<Vec<_>, TemplateError>>()?;
+        self.render_messages(input, messages)
     }
 
     fn render_messages(
         &self,
         input: &ChatTemplateInput,
-        messages: &[Value],
+        messages: Vec<JinjaValue>,
     ) -> Result<String, TemplateError> {
-        let mut context: BTreeMap<&str, JinjaValue> = BTreeMap::new();
-        for (name, token) in [
-            ("bos_token", &input.bos_token),
-            ("eos_token", &input.eos_token),
-        ] {
-            if let Some(token) = token {
-                context.insert(name, token.as_str().into());
-            }
-        }
-        context.extend(
-            input
-                .extra
-                .iter()
-                .map(|(name, value)| (name.as_str(), to_jinja(value))),
-        );
-        let list = |items: &[Value]| items.iter().map(to_jinja).collect::<JinjaValue>();
-        let optional_list = |items: &Option<Vec<Value>>| match items {
-            Some(items) => list(items),
-            None => JinjaValue::from(()),
-        };
-        context.insert("messages", list(messages));
-        context.insert("tools", optional_list(&input.tools));
-        context.insert("documents", optional_list(&input.documents));
-        context.insert("add_generation_prompt", input.add_generation_prompt.into());
-        context.insert(NOW, input.now_unix_seconds.into());
-        let template = self.environment.get_template(NAME).map_err(classify)?;
-        template
-            .render(JinjaValue::from_pairs(context))
-            .map_err(classify)
+        deep_stack::run(|| {
+            budget::begin(self.bytes_max);
+            let variables = variables(input, messages);
+            self.program
+                .run(&self.environment, variables)
+                .map_err(classify)
+        })
     }
-
     /// Whether calls are left out of the prompt unless the content beside them is null.
     fn wants_null_content(&self) -> bool {
         const NAME: &str = "probe4f1c";
@@ -173,7 +173,10 @@ impl ChatTemplate {
                 serde_json::json!({"role": "user", "content": "a"}),
                 serde_json::json!({"role": "assistant", "content": content, "tool_calls": [call]}),
             ];
-            let rendered = self.render_messages(&ChatTemplateInput::default(), &messages);
+            let rendered = self.render_messages(
+                &ChatTemplateInput::default(),
+                messages.iter().map(to_jinja).collect(),
+            );
             rendered.is_ok_and(|text| text.contains(NAME))
         };
         !shows_call(Value::from("")) && shows_call(Value::Null)
@@ -188,7 +191,8 @@ impl ChatTemplate {
         let probe = |content: Value| {
             let message = serde_json::json!({"role": "user", "content": content});
             let input = ChatTemplateInput::default();
-            self.render_messages(&input, &[message]).unwrap_or_default()
+            self.render_messages(&input, vec![to_jinja(&message)])
+                .unwrap_or_default()
         };
         let string = probe(Value::from(NEEDLE));
         let parts = probe(serde_json::json!([{"type": "text", "text": NEEDLE}]));
@@ -204,6 +208,36 @@ impl ChatTemplate {
     }
 }
 
+/// Everything that the template may look at, by name.
+fn variables(input: &ChatTemplateInput, messages: Vec<JinjaValue>) -> JinjaValue {
+    let mut context: BTreeMap<&str, JinjaValue> = BTreeMap::new();
+    for (name, token) in [
+        ("bos_token", &input.bos_token),
+        ("eos_token", &input.eos_token),
+    ] {
+        if let Some(token) = token {
+            context.insert(name, token.as_str().into());
+        }
+    }
+    context.extend(
+        input
+            .extra
+            .iter()
+            .map(|(name, value)| (name.as_str(), to_jinja(value))),
+    );
+    let list = |items: &[Value]| items.iter().map(to_jinja).collect::<JinjaValue>();
+    let optional_list = |items: &Option<Vec<Value>>| match items {
+        Some(items) => list(items),
+        None => JinjaValue::from(()),
+    };
+    context.insert("messages", messages.into());
+    context.insert("tools", optional_list(&input.tools));
+    context.insert("documents", optional_list(&input.documents));
+    context.insert("add_generation_prompt", input.add_generation_prompt.into());
+    context.insert(NOW, input.now_unix_seconds.into());
+    JinjaValue::from_pairs(context)
+}
+
 /// Marks an error as made by the template's author.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -217,9 +251,9 @@ fn environment(fuel: u64) -> Result<Environment<'static>, Error> {
     let mut environment = Environment::new();
     environment.set_syntax(syntax);
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
     environment.set_fuel(Some(fuel));
     environment.set_recursion_limit(RECURSION_LIMIT);
+    operations::install(&mut environment);
     environment.add_filter("tojson", json::tojson);
     environment.add_function("raise_exception", raise_exception);
     environment.add_function("strftime_now", strftime_now);
@@ -255,11 +289,12 @@ fn strftime_now(state: &minijinja::State<'_, '_>, format: &str) -> Result<String
 }
 
 fn classify(error: Error) -> TemplateError {
-    if error.kind() == ErrorKind::OutOfFuel {
-        return TemplateError::Limit;
-    }
     let mut cause: Option<&dyn std::error::Error> = Some(&error);
     while let Some(error) = cause {
+        let kind = error.downcast_ref().map(Error::kind);
+        if kind == Some(ErrorKind::OutOfFuel) {
+            return TemplateError::Limit;
+        }
         if let Some(RaisedException(message)) = error.downcast_ref() {
             return TemplateError::Raised(message.clone());
         }
@@ -331,5 +366,7 @@ fn without_generation_blocks(source: &str) -> String {
     result
 }
 
+#[cfg(test)]
+mod hostile_tests;
 #[cfg(test)]
 mod tests;

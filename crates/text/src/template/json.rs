@@ -1,12 +1,18 @@
 //! The `tojson` filter: what Python's `json.dumps` writes, byte for byte.
 
+use std::cell::Cell;
 use std::fmt::Write as _;
 
 use minijinja::value::{Kwargs, Value, ValueKind};
 use minijinja::{Error, ErrorKind};
 
+use super::budget::charge;
+
 /// Nesting that is still written. Parsed JSON is never as deep; a template's own values can be.
 const DEPTH_MAX: usize = 256;
+
+/// Bytes of an indentation and of a separator.
+const LAYOUT_BYTES_MAX: usize = 64;
 
 /// Options of `json.dumps` that templates use.
 struct Style {
@@ -15,6 +21,8 @@ struct Style {
     indent: Option<String>,
     ensure_ascii: bool,
     sort_keys: bool,
+    /// Bytes of the text that are charged.
+    charged: Cell<usize>,
 }
 
 /// Writes a value as JSON. Unlike Jinja2's own filter, and like Hugging Face's, it escapes
@@ -45,16 +53,31 @@ pub(super) fn tojson(
             ": ".to_owned(),
         ],
     };
+    let layout = [
+        indent.as_deref(),
+        Some(&item_separator),
+        Some(&key_separator),
+    ];
+    if layout
+        .iter()
+        .flatten()
+        .any(|text| text.len() > LAYOUT_BYTES_MAX)
+    {
+        let message = "indentation and separators must be short";
+        return Err(Error::new(ErrorKind::InvalidOperation, message));
+    }
     let style = Style {
         item_separator,
         key_separator,
         indent,
         ensure_ascii: ensure_ascii.is_some_and(|value| value.is_true()),
         sort_keys: kwargs.get::<Option<bool>>("sort_keys")?.unwrap_or(false),
+        charged: Cell::new(0),
     };
     kwargs.assert_all_used()?;
     let mut out = String::new();
     style.write(value, 0, &mut out)?;
+    style.charge(&out)?;
     Ok(out)
 }
 
@@ -66,6 +89,7 @@ impl Style {
                 "value is nested too deeply",
             ));
         }
+        self.charge(out)?;
         match value.kind() {
             ValueKind::None => out.push_str("null"),
             ValueKind::Bool => out.push_str(if value.is_true() { "true" } else { "false" }),
@@ -128,21 +152,31 @@ impl Style {
             if index > 0 {
                 out.push_str(&self.item_separator);
             }
-            self.break_line(depth + 1, out);
+            self.break_line(depth + 1, out)?;
             write_item(index, out)?;
         }
         if count > 0 {
-            self.break_line(depth, out);
+            self.break_line(depth, out)?;
         }
         out.push(close);
         Ok(())
     }
 
-    fn break_line(&self, depth: usize, out: &mut String) {
+    fn break_line(&self, depth: usize, out: &mut String) -> Result<(), Error> {
         if let Some(indent) = &self.indent {
+            self.charge(out)?;
             out.push('\n');
             (0..depth).for_each(|_| out.push_str(indent));
         }
+        Ok(())
+    }
+
+    /// Charges what has been written since the last time.
+    fn charge(&self, out: &str) -> Result<(), Error> {
+        // Keys that are no texts are written apart.
+        charge(out.len().saturating_sub(self.charged.get()))?;
+        self.charged.set(self.charged.get().max(out.len()));
+        Ok(())
     }
 
     fn write_number(&self, value: &Value, out: &mut String) {

@@ -1,5 +1,6 @@
 //! Brings messages into the shape that chat templates expect.
 
+use backstop_input::{JsonError, ValueAllowance};
 use serde_json::{Map, Value};
 
 use super::TemplateError;
@@ -42,6 +43,7 @@ pub(super) fn normalize(
     message: &mut Value,
     format: ContentFormat,
     rules: MessageRules,
+    allowance: &ValueAllowance,
 ) -> Result<(), TemplateError> {
     let Some(message) = message.as_object_mut() else {
         return Ok(());
@@ -65,7 +67,7 @@ pub(super) fn normalize(
                 shorten_id(id);
             }
             if let Some(function) = call.get_mut("function").and_then(Value::as_object_mut) {
-                normalize_arguments(function);
+                normalize_arguments(function, allowance)?;
             }
         }
     }
@@ -118,17 +120,22 @@ fn shorten_id(id: &mut Value) {
 
 /// Templates write arguments with `tojson`, so JSON text must be parsed or it is quoted twice.
 /// Text that is no JSON (a client may well send back an answer that was cut off) stays a string.
-fn normalize_arguments(function: &mut Map<String, Value>) {
+fn normalize_arguments(
+    function: &mut Map<String, Value>,
+    allowance: &ValueAllowance,
+) -> Result<(), TemplateError> {
     let parsed = match function.get("arguments") {
         None | Some(Value::Null) => Value::Object(Map::new()),
         Some(Value::String(text)) if text.trim().is_empty() => Value::Object(Map::new()),
-        Some(Value::String(text)) => match serde_json::from_str(text) {
+        Some(Value::String(text)) => match allowance.parse(text.as_bytes()) {
             Ok(parsed @ (Value::Object(_) | Value::Array(_))) => parsed,
-            _ => return,
+            Err(JsonError::TooManyValues) => return Err(TemplateError::Limit),
+            Ok(_) | Err(JsonError::Syntax(_)) => return Ok(()),
         },
-        Some(_) => return,
+        Some(_) => return Ok(()),
     };
     function.insert("arguments".to_owned(), parsed);
+    Ok(())
 }
 
 fn normalize_content(content: &mut Value, format: ContentFormat) -> Result<(), TemplateError> {

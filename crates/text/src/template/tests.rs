@@ -132,7 +132,7 @@ fn errors_are_told_apart() {
 #[test]
 fn endless_templates_are_stopped() {
     let nested = "{% for a in range(99999) %}{% for b in range(99999) %}{% for c in range(99999) %}{% endfor %}{% endfor %}{% endfor %}";
-    let template = ChatTemplate::with_fuel(nested, 100_000).unwrap();
+    let template = ChatTemplate::with_limits(nested, 100_000, usize::MAX).unwrap();
     assert!(matches!(
         template.render(&ChatTemplateInput::default()),
         Err(TemplateError::Limit)
