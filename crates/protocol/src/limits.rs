@@ -7,8 +7,8 @@
 
 /// Values and keys of a body that may hold token ids, each of which is one.
 pub const MAX_JSON_VALUES: usize = MAX_PROMPT_TOKENS + (64 << 10);
-/// Values and keys of a body that holds a conversation. Large agents' requests have some
-/// ten thousand.
+/// Values and keys of a body that holds a conversation. Beside arrays of token ids nothing
+/// needs as many.
 pub const MAX_CHAT_JSON_VALUES: usize = 256 << 10;
 /// Values and keys of all JSON texts within the strings of a conversation: arguments of calls.
 pub const MAX_JSON_VALUES_IN_STRINGS: usize = 256 << 10;

@@ -18,9 +18,9 @@ pub use self::sentence_pieces::SentencePieceVocabulary;
 /// Ids above this are a broken file, not a vocabulary; the largest known ones have 2^18 tokens.
 const VOCAB_SIZE_MAX: usize = 1 << 24;
 
-/// Longest file; the largest known ones have half of that.
+/// Longest file.
 const FILE_BYTES_MAX: u64 = 64 << 20;
-/// Values and keys of a file; the largest known vocabularies have three million with their merges.
+/// Values and keys of a file; a vocabulary has two for each token and up to three for each merge.
 const JSON_VALUES_MAX: usize = 8 << 20;
 
 /// Why a tokenizer could not be loaded or a text not be encoded.

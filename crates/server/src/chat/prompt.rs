@@ -80,7 +80,7 @@ fn run(
             "is not a conversation that the chat template accepts",
         ),
         TemplateError::Limit => {
-            ApiError::invalid_field(param, "takes the chat template too long to render")
+            ApiError::invalid_field(param, "takes the chat template more time or memory than it may")
         }
         TemplateError::Failed(reason) | TemplateError::Syntax(reason) => {
             tracing::warn!(%reason, "the chat template failed on a request");

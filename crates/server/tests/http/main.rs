@@ -12,6 +12,7 @@ mod connections;
 mod constrained;
 mod framing;
 mod hostile;
+mod large_json;
 mod limits;
 mod responses;
 mod routes;
