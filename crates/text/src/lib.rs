@@ -9,6 +9,7 @@
 //! The current time and the seed of tool call ids come in as values.
 
 pub mod constraint;
+mod deep_stack;
 mod detokenize;
 pub mod format;
 mod json_types;

@@ -6,7 +6,6 @@
 
 mod budget;
 mod clock;
-mod deep_stack;
 mod json;
 mod messages;
 mod operations;
@@ -23,6 +22,7 @@ use serde_json::{Map, Value};
 pub use self::messages::ContentFormat;
 use self::messages::MessageRules;
 use self::program::Program;
+use crate::deep_stack;
 
 /// Instructions that one rendering may take: some seconds. Templates that number tool calls over
 /// the whole chat take quadratic time, so that a chat of two thousand calls comes near to it.
@@ -30,6 +30,8 @@ const FUEL: u64 = 100_000_000;
 const RECURSION_LIMIT: usize = 200;
 /// Values and keys of all arguments of calls that come as JSON text.
 const ARGUMENT_VALUES_MAX: usize = 256 << 10;
+/// Stack for what a source within its limits may need.
+const STACK_BYTES: usize = 64 << 20;
 /// Where `strftime_now` finds the time.
 const NOW: &str = "__now_unix_seconds";
 
@@ -107,7 +109,7 @@ impl ChatTemplate {
         let environment = environment(fuel).map_err(syntax_error)?;
         let text = without_generation_blocks(source);
         let syntax = environment.syntax().clone();
-        let program = deep_stack::run(|| Program::compile(text, syntax).map_err(syntax_error))?;
+        let program = on_deep_stack(|| Program::compile(text, syntax).map_err(syntax_error))?;
         let mut template = Self {
             source: source.to_owned(),
             program,
@@ -155,7 +157,7 @@ impl ChatTemplate {
         input: &ChatTemplateInput,
         messages: Vec<JinjaValue>,
     ) -> Result<String, TemplateError> {
-        deep_stack::run(|| {
+        on_deep_stack(|| {
             budget::begin(self.bytes_max);
             let variables = variables(input, messages);
             self.program
@@ -236,6 +238,15 @@ fn variables(input: &ChatTemplateInput, messages: Vec<JinjaValue>) -> JinjaValue
     context.insert("add_generation_prompt", input.add_generation_prompt.into());
     context.insert(NOW, input.now_unix_seconds.into());
     JinjaValue::from_pairs(context)
+}
+
+/// Does work with the engine, which goes down its stack for each level of an expression, and for
+/// each level of a value that it writes or drops.
+fn on_deep_stack<T: Send>(
+    work: impl FnOnce() -> Result<T, TemplateError> + Send,
+) -> Result<T, TemplateError> {
+    deep_stack::with_stack("chat-template", STACK_BYTES, work)
+        .unwrap_or_else(|error| Err(TemplateError::Failed(format!("no thread: {error}"))))
 }
 
 /// Marks an error as made by the template's author.

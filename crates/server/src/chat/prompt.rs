@@ -79,9 +79,10 @@ fn run(
             param,
             "is not a conversation that the chat template accepts",
         ),
-        TemplateError::Limit => {
-            ApiError::invalid_field(param, "takes the chat template more time or memory than it may")
-        }
+        TemplateError::Limit => ApiError::invalid_field(
+            param,
+            "takes the chat template more time or memory than it may",
+        ),
         TemplateError::Failed(reason) | TemplateError::Syntax(reason) => {
             tracing::warn!(%reason, "the chat template failed on a request");
             ApiError::invalid_field(param, "cannot be rendered by the chat template")

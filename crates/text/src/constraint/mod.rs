@@ -12,7 +12,6 @@
 mod automaton;
 mod bounds;
 mod cache;
-mod deep_stack;
 mod error;
 mod language;
 mod limits;
@@ -44,7 +43,7 @@ use self::automaton::Automaton;
 use self::cache::Cache;
 use self::matcher::CompiledGrammar;
 use self::shape::Part;
-use crate::{ChatFormat, Tokenizer};
+use crate::{ChatFormat, Tokenizer, deep_stack};
 
 /// Compiles grammars for one model.
 pub struct ConstraintFactory {
@@ -141,7 +140,7 @@ impl ConstraintFactory {
         shape: &AnswerShape,
     ) -> Result<Automaton, ConstraintError> {
         bounds::check(shape)?;
-        let compiled = deep_stack::with_stack(stack_bytes, || self.compile_here(shape));
+        let compiled = deep_stack::with_stack("grammar", stack_bytes, || self.compile_here(shape));
         compiled.unwrap_or(Err(ConstraintError::whole(ConstraintReason::TooComplex)))
     }
 
