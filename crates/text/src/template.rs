@@ -24,9 +24,9 @@ use self::messages::MessageRules;
 use self::program::Program;
 use crate::deep_stack;
 
-/// Instructions that one rendering may take: some seconds. Templates that number tool calls over
+/// Instructions that one rendering may take, guards included: some seconds. Templates that number tool calls over
 /// the whole chat take quadratic time, so that a chat of two thousand calls comes near to it.
-const FUEL: u64 = 100_000_000;
+const FUEL: u64 = 200_000_000;
 const RECURSION_LIMIT: usize = 200;
 /// Values and keys of all arguments of calls that come as JSON text.
 const ARGUMENT_VALUES_MAX: usize = 256 << 10;

@@ -104,6 +104,10 @@ fn no_value_is_nested_without_bound() {
         &repeated("1", 90_000, "(x.s,)"),
         &repeated("1", 90_000, "{'a': x.s}"),
         &repeated("1", 90_000, "dict(a=x.s)"),
+        &format!(
+            "{{% set a = 1 %}}{}{{{{ a | string | length }}}}",
+            "{% set a = dict(a=a, b=a) %}".repeat(100)
+        ),
         "{% set a = namespace() %}{% set a.a = a %}",
         "{% set a = namespace() %}{% set a.a = [a] | reverse %}",
         "{% set a = namespace() %}{% set b = namespace(a=a) %}{% set a.b = {'b': b} %}",

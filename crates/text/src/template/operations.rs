@@ -15,6 +15,7 @@ pub(super) const BEFORE_CONCATENATE: &str = "before~";
 pub(super) const BEFORE_KEEPING: &str = "before=";
 pub(super) const AFTER_BUILDING: &str = "after[]";
 pub(super) const AFTER_CALLING: &str = "after()";
+pub(super) const AFTER_FUNCTION: &str = "after_function()";
 
 /// Filters that are left out: no chat template needs them, and what they make has no near bound.
 pub(super) const UNAVAILABLE_FILTERS: [&str; 5] = ["batch", "chain", "pprint", "slice", "zip"];
@@ -72,6 +73,7 @@ pub(super) fn install(environment: &mut Environment<'static>) {
     environment.add_filter(BEFORE_KEEPING, before_keeping);
     environment.add_filter(AFTER_BUILDING, after_building);
     environment.add_filter(AFTER_CALLING, after_calling);
+    environment.add_filter(AFTER_FUNCTION, after_function);
     environment.set_unknown_method_callback(call_method);
     environment.set_formatter(emit);
 }
@@ -147,7 +149,8 @@ fn before_concatenate(left: Value, right: Value) -> Result<Value, Error> {
 
 /// Before a namespace keeps a value. What is made when it is used is made now: one such list may
 /// stand on another, without bound.
-fn before_keeping(value: Value) -> Result<Value, Error> {
+fn before_keeping(value: ValueOrKwargs) -> Result<Value, Error> {
+    let value = value.into_value();
     let value = match value.kind() {
         ValueKind::Iterable => materialized(&value)?,
         _ => value,
@@ -156,7 +159,7 @@ fn before_keeping(value: Value) -> Result<Value, Error> {
     Ok(value)
 }
 
-/// Behind a list, a map or arguments that were written out.
+/// Behind a list or a map that was written out.
 fn after_building(value: ValueOrKwargs) -> Result<Value, Error> {
     let value = value.into_value();
     charge_list(2 * value.len().unwrap_or(0))?;
@@ -164,8 +167,17 @@ fn after_building(value: ValueOrKwargs) -> Result<Value, Error> {
     Ok(value)
 }
 
-/// Behind a filter, a function, a method or a slice.
-fn after_calling(value: Value) -> Result<Value, Error> {
+/// Behind a function, which may put its arguments together like a map that is written out.
+fn after_function(value: ValueOrKwargs) -> Result<Value, Error> {
+    if value.kind() == ValueKind::Map {
+        check_shape(&value, false)?;
+    }
+    after_calling(value)
+}
+
+/// Behind a filter, a method, a slice or named arguments.
+fn after_calling(value: ValueOrKwargs) -> Result<Value, Error> {
+    let value = value.into_value();
     if let Some(text) = value.as_str() {
         charge(text.len())?;
     } else if matches!(value.kind(), ValueKind::Seq | ValueKind::Map) {

@@ -220,10 +220,10 @@ fn with_guards(instruction: &Instruction<'static>) -> Result<Vec<Instruction<'st
             Instruction::Swap,
             own,
         ],
-        Instruction::BuildList(_)
-        | Instruction::BuildTuple(_)
-        | Instruction::BuildMap(_)
-        | Instruction::BuildKwargs(_) => vec![own, guard(operations::AFTER_BUILDING, 1)],
+        Instruction::BuildList(_) | Instruction::BuildTuple(_) | Instruction::BuildMap(_) => {
+            vec![own, guard(operations::AFTER_BUILDING, 1)]
+        }
+        Instruction::CallFunction(..) => vec![own, guard(operations::AFTER_FUNCTION, 1)],
         Instruction::ApplyFilter(name, ..) if UNAVAILABLE_FILTERS.contains(name) => {
             return Err(operations::unavailable(name));
         }
@@ -232,7 +232,7 @@ fn with_guards(instruction: &Instruction<'static>) -> Result<Vec<Instruction<'st
             return Err(Error::new(ErrorKind::SyntaxError, reason));
         }
         Instruction::ApplyFilter(..)
-        | Instruction::CallFunction(..)
+        | Instruction::BuildKwargs(_)
         | Instruction::CallMethod(..)
         | Instruction::CallObject(..)
         | Instruction::Slice => vec![own, guard(operations::AFTER_CALLING, 1)],
