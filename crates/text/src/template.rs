@@ -26,7 +26,9 @@ use crate::deep_stack;
 
 /// Instructions that one rendering may take, guards included: some seconds. Templates that number tool calls over
 /// the whole chat take quadratic time, so that a chat of two thousand calls comes near to it.
-const FUEL: u64 = 200_000_000;
+const FUEL: u64 = 150_000_000;
+/// The same, while a template is loaded: it renders two short messages then, several times.
+const PROBE_FUEL: u64 = 5_000_000;
 const RECURSION_LIMIT: usize = 200;
 /// Values and keys of all arguments of calls that come as JSON text.
 const ARGUMENT_VALUES_MAX: usize = 256 << 10;
@@ -106,7 +108,7 @@ impl ChatTemplate {
 
     fn with_limits(source: &str, fuel: u64, bytes_max: usize) -> Result<Self, TemplateError> {
         let syntax_error = |error: Error| TemplateError::Syntax(error.to_string());
-        let environment = environment(fuel).map_err(syntax_error)?;
+        let environment = environment(fuel.min(PROBE_FUEL)).map_err(syntax_error)?;
         let text = without_generation_blocks(source);
         let syntax = environment.syntax().clone();
         let program = on_deep_stack(|| Program::compile(text, syntax).map_err(syntax_error))?;
@@ -120,6 +122,7 @@ impl ChatTemplate {
         };
         template.content_format = template.probe_content_format();
         template.rules.null_for_empty = template.wants_null_content();
+        template.environment.set_fuel(Some(fuel));
         Ok(template)
     }
 
