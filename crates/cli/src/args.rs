@@ -74,6 +74,11 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "BACKSTOP_ALLOW_PRIORITY")]
     pub(crate) allow_priority: bool,
 
+    /// Let control tokens that are written out in messages, tools or documents be control tokens.
+    /// Without it they are text.
+    #[arg(long, env = "BACKSTOP_ALLOW_SPECIAL_TOKENS_IN_CONTENT")]
+    pub(crate) allow_special_tokens_in_content: bool,
+
     /// Requests that wait for a place at most; more are answered with 429. [default: 128]
     #[arg(long, env = "BACKSTOP_MAX_NUM_QUEUED_REQS")]
     pub(crate) max_num_queued_reqs: Option<u32>,

@@ -3,11 +3,12 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use backstop_engine::{EngineHandle, EngineThread, Lifecycle, LifecycleState};
 use backstop_server::{GrammarWorker, KeySet, ProbeThread, ServedModel, Server, ServerConfig};
-use backstop_text::ChatFormat;
+use backstop_text::{ChatFormat, ControlTexts};
 use backstop_weights::Canary;
 use tokio::net::TcpListener;
 
@@ -91,7 +92,7 @@ async fn bring_up(
 ) -> Result<EngineThread, String> {
     let canary = comparable_canary(&args, &open);
     let prompt = open.warm_up_prompt()?;
-    let identity = ModelIdentity::of(&open);
+    let identity = ModelIdentity::of(&open)?;
     let lifecycle = server.lifecycle().clone();
     let running = tokio::task::spawn_blocking(move || {
         start::start(&args, open, prepared, max_waiting, &lifecycle)
@@ -125,28 +126,38 @@ fn comparable_canary(args: &ModelArgs, open: &OpenModel) -> Option<Canary> {
 struct ModelIdentity {
     text: ModelText,
     chat_format: &'static ChatFormat,
+    control_texts: Arc<ControlTexts>,
     vocab_size: u32,
     root: String,
 }
 
 impl ModelIdentity {
-    fn of(open: &OpenModel) -> Self {
+    fn of(open: &OpenModel) -> Result<Self, String> {
         let repository = open
             .manifest
             .as_ref()
             .and_then(|manifest| manifest.repository.clone());
-        Self {
+        let template = open
+            .text
+            .template
+            .as_ref()
+            .map(|template| template.source());
+        let controls = ControlTexts::new(&open.text.tokenizer, open.chat_format, template);
+        let controls = controls.map_err(|error| format!("tokenizer of {}: {error}", open.name))?;
+        Ok(Self {
             text: open.text.clone(),
             chat_format: open.chat_format,
+            control_texts: Arc::new(controls),
             vocab_size: open.spec().vocabulary_size,
             root: repository.unwrap_or_else(|| open.name.clone()),
-        }
+        })
     }
 
     fn served(self, engine: EngineHandle, max_model_len: u32) -> ServedModel {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         ServedModel {
             chat_format: self.chat_format,
+            control_texts: self.control_texts,
             tokenizer: self.text.tokenizer,
             template: self.text.template,
             eos_token_ids: self.text.eos_token_ids,
@@ -187,6 +198,7 @@ fn server_config(
         served_model_names,
         api_keys: keys.map_err(|error| error.to_string())?,
         allow_priority: args.allow_priority,
+        allow_special_tokens_in_content: args.allow_special_tokens_in_content,
         admission_profile: queues.profile,
         normal: queues.normal,
         outage: queues.outage,

@@ -10,7 +10,7 @@ use backstop_protocol::{
     ApiError, CompletionChoice, CompletionChunks, CompletionPrompt, FinishReason, SSE_DONE,
     StreamOptions, TextCompletion, Usage, ValidCompletionRequest, sse_data,
 };
-use backstop_text::{OfferedTools, ParsedEvent, Tokenizer, chat_format};
+use backstop_text::{OfferedTools, ParsedEvent, PromptText, Tokenizer, chat_format};
 use backstop_types::{SampledToken, TokenId};
 
 use crate::answer::{Admission, Answer};
@@ -114,14 +114,18 @@ fn prepare_completion(
     }
     let mut prompts = Vec::with_capacity(request.prompts.len());
     let mut openings = Vec::new();
+    let mut together = 0;
     for prompt in std::mem::take(&mut request.prompts) {
         let (tokens, text) = match prompt {
-            CompletionPrompt::Text(text) => (
-                prepare::encode(model, &text, request.add_special_tokens, PARAM)?,
-                Some(text),
-            ),
+            CompletionPrompt::Text(text) => {
+                let text = PromptText::raw(text);
+                let tokens = prepare::encode(model, &text, request.add_special_tokens, PARAM)?;
+                (tokens, Some(text.into_string()))
+            }
             CompletionPrompt::Tokens(tokens) => (tokens, None),
         };
+        together += tokens.len();
+        prepare::check_together(model, together, PARAM)?;
         let prompt = prepare::fit(model, &request.sampling, tokens, PARAM)?;
         if request.echo {
             let rated = request.sampling.prompt_logprobs.is_some();

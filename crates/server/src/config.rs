@@ -53,6 +53,9 @@ pub struct ServerConfig {
     /// arrival, and no client can push itself before the others. With keys, each key says whether
     /// its requests may choose their lane.
     pub allow_priority: bool,
+    /// Let the texts of control tokens in the contents of conversations become such tokens. Without
+    /// it they are text, and only the chat template makes control tokens.
+    pub allow_special_tokens_in_content: bool,
     /// Pause in a stream after which a comment line keeps it alive.
     pub keep_alive_interval: Duration,
     /// Work without progress for this long means that the engine is dead.
@@ -83,6 +86,7 @@ impl Default for ServerConfig {
             max_concurrent_encodes: 8,
             grammar_worker: None,
             allow_priority: false,
+            allow_special_tokens_in_content: false,
             keep_alive_interval: Duration::from_secs(15),
             liveness_stall: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(600),

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use backstop_engine::EngineHandle;
-use backstop_text::{ChatFormat, ChatTemplate, Tokenizer};
+use backstop_text::{ChatFormat, ChatTemplate, ControlTexts, Tokenizer};
 use backstop_types::{AttentionSpan, TokenId};
 
 /// A loaded model with everything that turns requests into its tokens and back.
@@ -16,6 +16,8 @@ pub struct ServedModel {
     pub template: Option<Arc<ChatTemplate>>,
     /// How it marks reasoning, text and tool calls.
     pub chat_format: &'static ChatFormat,
+    /// What contents may say without meaning it.
+    pub control_texts: Arc<ControlTexts>,
     /// Tokens that end an answer, unless a request asks to ignore them.
     pub eos_token_ids: Vec<TokenId>,
     /// The token that begins a sequence, as templates write it.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use backstop_protocol::{ApiError, SamplingFields};
-use backstop_text::{ChatFormat, OfferedTools, Tokenizer};
+use backstop_text::{ChatFormat, OfferedTools, PromptText, TokenizerError};
 use backstop_types::{StopConditions, TokenId};
 
 use crate::body::BudgetedBody;
@@ -17,10 +17,10 @@ use crate::work;
 /// Bodies up to this size take about a millisecond and are prepared in place; larger ones on a
 /// thread of their own.
 const IN_PLACE_BYTES_MAX: usize = 4 << 10;
-/// Bytes that make up a token on average, at least in text that is no trickery.
-const BYTES_PER_TOKEN: usize = 8;
-/// Tokens by which cutting a text can change its number of tokens, generously.
-const CUT_TOLERANCE_TOKENS: usize = 1024;
+/// Contexts that a text may fill whose tokens are wanted, but no answer.
+const COUNTED_CONTEXTS: usize = 4;
+/// Tokens of all prompts of one request, unless the context is longer.
+const PROMPTS_TOKENS_MAX: usize = 1 << 20;
 
 /// One prompt, ready for the engine.
 #[derive(Debug)]
@@ -98,44 +98,74 @@ pub(crate) fn resolve_model_name(
     }
 }
 
-/// Encodes a text, unless it is so long that it cannot fit.
+/// Encodes a prompt that is to be answered.
 pub(crate) fn encode(
     model: &ServedModel,
-    text: &str,
+    prompt: &PromptText,
     add_special_tokens: bool,
     param: &'static str,
 ) -> Result<Vec<TokenId>, ApiError> {
-    check_cut(model, text, param)?;
-    encode_all(&model.tokenizer, text, add_special_tokens, param)
-}
-
-/// Encodes the beginning of a very long text: if that alone is too much, so is the whole, whose
-/// encoding might take gigabytes.
-fn check_cut(model: &ServedModel, text: &str, param: &'static str) -> Result<(), ApiError> {
     let tokens_max = model.max_model_len as usize;
-    let cut_bytes = (tokens_max + CUT_TOLERANCE_TOKENS) * BYTES_PER_TOKEN;
-    if text.len() <= 2 * cut_bytes {
-        return Ok(());
-    }
-    let cut = &text[..text.floor_char_boundary(cut_bytes)];
-    let tokens = encode_all(&model.tokenizer, cut, false, param)?.len();
-    if tokens > tokens_max + CUT_TOLERANCE_TOKENS {
-        return Err(too_long(model, tokens, None, param));
-    }
-    Ok(())
+    encode_within(model, prompt, add_special_tokens, (tokens_max, param))
 }
 
-fn encode_all(
-    tokenizer: &Tokenizer,
-    text: &str,
+/// Encodes a prompt whose tokens alone are wanted.
+pub(crate) fn count(
+    model: &ServedModel,
+    prompt: &PromptText,
     add_special_tokens: bool,
     param: &'static str,
 ) -> Result<Vec<TokenId>, ApiError> {
-    tokenizer.encode(text, add_special_tokens).map_err(|_| {
-        // The tokenizer's own words may repeat the text.
-        tracing::warn!(param, bytes = text.len(), "a text could not be tokenised");
-        ApiError::invalid_field(param, "cannot be tokenised")
+    encode_within(
+        model,
+        prompt,
+        add_special_tokens,
+        (counted_tokens_max(model), param),
+    )
+}
+
+/// Tokens that are counted, or made text of, without being answered.
+pub(crate) fn counted_tokens_max(model: &ServedModel) -> usize {
+    model.max_model_len as usize * COUNTED_CONTEXTS
+}
+
+fn encode_within(
+    model: &ServedModel,
+    prompt: &PromptText,
+    add_special_tokens: bool,
+    (tokens_max, param): (usize, &'static str),
+) -> Result<Vec<TokenId>, ApiError> {
+    let tokenizer = &model.tokenizer;
+    let tokens = tokenizer.encode_within(prompt, add_special_tokens, tokens_max);
+    tokens.map_err(|error| match error {
+        TokenizerError::TooLong { tokens } => too_long(model, tokens, None, param),
+        TokenizerError::Unbroken => ApiError::invalid_field(
+            param,
+            "has so long a stretch without a word or a line that ends that it cannot be tokenised",
+        ),
+        _ => {
+            // The tokenizer's own words may repeat the text.
+            let bytes = prompt.as_str().len();
+            tracing::warn!(param, bytes, "a text could not be tokenised");
+            ApiError::invalid_field(param, "cannot be tokenised")
+        }
     })
+}
+
+/// Refuses more prompts than one request may bring, all of them together.
+pub(crate) fn check_together(
+    model: &ServedModel,
+    tokens: usize,
+    param: &'static str,
+) -> Result<(), ApiError> {
+    let tokens_max = PROMPTS_TOKENS_MAX.max(model.max_model_len as usize);
+    match tokens > tokens_max {
+        true => {
+            let requirement = format!("must have at most {tokens_max} tokens in all");
+            Err(ApiError::invalid_field(param, &requirement))
+        }
+        false => Ok(()),
+    }
 }
 
 /// Checks a prompt against vocabulary and context, and says when its answers end.
@@ -171,7 +201,7 @@ pub(crate) fn fit(
     })
 }
 
-fn too_long(
+pub(crate) fn too_long(
     model: &ServedModel,
     prompt_tokens: usize,
     completion_tokens: Option<u32>,

@@ -7,6 +7,7 @@ use backstop_protocol::{
     ApiError, Detokenized, TokenizeInput, Tokenized, TokenizerInfo, ValidDetokenizeRequest,
     ValidTokenizeRequest,
 };
+use backstop_text::PromptText;
 use backstop_types::TokenId;
 
 use crate::answer::Admission;
@@ -50,8 +51,12 @@ fn encode(server: &Server, model: &ServedModel, body: &[u8]) -> Result<Tokenized
     prepare::resolve_model_name(server, model, request.model)?;
     let special = request.add_special_tokens;
     let tokens = match request.input {
-        TokenizeInput::Text(text) => prepare::encode(model, &text, special, "prompt")?,
-        TokenizeInput::Chat(mut chat) => chat::tokenize(model, &mut chat, special, "messages")?,
+        TokenizeInput::Text(text) => {
+            prepare::count(model, &PromptText::raw(text), special, "prompt")?
+        }
+        TokenizeInput::Chat(mut chat) => {
+            chat::tokenize(server, model, &mut chat, special, "messages")?
+        }
     };
     let write = |token: &TokenId| {
         let written = model.tokenizer.id_to_token(*token);
@@ -70,6 +75,11 @@ fn encode(server: &Server, model: &ServedModel, body: &[u8]) -> Result<Tokenized
 fn decode(server: &Server, model: &ServedModel, body: &[u8]) -> Result<Detokenized, ApiError> {
     let request = ValidDetokenizeRequest::from_bytes(body)?;
     prepare::resolve_model_name(server, model, request.model)?;
+    let tokens_max = prepare::counted_tokens_max(model);
+    if request.tokens.len() > tokens_max {
+        let requirement = format!("must have at most {tokens_max} elements");
+        return Err(ApiError::invalid_field("tokens", &requirement));
+    }
     if !request.tokens.iter().all(|token| model.knows_token(*token)) {
         let requirement = "must name tokens of the model's vocabulary";
         return Err(ApiError::invalid_field("tokens", requirement));

@@ -10,9 +10,11 @@
 
 pub mod constraint;
 mod deep_stack;
+mod control_texts;
 mod detokenize;
 pub mod format;
 mod json_types;
+mod prompt_text;
 mod stop;
 mod stream;
 mod template;
@@ -21,11 +23,13 @@ mod test_vocabulary;
 mod tokenizer;
 
 pub use constraint::{AnswerShape, ConstraintFactory};
+pub use control_texts::ControlTexts;
 pub use detokenize::IncrementalDetokenizer;
 pub use format::{
     ChatFormat, OfferedTools, OutputParser, ParsedEvent, ParsedMessage, ParsedToolCall,
     ParserOptions, ToolCallIds, chat_format, detect,
 };
+pub use prompt_text::PromptText;
 pub use stop::{StopMatch, StopMatcher};
 pub use stream::{StreamDelta, StreamOptions, TextStream};
 pub use template::{ChatTemplate, ChatTemplateInput, ContentFormat, TemplateError};

@@ -4,6 +4,7 @@
 //! on strings and maps, a `tojson` like `json.dumps`, `raise_exception` and `strftime_now`.
 //! `{% generation %}` blocks, which matter in training alone, are read as if they weren't there.
 
+mod apart;
 mod budget;
 mod clock;
 mod json;
@@ -49,6 +50,9 @@ pub enum TemplateError {
     /// A message has a content part of a kind that can't be given to the model.
     #[error("content part of type `{0}` is not supported by this model's chat template")]
     UnsupportedContent(String),
+    /// The chat has more texts of control tokens than it may have, at least so many.
+    #[error("{0} texts of control tokens")]
+    ControlTexts(usize),
     /// Rendering took more time or memory than it may.
     #[error("chat template did not finish within its limits")]
     Limit,
@@ -145,14 +149,17 @@ impl ChatTemplate {
     /// of nine letters and digits alone, or only null as the content beside calls), they are changed
     /// to what it accepts.
     pub fn render(&self, input: &ChatTemplateInput) -> Result<String, TemplateError> {
+        self.render_messages(input, to_jinja_all(&self.normalized(input)?))
+    }
+
+    fn normalized(&self, input: &ChatTemplateInput) -> Result<Vec<Value>, TemplateError> {
         let allowance = ValueAllowance::new(ARGUMENT_VALUES_MAX);
         let messages = input.messages.iter().map(|message| {
             let mut message = message.clone();
             messages::normalize(&mut message, self.content_format, self.rules, &allowance)?;
-            Ok(to_jinja(&message))
+            Ok(message)
         });
-        let messages = messages.collect::<Result<Vec<_>, TemplateError>>()?;
-        self.render_messages(input, messages)
+        messages.collect()
     }
 
     fn render_messages(
@@ -180,7 +187,7 @@ impl ChatTemplate {
             ];
             let rendered = self.render_messages(
                 &ChatTemplateInput::default(),
-                messages.iter().map(to_jinja).collect(),
+                to_jinja_all(&messages),
             );
             rendered.is_ok_and(|text| text.contains(NAME))
         };
@@ -327,6 +334,10 @@ fn describe(error: &Error) -> String {
 }
 
 /// Converts a JSON value, keeping the order of keys.
+fn to_jinja_all(values: &[Value]) -> Vec<JinjaValue> {
+    values.iter().map(to_jinja).collect()
+}
+
 fn to_jinja(value: &Value) -> JinjaValue {
     match value {
         Value::Null => JinjaValue::from(()),

@@ -3,16 +3,19 @@
 mod added;
 mod byte_pairs;
 mod bytes;
+mod contents;
+mod pieces;
 mod sentence_pieces;
 
 use std::path::Path;
 
 use backstop_input::{ValueScan, read_file};
 use backstop_types::TokenId;
-use tokenizers::Tokenizer as HfTokenizer;
+use tokenizers::{Encoding, Token, Tokenizer as HfTokenizer};
 
 pub use self::byte_pairs::BytePairVocabulary;
 use self::bytes::ByteMapping;
+use self::pieces::Cuts;
 pub use self::sentence_pieces::SentencePieceVocabulary;
 
 /// Ids above this are a broken file, not a vocabulary; the largest known ones have 2^18 tokens.
@@ -43,6 +46,18 @@ pub enum TokenizerError {
     /// A text could not be encoded.
     #[error("cannot tokenize text: {0}")]
     Encode(String),
+    /// A text has more tokens than it may have.
+    #[error("the text has {tokens} tokens or more")]
+    TooLong {
+        /// How many there are at least.
+        tokens: usize,
+    },
+    /// A text has too many bytes without a place to cut it, and might have few enough tokens.
+    #[error(
+        "the text has no place to cut it within {} bytes",
+        pieces::UNBROKEN_BYTES_MAX
+    )]
+    Unbroken,
     /// Tokens could not be decoded.
     #[error("cannot decode tokens: {0}")]
     Decode(String),
@@ -58,6 +73,8 @@ pub struct Tokenizer {
     bytes: Vec<u8>,
     ends: Vec<usize>,
     flags: Vec<TokenFlags>,
+    longest_token_bytes: usize,
+    cuts: Cuts,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -107,7 +124,9 @@ impl Tokenizer {
                 size - 1
             )));
         }
-        Ok(Self::index(inner, &mapping, size))
+        let mut tokenizer = Self::index(inner, &mapping, size);
+        tokenizer.cuts = Cuts::of(&tokenizer);
+        Ok(tokenizer)
     }
 
     /// The contents of a `tokenizer.json` file that loads as this tokenizer, filler tokens apart.
@@ -135,11 +154,15 @@ impl Tokenizer {
                 special: added_token.is_some_and(|token| token.special),
             });
         }
+        let starts = std::iter::once(&0).chain(&ends);
+        let lengths = ends.iter().zip(starts).map(|(end, start)| end - start);
         Self {
+            longest_token_bytes: lengths.max().unwrap_or(0),
             inner,
             bytes,
             ends,
             flags,
+            cuts: Cuts::default(),
         }
     }
 
@@ -172,6 +195,24 @@ impl Tokenizer {
             .encode_fast(text, add_special_tokens)
             .map_err(|error| TokenizerError::Encode(error.to_string()))?;
         Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Lets the tokenizer add its own tokens to those of a text.
+    fn with_special_tokens(&self, tokens: Vec<TokenId>) -> Result<Vec<TokenId>, TokenizerError> {
+        let as_token = |id| Token::new(id, String::new(), (0, 0));
+        let encoding = Encoding::from_tokens(tokens.into_iter().map(as_token).collect(), 0);
+        let encoding = self.inner.post_process(encoding, None, true);
+        let encoding = encoding.map_err(|error| TokenizerError::Encode(error.to_string()))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The texts of tokens that are taken from a text before it is cut, and whether they are
+    /// special, in no order.
+    pub(crate) fn added_tokens(&self) -> impl Iterator<Item = (String, bool)> {
+        let added = self.inner.get_added_tokens_decoder();
+        added
+            .into_values()
+            .map(|token| (token.content, token.special))
     }
 
     /// Decodes a whole text, as its beginning: decoders that strip a leading space do so. Use

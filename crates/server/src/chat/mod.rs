@@ -91,9 +91,9 @@ pub(crate) fn prepare(
 ) -> Result<Chat, ApiError> {
     let model_name = prepare::resolve_model_name(server, model, request.model.take())?;
     sampling::check_token_ids(model, &request.sampling)?;
-    let rendered = prompt::render(model, &mut request, param)?;
+    let rendered = prompt::render(server, model, &mut request, param)?;
     let format = model.chat_format;
-    let opening = format.opening(&rendered, request.continue_final_message);
+    let opening = format.opening(rendered.as_str(), request.continue_final_message);
     let constraint = constraint::of_chat(&request, model, opening)?;
     let tokens = prepare::encode(model, &rendered, false, param)?;
     let is_constrained = constraint.is_some();
@@ -104,7 +104,7 @@ pub(crate) fn prepare(
             priority: request.priority,
             param,
             format,
-            starts_in_reasoning: format.starts_in_reasoning(&rendered),
+            starts_in_reasoning: format.starts_in_reasoning(rendered.as_str()),
             parse_tools: !request.offered_tools().is_empty(),
             tools: OfferedTools::new(request.offered_tools()),
             sampling: request.sampling,
@@ -119,16 +119,17 @@ pub(crate) fn prepare(
     })
 }
 
-/// The token ids of a conversation, which need not leave room for an answer; takes the
-/// conversation out of the request.
+/// The token ids of a conversation, which may be longer than the context; takes the conversation
+/// out of the request.
 pub(crate) fn tokenize(
+    server: &Server,
     model: &ServedModel,
     request: &mut ValidChatRequest,
     add_special_tokens: bool,
     param: &'static str,
 ) -> Result<Vec<TokenId>, ApiError> {
-    let rendered = prompt::render(model, request, param)?;
-    prepare::encode(model, &rendered, add_special_tokens, param)
+    let rendered = prompt::render(server, model, request, param)?;
+    prepare::count(model, &rendered, add_special_tokens, param)
 }
 
 fn prompt_token_ids(job: &Job) -> Option<Arc<[TokenId]>> {

@@ -3,18 +3,21 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use backstop_protocol::{ApiError, ValidChatRequest};
-use backstop_text::{ChatTemplate, ChatTemplateInput, TemplateError};
+use backstop_text::{ChatTemplateInput, PromptText, TemplateError};
 use serde_json::{Map, Value};
 
 use crate::entropy::random_u128;
 use crate::model::ServedModel;
+use crate::prepare;
+use crate::server::Server;
 
 /// Renders the prompt; takes the conversation out of the request.
 pub(super) fn render(
+    server: &Server,
     model: &ServedModel,
     request: &mut ValidChatRequest,
     param: &'static str,
-) -> Result<String, ApiError> {
+) -> Result<PromptText, ApiError> {
     let Some(template) = &model.template else {
         let explanation = "this model has no chat template; use the completions endpoint";
         return Err(ApiError::unsupported_field(param, explanation));
@@ -23,7 +26,15 @@ pub(super) fn render(
         .continue_final_message
         .then(|| mark_end(&mut request.messages));
     let input = input(model, request);
-    let rendered = run(template, &input, param)?;
+    let rendered = match server.config().allow_special_tokens_in_content {
+        true => template.render(&input).map(PromptText::raw),
+        false => {
+            let mark = format!("{:039}", random_u128());
+            let marks_max = prepare::counted_tokens_max(model);
+            template.render_apart(&input, &model.control_texts, &mark, marks_max)
+        }
+    };
+    let rendered = rendered.map_err(|error| refused(model, error, param))?;
     match mark {
         None => Ok(rendered),
         Some(mark) => cut_at(rendered, &mark),
@@ -68,13 +79,10 @@ fn variables(request: &mut ValidChatRequest) -> Map<String, Value> {
     variables
 }
 
-fn run(
-    template: &ChatTemplate,
-    input: &ChatTemplateInput,
-    param: &'static str,
-) -> Result<String, ApiError> {
-    // The template's own words may repeat the conversation, so the client gets none of them.
-    template.render(input).map_err(|error| match error {
+/// The template's own words may repeat the conversation, so the client gets none of them.
+fn refused(model: &ServedModel, error: TemplateError, param: &'static str) -> ApiError {
+    match error {
+        TemplateError::ControlTexts(tokens) => prepare::too_long(model, tokens, None, param),
         TemplateError::Raised(_) | TemplateError::UnsupportedContent(_) => ApiError::invalid_field(
             param,
             "is not a conversation that the chat template accepts",
@@ -87,7 +95,7 @@ fn run(
             tracing::warn!(%reason, "the chat template failed on a request");
             ApiError::invalid_field(param, "cannot be rendered by the chat template")
         }
-    })
+    }
 }
 
 /// Puts a mark behind the final message's text. A template may trim or rearrange the text, but
@@ -103,8 +111,8 @@ fn mark_end(messages: &mut [Value]) -> String {
     mark
 }
 
-fn cut_at(mut rendered: String, mark: &str) -> Result<String, ApiError> {
-    let Some(end) = rendered.rfind(mark) else {
+fn cut_at(mut rendered: PromptText, mark: &str) -> Result<PromptText, ApiError> {
+    let Some(end) = rendered.as_str().rfind(mark) else {
         let explanation = "the chat template does not let this message be continued";
         return Err(ApiError::unsupported_field(
             "continue_final_message",
@@ -113,7 +121,7 @@ fn cut_at(mut rendered: String, mark: &str) -> Result<String, ApiError> {
     };
     rendered.truncate(end);
     // A template that writes the text twice has no one place to go on from.
-    match rendered.contains(mark) {
+    match rendered.as_str().contains(mark) {
         true => Err(ApiError::unsupported_field(
             "continue_final_message",
             "the chat template writes this message more than once",

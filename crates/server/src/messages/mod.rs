@@ -82,7 +82,7 @@ pub(crate) async fn count_tokens(
 fn count(server: &Server, model: &ServedModel, body: &[u8]) -> Result<usize, ApiError> {
     let ValidTokenCountRequest { mut chat } = ValidTokenCountRequest::from_bytes(body)?;
     prepare::resolve_model_name(server, model, chat.model.take())?;
-    Ok(chat::tokenize(model, &mut chat, false, PARAM)?.len())
+    Ok(chat::tokenize(server, model, &mut chat, false, PARAM)?.len())
 }
 
 fn prepare(server: &Server, model: &ServedModel, body: &[u8]) -> Result<Prepared, ApiError> {

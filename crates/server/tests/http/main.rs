@@ -17,4 +17,5 @@ mod limits;
 mod responses;
 mod routes;
 mod support;
+mod texts;
 mod tokens;

@@ -108,6 +108,11 @@ impl ChatFormat {
         }
     }
 
+    /// Whether this text opens or closes a reasoning section.
+    pub(crate) fn is_reasoning_tag(&self, text: &str) -> bool {
+        [self.reasoning_opener, self.reasoning_closer].contains(&Some(text))
+    }
+
     /// The grammar of a raw answer of this shape, in llguidance's dialect of Lark. It refers to
     /// the grammars of text and arguments by name. `None` if the format cannot say it.
     pub(crate) fn layout(&self, shape: &AnswerShape, tokenizer: &Tokenizer) -> Option<String> {

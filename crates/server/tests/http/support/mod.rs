@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use backstop_engine::{EngineConfig, EngineHandle, EngineThread, Lifecycle, LifecycleState};
 use backstop_server::{GenerationDefaults, ServedModel, Server, ServerConfig};
-use backstop_text::{ChatTemplate, chat_format};
+use backstop_text::{ChatTemplate, ControlTexts, chat_format};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -178,10 +178,13 @@ fn model(engine: EngineHandle, reasoning: bool, max_model_len: u32) -> ServedMod
         true => (REASONING_TEMPLATE, "cohere_cmd4"),
         false => (PLAIN_TEMPLATE, "plain"),
     };
+    let (tokenizer, format) = (tokenizer(), chat_format(format).unwrap());
+    let control_texts = ControlTexts::new(&tokenizer, format, Some(source)).unwrap();
     ServedModel {
-        tokenizer: Arc::new(tokenizer()),
+        tokenizer: Arc::new(tokenizer),
         template: Some(Arc::new(ChatTemplate::from_source(source).unwrap())),
-        chat_format: chat_format(format).unwrap(),
+        chat_format: format,
+        control_texts: Arc::new(control_texts),
         eos_token_ids: vec![EOS],
         bos_token: String::new(),
         eos_token: "<|END_OF_TURN_TOKEN|>".into(),

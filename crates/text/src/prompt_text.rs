@@ -1,0 +1,54 @@
+//! A prompt's text, and where in it the text of a request stands that only looks like control tokens.
+
+/// A text to encode.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PromptText {
+    text: String,
+    /// Ascending positions in `text`, each behind a character. A token that reaches from before
+    /// such a position to behind it would be made of what a request says, so none is a control token.
+    content_points: Vec<usize>,
+}
+
+impl PromptText {
+    /// A text in which the tokens' own texts stand for tokens, whoever wrote them.
+    pub fn raw(text: String) -> Self {
+        Self {
+            text,
+            content_points: Vec::new(),
+        }
+    }
+
+    /// Takes all marks out of a rendered text. Where one stood, the text is the request's.
+    pub(crate) fn without_marks(marked: &str, mark: &str) -> Self {
+        let mut prompt = Self::raw(String::with_capacity(marked.len()));
+        let mut parts = marked.split(mark);
+        prompt.text.push_str(parts.next().unwrap_or_default());
+        for part in parts {
+            prompt.content_points.push(prompt.text.len());
+            prompt.text.push_str(part);
+        }
+        prompt.content_points.dedup();
+        prompt
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// The text alone.
+    pub fn into_string(self) -> String {
+        self.text
+    }
+
+    /// Where the text is the request's although it looks like a control token.
+    pub fn content_points(&self) -> &[usize] {
+        &self.content_points
+    }
+
+    /// Shortens the text.
+    pub fn truncate(&mut self, length: usize) {
+        self.text.truncate(length);
+        self.content_points.retain(|&point| point < length);
+    }
+}
