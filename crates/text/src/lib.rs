@@ -9,8 +9,8 @@
 //! The current time and the seed of tool call ids come in as values.
 
 pub mod constraint;
-mod deep_stack;
 mod control_texts;
+mod deep_stack;
 mod detokenize;
 pub mod format;
 mod json_types;

@@ -185,10 +185,8 @@ impl ChatTemplate {
                 serde_json::json!({"role": "user", "content": "a"}),
                 serde_json::json!({"role": "assistant", "content": content, "tool_calls": [call]}),
             ];
-            let rendered = self.render_messages(
-                &ChatTemplateInput::default(),
-                to_jinja_all(&messages),
-            );
+            let rendered =
+                self.render_messages(&ChatTemplateInput::default(), to_jinja_all(&messages));
             rendered.is_ok_and(|text| text.contains(NAME))
         };
         !shows_call(Value::from("")) && shows_call(Value::Null)
@@ -333,11 +331,11 @@ fn describe(error: &Error) -> String {
     format!("{}{line}", error.kind())
 }
 
-/// Converts a JSON value, keeping the order of keys.
 fn to_jinja_all(values: &[Value]) -> Vec<JinjaValue> {
     values.iter().map(to_jinja).collect()
 }
 
+/// Converts a JSON value, keeping the order of keys.
 fn to_jinja(value: &Value) -> JinjaValue {
     match value {
         Value::Null => JinjaValue::from(()),
