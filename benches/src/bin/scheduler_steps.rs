@@ -203,6 +203,7 @@ impl Bench {
                 stop_token_ids: vec![1],
             }),
             priority: 0,
+            tenant: 0,
             deadline_ms: None,
             cache_salt: 0,
         };

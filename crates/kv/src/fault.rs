@@ -67,11 +67,17 @@ pub enum Fault {
     DraftPastEnd,
     /// The position of a wrong guess counts as computed.
     RejectedDraftComputed,
+    /// A tenant without a running sequence waits like everybody else.
+    PlaceNotKept,
+    /// Nobody gives up a slot for a tenant without a running sequence.
+    RoomNotMade,
+    /// The only running sequence of a tenant is preempted for those who have several.
+    LonePreempted,
 }
 
 impl Fault {
     /// Every fault, for the test that plants them one by one.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 33] = [
         Self::StaleComputedAfterPreemption,
         Self::SharedBlockFreed,
         Self::TableOneBlockShort,
@@ -102,6 +108,9 @@ impl Fault {
         Self::LogitRowsIgnored,
         Self::DraftPastEnd,
         Self::RejectedDraftComputed,
+        Self::PlaceNotKept,
+        Self::RoomNotMade,
+        Self::LonePreempted,
     ];
 }
 

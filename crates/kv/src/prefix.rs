@@ -3,7 +3,11 @@
 //! The index is a tree. A node stands for one block's worth of tokens after everything on the
 //! path from its root, and there is one root for each salt. A hash table finds the children of a
 //! node, but a node is the one looked for only if its parent is and its tokens are equal. So a
-//! hash collision costs a comparison and never returns another prompt's block.
+//! hash collision costs a comparison and never returns another prompt's block. A node's hash goes
+//! on from its parent's, and that of a root from its salt: where salts are secret, nobody can
+//! choose prompts that fall into one bucket and make every look-up walk along it.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use backstop_types::{BlockId, TokenId};
 
@@ -77,7 +81,7 @@ impl PrefixIndex {
     /// The node for `tokens` after `parent`.
     pub(crate) fn find(&self, parent: Parent, tokens: &[TokenId]) -> Option<NodeId> {
         let parent = effective(parent);
-        self.find_hashed(parent, tokens, hash(parent, tokens))
+        self.find_hashed(parent, tokens, self.hash(parent, tokens))
     }
 
     fn find_hashed(&self, parent: Parent, tokens: &[TokenId], hash: u64) -> Option<NodeId> {
@@ -104,7 +108,7 @@ impl PrefixIndex {
             "a node stands for a whole block"
         );
         let parent = effective(parent);
-        let hash = hash(parent, tokens);
+        let hash = self.hash(parent, tokens);
         if let Some(node) = self.find_hashed(parent, tokens, hash) {
             return Some(node);
         }
@@ -215,6 +219,22 @@ impl PrefixIndex {
         self.nodes[current as usize].next = next;
     }
 
+    /// Mixes what a block continues and its tokens.
+    fn hash(&self, parent: Parent, tokens: &[TokenId]) -> u64 {
+        let before = match parent {
+            Parent::Root(salt) => salt,
+            Parent::Node(node) => self.nodes[node.0 as usize].hash,
+        };
+        let mut hasher = DefaultHasher::new();
+        (before, tokens).hash(&mut hasher);
+        let hash = hasher.finish();
+        if cfg!(test) || planted(Fault::TokensNotCompared) {
+            // Few buckets and many collisions.
+            return hash & 1;
+        }
+        hash
+    }
+
     fn bucket_of(&self, hash: u64) -> usize {
         hash as usize & (self.buckets.len() - 1)
     }
@@ -303,29 +323,6 @@ fn effective(parent: Parent) -> Parent {
         Parent::Node(_) if planted(Fault::ParentIgnored) => Parent::Root(0),
         _ => parent,
     }
-}
-
-/// Mixes a parent and a block's tokens. It need not be secure: see the module's first lines.
-fn hash(parent: Parent, tokens: &[TokenId]) -> u64 {
-    let seed = match parent {
-        Parent::Root(salt) => mix(salt),
-        Parent::Node(node) => mix(!u64::from(node.0)),
-    };
-    let hash = tokens
-        .iter()
-        .fold(seed, |hash, &token| mix(hash ^ u64::from(token)));
-    if cfg!(test) || planted(Fault::TokensNotCompared) {
-        // Few buckets and many collisions.
-        return hash & 1;
-    }
-    hash
-}
-
-fn mix(value: u64) -> u64 {
-    let mixed = value
-        .wrapping_add(0x9e37_79b9_7f4a_7c15)
-        .wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed ^ (mixed >> 32)
 }
 
 #[cfg(test)]

@@ -25,6 +25,16 @@ impl GroupTable {
         self.first_index + self.blocks.len() as u32
     }
 
+    /// Number of held blocks.
+    pub fn len(&self) -> u32 {
+        self.blocks.len() as u32
+    }
+
+    /// Whether no block is held.
+    pub fn is_empty(&self) -> bool {
+        self.blocks.is_empty()
+    }
+
     /// The held blocks with table indices from `first_index` on.
     pub fn blocks_from(&self, first_index: u32) -> Vec<BlockId> {
         let skip = (first_index - self.first_index) as usize;
@@ -70,6 +80,14 @@ impl SequenceBlocks {
     /// One table for each group.
     pub fn tables(&self) -> &[GroupTable] {
         &self.groups
+    }
+
+    /// Blocks held in all groups.
+    pub fn count(&self) -> u32 {
+        self.groups
+            .iter()
+            .map(|table| table.blocks.len() as u32)
+            .sum()
     }
 
     /// Whether any block is held.

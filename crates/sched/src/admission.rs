@@ -4,6 +4,7 @@ use backstop_kv::fault::{Fault, planted};
 use backstop_types::{FinishReason, PlanId};
 
 use crate::sequence::{Sequence, SequenceIndex, Stage};
+use crate::yielding::Scarce;
 use crate::{Arrival, Notice, Rejection, Scheduler};
 
 /// Plans for which a refused sequence is taken to need as many blocks as before. After that it may
@@ -16,14 +17,14 @@ impl Scheduler {
         let end_len = self.check_arrival(&arrival)?;
         let sequence = Sequence::new(arrival, self.next_arrival, end_len, self.kv.num_groups());
         self.next_arrival += 1;
-        let (id, rank, deadline_ms) = (sequence.id, sequence.rank, sequence.deadline_ms);
+        let (id, deadline_ms) = (sequence.id, sequence.deadline_ms);
         let index = self.free_indices.pop().unwrap_or_else(|| {
             self.sequences.push(None);
             SequenceIndex(self.sequences.len() as u32 - 1)
         });
         self.sequences[index.0 as usize] = Some(sequence);
         self.by_id.insert(id, index);
-        self.waiting.insert(rank, index);
+        self.enqueue(index);
         if let Some(deadline_ms) = deadline_ms {
             self.deadlines.insert((deadline_ms, index));
         }
@@ -89,36 +90,62 @@ impl Scheduler {
         }
     }
 
-    /// Lets waiting sequences run, first in rank first, as long as there are slots and blocks for
-    /// them. Nobody overtakes a head that has to wait for blocks.
+    /// Lets waiting sequences run as long as there are slots and blocks for them: first those
+    /// whose tenant has nothing running, for whom room is made, then first in rank first. Nobody
+    /// overtakes a head that has to wait for blocks.
     pub(crate) fn admit(&mut self) {
-        if self.waiting.is_empty() || self.free_slots.is_empty() {
+        if self.waiting.is_empty() || (self.free_slots.is_empty() && self.newcomer().is_none()) {
             return;
         }
         let mut reserved = std::mem::take(&mut self.scratch.reserved);
-        reserved.clear();
-        reserved.resize(self.kv.num_groups(), 0);
-        for &index in &self.running {
-            let sequence = self.sequence(index);
-            self.add_reserve(sequence, &mut reserved);
-        }
-        while !self.free_slots.is_empty() {
-            let head = self.waiting.first_key_value();
-            let head = if planted(Fault::YoungestFirst) {
-                self.waiting.last_key_value()
-            } else {
-                head
+        self.reserve(&mut reserved);
+        loop {
+            let newcomer = self.newcomer();
+            let Some(index) = newcomer.or_else(|| self.first_waiting()) else {
+                break;
             };
-            let Some((_, &index)) = head else { break };
-            if !self.try_admit(index, &mut reserved) {
+            let scarce = if self.free_slots.is_empty() {
+                Scarce::Slots
+            } else if self.try_admit(index, &mut reserved) {
+                continue;
+            } else {
+                Scarce::Blocks
+            };
+            let possible = scarce == Scarce::Slots
+                || self.room_can_be_made(&self.sequence(index).refused_blocks);
+            if newcomer.is_none() || !possible || !self.make_room(scarce) {
                 break;
             }
+            self.reserve(&mut reserved);
         }
         self.scratch.reserved = reserved;
     }
 
+    /// The first in rank of those whose tenant has nothing running.
+    fn newcomer(&self) -> Option<SequenceIndex> {
+        let first = self.tenants.first_without_place();
+        first.filter(|_| !planted(Fault::PlaceNotKept) && !planted(Fault::YoungestFirst))
+    }
+
+    fn first_waiting(&self) -> Option<SequenceIndex> {
+        let first = match planted(Fault::YoungestFirst) {
+            true => self.waiting.last_key_value(),
+            false => self.waiting.first_key_value(),
+        };
+        first.map(|(_, &index)| index)
+    }
+
+    /// Blocks that the running sequences are going to need soon.
+    fn reserve(&self, reserved: &mut Vec<u32>) {
+        reserved.clear();
+        reserved.resize(self.kv.num_groups(), 0);
+        for &index in &self.running {
+            self.add_reserve(self.sequence(index), reserved);
+        }
+    }
+
     /// Adds the blocks that a sequence is going to need soon.
-    fn add_reserve(&self, sequence: &Sequence, reserved: &mut [u32]) {
+    pub(crate) fn add_reserve(&self, sequence: &Sequence, reserved: &mut [u32]) {
         let end = sequence.reserved_len(self.kv.block_size());
         for (group, reserved) in reserved.iter_mut().enumerate() {
             *reserved += self.kv.blocks_missing(&sequence.blocks, group, end);
@@ -188,14 +215,16 @@ impl Scheduler {
             sequence.planned = cached_tokens;
         }
         sequence.refused_blocks = Vec::new();
-        let (rank, id, prompt_len) = (sequence.rank, sequence.id, sequence.prompt_len);
+        let (rank, id, tenant) = (sequence.rank, sequence.id, sequence.tenant);
+        let prompt_len = sequence.prompt_len;
         let looked_up = !sequence.is_to_be_rated();
         let deadline_ms = sequence.deadline_ms.take();
         let first_time = sequence.cached_tokens.is_none();
         if first_time {
             sequence.cached_tokens = Some(cached_tokens);
         }
-        self.waiting.remove(&rank);
+        self.unqueue(index);
+        self.tenants.started(tenant);
         let place = self.running_place(rank).expect_err("ranks are distinct");
         self.running.insert(place, index);
         if let Some(deadline_ms) = deadline_ms {

@@ -50,6 +50,27 @@ impl Scheduler {
             self.by_id.len() <= capacity as usize,
             "more sequences than there may be"
         );
+        assert_eq!(
+            self.tenants.totals(),
+            (self.waiting.len(), self.running.len()),
+            "every sequence counts for its tenant"
+        );
+        for &index in &self.running {
+            let tenant = self.sequence(index).tenant;
+            let running = self
+                .running
+                .iter()
+                .map(|&other| self.sequence(other).tenant);
+            let own = running.filter(|&other| other == tenant).count();
+            assert_eq!(
+                self.tenants.running(tenant) as usize,
+                own,
+                "sequences of a tenant"
+            );
+        }
+        if let Some(leaving) = self.leaving {
+            assert_eq!(self.sequence(leaving).stage, Stage::Running);
+        }
         assert!(self.in_flight.len() <= self.config.max_in_flight_plans as usize);
         let in_order =
             |pair: &[SequenceIndex]| self.sequence(pair[0]).rank < self.sequence(pair[1]).rank;

@@ -20,6 +20,8 @@ pub struct Arrival {
     pub stop: Arc<StopConditions>,
     /// Smaller numbers go first; equal ones in order of arrival.
     pub priority: i32,
+    /// Whose it is. Of each tenant one sequence runs before others have several.
+    pub tenant: u64,
     /// Last moment at which it may still be admitted, on the clock of [`Event::Tick`].
     pub deadline_ms: Option<u64>,
     /// Sequences share cached blocks only under the same salt.

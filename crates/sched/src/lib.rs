@@ -6,9 +6,10 @@
 //! a number of positions computed, and a step hands out a budget of tokens so that the second
 //! number catches up with the first. Chunked prefill falls out of it.
 //!
-//! Order decides everything: sequences are ranked by priority and then by arrival. Blocks go to
-//! the first in rank, preemption takes from the last, and nothing behind a blocked sequence is
-//! served. So the first in rank always advances, and everything finishes.
+//! Order decides: sequences are ranked by priority and then by arrival. Blocks go to the first in
+//! rank, preemption takes from the last, and nothing behind a blocked sequence is served. So the
+//! first in rank always advances, and everything finishes. One thing comes before rank: of each
+//! tenant one sequence runs before others have several.
 //!
 //! Invariant: nothing here reads a clock, draws a random number, hashes, logs, locks or computes
 //! with floats. The same events in the same order give the same plans and notices.
@@ -23,6 +24,8 @@ mod planning;
 mod scheduler;
 mod sequence;
 mod speculation;
+mod tenants;
+mod yielding;
 
 pub use config::{ConfigError, SchedulerConfig};
 pub use event::{Arrival, Event, Notice, Rejection};

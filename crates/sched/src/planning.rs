@@ -1,12 +1,12 @@
-//! Making a plan: shares of the budget, blocks, preemption.
+//! Making a plan: shares of the budget, blocks.
 
 use backstop_kv::fault::{Fault, planted};
 use backstop_types::{BlockAppend, ScheduledSequence, StepPlan};
 
+use crate::Scheduler;
 use crate::budget::{self, Want};
 use crate::scheduler::{PlanInFlight, PlannedSequence, Scratch};
 use crate::sequence::{Sequence, SequenceIndex, Stage};
-use crate::{Notice, Scheduler};
 
 impl Scheduler {
     /// The next step, or `None` when there is nothing to do before another event.
@@ -21,6 +21,7 @@ impl Scheduler {
         if self.in_flight.iter().any(|plan| plan.doomed) {
             return None;
         }
+        self.see_off();
         self.admit();
         self.guess();
         self.share_budget();
@@ -54,7 +55,10 @@ impl Scheduler {
             let sequence = self.sequence(index);
             Want {
                 position: sequence.planned,
-                tokens: sequence.wanted(),
+                tokens: match self.leaving {
+                    Some(leaving) if leaving == index => 0,
+                    _ => sequence.wanted(),
+                },
             }
         }));
         self.share_logit_rows(&mut scratch);
@@ -111,6 +115,10 @@ impl Scheduler {
             }
             let num_tokens = self.secure_blocks(index, share);
             if num_tokens == 0 {
+                if self.sequence(index).stage != Stage::Running {
+                    // It was in the way of those behind it.
+                    continue;
+                }
                 break;
             }
             let scheduled = self.schedule(index, num_tokens);
@@ -139,8 +147,8 @@ impl Scheduler {
         plan
     }
 
-    /// How many of `share` positions the sequence can have blocks for. Preempts others behind it
-    /// rather than getting none.
+    /// How many of `share` positions the sequence can have blocks for. Preempts others rather than
+    /// getting none.
     fn secure_blocks(&mut self, index: SequenceIndex, share: u32) -> u32 {
         loop {
             let sequence = self.sequence(index);
@@ -157,46 +165,10 @@ impl Scheduler {
             }
             // In flight it may be about to get blocks back from its own sliding groups. Then it
             // need not take them from others.
-            if sequence.plans_in_flight > 0 || !self.preempt_behind(index) {
+            if sequence.plans_in_flight > 0 || !self.make_way(index) {
                 return 0;
             }
         }
-    }
-
-    /// Preempts the last sequence in rank that no plan uses, if it stands behind `index`.
-    fn preempt_behind(&mut self, index: SequenceIndex) -> bool {
-        let mut from_last = self
-            .running
-            .iter()
-            .rev()
-            .take_while(|&&other| other != index);
-        let victim = from_last.find(|&&other| self.sequence(other).plans_in_flight == 0);
-        let Some(&victim) = victim else { return false };
-        self.preempt(victim);
-        true
-    }
-
-    /// Sends a sequence back to the queue, where its rank puts it. It keeps its tokens.
-    fn preempt(&mut self, index: SequenceIndex) {
-        self.remove_running(index);
-        self.release_blocks(index);
-        self.release_slot(index);
-        let sequence = self.sequence_mut(index);
-        assert_eq!(
-            sequence.samples_in_flight, 0,
-            "only a sequence at rest can be preempted"
-        );
-        sequence.stage = Stage::Waiting;
-        if !planted(Fault::StaleComputedAfterPreemption) {
-            sequence.computed = 0;
-            sequence.planned = 0;
-        }
-        let (rank, id) = (sequence.rank, sequence.id);
-        if !planted(Fault::PreemptedLost) {
-            self.waiting.insert(rank, index);
-        }
-        self.counters.preemptions += 1;
-        self.notices.push(Notice::Preempted { sequence: id });
     }
 
     /// Puts `num_tokens` positions of a sequence into the plan being made.

@@ -8,6 +8,7 @@ use backstop_types::{FinishReason, PlanId, SequenceId, SequenceSlot};
 
 use crate::budget::Want;
 use crate::sequence::{Rank, Sequence, SequenceIndex, Stage};
+use crate::tenants::Tenants;
 use crate::{ConfigError, Event, Notice, Rejection, SchedulerConfig};
 
 /// One sequence's part of a plan in flight.
@@ -97,6 +98,9 @@ pub struct Scheduler {
     pub(crate) free_indices: Vec<SequenceIndex>,
     pub(crate) by_id: BTreeMap<SequenceId, SequenceIndex>,
     pub(crate) waiting: BTreeMap<Rank, SequenceIndex>,
+    pub(crate) tenants: Tenants,
+    /// Runs, and is to be preempted as soon as no plan uses it.
+    pub(crate) leaving: Option<SequenceIndex>,
     /// Deadlines of sequences that have never been admitted.
     pub(crate) deadlines: BTreeSet<(u64, SequenceIndex)>,
     /// In rank order.
@@ -132,6 +136,8 @@ impl Scheduler {
             free_indices: Vec::new(),
             by_id: BTreeMap::new(),
             waiting: BTreeMap::new(),
+            tenants: Tenants::default(),
+            leaving: None,
             deadlines: BTreeSet::new(),
             running: Vec::with_capacity(config.max_num_seqs as usize),
             free_slots: (0..config.max_num_seqs).rev().map(SequenceSlot).collect(),
@@ -226,7 +232,7 @@ impl Scheduler {
     pub(crate) fn finish(&mut self, index: SequenceIndex, reason: FinishReason) {
         let sequence = self.sequence_mut(index);
         let stage = std::mem::replace(&mut sequence.stage, Stage::Ended);
-        let (rank, deadline_ms) = (sequence.rank, sequence.deadline_ms);
+        let deadline_ms = sequence.deadline_ms;
         let notice = Notice::Finished {
             sequence: sequence.id,
             reason,
@@ -235,7 +241,7 @@ impl Scheduler {
         let in_flight = sequence.plans_in_flight > 0;
         match stage {
             Stage::Waiting => {
-                self.waiting.remove(&rank);
+                self.unqueue(index);
                 if let Some(deadline_ms) = deadline_ms {
                     self.deadlines.remove(&(deadline_ms, index));
                 }
@@ -286,11 +292,32 @@ impl Scheduler {
     }
 
     pub(crate) fn remove_running(&mut self, index: SequenceIndex) {
-        let rank = self.sequence(index).rank;
+        let (rank, tenant) = (self.sequence(index).rank, self.sequence(index).tenant);
         let place = self
             .running_place(rank)
             .expect("a running sequence is listed");
         self.running.remove(place);
+        self.tenants.stopped(tenant);
+        if self.leaving == Some(index) {
+            self.leaving = None;
+        }
+    }
+
+    pub(crate) fn enqueue(&mut self, index: SequenceIndex) {
+        let (rank, tenant) = (self.sequence(index).rank, self.sequence(index).tenant);
+        self.waiting.insert(rank, index);
+        self.tenants.queued(tenant, rank, index);
+    }
+
+    pub(crate) fn unqueue(&mut self, index: SequenceIndex) {
+        let (rank, tenant) = (self.sequence(index).rank, self.sequence(index).tenant);
+        self.waiting.remove(&rank);
+        self.tenants.unqueued(tenant, rank);
+    }
+
+    /// The sequences that run, in rank order.
+    pub fn running(&self) -> impl Iterator<Item = SequenceId> {
+        self.running.iter().map(|&index| self.sequence(index).id)
     }
 
     /// Where a rank stands, or would stand, among the running sequences.

@@ -39,6 +39,7 @@ pub(crate) enum Stage {
 pub(crate) struct Sequence {
     pub(crate) id: SequenceId,
     pub(crate) rank: Rank,
+    pub(crate) tenant: u64,
     pub(crate) sampling: Arc<SamplingParams>,
     pub(crate) stop: Arc<StopConditions>,
     pub(crate) deadline_ms: Option<u64>,
@@ -91,6 +92,7 @@ impl Sequence {
                 priority: arrival.priority,
                 arrival: arrival_number,
             },
+            tenant: arrival.tenant,
             stop: arrival.stop,
             deadline_ms: arrival.deadline_ms,
             stage: Stage::Waiting,

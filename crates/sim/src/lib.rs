@@ -13,6 +13,7 @@
 //! Whatever they dislike is a panic. The same seed gives the same run on every machine.
 
 mod executor;
+mod fairness;
 mod load;
 mod oracle;
 mod random;

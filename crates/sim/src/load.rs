@@ -55,6 +55,7 @@ impl DecodeLoad {
                 sampling: Arc::default(),
                 stop: Arc::clone(&stop),
                 priority: 0,
+                tenant: 0,
                 deadline_ms: None,
                 cache_salt: 0,
             };

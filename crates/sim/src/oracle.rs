@@ -8,7 +8,9 @@ use backstop_types::{
     TokenLogprobs, TokenSample, Usage,
 };
 
+use crate::fairness::Fairness;
 use crate::random::chain;
+use crate::scenario::Scenario;
 
 /// Tokens that the simulated model generates. There are few, so that sequences often agree.
 const NUM_TOKENS: u64 = 2;
@@ -57,13 +59,15 @@ pub(crate) struct Oracle {
     priorities: bool,
     pub(crate) live: BTreeMap<SequenceId, Expected>,
     completed_plans: u64,
+    pub(crate) fairness: Fairness,
 }
 
 impl Oracle {
-    pub(crate) fn new(config: SchedulerConfig, priorities: bool) -> Self {
+    pub(crate) fn new(scenario: &Scenario) -> Self {
         Self {
-            config,
-            priorities,
+            config: scenario.config.clone(),
+            priorities: scenario.priorities,
+            fairness: Fairness::new(scenario),
             live: BTreeMap::new(),
             completed_plans: 0,
         }
@@ -117,7 +121,8 @@ impl Oracle {
         // with the next. Sequences behind it in rank may hold it up if they run when it is
         // admitted again; there are at most `max_num_seqs` of them.
         let ahead = self.live.len() as u64 + 1 + u64::from(self.config.max_num_seqs);
-        let overdue = self.completed_plans + ahead * 3 * u64::from(self.config.max_model_len + 2);
+        let life = 3 * u64::from(self.config.max_model_len + 2);
+        let overdue = self.completed_plans + ahead * life * self.fairness.detour();
         let expected = Expected {
             end_len: self
                 .config
@@ -259,7 +264,6 @@ impl Oracle {
                 sequence,
                 cached_tokens,
             } => {
-                let rank = |expected: &Expected| (expected.arrival.priority, expected.arrival.id);
                 let expected = &self.live[&sequence];
                 assert!(
                     expected.cached_tokens.is_none(),
@@ -275,16 +279,6 @@ impl Oracle {
                     "part of a block is hit"
                 );
                 assert!(self.config.enable_prefix_caching || cached_tokens == 0);
-                for other in self
-                    .live
-                    .values()
-                    .filter(|other| other.cached_tokens.is_none())
-                {
-                    assert!(
-                        rank(other) >= rank(expected),
-                        "a sequence is overtaken in the queue"
-                    );
-                }
                 let expected = self
                     .live
                     .get_mut(&sequence)
@@ -302,6 +296,16 @@ impl Oracle {
                 panic!("a plan hands out no tokens and ends nothing: {notice:?}")
             }
         }
+    }
+
+    /// Whose a living sequence is.
+    pub(crate) fn tenant(&self, id: SequenceId) -> u64 {
+        self.live[&id].arrival.tenant
+    }
+
+    /// The tenant of each living sequence.
+    pub(crate) fn tenants(&self) -> impl Iterator<Item = u64> {
+        self.live.values().map(|expected| expected.arrival.tenant)
     }
 
     /// Counts a completed plan and checks that nobody waits forever.

@@ -40,6 +40,9 @@ pub(crate) struct Scenario {
     max_prompt: u32,
     max_tokens: u32,
     salts: u32,
+    pub(crate) tenants: u32,
+    /// Memory is never short.
+    pub(crate) roomy: bool,
     /// Prompts that others begin like. Conversations join them.
     stems: Vec<Vec<TokenId>>,
 }
@@ -49,7 +52,11 @@ const MAX_STEMS: usize = 6;
 
 impl Scenario {
     pub(crate) fn new(random: &mut Random) -> Self {
-        let config = random_config(random);
+        let mut config = random_config(random);
+        let roomy = random.chance(250);
+        if roomy {
+            give_room(&mut config);
+        }
         let rarely = |random: &mut Random, value| if random.chance(350) { 0 } else { value };
         let weights = Weights {
             arrive: random.between(1, 12),
@@ -91,6 +98,8 @@ impl Scenario {
             max_prompt,
             max_tokens,
             salts: if random.chance(700) { 1 } else { 3 },
+            tenants: if random.chance(500) { 1 } else { 4 },
+            roomy,
             stems,
             config,
         }
@@ -132,6 +141,7 @@ impl Scenario {
             }),
             stop: Arc::new(stop),
             priority,
+            tenant: self.tenant(random),
             deadline_ms: deadline.then(|| now_ms + u64::from(random.below(40))),
             cache_salt: u64::from(random.below(self.salts)),
         }
@@ -144,6 +154,14 @@ impl Scenario {
         } else {
             let place = random.below(MAX_STEMS as u32) as usize;
             self.stems[place] = conversation.to_vec();
+        }
+    }
+
+    /// One tenant sends more than all others.
+    fn tenant(&self, random: &mut Random) -> u64 {
+        match random.chance(700) {
+            true => 0,
+            false => u64::from(random.below(self.tenants)),
         }
     }
 
@@ -215,6 +233,14 @@ fn random_config(random: &mut Random) -> SchedulerConfig {
         enable_prefix_caching: random.chance(850),
         max_step_failures: random.below(4),
         speculation: random.chance(400).then(|| random_speculation(random)),
+    }
+}
+
+/// Lets all sequences that may run fit at their full length.
+fn give_room(config: &mut SchedulerConfig) {
+    let each = config.max_model_len / config.kv.block_size + 2;
+    for group in &mut config.kv.groups {
+        group.num_blocks = group.num_blocks.max(config.max_num_seqs * each);
     }
 }
 

@@ -5,6 +5,7 @@ use backstop_types::{FinishReason, SequenceId, StepOutcome, StepPlan};
 
 use crate::Report;
 use crate::executor::{Delivery, ShadowExecutor};
+use crate::fairness::PlanWatch;
 use crate::oracle::Oracle;
 use crate::random::{Random, chain};
 use crate::scenario::Scenario;
@@ -56,7 +57,7 @@ impl Simulation {
         let mut episode = Episode {
             scheduler,
             executor: ShadowExecutor::new(scenario.config.clone()),
-            oracle: Oracle::new(scenario.config.clone(), scenario.priorities),
+            oracle: Oracle::new(&scenario),
             scenario,
             random,
             next_id: 0,
@@ -228,10 +229,17 @@ impl<'a> Episode<'a> {
     }
 
     fn plan(&mut self) -> bool {
+        let before = self.scheduler.running().collect();
         let plan = self.scheduler.plan();
-        for notice in self.scheduler.take_notices() {
-            self.oracle.follow(&notice);
-            self.trace_notice(&notice);
+        let notices = self.scheduler.take_notices();
+        let mut watch = PlanWatch::new(before, self.scheduler.running().collect(), &notices);
+        for notice in &notices {
+            watch.check(notice, &self.oracle);
+            self.oracle.follow(notice);
+            self.trace_notice(notice);
+        }
+        if plan.is_some() {
+            self.oracle.fairness.plan_made(&watch, &self.oracle.live);
         }
         let Some(plan) = plan else {
             let stuck = self.executor.is_idle() && !self.oracle.live.is_empty();

@@ -190,6 +190,7 @@ fn arrive(scheduler: &mut Scheduler, id: u64, request: &Request) {
             stop_token_ids: request.stop_token_ids.clone(),
         }),
         priority: 0,
+        tenant: 0,
         deadline_ms: None,
         cache_salt: 0,
     };

@@ -57,6 +57,7 @@ pub(crate) fn arrival(id: u64, prompt: &[TokenId], max_tokens: u32) -> Arrival {
             stop_token_ids: vec![STOP],
         }),
         priority: 0,
+        tenant: 0,
         deadline_ms: None,
         cache_salt: 0,
     }

@@ -6,3 +6,4 @@ mod memory;
 mod pipeline;
 mod proposals;
 mod ratings;
+mod tenants;
