@@ -36,7 +36,7 @@ def eventually(condition: Callable[[], bool]) -> None:
 def test_a_new_key_is_nowhere_but_in_the_answer(start: Callable[..., BackstopProcess], tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     first = make_key("--name", "gateway", "--requests-per-minute", "2", "--append", str(keys))
-    second = make_key("--name", "nightly", "--lane", "batch", "--append", str(keys))
+    second = make_key("--name", "nightly", "--lane", "batch", "--may-see-all-keys", "--append", str(keys))
     assert first != second and first.startswith("sk-backstop-") and len(first) > 60
     assert keys.stat().st_mode & 0o077 == 0
     assert first not in keys.read_text() and second not in keys.read_text()
@@ -53,7 +53,10 @@ def test_a_new_key_is_nowhere_but_in_the_answer(start: Callable[..., BackstopPro
         client.chat.completions.create(**chat(max_tokens=4))
     metrics = httpx.get(f"{server.root}/metrics", headers={"x-api-key": second}).text
     assert 'backstop:key_requests_total{key="gateway"} 2' in metrics
+    own = httpx.get(f"{server.root}/metrics", headers={"x-api-key": first}).text
+    assert 'backstop:key_requests_total{key="gateway"} 2' in own and "nightly" not in own
     assert first not in server.log() and second not in server.log()
+    assert "too open" not in server.log()
 
 
 def test_keys_change_while_the_server_runs(start: Callable[..., BackstopProcess], tmp_path: Path) -> None:
@@ -73,6 +76,14 @@ def test_keys_change_while_the_server_runs(start: Callable[..., BackstopProcess]
     server.process.send_signal(signal.SIGHUP)
     eventually(lambda: status(server, old) == 401)
     assert status(server, new) == 200
+
+
+def test_a_key_file_that_others_can_read_is_warned_of(start: Callable[..., BackstopProcess], tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    make_key("--append", str(keys))
+    keys.chmod(0o644)
+    server = start("--api-key-file", str(keys)).wait_until_ready()
+    assert "permissions 0644 are too open" in server.log()
 
 
 def test_signals_switch_the_admission_profile(start: Callable[..., BackstopProcess]) -> None:
@@ -106,7 +117,7 @@ def test_doctor_checks_a_key_file(tmp_path: Path) -> None:
     keys.chmod(0o644)
     command = [BINARY, "doctor", "--api-key-file", str(keys)]
     good = subprocess.run(command, capture_output=True, text=True)
-    assert "1 keys, 1 names; others than its owner can read it" in good.stdout
+    assert "1 keys, 1 names; others than its owner can read it" in good.stdout and "0644" in good.stdout
     keys.write_text("short\n")
     bad = subprocess.run(command, capture_output=True, text=True)
     assert bad.returncode != 0 and "line 1" in bad.stdout and "short" not in bad.stdout

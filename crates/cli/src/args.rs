@@ -79,6 +79,11 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "BACKSTOP_ALLOW_SPECIAL_TOKENS_IN_CONTENT")]
     pub(crate) allow_special_tokens_in_content: bool,
 
+    /// Let keys find each other's cached prefixes, which shows them what others have asked before.
+    /// Otherwise only requests of the same key do.
+    #[arg(long, env = "BACKSTOP_SHARE_PREFIX_CACHE")]
+    pub(crate) share_prefix_cache: bool,
+
     /// Requests that wait for a place at most; more are answered with 429. [default: 128]
     #[arg(long, env = "BACKSTOP_MAX_NUM_QUEUED_REQS")]
     pub(crate) max_num_queued_reqs: Option<u32>,
@@ -268,6 +273,10 @@ pub(crate) struct KeyArgs {
     /// Requests may choose their lane: interactive by a negative `priority`, batch by a positive.
     #[arg(long)]
     pub(crate) may_choose_priority: bool,
+
+    /// `/metrics` shows this key what all keys use; every other key sees what it uses itself.
+    #[arg(long)]
+    pub(crate) may_see_all_keys: bool,
 
     /// Add the line to this file, and print the key alone.
     #[arg(long, value_name = "FILE")]

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use backstop_kernels::cuda::{NoCuda, open_nvidia};
-use backstop_server::KeySet;
+use backstop_server::{KeySet, key_file_complaint};
 use backstop_weights::ModelLocator;
 
 use crate::args::{DoctorArgs, ModelArgs};
@@ -103,22 +103,8 @@ fn keys(path: &Path) -> Result<String, String> {
     let keys = KeySet::from_file(path).map_err(|error| error.to_string())?;
     let names: std::collections::BTreeSet<&str> = keys.names().collect();
     let (count, names) = (keys.count(), names.len());
-    let open = match is_open_to_others(path) {
-        true => "; others than its owner can read it",
-        false => "",
-    };
+    let open = key_file_complaint(path).map_or(String::new(), |reason| format!("; {reason}"));
     Ok(format!("{count} keys, {names} names{open}"))
-}
-
-#[cfg(unix)]
-fn is_open_to_others(path: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    std::fs::metadata(path).is_ok_and(|metadata| metadata.mode() & 0o077 != 0)
-}
-
-#[cfg(not(unix))]
-fn is_open_to_others(_path: &Path) -> bool {
-    false
 }
 
 fn memory(bytes: Option<u64>) -> String {

@@ -49,6 +49,7 @@ async fn generate(args: GenerateArgs) -> Result<ExitCode, String> {
         }),
         prompt: prompt.into(),
         priority: 0,
+        tenant: 0,
         cache_salt: 0,
         queue_timeout: None,
     };

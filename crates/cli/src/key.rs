@@ -23,6 +23,7 @@ pub(crate) fn run(args: &KeyArgs) -> Result<ExitCode, String> {
         max_concurrent_requests: args.max_concurrent_requests,
         lane: args.lane,
         may_choose_priority: args.may_choose_priority,
+        may_see_all_keys: args.may_see_all_keys,
     };
     settings.check()?;
     let key = new_key()?;

@@ -199,6 +199,7 @@ fn server_config(
         api_keys: keys.map_err(|error| error.to_string())?,
         allow_priority: args.allow_priority,
         allow_special_tokens_in_content: args.allow_special_tokens_in_content,
+        share_prefix_cache: args.share_prefix_cache,
         admission_profile: queues.profile,
         normal: queues.normal,
         outage: queues.outage,

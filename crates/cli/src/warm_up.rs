@@ -75,6 +75,7 @@ pub(crate) async fn generate(
         }),
         priority: 0,
         // Its own prefix-cache salt: the canary must compute, not remember.
+        tenant: 0,
         cache_salt: u64::MAX,
         queue_timeout: None,
     };

@@ -25,6 +25,8 @@ pub struct GenerationRequest {
     pub stop: Arc<StopConditions>,
     /// Smaller is served first.
     pub priority: i32,
+    /// Whose it is: of each tenant one sequence runs before others have several.
+    pub tenant: u64,
     /// Prefix-cache blocks are shared only between requests with the same salt.
     pub cache_salt: u64,
     /// Longest wait in the queue before the request ends with `DeadlineExceeded`.

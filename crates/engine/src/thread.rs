@@ -210,6 +210,7 @@ impl Engine {
             sampling: request.sampling,
             stop: request.stop,
             priority: request.priority,
+            tenant: request.tenant,
             deadline_ms: deadline.map(milliseconds),
             cache_salt: request.cache_salt,
         }

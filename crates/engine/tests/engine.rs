@@ -126,6 +126,7 @@ fn request(prompt_len: u32, max_tokens: u32) -> GenerationRequest {
             stop_token_ids: Vec::new(),
         }),
         priority: 0,
+        tenant: 0,
         cache_salt: 0,
         queue_timeout: None,
     }

@@ -1,12 +1,13 @@
-//! The fields that say how to sample and when to stop, shared by all generating endpoints.
+//! The fields that say how to sample, when to stop, and whose prefixes to share: those that all
+//! generating endpoints have.
 
 use serde_json::Value;
 
 use crate::error::ApiError;
 use crate::fields::{Fields, as_token_id, element};
 use crate::limits::{
-    MAX_CHOICES, MAX_LOGIT_BIAS, MAX_STOP_STRING_BYTES, MAX_STOP_STRINGS, MAX_STOP_TOKEN_IDS,
-    MAX_TOKEN_NUMBER,
+    MAX_CHOICES, MAX_LABEL_BYTES, MAX_LOGIT_BIAS, MAX_STOP_STRING_BYTES, MAX_STOP_STRINGS,
+    MAX_STOP_TOKEN_IDS, MAX_TOKEN_NUMBER,
 };
 
 /// The smallest repetition penalty: the sampler divides by it.
@@ -59,6 +60,8 @@ pub struct SamplingFields {
     pub prompt_logprobs: Option<u32>,
     /// Report that of the stop token which ended the answer, too.
     pub stop_token_logprobs: bool,
+    /// Cached prefixes are shared only with requests that give the same.
+    pub cache_salt: Option<String>,
 }
 
 /// What a client that streams wants in its stream.
@@ -94,6 +97,7 @@ impl Default for SamplingFields {
             logprobs: None,
             prompt_logprobs: None,
             stop_token_logprobs: false,
+            cache_salt: None,
         }
     }
 }
@@ -142,6 +146,7 @@ impl SamplingFields {
             logprobs,
             prompt_logprobs: None,
             stop_token_logprobs: false,
+            cache_salt: parse_cache_salt(body)?,
         })
     }
 }
@@ -163,6 +168,14 @@ pub(crate) fn parse_priority(body: &Fields<'_>) -> Result<i32, ApiError> {
     let range = i64::from(i32::MIN)..=i64::from(i32::MAX);
     let priority = body.integer("priority", range)?.unwrap_or(0);
     Ok(i32::try_from(priority).unwrap_or(0))
+}
+
+/// As vLLM has it: any text but an empty one.
+pub(crate) fn parse_cache_salt(body: &Fields<'_>) -> Result<Option<String>, ApiError> {
+    match body.label("cache_salt", MAX_LABEL_BYTES)? {
+        Some("") => Err(body.invalid("cache_salt", "must not be empty")),
+        salt => Ok(salt.map(str::to_owned)),
+    }
 }
 
 /// Clients send either name and gateways sometimes both; the smaller one binds.

@@ -53,6 +53,8 @@ const CHAT_FIELDS: &[(&str, &str)] = &[
         "stream_options.include_usage",
     ),
     (r#""priority": "high""#, "priority"),
+    (r#""cache_salt": 7"#, "cache_salt"),
+    (r#""cache_salt": """#, "cache_salt"),
     (r#""best_of": 2"#, "best_of"),
     (r#""use_beam_search": true"#, "use_beam_search"),
     (r#""tools": {}"#, "tools"),

@@ -76,6 +76,7 @@ fn sampling_fields_arrive() {
         "min_tokens": 3, "ignore_eos": true, "include_stop_str_in_output": true,
         "skip_special_tokens": false, "logprobs": true, "top_logprobs": 20, "stream": true,
         "stream_options": {"include_usage": true}, "priority": -3, "user": "u",
+        "cache_salt": "ours",
     }));
     let sampling = request.sampling;
     assert_eq!(sampling.temperature, Some(0.5));
@@ -88,6 +89,7 @@ fn sampling_fields_arrive() {
     assert_eq!(sampling.stop_token_ids, [5, 6]);
     assert_eq!((sampling.max_tokens, sampling.min_tokens), (Some(10), 3));
     assert_eq!(sampling.logprobs, Some(20));
+    assert_eq!(sampling.cache_salt.as_deref(), Some("ours"));
     assert_eq!(
         request.stream,
         Some(StreamOptions {

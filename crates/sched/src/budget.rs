@@ -1,5 +1,7 @@
 //! How the token budget of a step is shared.
 
+use std::collections::BTreeMap;
+
 use backstop_kv::fault::{Fault, planted};
 
 /// What one running sequence could use.
@@ -9,14 +11,17 @@ pub(crate) struct Want {
     pub(crate) position: u32,
     /// Positions that it could compute; 0 when its last token is in flight.
     pub(crate) tokens: u32,
+    /// Whose it is.
+    pub(crate) tenant: u64,
 }
 
 /// Shares `budget` tokens among `wants`, which stand in rank order, into `shares`.
 ///
 /// Sequences that want a single token, which are mostly those that generate, get it. Half of the
-/// rest is shared evenly, so that short prompts pass a huge one. What remains goes to the first
-/// in rank, so that prompts finish one after the other rather than all at the end. Every want
-/// gets at least one token if the budget has one for each.
+/// rest is shared evenly, first between tenants and then between the sequences of each, so that
+/// short prompts pass a huge one and nobody's prompt waits for a crowd of another's. What remains
+/// goes to the first in rank, so that prompts finish one after the other rather than all at the
+/// end. Every want gets at least one token if the budget has one for each.
 pub(crate) fn share(wants: &[Want], budget: u32, block_size: u32, shares: &mut Vec<u32>) {
     shares.clear();
     shares.resize(wants.len(), 0);
@@ -29,17 +34,21 @@ pub(crate) fn share(wants: &[Want], budget: u32, block_size: u32, shares: &mut V
         *share = left.min(1);
         left -= *share;
     }
-    let longer = wants.iter().filter(|want| want.tokens > 1).count() as u32;
-    if longer == 0 {
-        return;
+    let mut longer = BTreeMap::<u64, u32>::new();
+    for want in wants.iter().filter(|want| want.tokens > 1) {
+        *longer.entry(want.tenant).or_default() += 1;
     }
-    let even = ((left / 2 / longer) / block_size * block_size).max(1);
+    let mut behind: u32 = longer.values().sum();
+    let of_tenant = (left / 2).checked_div(longer.len() as u32).unwrap_or(0);
     for (share, want) in shares
         .iter_mut()
         .zip(wants)
         .filter(|(_, want)| want.tokens > 1)
     {
-        *share = tidy(want, even.min(left), block_size);
+        let even = (of_tenant / longer[&want.tenant] / block_size * block_size).max(1);
+        behind -= 1;
+        // One token is left for each that follows.
+        *share = tidy(want, even.min(left.saturating_sub(behind)), block_size);
         left -= *share;
     }
     for (share, want) in shares
@@ -75,13 +84,31 @@ mod tests {
     use super::*;
 
     fn shares(wants: &[(u32, u32)], budget: u32, block_size: u32) -> Vec<u32> {
-        let wants: Vec<Want> = wants
+        let wants = wants
             .iter()
-            .map(|&(position, tokens)| Want { position, tokens })
-            .collect();
+            .map(|&(position, tokens)| (position, tokens, 0));
+        shares_of(&wants.collect::<Vec<_>>(), budget, block_size)
+    }
+
+    /// Shares of wants of several tenants.
+    fn shares_of(wants: &[(u32, u32, u64)], budget: u32, block_size: u32) -> Vec<u32> {
+        let wants = wants.iter().map(|&(position, tokens, tenant)| Want {
+            position,
+            tokens,
+            tenant,
+        });
         let mut shares = Vec::new();
-        share(&wants, budget, block_size, &mut shares);
+        share(&wants.collect::<Vec<_>>(), budget, block_size, &mut shares);
         shares
+    }
+
+    #[test]
+    fn a_crowd_of_one_tenants_prompts_does_not_thin_out_the_share_of_another() {
+        let mut wants = vec![(0, 10_000, 0); 15];
+        wants.push((0, 10_000, 1));
+        let shares = shares_of(&wants, 1024, 16);
+        assert_eq!((shares[1], shares[15]), (16, 256));
+        assert_eq!(shares.iter().sum::<u32>(), 1024);
     }
 
     #[test]
@@ -125,10 +152,13 @@ mod tests {
         for budget in 5..200 {
             for block_size in [1, 3, 16] {
                 let wants = [(0, 40), (3, 1), (17, 90), (16, 0), (2, 5), (31, 64)];
-                let shares = shares(&wants, budget, block_size);
-                assert!(shares.iter().sum::<u32>() <= budget);
-                for (share, want) in shares.iter().zip(wants) {
-                    assert!(*share <= want.1 && (*share > 0 || want.1 == 0));
+                for tenants in 1..=4 {
+                    let wants = wants.map(|(at, tokens)| (at, tokens, u64::from(at % tenants)));
+                    let shares = shares_of(&wants, budget, block_size);
+                    assert!(shares.iter().sum::<u32>() <= budget);
+                    for (share, want) in shares.iter().zip(wants) {
+                        assert!(*share <= want.1 && (*share > 0 || want.1 == 0));
+                    }
                 }
             }
         }

@@ -59,6 +59,7 @@ impl Scheduler {
                     Some(leaving) if leaving == index => 0,
                     _ => sequence.wanted(),
                 },
+                tenant: sequence.tenant,
             }
         }));
         self.share_logit_rows(&mut scratch);
@@ -86,6 +87,7 @@ impl Scheduler {
             .map(|(sequence, want)| Want {
                 position: 0,
                 tokens: sequence.logit_rows(want.tokens),
+                tenant: want.tenant,
             });
         scratch.row_wants.clear();
         scratch.row_wants.extend(rows);
@@ -160,6 +162,7 @@ impl Scheduler {
                 let want = Want {
                     position: sequence.planned,
                     tokens: share,
+                    tenant: sequence.tenant,
                 };
                 return budget::tidy(&want, reachable - sequence.planned, self.kv.block_size());
             }

@@ -20,8 +20,7 @@ use crate::entropy::random_u128;
 use crate::gate::{Ask, Place};
 use crate::keys::Ticket;
 use crate::lane::Lane;
-use crate::model::ServedModel;
-use crate::prepare::{self, Job, Prompt};
+use crate::prepare::{self, Job, Preparation, Prompt};
 use crate::reply;
 use crate::sampling;
 use crate::server::{InstalledModel, RequestGuard, Server};
@@ -73,12 +72,38 @@ impl Admission {
     pub(crate) async fn of_body<T: Send + 'static>(
         server: &Server,
         request: Request,
-        prepare: fn(&Server, &ServedModel, &[u8]) -> Result<T, ApiError>,
+        prepare: Preparation<T>,
     ) -> Result<(Self, T), ApiError> {
         let admission = Self::new(server, &request)?;
-        let body = body::read(server, request).await?;
-        let prepared = prepare::run(server, &admission.model, body, prepare).await?;
+        let prepared = admission.prepare(request, prepare).await?;
         Ok((admission, prepared))
+    }
+
+    /// Answers a request that wants tokens counted and none computed. They are taken from its
+    /// key's limit like a prompt's. That is known afterwards and may leave a debt, so that there
+    /// must be something left of the limit beforehand.
+    pub(crate) async fn count_body<T: Send + 'static>(
+        server: &Server,
+        request: Request,
+        count: Preparation<(usize, T)>,
+    ) -> Result<T, ApiError> {
+        let admission = Self::new(server, &request)?;
+        if let Err(error) = admission.guard.ticket.check_tokens() {
+            body::discard(request, server.config().max_body_bytes).await;
+            return Err(error);
+        }
+        let (tokens, answer) = admission.prepare(request, count).await?;
+        admission.guard.ticket.charge_counted(length(tokens));
+        Ok(answer)
+    }
+
+    async fn prepare<T: Send + 'static>(
+        &self,
+        request: Request,
+        prepare: Preparation<T>,
+    ) -> Result<T, ApiError> {
+        let body = body::read(&self.server, self.guard.asker(), request).await?;
+        prepare::run(&self.guard, &self.model, body, prepare).await
     }
 
     /// Hands a job to the engine and waits until its first sequence leaves the queue: until then
@@ -86,7 +111,7 @@ impl Admission {
     pub(crate) async fn start(self, job: &Job) -> Result<Answer, ApiError> {
         let deadline = self.arrived + self.server.config().request_timeout;
         let constraint = match &job.constraint {
-            Some(request) => Some(constraint::compile(&self.server, &self.model, request).await?),
+            Some(request) => Some(constraint::compile(&self.guard, &self.model, request).await?),
             None => None,
         };
         let charge = self.guard.ticket.charge_prompt(job.prompt_tokens())?;
@@ -177,6 +202,8 @@ impl Admission {
         let model = &self.model.served;
         let chosen = self.server.config().allow_priority && self.server.keys().is_none();
         let prompt = job.prompt_of(index);
+        let tenant = self.guard.ticket.caller().tenant().id;
+        let cache_salt = job.sampling.cache_salt.as_deref();
         let choice = (index % job.sampling.choices as usize) as u32;
         let request = GenerationRequest {
             prompt: Arc::clone(&prompt.tokens),
@@ -192,7 +219,8 @@ impl Admission {
             } else {
                 place.priority()
             },
-            cache_salt: 0,
+            tenant,
+            cache_salt: self.server.cache_salts().salt(tenant, cache_salt),
             queue_timeout: Some(self.server.queue_timeout()),
         };
         let submitted = Instant::now();

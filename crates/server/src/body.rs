@@ -1,7 +1,6 @@
 //! Reads a request's body within its limits: size, time, and memory over all requests, both of
 //! its text and of what the text will be when it is parsed.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, BodyDataStream};
@@ -12,14 +11,13 @@ use backstop_input::{VALUE_BYTES, ValueScan};
 use backstop_protocol::ApiError;
 use backstop_protocol::limits::MAX_JSON_VALUES;
 use futures::StreamExt;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
+use crate::budget::{BUDGET_UNIT_BYTES, BodyClaim, NoRoom};
 use crate::config::ServerConfig;
 use crate::server::Server;
+use crate::turns::Asker;
 
-/// Bodies are counted against their budget in units of this many bytes.
-const BUDGET_UNIT_BYTES: usize = 1024;
 /// What a value of a body counts: as it is parsed, and as part of the request that is made of it.
 const BUDGET_VALUE_BYTES: usize = 2 * VALUE_BYTES;
 /// Memory set aside on the word of a `Content-Length` header, before anything has come.
@@ -29,10 +27,14 @@ const CAPACITY_ON_TRUST_BYTES: usize = 64 << 10;
 /// loses its next request.
 const DISCARD_TIME: Duration = Duration::from_secs(3);
 
-/// Units of the budget that all bodies share. The longest body fits into it, if it has few values.
+/// Units of the budget that all bodies share. The longest body fits into it, if it has few values,
+/// and where there are keys into half of it, which is what one key alone may use.
 pub(crate) fn budget_units(config: &ServerConfig) -> usize {
-    let bytes = config.max_buffered_body_bytes.max(config.max_body_bytes);
-    units_of(bytes).min(Semaphore::MAX_PERMITS)
+    let (buffered, longest) = (config.max_buffered_body_bytes, config.max_body_bytes);
+    match config.api_keys {
+        Some(_) => 2 * units_of(longest.max(buffered / 2)),
+        None => units_of(longest.max(buffered)),
+    }
 }
 
 fn units_of(bytes: usize) -> usize {
@@ -42,11 +44,15 @@ fn units_of(bytes: usize) -> usize {
 /// A body, and its share of the budget until it is dropped.
 pub(crate) struct BudgetedBody {
     pub(crate) bytes: Vec<u8>,
-    _permit: OwnedSemaphorePermit,
+    _claim: BodyClaim,
 }
 
-/// Reads the whole body.
-pub(crate) async fn read(server: &Server, request: Request) -> Result<BudgetedBody, ApiError> {
+/// Reads the whole body for `asker`.
+pub(crate) async fn read(
+    server: &Server,
+    asker: Asker,
+    request: Request,
+) -> Result<BudgetedBody, ApiError> {
     let (head, body) = request.into_parts();
     let bytes_max = server.config().max_body_bytes;
     let announced = announced_bytes(&head.headers);
@@ -54,7 +60,7 @@ pub(crate) async fn read(server: &Server, request: Request) -> Result<BudgetedBo
     let result = if announced > bytes_max {
         Err(ApiError::body_too_large(bytes_max))
     } else {
-        let collected = collect(&mut stream, announced, bytes_max, server);
+        let collected = collect(&mut stream, announced, asker, server);
         match timeout(server.config().body_read_timeout, collected).await {
             Ok(result) => result,
             Err(_) => Err(ApiError::body_timeout()),
@@ -78,13 +84,22 @@ pub(crate) async fn discard(request: Request, bytes_max: usize) -> Request {
 async fn collect(
     stream: &mut BodyDataStream,
     announced: usize,
-    bytes_max: usize,
+    asker: Asker,
     server: &Server,
 ) -> Result<BudgetedBody, ApiError> {
+    let bytes_max = server.config().max_body_bytes;
+    let no_room = |NoRoom| server.queue_full();
+    let claim = server.body_budget().open(asker).map_err(no_room)?;
+    let units_max = budget_units(server.config()) / if asker.shared { 2 } else { 1 };
     let mut bytes = Vec::with_capacity(announced.min(CAPACITY_ON_TRUST_BYTES));
     let mut scan = ValueScan::default();
-    let mut permit = claim(server, 1)?;
-    while let Some(chunk) = stream.next().await {
+    loop {
+        let next = tokio::select! {
+            biased;
+            () = claim.gave_way() => return Err(ApiError::body_timeout()),
+            next = stream.next() => next,
+        };
+        let Some(chunk) = next else { break };
         // The client went away in the middle, or its transfer encoding is broken.
         let chunk = chunk.map_err(|_| ApiError::not_an_object())?;
         if bytes.len() + chunk.len() > bytes_max {
@@ -98,25 +113,16 @@ async fn collect(
         }
         // Only what has come counts, so that slow clients cannot use up the budget by promises.
         let units = units_of(bytes.len() + scan.values() * BUDGET_VALUE_BYTES);
-        if units > budget_units(server.config()) {
+        if units > units_max {
             return Err(ApiError::body_takes_too_much_memory());
         }
-        let more = units.saturating_sub(permit.num_permits());
-        if more > 0 {
-            permit.merge(claim(server, more)?);
-        }
+        claim.grow_to(units).map_err(no_room)?;
     }
+    claim.close();
     Ok(BudgetedBody {
         bytes,
-        _permit: permit,
+        _claim: claim,
     })
-}
-
-fn claim(server: &Server, units: usize) -> Result<OwnedSemaphorePermit, ApiError> {
-    let units = u32::try_from(units).unwrap_or(u32::MAX);
-    Arc::clone(server.body_budget())
-        .try_acquire_many_owned(units)
-        .map_err(|_| server.queue_full())
 }
 
 fn announced_bytes(headers: &HeaderMap) -> usize {
@@ -146,6 +152,7 @@ async fn discard_rest(headers: &HeaderMap, mut stream: BodyDataStream, bytes_max
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use backstop_engine::Lifecycle;
@@ -167,8 +174,13 @@ mod tests {
         Request::new(body)
     }
 
+    const ASKER: Asker = Asker {
+        tenant: 0,
+        shared: false,
+    };
+
     async fn status(server: &Server, body: Body) -> u16 {
-        match read(server, request(body)).await {
+        match read(server, ASKER, request(body)).await {
             Ok(_) => 200,
             Err(error) => error.status,
         }
@@ -204,9 +216,9 @@ mod tests {
         // A share of a third: few bytes, but many values.
         let text = format!("[{}]", vec!["[]"; 700].join(","));
         let body = || Body::from(text.clone());
-        let first = read(&server, request(body())).await.unwrap();
+        let first = read(&server, ASKER, request(body())).await.unwrap();
         assert!(first.bytes.len() < 4 << 10);
-        let second = read(&server, request(body())).await.unwrap();
+        let second = read(&server, ASKER, request(body())).await.unwrap();
         assert_eq!(status(&server, body()).await, 429);
         // What stands in strings is text.
         let quoted = Body::from(format!("\"{}\"", "[],".repeat(700)));
@@ -230,7 +242,7 @@ mod tests {
     #[tokio::test]
     async fn the_budget_is_shared_and_given_back() {
         let server = server(8 << 10, 8 << 10);
-        let first = read(&server, request(Body::from(vec![b' '; 6 << 10])))
+        let first = read(&server, ASKER, request(Body::from(vec![b' '; 6 << 10])))
             .await
             .unwrap();
         assert_eq!(first.bytes.len(), 6 << 10);

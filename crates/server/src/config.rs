@@ -18,7 +18,8 @@ pub struct ServerConfig {
     pub public_metrics: bool,
     /// Largest request body.
     pub max_body_bytes: usize,
-    /// Bytes of bodies that are read and not yet turned into tokens, over all requests.
+    /// Bytes of bodies that are read and not yet turned into tokens, over all requests. With several
+    /// keys, each may hold as much as it leaves free.
     pub max_buffered_body_bytes: usize,
     /// Which of the following two limits hold at the start.
     pub admission_profile: AdmissionProfile,
@@ -56,6 +57,8 @@ pub struct ServerConfig {
     /// Let the texts of control tokens in the contents of conversations become such tokens. Without
     /// it they are text, and only the chat template makes control tokens.
     pub allow_special_tokens_in_content: bool,
+    /// Let keys find each other's cached prefixes. Otherwise only requests of the same key do.
+    pub share_prefix_cache: bool,
     /// Pause in a stream after which a comment line keeps it alive.
     pub keep_alive_interval: Duration,
     /// Work without progress for this long means that the engine is dead.
@@ -87,6 +90,7 @@ impl Default for ServerConfig {
             grammar_worker: None,
             allow_priority: false,
             allow_special_tokens_in_content: false,
+            share_prefix_cache: false,
             keep_alive_interval: Duration::from_secs(15),
             liveness_stall: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(600),

@@ -14,9 +14,9 @@ use backstop_text::format::FORMATS;
 use backstop_types::SharedConstraint;
 
 use crate::model::ServedModel;
-use crate::server::{InstalledModel, Server};
+use crate::server::{InstalledModel, RequestGuard};
 use crate::trial::{GrammarWorker, TrialFailure, Trials};
-use crate::work;
+use crate::work::{self, Cancelled};
 
 /// What the answers of a job must look like, and which fields of the request said so.
 #[derive(Debug)]
@@ -211,15 +211,13 @@ fn check_sampling(fields: &SamplingFields) -> Result<(), ApiError> {
 
 /// Compiles a grammar, away from the threads that serve streams.
 pub(crate) async fn compile(
-    server: &Server,
+    sender: &RequestGuard,
     model: &Arc<InstalledModel>,
     request: &ConstraintRequest,
 ) -> Result<SharedConstraint, ApiError> {
     let (model, shape) = (Arc::clone(model), Arc::clone(&request.shape));
-    let here = Arc::new(());
-    let waits = Arc::downgrade(&here);
-    let compile = move || {
-        let waiting = || waits.strong_count() > 0;
+    let compile = move |cancelled: &Cancelled| {
+        let waiting = || !cancelled.is_set();
         let InstalledModel {
             served,
             constraints,
@@ -227,14 +225,12 @@ pub(crate) async fn compile(
         } = &*model;
         constraints.compile(served, &shape, &waiting)
     };
-    let compiled = work::long(server, "compiling a grammar", compile).await?;
-    // Dropped before, if this is dropped while it waits.
-    drop(here);
+    let compiled = work::grammar(sender, compile).await?;
     compiled.map_err(|failure| match failure {
         Failure::Refused(error) => refusal(request, error),
         Failure::Busy(error) => {
             tracing::error!(%error, "no process can try grammars");
-            server.deadline_exceeded()
+            sender.server.deadline_exceeded()
         }
     })
 }

@@ -110,6 +110,7 @@ mod tests {
             limits::MAX_LOGIT_BIAS
         );
         assert_eq!(schemas["Label"]["maxLength"], limits::MAX_LABEL_BYTES);
+        assert_eq!(schemas["CacheSalt"]["maxLength"], limits::MAX_LABEL_BYTES);
         assert_eq!(schemas["TokenId"]["maximum"], limits::MAX_TOKEN_NUMBER);
         let messages = request("MessagesRequest");
         assert_eq!(messages["messages"]["maxItems"], limits::MAX_MESSAGES);

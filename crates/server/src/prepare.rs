@@ -11,8 +11,8 @@ use crate::body::BudgetedBody;
 use crate::constraint::ConstraintRequest;
 use crate::model::ServedModel;
 use crate::sampling;
-use crate::server::{InstalledModel, Server};
-use crate::work;
+use crate::server::{InstalledModel, RequestGuard, Server};
+use crate::work::{self, Cancelled};
 
 /// Bodies up to this size take about a millisecond and are prepared in place; larger ones on a
 /// thread of their own.
@@ -67,19 +67,27 @@ impl Job {
     }
 }
 
-/// Runs `prepare` on a body.
+/// What an endpoint makes of a body.
+pub(crate) type Preparation<T> = fn(&Server, &ServedModel, &[u8]) -> Result<T, ApiError>;
+
+/// Runs `prepare` on the body of `request`.
 pub(crate) async fn run<T: Send + 'static>(
-    server: &Server,
+    request: &RequestGuard,
     model: &Arc<InstalledModel>,
     body: BudgetedBody,
-    prepare: fn(&Server, &ServedModel, &[u8]) -> Result<T, ApiError>,
+    prepare: Preparation<T>,
 ) -> Result<T, ApiError> {
     if body.bytes.len() <= IN_PLACE_BYTES_MAX {
-        return work::short(server, || prepare(server, &model.served, &body.bytes)).await?;
+        let server = &request.server;
+        return work::short(request, || prepare(server, &model.served, &body.bytes)).await?;
     }
-    let (own, model) = (server.clone(), Arc::clone(model));
-    let prepare = move || prepare(&own, &model.served, &body.bytes);
-    work::long(server, "preparing a prompt", prepare).await?
+    let (server, model) = (request.server.clone(), Arc::clone(model));
+    let prepare = move |_: &Cancelled| {
+        // The whole body, so that what it holds of the budget is held until the work ends.
+        let body = body;
+        prepare(&server, &model.served, &body.bytes)
+    };
+    work::long(request, "preparing a prompt", prepare).await?
 }
 
 /// The name that answers carry, if the model that was asked for is served.

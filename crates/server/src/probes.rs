@@ -1,7 +1,7 @@
 //! Everything that is asked about the server rather than of it: health, readiness, version,
 //! metrics and the list of models. Nothing here waits for the engine.
 
-use axum::extract::{Path, State};
+use axum::extract::{Extension, Path, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -9,6 +9,7 @@ use backstop_engine::{LifecycleState, Liveness};
 use backstop_protocol::{ApiError, ModelCard, ModelList};
 use serde::Serialize;
 
+use crate::keys::Caller;
 use crate::metrics::Exposition;
 use crate::reply::{self, ErrorReply};
 use crate::server::{InstalledModel, Server};
@@ -135,10 +136,15 @@ pub(crate) async fn root(State(server): State<Server>) -> Response {
     reply::json(StatusCode::OK, &body)
 }
 
-/// `GET /metrics`.
-pub(crate) async fn metrics(State(server): State<Server>, headers: HeaderMap) -> Response {
+/// `GET /metrics`. Each key sees what it has used itself, and some see what all have.
+pub(crate) async fn metrics(
+    State(server): State<Server>,
+    Extension(viewer): Extension<Caller>,
+    headers: HeaderMap,
+) -> Response {
     let exposition = Exposition::accepted(&headers);
-    match server.metrics().encode(exposition) {
+    let callers = server.keys().map(|keys| keys.visible_to(&viewer));
+    match server.metrics().encode(exposition, callers) {
         Ok(text) => ([(CONTENT_TYPE, exposition.content_type())], text).into_response(),
         Err(error) => {
             tracing::error!(%error, "cannot write the metrics");

@@ -129,7 +129,7 @@ async fn method_not_allowed(request: Request) -> ErrorReply {
 
 /// Wraps every request: checks its access, counts it against its key's limits, catches its panics,
 /// stamps and counts its answer.
-async fn envelope(State(server): State<Server>, request: Request, next: Next) -> Response {
+async fn envelope(State(server): State<Server>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let id = request_id(request.headers());
     let (label, access) = route(request.uri().path());
@@ -141,6 +141,9 @@ async fn envelope(State(server): State<Server>, request: Request, next: Next) ->
     let visit = request.extensions().get::<Visit>();
     if let Some(visit) = visit.filter(|_| caller.is_ok() && !is_open(&server, access, label)) {
         visit.let_in();
+    }
+    if let Ok(caller) = &caller {
+        request.extensions_mut().insert(caller.clone());
     }
     let mut response = match &caller {
         Err(error) => {
@@ -232,14 +235,20 @@ fn check_access(
     label: &str,
     headers: &HeaderMap,
 ) -> Result<Caller, ApiError> {
-    if is_open(server, access, label) {
+    if access == Access::Open {
         return Ok(server.anybody().clone());
     }
     if access == Access::Ready {
         server.ready_model()?;
     }
     match server.keys() {
-        Some(keys) => keys.find(headers).ok_or_else(ApiError::unauthorized),
+        Some(keys) => match keys.find(headers) {
+            Some(caller) => Ok(caller),
+            None if label == "/metrics" && server.config().public_metrics => {
+                Ok(server.anybody().clone())
+            }
+            None => Err(ApiError::unauthorized()),
+        },
         None => Ok(server.anybody().clone()),
     }
 }

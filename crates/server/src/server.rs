@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use backstop_engine::{Lifecycle, LifecycleState};
 use backstop_protocol::ApiError;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use crate::body;
+use crate::budget::BodyBudget;
 use crate::config::ServerConfig;
 use crate::constraint::Constraints;
 use crate::gate::{AdmissionProfile, DrainRate, Gate, Occupancy, QueueSample};
@@ -16,7 +17,9 @@ use crate::keys::{Caller, KeyFileError, KeyStore, Ticket};
 use crate::metrics::{AdmissionCollector, Metrics, RequestMetrics};
 use crate::model::ServedModel;
 use crate::reply;
-use crate::work::Turns;
+use crate::salts::CacheSalts;
+use crate::turns::Asker;
+use crate::work::WorkTurns;
 
 /// An HTTP server for one model; cheap to clone. It answers probes from the start and requests
 /// once [`install`](Server::install) has given it a model and its life-cycle is ready.
@@ -37,8 +40,9 @@ struct Shared {
     gate: Arc<Gate>,
     drain_rate: Arc<Mutex<DrainRate>>,
     in_flight: watch::Sender<usize>,
-    body_budget: Arc<Semaphore>,
-    turns: Turns,
+    body_budget: Arc<BodyBudget>,
+    turns: WorkTurns,
+    cache_salts: CacheSalts,
 }
 
 /// A model and what the server keeps about it.
@@ -84,8 +88,9 @@ impl Server {
             started: Instant::now(),
             model: OnceLock::new(),
             in_flight,
-            body_budget: Arc::new(Semaphore::new(body::budget_units(&config))),
-            turns: Turns::new(config.max_concurrent_encodes),
+            body_budget: BodyBudget::new(body::budget_units(&config)),
+            turns: WorkTurns::new(config.max_concurrent_encodes),
+            cache_salts: CacheSalts::new(config.share_prefix_cache),
             config,
         };
         Self {
@@ -225,12 +230,16 @@ impl Server {
         &self.shared.metrics
     }
 
-    pub(crate) fn body_budget(&self) -> &Arc<Semaphore> {
+    pub(crate) fn body_budget(&self) -> &Arc<BodyBudget> {
         &self.shared.body_budget
     }
 
-    pub(crate) fn turns(&self) -> &Turns {
+    pub(crate) fn turns(&self) -> &WorkTurns {
         &self.shared.turns
+    }
+
+    pub(crate) fn cache_salts(&self) -> &CacheSalts {
+        &self.shared.cache_salts
     }
 
     /// The model, whatever the life-cycle says.
@@ -296,15 +305,24 @@ fn remaining(elapsed: Duration, done: u64, total: u64) -> Option<u32> {
 }
 
 /// Counts one request in and, when dropped, out.
+#[derive(Debug)]
 pub(crate) struct RequestGuard {
     pub(crate) server: Server,
     pub(crate) ticket: Ticket,
 }
 
 impl RequestGuard {
-    fn new(server: Server, ticket: Ticket) -> Self {
+    pub(crate) fn new(server: Server, ticket: Ticket) -> Self {
         server.shared.in_flight.send_modify(|count| *count += 1);
         Self { server, ticket }
+    }
+
+    /// Who asks for a share of what the server has.
+    pub(crate) fn asker(&self) -> Asker {
+        Asker {
+            tenant: self.ticket.caller().tenant().id,
+            shared: self.server.tenants() > 1,
+        }
     }
 }
 

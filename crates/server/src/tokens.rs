@@ -21,7 +21,7 @@ pub(crate) async fn tokenize(
     State(server): State<Server>,
     request: Request,
 ) -> Result<Response, ErrorReply> {
-    let (_, answer) = Admission::of_body(&server, request, encode).await?;
+    let answer = Admission::count_body(&server, request, encode).await?;
     Ok(reply::json(StatusCode::OK, &answer))
 }
 
@@ -29,7 +29,7 @@ pub(crate) async fn detokenize(
     State(server): State<Server>,
     request: Request,
 ) -> Result<Response, ErrorReply> {
-    let (_, answer) = Admission::of_body(&server, request, decode).await?;
+    let answer = Admission::count_body(&server, request, decode).await?;
     Ok(reply::json(StatusCode::OK, &answer))
 }
 
@@ -46,7 +46,11 @@ pub(crate) async fn info(State(server): State<Server>) -> Result<Response, Error
     Ok(reply::json(StatusCode::OK, &info))
 }
 
-fn encode(server: &Server, model: &ServedModel, body: &[u8]) -> Result<Tokenized, ApiError> {
+fn encode(
+    server: &Server,
+    model: &ServedModel,
+    body: &[u8],
+) -> Result<(usize, Tokenized), ApiError> {
     let request = ValidTokenizeRequest::from_bytes(body)?;
     prepare::resolve_model_name(server, model, request.model)?;
     let special = request.add_special_tokens;
@@ -62,17 +66,23 @@ fn encode(server: &Server, model: &ServedModel, body: &[u8]) -> Result<Tokenized
         let written = model.tokenizer.id_to_token(*token);
         written.unwrap_or_else(|| model.tokenizer.token_text(*token))
     };
-    Ok(Tokenized {
-        count: tokens.len(),
+    let count = tokens.len();
+    let answer = Tokenized {
+        count,
         max_model_len: model.max_model_len,
         token_strs: request
             .return_token_strs
             .then(|| tokens.iter().map(write).collect()),
         tokens,
-    })
+    };
+    Ok((count, answer))
 }
 
-fn decode(server: &Server, model: &ServedModel, body: &[u8]) -> Result<Detokenized, ApiError> {
+fn decode(
+    server: &Server,
+    model: &ServedModel,
+    body: &[u8],
+) -> Result<(usize, Detokenized), ApiError> {
     let request = ValidDetokenizeRequest::from_bytes(body)?;
     prepare::resolve_model_name(server, model, request.model)?;
     let tokens_max = prepare::counted_tokens_max(model);
@@ -89,5 +99,5 @@ fn decode(server: &Server, model: &ServedModel, body: &[u8]) -> Result<Detokeniz
         tracing::warn!(%error, "tokens could not be decoded");
         ApiError::invalid_field("tokens", "cannot be decoded")
     })?;
-    Ok(Detokenized { prompt })
+    Ok((request.tokens.len(), Detokenized { prompt }))
 }

@@ -14,7 +14,7 @@ use backstop_text::ConstraintFactory;
 use backstop_text::constraint::{AnswerShape, Recipe};
 
 /// Processes at once. Each has the vocabulary in memory.
-const WORKERS_MAX: usize = 2;
+pub(crate) const WORKERS_MAX: usize = 2;
 /// How long a worker may take to sort the vocabulary.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a trial may take, on a machine that has better things to do. What it may compute is

@@ -10,7 +10,7 @@ use crate::error::ApiError;
 use crate::fields::{Fields, element, parse_chat_body};
 use crate::limits::{MAX_LABEL_BYTES, MAX_STOP_STRING_BYTES, MAX_STOP_STRINGS};
 use crate::output_format::{AskedFormat, OutputFormat};
-use crate::sampling::{SamplingFields, StreamOptions};
+use crate::sampling::{SamplingFields, StreamOptions, parse_cache_salt};
 use crate::unsupported::is_set;
 
 /// Fields that change the answer, and why they cannot be served.
@@ -114,6 +114,7 @@ fn parse_sampling(body: &Fields<'_>) -> Result<SamplingFields, ApiError> {
             .map(|top_p| top_p.max(f32::MIN_POSITIVE)),
         top_k: body.unsigned("top_k", 0..=i32::MAX as u32)?,
         stop: parse_stop_sequences(body)?,
+        cache_salt: parse_cache_salt(body)?,
         ..SamplingFields::default()
     })
 }

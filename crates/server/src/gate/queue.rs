@@ -14,6 +14,8 @@ pub(super) const REMEMBERED: Duration = Duration::from_secs(60);
 /// when it ends. An estimate that is too high could let a key's later request overtake an earlier
 /// one.
 const EXPECTED_ANSWER_TOKENS: u64 = 256;
+/// One part in so many of what may wait is left to keys that have nothing in the server.
+const KEPT_PART: u32 = 8;
 /// Virtual time is counted in tokens and handed to the scheduler in units of this many, so that
 /// its range of 32 bits outlasts weeks in which the queue is never empty. After that the order is
 /// that of arrival, until it is.
@@ -36,6 +38,11 @@ pub(super) struct Bounds {
 impl Bounds {
     fn places(&self) -> u32 {
         self.capacity.saturating_add(self.max_waiting)
+    }
+
+    /// Of what may wait, the part that is left to keys that have nothing in the server.
+    fn kept(&self) -> u32 {
+        (self.max_waiting / KEPT_PART).max(1)
     }
 
     /// Sequences that one of `active` keys, of `tenants` that there are, may have in the server.
@@ -143,19 +150,24 @@ impl Queue {
         if sequences > bounds.places() {
             return Err(Refusal::Requests);
         }
+        let held = self.tenants.get(&ask.tenant).map_or(0, |s| s.sequences);
+        let leaves_room = held > 0 && ask.tenants > 1;
+        if leaves_room && sequences > bounds.places().saturating_sub(bounds.kept()) {
+            return Err(Refusal::Share);
+        }
         let tokens: u64 = ask
             .prompt_tokens
             .iter()
             .map(|&count| u64::from(count))
             .sum();
         // A prompt that is longer than the bound can wait alone; else it could never be served.
+        let part = u64::from(KEPT_PART);
         if let Some(most) = bounds.max_tokens
             && self.waiting_tokens > 0
-            && self.waiting_tokens + tokens > most
+            && self.waiting_tokens + tokens > most - u64::from(leaves_room) * (most / part)
         {
             return Err(Refusal::Tokens);
         }
-        let held = self.tenants.get(&ask.tenant).map_or(0, |s| s.sequences);
         let share = bounds.share(self.tenants.len(), ask.tenants);
         if bounds.contended(sequences) && held > 0 && held.saturating_add(asked) > share {
             return Err(Refusal::Share);

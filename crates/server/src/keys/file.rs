@@ -5,6 +5,7 @@
 //! a-key-in-plain-text
 //! sha256:9f86d081…  name=gateway requests-per-minute=600 tokens-per-minute=200000
 //! sha256:60303ae2…  name=nightly max-concurrent-requests=4 lane=batch
+//! sha256:fd61a03a…  name=prometheus may-see-all-keys
 //! ```
 //!
 //! Lines with the same name are keys of the same holder, whose limits they share: so a key can be
@@ -78,6 +79,8 @@ pub struct KeySettings {
     pub lane: Lane,
     /// Requests may choose their lane by `priority`.
     pub may_choose_priority: bool,
+    /// Metrics show what all keys use, not this one alone.
+    pub may_see_all_keys: bool,
 }
 
 impl KeySettings {
@@ -91,6 +94,7 @@ impl KeySettings {
             "max-concurrent-requests" => self.max_concurrent_requests = Some(limit(value)?),
             "lane" => self.lane = value.parse().map_err(|_| LANE)?,
             "may-choose-priority" if value.is_empty() => self.may_choose_priority = true,
+            "may-see-all-keys" if value.is_empty() => self.may_see_all_keys = true,
             _ => return Err(SETTINGS),
         }
         Ok(())
@@ -114,7 +118,8 @@ impl KeySettings {
 }
 
 const SETTINGS: &str = "after the key come name=…, requests-per-minute=…, tokens-per-minute=…, \
-                        max-concurrent-requests=…, lane=… or may-choose-priority";
+                        max-concurrent-requests=…, lane=…, may-choose-priority or \
+                        may-see-all-keys";
 const LANE: &str = "the lane must be interactive, standard or batch";
 const LIMIT: &str = "a limit must be a whole number from 1 to 4294967295";
 
@@ -152,6 +157,9 @@ impl fmt::Display for KeySettings {
         if self.may_choose_priority {
             words.push("may-choose-priority".to_owned());
         }
+        if self.may_see_all_keys {
+            words.push("may-see-all-keys".to_owned());
+        }
         formatter.write_str(&words.join(" "))
     }
 }
@@ -176,6 +184,25 @@ pub(super) fn read(path: &Path) -> Result<Vec<(KeyDigest, KeySettings)>, KeyFile
         source,
     };
     parse(&read_text_file(path, FILE_BYTES_MAX).map_err(failed)?, path)
+}
+
+/// What is wrong with a key file's permissions: whoever reads it has its keys, or can try guesses
+/// at those that are kept as digests.
+#[cfg(unix)]
+pub fn key_file_complaint(path: &Path) -> Option<String> {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = std::fs::metadata(path).ok()?.permissions().mode() & 0o777;
+    (mode & 0o077 != 0).then(|| {
+        format!(
+            "others than its owner can read it: permissions {mode:04o} are too open, 0600 would do"
+        )
+    })
+}
+
+/// What is wrong with a key file's permissions, which are not looked at here.
+#[cfg(not(unix))]
+pub fn key_file_complaint(_path: &Path) -> Option<String> {
+    None
 }
 
 /// Keys with their settings, in order.
@@ -268,12 +295,32 @@ mod tests {
             max_concurrent_requests: Some(32),
             lane: Lane::Interactive,
             may_choose_priority: true,
+            may_see_all_keys: true,
         };
         let line = key_line("a-good-key", &settings);
         assert!(!line.contains("a-good-key"));
         assert_eq!(keys(&line).unwrap(), [(digest("a-good-key"), settings)]);
         let plain = key_line("a-good-key", &KeySettings::default());
         assert_eq!(keys(&plain).unwrap(), keys("a-good-key").unwrap());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_that_others_can_read_is_complained_of() {
+        use std::os::unix::fs::PermissionsExt;
+        let name = format!("backstop-open-keys-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::write(&path, "a-good-key\n").unwrap();
+        let complaint = |mode| {
+            let permissions = std::fs::Permissions::from_mode(mode);
+            std::fs::set_permissions(&path, permissions).unwrap();
+            key_file_complaint(&path)
+        };
+        assert_eq!(complaint(0o600), None);
+        assert!(complaint(0o640).unwrap().contains("0640"));
+        assert!(complaint(0o604).is_some());
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(key_file_complaint(&path), None);
     }
 
     #[test]

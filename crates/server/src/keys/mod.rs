@@ -17,7 +17,7 @@ use subtle::{ConditionallySelectable, ConstantTimeEq};
 
 pub(crate) use self::bucket::TokenBucket;
 use self::file::{KEY_CHARS_MAX, KeyDigest, digest};
-pub use self::file::{KeyFileError, KeySettings, key_line};
+pub use self::file::{KeyFileError, KeySettings, key_file_complaint, key_line};
 pub(crate) use self::store::KeyStore;
 use self::store::Source;
 pub(crate) use self::tenant::Tenant;

@@ -55,6 +55,12 @@ fn inode(_metadata: &std::fs::Metadata) -> u64 {
     0
 }
 
+fn warn_if_open(path: &Path) {
+    if let Some(complaint) = file::key_file_complaint(path) {
+        tracing::warn!("the key file {}: {complaint}", path.display());
+    }
+}
+
 /// The keys in use. A file that is broken or gone leaves them as they are: that nobody gets in is
 /// never the better answer for a server of last resort.
 #[derive(Debug)]
@@ -68,6 +74,9 @@ pub(crate) struct KeyStore {
 
 impl KeyStore {
     pub(crate) fn new(keys: KeySet) -> Self {
+        if let Some(source) = &keys.source {
+            warn_if_open(&source.path);
+        }
         Self {
             source: Mutex::new(keys.source.clone()),
             keys: RwLock::new(Arc::new(keys)),
@@ -92,6 +101,14 @@ impl KeyStore {
         let mut callers: Vec<Caller> = keys.keys.iter().map(|(_, c)| c.clone()).collect();
         callers.sort_by_key(|caller| caller.tenant().id);
         callers.dedup_by_key(|caller| caller.tenant().id);
+        callers
+    }
+
+    /// Those of [`callers`](Self::callers) whose use of the server `viewer` may see.
+    pub(crate) fn visible_to(&self, viewer: &Caller) -> Vec<Caller> {
+        let mut callers = self.callers();
+        let (own, all) = (viewer.tenant().id, viewer.settings().may_see_all_keys);
+        callers.retain(|caller| all || caller.tenant().id == own);
         callers
     }
 
@@ -126,6 +143,7 @@ impl KeyStore {
         match &result {
             Ok(count) => {
                 self.reloads.fetch_add(1, Ordering::Relaxed);
+                warn_if_open(&path);
                 tracing::info!(keys = count, "read the key file again");
             }
             Err(error) => {

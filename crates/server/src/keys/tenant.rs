@@ -112,6 +112,11 @@ impl Tenant {
         }
     }
 
+    /// Takes tokens that were counted already.
+    pub(super) fn charge_counted(&self, tokens: u32) {
+        self.usage().tokens.charge(u64::from(tokens));
+    }
+
     /// Gives back the tokens of a prompt that was not computed.
     pub(super) fn refund_prompt(&self, tokens: u32) {
         self.usage().tokens.refund(tokens);

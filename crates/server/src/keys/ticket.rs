@@ -108,6 +108,17 @@ impl Ticket {
         &self.0.caller
     }
 
+    /// Whether the caller has any tokens left, before work is done to count those of a request.
+    pub(crate) fn check_tokens(&self) -> Result<(), ApiError> {
+        self.charge_prompt(1).map(drop)
+    }
+
+    /// Takes tokens from the caller's limit that were counted and are not computed. They may leave
+    /// a debt, for the work is done.
+    pub(crate) fn charge_counted(&self, tokens: u32) {
+        self.caller().tenant().charge_counted(tokens);
+    }
+
     /// Takes a prompt's tokens from the caller's limit. They come back unless they are kept.
     pub(crate) fn charge_prompt(&self, tokens: u32) -> Result<TokenCharge, ApiError> {
         let Caller { settings, tenant } = self.caller();
@@ -179,6 +190,27 @@ mod tests {
         assert_eq!(written(1200), "1.2s");
         assert_eq!(written(360_000), "6m0s");
         assert_eq!(written(61_500), "1m1.5s");
+    }
+
+    #[test]
+    fn counted_tokens_may_leave_a_debt_which_keeps_out_what_follows() {
+        let settings = KeySettings {
+            tokens_per_minute: Some(60),
+            ..KeySettings::default()
+        };
+        let ticket = Caller::new(Tenant::new(), settings).begin().unwrap();
+        ticket.check_tokens().unwrap();
+        ticket.charge_counted(1000);
+        let error = ticket.check_tokens().unwrap_err();
+        assert_eq!(
+            (error.status, error.code),
+            (429, Some("rate_limit_exceeded"))
+        );
+        let tenant = ticket.caller().tenant();
+        assert_eq!(tenant.prompt_tokens.load(Ordering::Relaxed), 0);
+        let unlimited = Caller::anybody().begin().unwrap();
+        unlimited.charge_counted(u32::MAX);
+        unlimited.check_tokens().unwrap();
     }
 
     #[test]

@@ -72,17 +72,19 @@ pub(crate) async fn count_tokens(
     State(server): State<Server>,
     request: Request,
 ) -> Result<Response, ErrorReply> {
-    let (_, count) = Admission::of_body(&server, request, count).await?;
-    Ok(reply::json(
-        StatusCode::OK,
-        &serde_json::json!({"input_tokens": count}),
-    ))
+    let answer = Admission::count_body(&server, request, count).await?;
+    Ok(reply::json(StatusCode::OK, &answer))
 }
 
-fn count(server: &Server, model: &ServedModel, body: &[u8]) -> Result<usize, ApiError> {
+fn count(
+    server: &Server,
+    model: &ServedModel,
+    body: &[u8],
+) -> Result<(usize, serde_json::Value), ApiError> {
     let ValidTokenCountRequest { mut chat } = ValidTokenCountRequest::from_bytes(body)?;
     prepare::resolve_model_name(server, model, chat.model.take())?;
-    Ok(chat::tokenize(server, model, &mut chat, false, PARAM)?.len())
+    let count = chat::tokenize(server, model, &mut chat, false, PARAM)?.len();
+    Ok((count, serde_json::json!({"input_tokens": count})))
 }
 
 fn prepare(server: &Server, model: &ServedModel, body: &[u8]) -> Result<Prepared, ApiError> {

@@ -91,7 +91,17 @@ fn encode_keys(encoder: &mut DescriptorEncoder<'_>, keys: &KeyStore) -> fmt::Res
         let value = ConstCounter::new(count.load(Ordering::Relaxed));
         value.encode(family.encode_family(&[("outcome", outcome)])?)?;
     }
-    encode_usage(encoder, &keys.callers())
+    Ok(())
+}
+
+/// What keys have used, as far as somebody may see it.
+#[derive(Debug)]
+pub(super) struct UsageCollector(pub(super) Vec<Caller>);
+
+impl Collector for UsageCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        encode_usage(&mut encoder, &self.0)
+    }
 }
 
 /// What one name has used.

@@ -24,9 +24,11 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 pub(crate) use self::admission::AdmissionCollector;
+use self::admission::UsageCollector;
 use self::engine::EngineCollector;
 pub(crate) use self::exposition::Exposition;
 pub(crate) use self::request::{FinishLabel, RequestMetrics};
+use crate::keys::Caller;
 
 /// Labels of the response counter. Both sets are closed: a client cannot make new ones up.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -90,10 +92,19 @@ impl Metrics {
             .inc();
     }
 
-    /// Everything as text.
-    pub(crate) fn encode(&self, exposition: Exposition) -> Result<String, fmt::Error> {
+    /// Everything as text, and of the keys what these have used.
+    pub(crate) fn encode(
+        &self,
+        exposition: Exposition,
+        callers: Option<Vec<Caller>>,
+    ) -> Result<String, fmt::Error> {
         let mut text = String::with_capacity(16 << 10);
         encode_registry(&mut text, &self.process)?;
+        if let Some(callers) = callers {
+            let mut usage = Registry::default();
+            usage.register_collector(Box::new(UsageCollector(callers)));
+            encode_registry(&mut text, &usage)?;
+        }
         if let Some(model) = self.model.get() {
             encode_registry(&mut text, model)?;
         }

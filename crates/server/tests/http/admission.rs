@@ -173,10 +173,14 @@ async fn requests_per_minute_are_limited_told_and_refunded() {
         requests_per_minute: Some(2),
         ..settings("gateway")
     };
+    let seeing = KeySettings {
+        may_see_all_keys: true,
+        ..settings("other")
+    };
     let options = Options::default().config(|config| {
         config.api_keys = Some(KeySet::with_settings([
             ("limited-key", limited),
-            ("other-key", settings("other")),
+            ("other-key", seeing),
         ]));
     });
     let fixture = Fixture::ready(options).await;

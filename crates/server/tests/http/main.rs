@@ -10,6 +10,7 @@ mod chat;
 mod completions;
 mod connections;
 mod constrained;
+mod fairness;
 mod framing;
 mod hostile;
 mod large_json;

@@ -70,7 +70,11 @@ impl Line {
 #[test]
 fn a_key_alone_may_use_every_place_and_no_more() {
     let mut queue = Queue::default();
-    let (stamps, refusal) = fill(&mut queue, &ask(1, Lane::Standard), &bounds(NORMAL));
+    let only = Ask {
+        tenants: 1,
+        ..ask(1, Lane::Standard)
+    };
+    let (stamps, refusal) = fill(&mut queue, &only, &bounds(NORMAL));
     assert_eq!((stamps.len(), refusal), (12, Refusal::Requests));
     for stamp in &stamps {
         queue.left(stamp, true, 0);
@@ -84,6 +88,7 @@ fn a_key_that_crowds_the_queue_gets_no_more_places_once_others_want_in() {
     let limits = bounds(NORMAL);
     let (crowd, _) = fill(&mut queue, &ask(1, Lane::Standard), &limits);
     let now = Instant::now();
+    assert!(queue.enter(&ask(2, Lane::Standard), &limits, now).is_ok());
     for other in 2..=4 {
         let refused = queue.enter(&ask(other, Lane::Standard), &limits, now);
         assert_eq!(refused.unwrap_err(), Refusal::Requests);
@@ -92,7 +97,35 @@ fn a_key_that_crowds_the_queue_gets_no_more_places_once_others_want_in() {
     queue.left(&crowd[0], true, 0);
     let crowding = queue.enter(&ask(1, Lane::Standard), &limits, now);
     assert_eq!(crowding.unwrap_err(), Refusal::Share);
-    assert!(queue.enter(&ask(2, Lane::Standard), &limits, now).is_ok());
+    assert!(queue.enter(&ask(3, Lane::Standard), &limits, now).is_ok());
+}
+
+#[test]
+fn a_part_of_the_queue_is_left_to_keys_that_have_nothing_in_it() {
+    let mut queue = Queue::default();
+    let limits = Bounds {
+        max_waiting: 16,
+        max_tokens: Some(64 * 16),
+        ..bounds(NORMAL)
+    };
+    let (crowd, refusal) = fill(&mut queue, &ask(1, Lane::Standard), &limits);
+    assert_eq!((crowd.len(), refusal), (14, Refusal::Tokens));
+    let limits = Bounds {
+        max_tokens: None,
+        ..limits
+    };
+    let (more, refusal) = fill(&mut queue, &ask(1, Lane::Standard), &limits);
+    assert_eq!((more.len(), refusal), (4, Refusal::Share));
+    let now = Instant::now();
+    for other in [2, 3] {
+        assert!(
+            queue
+                .enter(&ask(other, Lane::Standard), &limits, now)
+                .is_ok()
+        );
+    }
+    let last = queue.enter(&ask(4, Lane::Standard), &limits, now);
+    assert_eq!(last.unwrap_err(), Refusal::Requests);
 }
 
 #[test]
@@ -223,7 +256,9 @@ fn probes_pass_a_full_queue_but_only_a_few_of_them() {
     let mut queue = Queue::default();
     let limits = bounds(NORMAL);
     let (_, refusal) = fill(&mut queue, &ask(1, Lane::Standard), &limits);
-    assert_eq!(refusal, Refusal::Requests);
+    assert_eq!(refusal, Refusal::Share);
+    let kept = queue.enter(&ask(3, Lane::Standard), &limits, Instant::now());
+    assert!(kept.is_ok());
     let probe = Ask {
         max_tokens: 16,
         ..ask(2, Lane::Standard)
