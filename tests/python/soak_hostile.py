@@ -6,6 +6,7 @@ memory of the server and of everything it starts; then writes what came of it.
 
 import argparse
 import json
+import multiprocessing
 import os
 import random
 import tempfile
@@ -21,6 +22,8 @@ from backstop_process import REQUEST_TIMEOUT_S, BackstopProcess
 from hostile_requests import request
 
 ATTACKERS = 4
+# How long the ordinary client is alone at first, so that there is something to compare with.
+ALONE_S = 5.0
 # Clients that lose interest are ordinary, too.
 PATIENCE_S = [0.05, 0.5, 5.0, REQUEST_TIMEOUT_S, REQUEST_TIMEOUT_S]
 ALLOWED = {200, 400, 404, 405, 408, 413, 429, 503}
@@ -28,47 +31,66 @@ SAMPLE_S = 0.25
 CONTROL_GROUPS = Path("/sys/fs/cgroup/memory")
 
 
+def attack(root: str, seed: str, seconds: float, outcomes: multiprocessing.SimpleQueue) -> None:
+    """One attacker, in a process of its own: making such requests takes processor time, too."""
+    deadline = time.monotonic() + seconds
+    dice = random.Random(seed)
+    statuses: Counter[str] = Counter()
+    unexpected: list[str] = []
+    headers = {"authorization": "Bearer the-attackers-key", "content-type": "application/json"}
+    with httpx.Client(base_url=root, headers=headers) as client:
+        while time.monotonic() < deadline:
+            path, body = request(dice)
+            try:
+                response = client.post(path, content=body, timeout=dice.choice(PATIENCE_S))
+                outcome = str(response.status_code)
+                if response.status_code not in ALLOWED:
+                    unexpected.append(f"{path}: {response.status_code}: {response.text[:300]}")
+            except httpx.TimeoutException:
+                outcome = "gave up"
+            except httpx.TransportError as error:
+                outcome = type(error).__name__
+                if isinstance(error, httpx.ConnectError):
+                    # The server is gone, which the main process finds out, too.
+                    time.sleep(0.1)
+            statuses[outcome] += 1
+    outcomes.put((statuses, unexpected))
+
+
 class Soak:
     def __init__(self, server: BackstopProcess, seed: int, seconds: float):
         self.server = server
         self.seed = seed
-        self.deadline = time.monotonic() + seconds
+        self.seconds = seconds
+        self.deadline = time.monotonic() + ALONE_S
         self.statuses: Counter[str] = Counter()
         self.unexpected: list[str] = []
         self.probes_s: list[float] = []
         self.streams_s: list[float] = []
+        self.alone_s: list[float] = []
         self.failed_streams: list[str] = []
         self.peak_bytes = 0
-        self.lock = threading.Lock()
 
     def run(self) -> None:
-        works = [lambda number=number: self.attack(number) for number in range(ATTACKERS)]
-        threads = [threading.Thread(target=work) for work in [*works, self.probe, self.stream, self.watch_memory]]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        self.stream()
+        self.alone_s, self.streams_s = self.streams_s, []
+        self.deadline = time.monotonic() + self.seconds
+        context = multiprocessing.get_context("spawn")
+        outcomes = context.SimpleQueue()
+        seeds = [f"{self.seed} {number}" for number in range(ATTACKERS)]
+        attackers = [context.Process(target=attack, args=(self.server.root, seed, self.seconds, outcomes)) for seed in seeds]
+        threads = [threading.Thread(target=work) for work in [self.probe, self.stream, self.watch_memory]]
+        for worker in [*attackers, *threads]:
+            worker.start()
+        for _ in attackers:
+            statuses, unexpected = outcomes.get()
+            self.statuses += statuses
+            self.unexpected += unexpected
+        for worker in [*attackers, *threads]:
+            worker.join()
 
     def goes_on(self) -> bool:
         return time.monotonic() < self.deadline and self.server.is_running()
-
-    def attack(self, number: int) -> None:
-        dice = random.Random(f"{self.seed} {number}")
-        headers = {"authorization": "Bearer the-attackers-key", "content-type": "application/json"}
-        with httpx.Client(base_url=self.server.root, headers=headers) as client:
-            while self.goes_on():
-                path, body = request(dice)
-                try:
-                    response = client.post(path, content=body, timeout=dice.choice(PATIENCE_S))
-                    outcome = str(response.status_code)
-                    if response.status_code not in ALLOWED:
-                        self.unexpected.append(f"{path}: {response.status_code}: {response.text[:300]}")
-                except httpx.TimeoutException:
-                    outcome = "gave up"
-                except httpx.TransportError as error:
-                    outcome = type(error).__name__
-                with self.lock:
-                    self.statuses[outcome] += 1
 
     def probe(self) -> None:
         while self.goes_on():
@@ -113,6 +135,7 @@ class Soak:
             "requests": dict(self.statuses.most_common()),
             "unexpected": self.unexpected,
             "health": spread(self.probes_s),
+            "another key's stream of 32 tokens, alone": spread(self.alone_s),
             "another key's stream of 32 tokens": spread(self.streams_s),
             "failed streams": self.failed_streams,
             "peak_resident_mib": self.peak_bytes >> 20,

@@ -7,15 +7,19 @@ use std::process::ExitCode;
 
 use backstop_text::ConstraintFactory;
 use backstop_text::constraint::{AnswerShape, Recipe};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setpriority_process, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
 /// Memory that a grammar may take beyond what there is at the start: 128 MiB, and the stack.
 const MEMORY_BYTES_MAX: u64 = (128 << 20) + ConstraintFactory::TRIAL_STACK_BYTES as u64;
+/// By how much it stands back behind the server.
+const NICENESS: i32 = 5;
 /// Time that a grammar may compute.
 const COMPUTE_SECONDS_MAX: u64 = 5;
 
 pub(crate) fn run() -> Result<ExitCode, String> {
+    // The server has the processors first. It starts this everywhere alike.
+    let _ignored = setpriority_process(None, NICENESS);
     let mut lines = std::io::stdin().lock().lines();
     let factory = factory(&mut lines)?;
     // What it holds is the text of requests, which nobody wants in a file.

@@ -10,6 +10,10 @@ use crate::server::RequestGuard;
 use crate::trial::WORKERS_MAX;
 use crate::turns::{NoTurn, Turn, Turns};
 
+/// By how much long work stands back behind everything else: a third of the time of who does not.
+#[cfg(target_os = "linux")]
+const NICENESS: i32 = 5;
+
 /// Turns for work of either kind.
 #[derive(Debug)]
 pub(crate) struct WorkTurns {
@@ -94,6 +98,7 @@ async fn apart<T: Send + 'static>(
     let cancelled = Cancelled::default();
     let _cancel = CancelOnDrop(cancelled.clone());
     let work = move || {
+        stand_back();
         let result = (!cancelled.is_set()).then(|| work(&cancelled));
         drop((turn, ticket));
         result
@@ -105,6 +110,15 @@ async fn apart<T: Send + 'static>(
     });
     // Without a result it was cancelled, and then nobody is here.
     result?.ok_or_else(ApiError::internal)
+}
+
+/// Lets streams and probes have the processors first. The thread does nothing but such work.
+fn stand_back() {
+    // Elsewhere it would be the whole process that stands back.
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
+        tracing::debug!(%error, "work keeps the priority that it has");
+    }
 }
 
 async fn turn(request: &RequestGuard, turns: &Arc<Turns>) -> Result<Turn, ApiError> {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use backstop_engine::{EngineConfig, EngineThread, Lifecycle, LifecycleState};
 use backstop_server::{GenerationDefaults, QueueLimits, ServedModel, Server, ServerConfig};
-use backstop_text::{ChatTemplate, Tokenizer, chat_format};
+use backstop_text::{ChatTemplate, ControlTexts, Tokenizer, chat_format};
 use backstop_types::{
     AttentionSpan, Executor, KvGroupSpec, KvSpec, SampledToken, StepFailure, StepOutcome, StepPlan,
     TokenId, TokenSample,
@@ -59,11 +59,14 @@ pub(crate) fn serve(model: &Path, step: Duration) -> io::Result<()> {
             },
             lifecycle.clone(),
         );
+        let format = chat_format("plain").ok_or_else(|| other("no plain format"))?;
+        let controls = ControlTexts::new(&tokenizer, format, Some(&source)).map_err(other)?;
         server.install(ServedModel {
+            control_texts: Arc::new(controls),
             vocab_size: u32::try_from(tokenizer.vocab_size()).map_err(other)?,
             tokenizer: Arc::new(tokenizer),
             template: Some(Arc::new(ChatTemplate::from_source(&source).map_err(other)?)),
-            chat_format: chat_format("plain").ok_or_else(|| other("no plain format"))?,
+            chat_format: format,
             eos_token_ids: Vec::new(),
             bos_token: String::new(),
             eos_token: String::new(),
