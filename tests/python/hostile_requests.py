@@ -160,18 +160,47 @@ def chat(dice: random.Random, **fields: Any) -> dict[str, Any]:
     return {"model": MODEL, "messages": [{"role": "user", "content": content}], "max_tokens": 4, "reasoning_effort": "none", **fields}
 
 
-def constrained(dice: random.Random) -> dict[str, Any]:
-    choice = dice.randrange(5)
-    if choice == 0:
-        return {"response_format": {"type": "json_schema", "json_schema": {"name": "s", "schema": schema(dice)}}}
-    if choice == 1:
-        tool = {"type": "function", "function": {"name": "f", "parameters": schema(dice)}}
-        return {"tools": [tool] * dice.choice([1, 1, 5]), "tool_choice": dice.choice(["required", "auto"])}
-    if choice == 2:
-        return {"structured_outputs": {"regex": expression(dice)}}
-    if choice == 3:
-        return {"structured_outputs": {"grammar": grammar(dice)}}
-    return {"structured_outputs": {"choice": [text(dice)[:1000] for _ in range(size(dice, 500))]}}
+def schemas(dice: random.Random) -> Request:
+    asked = schema(dice)
+    kind = dice.randrange(4)
+    if kind == 0:
+        form = {"format": {"type": "json_schema", "name": "s", "schema": asked}}
+        body = {"model": MODEL, "input": "Hi", "max_output_tokens": 16, "text": form}
+        return "/v1/responses", json.dumps(body).encode()
+    if kind == 1:
+        form = {"format": {"type": "json_schema", "schema": asked}}
+        return "/v1/messages", json.dumps({**chat(dice), "output_config": form}).encode()
+    tool = {"type": "function", "function": {"name": "f", "parameters": asked}}
+    fields: dict[str, Any] = {"tools": [tool] * dice.choice([1, 1, 5]), "tool_choice": dice.choice(["required", "auto"])}
+    if kind == 2:
+        fields = {"response_format": {"type": "json_schema", "json_schema": {"name": "s", "schema": asked}}}
+    return "/v1/chat/completions", json.dumps(chat(dice, **fields)).encode()
+
+
+def structured(dice: random.Random, outputs: dict[str, Any]) -> Request:
+    return "/v1/chat/completions", json.dumps(chat(dice, structured_outputs=outputs)).encode()
+
+
+def expressions(dice: random.Random) -> Request:
+    if dice.random() < 0.2:
+        return structured(dice, {"choice": [text(dice)[:1000] for _ in range(size(dice, 500))]})
+    return structured(dice, {"regex": expression(dice)})
+
+
+def grammars(dice: random.Random) -> Request:
+    return structured(dice, {"grammar": grammar(dice)})
+
+
+def texts(dice: random.Random) -> Request:
+    path = dice.choice(["/v1/completions", "/tokenize", "/v1/chat/completions", "/v1/messages", "/v1/messages/count_tokens", "/v1/responses"])
+    body: dict[str, Any] = {"model": MODEL, "max_tokens": 4}
+    if path in ("/v1/completions", "/tokenize"):
+        body["prompt"] = text(dice)
+    elif path == "/v1/responses":
+        body = {"model": MODEL, "max_output_tokens": 16, "input": text(dice)}
+    else:
+        body["messages"] = [{"role": dice.choice(["user", "system", "assistant"]), "content": text(dice)}, {"role": "user", "content": "Hi"}]
+    return path, json.dumps(body).encode()
 
 
 def with_raw(body: dict[str, Any], field: str, raw: str) -> bytes:
@@ -179,24 +208,25 @@ def with_raw(body: dict[str, Any], field: str, raw: str) -> bytes:
     return (json.dumps(body)[:-1] + f', "{field}": {raw}}}').encode()
 
 
-def request(dice: random.Random) -> Request:
-    """A path and a body."""
-    kind = dice.randrange(10)
-    if kind < 4:
-        return "/v1/chat/completions", json.dumps(chat(dice, **constrained(dice))).encode()
-    if kind == 4:
-        form = {"format": {"type": "json_schema", "name": "s", "schema": schema(dice)}}
-        return "/v1/responses", json.dumps({"model": MODEL, "input": text(dice), "max_output_tokens": 16, "text": form}).encode()
-    if kind == 5:
-        form = {"format": {"type": "json_schema", "schema": schema(dice)}}
-        path = dice.choice(["/v1/messages", "/v1/messages/count_tokens"])
-        return path, json.dumps({**chat(dice), "output_config": form}).encode()
-    if kind == 6:
-        path = dice.choice(["/v1/completions", "/tokenize"])
-        return path, json.dumps({"model": MODEL, "prompt": text(dice), "max_tokens": 4}).encode()
-    if kind == 7:
+def bodies(dice: random.Random) -> Request:
+    kind = dice.randrange(3)
+    if kind == 0:
         field = dice.choice(["tools", "messages", "documents", "chat_template_kwargs", "metadata", "response_format", "stop"])
         return "/v1/chat/completions", with_raw(chat(dice), field, json_text(dice))
-    if kind == 8:
+    if kind == 1:
         return dice.choice(["/detokenize", "/v1/completions"]), with_raw({"model": MODEL}, dice.choice(["tokens", "prompt"]), json_text(dice))
     return dice.choice(["/v1/chat/completions", "/v1/responses", "/v1/messages", "/tokenize"]), json_text(dice).encode()
+
+
+KINDS: dict[str, Callable[[random.Random], Request]] = {
+    "schemas": schemas,
+    "expressions": expressions,
+    "grammars": grammars,
+    "texts": texts,
+    "bodies": bodies,
+}
+
+
+def request(dice: random.Random, kinds: list[str]) -> Request:
+    """A path and a body of one of the kinds."""
+    return KINDS[dice.choice(kinds)](dice)

@@ -1,7 +1,7 @@
 """Sends random hostile requests for as long as asked, beside an ordinary client with a key of its own, under a limit on the
 memory of the server and of everything it starts; then writes what came of it.
 
-    python tests/python/soak_hostile.py --seconds 3600 --memory-mib 4096 OUT.json
+    python tests/python/soak_hostile.py --seconds 3600 --memory-mib 4096 --out FILE.json
 """
 
 import argparse
@@ -19,7 +19,7 @@ from typing import Any
 import httpx
 
 from backstop_process import REQUEST_TIMEOUT_S, BackstopProcess
-from hostile_requests import request
+from hostile_requests import KINDS, request
 
 ATTACKERS = 4
 # How long the ordinary client is alone at first, so that there is something to compare with.
@@ -31,7 +31,7 @@ SAMPLE_S = 0.25
 CONTROL_GROUPS = Path("/sys/fs/cgroup/memory")
 
 
-def attack(root: str, seed: str, seconds: float, outcomes: multiprocessing.SimpleQueue) -> None:
+def attack(root: str, seed: str, kinds: list[str], seconds: float, outcomes: multiprocessing.SimpleQueue) -> None:
     """One attacker, in a process of its own: making such requests takes processor time, too."""
     deadline = time.monotonic() + seconds
     dice = random.Random(seed)
@@ -40,7 +40,7 @@ def attack(root: str, seed: str, seconds: float, outcomes: multiprocessing.Simpl
     headers = {"authorization": "Bearer the-attackers-key", "content-type": "application/json"}
     with httpx.Client(base_url=root, headers=headers) as client:
         while time.monotonic() < deadline:
-            path, body = request(dice)
+            path, body = request(dice, kinds)
             try:
                 response = client.post(path, content=body, timeout=dice.choice(PATIENCE_S))
                 outcome = str(response.status_code)
@@ -58,9 +58,10 @@ def attack(root: str, seed: str, seconds: float, outcomes: multiprocessing.Simpl
 
 
 class Soak:
-    def __init__(self, server: BackstopProcess, seed: int, seconds: float):
+    def __init__(self, server: BackstopProcess, seed: int, kinds: list[str], seconds: float):
         self.server = server
         self.seed = seed
+        self.kinds = kinds
         self.seconds = seconds
         self.deadline = time.monotonic() + ALONE_S
         self.statuses: Counter[str] = Counter()
@@ -78,7 +79,7 @@ class Soak:
         context = multiprocessing.get_context("spawn")
         outcomes = context.SimpleQueue()
         seeds = [f"{self.seed} {number}" for number in range(ATTACKERS)]
-        attackers = [context.Process(target=attack, args=(self.server.root, seed, self.seconds, outcomes)) for seed in seeds]
+        attackers = [context.Process(target=attack, args=(self.server.root, seed, self.kinds, self.seconds, outcomes)) for seed in seeds]
         threads = [threading.Thread(target=work) for work in [self.probe, self.stream, self.watch_memory]]
         for worker in [*attackers, *threads]:
             worker.start()
@@ -132,6 +133,7 @@ class Soak:
 
         return {
             "seed": self.seed,
+            "kinds": self.kinds,
             "requests": dict(self.statuses.most_common()),
             "unexpected": self.unexpected,
             "health": spread(self.probes_s),
@@ -165,7 +167,7 @@ def limit_memory(process: int, limit_bytes: int) -> bool:
         return False
 
 
-def soak(seconds: float, memory_bytes: int | None, seed: int, *arguments: str) -> dict[str, Any]:
+def soak(seconds: float, memory_bytes: int | None, seed: int, kinds: list[str], *arguments: str) -> dict[str, Any]:
     """One run; the server must be alive and idle afterwards, and end as it should."""
     with tempfile.NamedTemporaryFile("w", prefix="backstop-test-keys-") as keys:
         keys.write("the-attackers-key name=attacker\nthe-ordinary-key name=ordinary\n")
@@ -174,7 +176,7 @@ def soak(seconds: float, memory_bytes: int | None, seed: int, *arguments: str) -
         try:
             server.wait_until_ready()
             enforced = memory_bytes is not None and limit_memory(server.process.pid, memory_bytes)
-            run = Soak(server, seed, seconds)
+            run = Soak(server, seed, kinds, seconds)
             run.run()
             report = {"seconds": seconds, "memory_limit_enforced": enforced, **run.report()}
             if server.is_running():
@@ -190,9 +192,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3600)
     parser.add_argument("--memory-mib", type=int, default=4096)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("out", type=Path)
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
+    parser.add_argument("--out", type=Path, required=True)
     arguments, more = parser.parse_known_args()
-    report = soak(arguments.seconds, arguments.memory_mib << 20, arguments.seed, *more)
+    report = soak(arguments.seconds, arguments.memory_mib << 20, arguments.seed, arguments.kinds, *more)
     arguments.out.write_text(json.dumps(report, indent=2) + "\n")
     print(json.dumps(report, indent=2))
 
