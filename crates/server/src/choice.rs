@@ -9,6 +9,7 @@ use backstop_text::{ParsedEvent, TextStream};
 use backstop_types::{
     FinishReason as EngineReason, SampledToken, SharedConstraint, TokenId, TokenLogprobs,
 };
+use serde::de::IgnoredAny;
 
 use crate::metrics::FinishLabel;
 use crate::reply;
@@ -80,7 +81,8 @@ pub(crate) struct Choice {
     in_reasoning: bool,
     /// Tokens since the last event: what they belong to, the next one tells.
     unplaced_tokens: u32,
-    called_tools: bool,
+    /// The arguments of the last call so far; `None` if nothing was called.
+    last_arguments: Option<String>,
     pending: Update,
     /// Told once what came before it has been handed on.
     failure: Option<ApiError>,
@@ -102,7 +104,7 @@ impl Choice {
             admitted: false,
             in_reasoning: false,
             unplaced_tokens: 0,
-            called_tools: false,
+            last_arguments: None,
             pending: Update {
                 index,
                 ..Update::default()
@@ -196,7 +198,13 @@ impl Choice {
     fn absorb_events(&mut self, events: Vec<ParsedEvent>) {
         for event in events {
             self.in_reasoning = matches!(event, ParsedEvent::ReasoningDelta(_));
-            self.called_tools |= matches!(event, ParsedEvent::ToolCallStart { .. });
+            match &event {
+                ParsedEvent::ToolCallStart { .. } => self.last_arguments = Some(String::new()),
+                ParsedEvent::ToolCallArgumentsDelta { delta, .. } => {
+                    self.last_arguments.get_or_insert_default().push_str(delta);
+                }
+                ParsedEvent::ReasoningDelta(_) | ParsedEvent::ContentDelta(_) => {}
+            }
             self.place_tokens();
             append(&mut self.pending.events, event);
         }
@@ -236,13 +244,24 @@ impl Choice {
             FinishReason::Stop | FinishReason::ToolCalls => FinishLabel::stop,
         });
         let reason = match reason {
-            FinishReason::Stop if self.called_tools => FinishReason::ToolCalls,
+            FinishReason::Stop if self.hands_over_calls(stop_reason.as_ref()) => {
+                FinishReason::ToolCalls
+            }
             reason => reason,
         };
         self.pending.end = Some(End {
             reason,
             stop_reason,
         });
+    }
+
+    /// Whether what was called is to be run. What the client wanted to end the answer may have
+    /// ended it inside of a call, and half of the arguments are not what the model meant.
+    fn hands_over_calls(&self, stopped_by: Option<&StopReason>) -> bool {
+        let Some(arguments) = &self.last_arguments else {
+            return false;
+        };
+        stopped_by.is_none() || serde_json::from_str::<IgnoredAny>(arguments).is_ok()
     }
 
     fn fail(&mut self, error: ApiError) {

@@ -495,3 +495,18 @@ async fn claude_code_is_answered() {
         assert_eq!(count["input_tokens"], prompt);
     }
 }
+
+#[tokio::test]
+async fn a_call_that_a_stop_sequence_cuts_is_no_tool_use() {
+    let script = "<|END_THINKING|><|START_ACTION|>[\n    {\"tool_call_id\": \"0\", \
+                  \"tool_name\": \"look\", \"parameters\": {\"at\": \"x\"}}\n]<|END_ACTION|>";
+    let fixture = reasoning(script).await;
+    let client = fixture.client();
+    let body = ask(
+        json!({"tools": [{"name": "look", "input_schema": {"type": "object"}}],
+                          "max_tokens": 500, "stop_sequences": ["at\": \""]}),
+    );
+    let message = post(&client, &body).await.json();
+    assert_eq!(message["stop_reason"], "stop_sequence");
+    assert_eq!(message["stop_sequence"], "at\": \"");
+}

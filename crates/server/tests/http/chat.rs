@@ -365,6 +365,29 @@ async fn streamed_tool_calls_add_up_to_the_whole() {
 }
 
 #[tokio::test]
+async fn a_call_that_a_stop_string_cuts_is_not_handed_over() {
+    let fixture = reasoning(CALLS).await;
+    let client = fixture.client();
+    let body =
+        |stream: bool| chat(json!({"tools": tools(), "stop": ["at\": \""], "stream": stream}));
+    let choice = client.chat(&body(false)).await.json()["choices"][0].clone();
+    assert_eq!(choice["finish_reason"], "stop");
+    assert_eq!(choice["stop_reason"], "at\": \"");
+    let chunks = client.chat(&body(true)).await.chunks();
+    let ends: Vec<&Value> = chunks
+        .iter()
+        .map(|chunk| &chunk["choices"][0]["finish_reason"])
+        .filter(|reason| reason.is_string())
+        .collect();
+    assert_eq!(ends, ["stop"]);
+    // One that ends the answer behind a whole call takes nothing from it.
+    let body =
+        chat(json!({"tools": tools(), "stop": ["<|END_ACTION|>"], "skip_special_tokens": false}));
+    let choice = client.chat(&body).await.json()["choices"][0].clone();
+    assert_eq!(choice["finish_reason"], "tool_calls");
+}
+
+#[tokio::test]
 async fn tools_that_may_not_be_called_are_not_parsed() {
     let fixture = reasoning(CALLS).await;
     let body = chat(json!({"tools": tools(), "tool_choice": "none"}));
