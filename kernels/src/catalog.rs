@@ -86,6 +86,22 @@ pub static ALL: &[Kernel] = &[
     },
 ];
 
+/// Operations that a card has kernels for, those first on which most depends.
+pub const ON_DEVICE: &[&str] = &[
+    "linear",
+    "experts",
+    "attention",
+    "gated_mlp",
+    "head",
+    "norm",
+    "router",
+    "rope",
+    "kv_write",
+    "embed",
+    "head_norm",
+    "add_scaled",
+];
+
 /// A case whose data are yet to be made.
 pub struct CaseSpec {
     /// Shapes and formats, for people.
@@ -93,7 +109,12 @@ pub struct CaseSpec {
     /// Too large for the naive reference: for benchmarks only.
     pub benchmark_only: bool,
     make: Box<dyn Fn() -> Box<dyn Case> + Send + Sync>,
+    make_on_device: Option<Box<MakeOnDevice>>,
 }
+
+/// Makes a case's data where they are used.
+type MakeOnDevice =
+    dyn Fn(&Arc<dyn Device>) -> DeviceResult<'static, DeviceWork<'static>> + Send + Sync;
 
 impl CaseSpec {
     /// A case for tests and benchmarks.
@@ -106,6 +127,7 @@ impl CaseSpec {
             label: label.into(),
             benchmark_only: false,
             make,
+            make_on_device: None,
         }
     }
 
@@ -115,6 +137,29 @@ impl CaseSpec {
             benchmark_only: true,
             ..self
         }
+    }
+
+    /// The same case, which a device can make by itself: other data of the same shape.
+    pub fn made_on_device(
+        self,
+        make: impl Fn(&Arc<dyn Device>) -> DeviceResult<'static, DeviceWork<'static>>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Self {
+        Self {
+            make_on_device: Some(Box::new(make)),
+            ..self
+        }
+    }
+
+    /// The case for measurements of time, with data that the device makes; `None` if they must
+    /// come from the host.
+    pub fn on_device(
+        &self,
+        device: &Arc<dyn Device>,
+    ) -> Option<DeviceResult<'static, DeviceWork<'static>>> {
+        self.make_on_device.as_ref().map(|make| make(device))
     }
 
     /// Makes the data, the same each time.
@@ -156,7 +201,17 @@ pub trait Case: Send + Sync {
 }
 
 /// A case set up on a device, or why that failed.
-pub type DeviceResult<'a> = Result<DeviceRun<'a>, DeviceError>;
+pub type DeviceResult<'a, T = DeviceRun<'a>> = Result<T, DeviceError>;
+
+/// A case without anything to compare it with.
+pub struct DeviceWork<'a> {
+    /// Queues the operation on the main stream.
+    pub launch: Box<dyn Fn() -> Result<(), DeviceError> + 'a>,
+    /// Rows of the output.
+    pub rows: usize,
+    /// What it costs.
+    pub cost: Cost,
+}
 
 /// A case that has been set up on a device, with poisoned outputs.
 pub struct DeviceRun<'a> {
@@ -177,6 +232,16 @@ pub struct Cost {
     pub multiply_adds: usize,
     /// Bytes of weights, or of keys and values, that must be read once.
     pub bytes: usize,
+}
+
+impl Cost {
+    /// Of a product of so many outputs, inputs and rows.
+    pub(crate) fn of_product([outputs, inputs, rows]: [usize; 3], weights: Element) -> Self {
+        Self {
+            multiply_adds: outputs * inputs * rows,
+            bytes: outputs * inputs * weights.bytes(),
+        }
+    }
 }
 
 /// Largest difference from the reference, relative to the largest magnitude in the row.

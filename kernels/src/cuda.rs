@@ -16,6 +16,7 @@ pub mod cubins;
 pub mod device;
 pub mod group;
 pub mod host;
+pub mod invariance;
 pub mod kv_cache;
 pub mod layout;
 pub mod nvidia;

@@ -7,8 +7,11 @@ use super::activation::{Panels, Rows};
 use super::arena::Arena;
 use super::buffer::{DeviceBuffer, Plain, PoisonedBuffer};
 use super::device::{Device, DeviceError, DevicePointer, Stream};
+use super::layout::TiledMatrix;
 use super::pack::{Pack, RowSource};
-use crate::catalog::{DeviceRun, Tolerance};
+use super::product::ProductWeights;
+use super::synthetic::{SyntheticMatrix, SyntheticTensor, SyntheticVector};
+use crate::catalog::{Cost, DeviceRun, DeviceWork, Tolerance};
 use crate::element::{Element, narrow_bf16, widen_bf16};
 use crate::ops::add_scaled::cuda::AddScaled;
 
@@ -42,6 +45,70 @@ impl Bench {
         Ok(pointer)
     }
 
+    /// Weights that the device makes: `matrices` of them, one after the other.
+    pub(crate) fn make_weights(
+        &mut self,
+        matrix: TiledMatrix,
+        matrices: usize,
+    ) -> Result<ProductWeights, DeviceError> {
+        let [values, factors] = [0, 1].map(|tensor| self.next_tensor(tensor));
+        let made = SyntheticMatrix::weights(values, matrix, matrices);
+        let data = self.reserve(matrices * matrix.bytes())?;
+        let scaled = matrix.element == Element::F8E4M3;
+        let scales = match scaled {
+            true => self.reserve(matrices * matrix.padded_rows() * 4)?,
+            false => DevicePointer::NULL,
+        };
+        let device = &*self.device;
+        // SAFETY: both memories have the sizes of all matrices.
+        unsafe {
+            made.launch(device, Stream::Main, data, DevicePointer::NULL)?;
+            if scaled {
+                let scale = made.scales(factors);
+                scale.launch_for_rows(device, Stream::Main, scales, (matrix, matrices))?;
+            }
+        }
+        Ok(ProductWeights {
+            data,
+            scales,
+            bias: DevicePointer::NULL,
+            matrix,
+        })
+    }
+
+    /// Rows of normal numbers that the device makes, as panels.
+    pub(crate) fn make_panels(
+        &mut self,
+        [rows, columns]: [usize; 2],
+        formats: &[Element],
+    ) -> Result<Panels, DeviceError> {
+        let made = SyntheticVector {
+            tensor: self.next_tensor(0),
+            mean: 0.0,
+            deviation: 1.0,
+        };
+        // A number for each row of a matrix, that is, for each column of a row.
+        let row = TiledMatrix::new(columns, 1, Element::BF16);
+        assert_eq!(row.padded_rows(), columns, "columns of made-up rows");
+        let values = self.reserve(rows * columns * 4)?;
+        // SAFETY: the memory has room for all rows.
+        unsafe { made.launch_for_rows(&*self.device, Stream::Main, values, (row, rows))? };
+        self.pack([rows, columns], values, formats)
+    }
+
+    /// Other tensors than any before.
+    fn next_tensor(&self, kind: u32) -> SyntheticTensor {
+        SyntheticTensor::new(u64::from(kind), self.inputs.len() as u32)
+    }
+
+    /// Memory for an input, which lives as long as the bench.
+    fn reserve(&mut self, bytes: usize) -> Result<DevicePointer, DeviceError> {
+        let buffer = DeviceBuffer::new(&self.device, bytes)?;
+        let pointer = buffer.pointer();
+        self.inputs.push(buffer);
+        Ok(pointer)
+    }
+
     /// Rows of f32 as panels.
     pub(crate) fn panels(
         &mut self,
@@ -50,10 +117,19 @@ impl Bench {
         formats: &[Element],
     ) -> Result<Panels, DeviceError> {
         let rows = values.len() / columns;
-        let source = RowSource::f32(self.upload(values)?);
+        let values = self.upload(values)?;
+        self.pack([rows, columns], values, formats)
+    }
+
+    fn pack(
+        &self,
+        [rows, columns]: [usize; 2],
+        values: DevicePointer,
+        formats: &[Element],
+    ) -> Result<Panels, DeviceError> {
         let panels = Panels::take(&self.arena, rows, columns, formats);
         let pack = Pack {
-            source,
+            source: RowSource::f32(values),
             token_of_row: DevicePointer::NULL,
             out: panels.output(),
             rows,
@@ -92,6 +168,27 @@ impl Bench {
             }
         }
         Ok(values)
+    }
+}
+
+/// A case whose data the device made.
+pub(crate) fn work(
+    bench: Bench,
+    (rows, cost): (usize, Cost),
+    run: impl Fn(&Bench) -> Result<Rows, DeviceError> + 'static,
+) -> DeviceWork<'static> {
+    let last = Mutex::new(None);
+    let launch = move || {
+        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = None;
+        bench.arena.recycle();
+        *last = Some(run(&bench)?);
+        Ok(())
+    };
+    DeviceWork {
+        launch: Box::new(launch),
+        rows,
+        cost,
     }
 }
 

@@ -114,12 +114,8 @@ impl Case for HeadCase {
     }
 
     fn cost(&self) -> Cost {
-        let weights = self.weight.rows() * self.weight.columns();
-        let bytes = weights * self.weight.view().element().bytes();
-        Cost {
-            multiply_adds: weights * self.rows(),
-            bytes,
-        }
+        let shape = [self.weight.rows(), self.weight.columns(), self.rows()];
+        Cost::of_product(shape, self.weight.view().element())
     }
 
     fn device<'a>(&'a self, device: &'a Arc<dyn Device>) -> Option<DeviceResult<'a>> {
@@ -144,9 +140,10 @@ pub fn cases() -> Vec<CaseSpec> {
             weight: CpuMatrix::random(3, vocabulary, hidden, Element::BF16),
         })
     };
-    let large = large
-        .into_iter()
-        .map(case)
-        .map(CaseSpec::only_for_benchmarks);
+    let large = large.into_iter().map(|shape| {
+        let (vocabulary, hidden, _, rows) = shape;
+        let large = case(shape).only_for_benchmarks();
+        large.made_on_device(move |device| cuda::made_on_device(device, [vocabulary, hidden, rows]))
+    });
     shapes.into_iter().map(case).chain(large).collect()
 }

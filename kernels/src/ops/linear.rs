@@ -124,12 +124,8 @@ impl Case for LinearCase {
     }
 
     fn cost(&self) -> Cost {
-        let weights = self.weight.rows() * self.weight.columns();
-        let bytes = weights * self.weight.view().element().bytes();
-        Cost {
-            multiply_adds: weights * self.rows(),
-            bytes,
-        }
+        let shape = [self.weight.rows(), self.weight.columns(), self.rows()];
+        Cost::of_product(shape, self.weight.view().element())
     }
 
     fn device<'a>(&'a self, device: &'a Arc<dyn Device>) -> Option<DeviceResult<'a>> {
@@ -149,6 +145,7 @@ pub fn cases() -> Vec<CaseSpec> {
         (31, 47, 3),
         (64, 64, 5),
         (65, 130, 29),
+        (66, 130, 50),
     ];
     // Queries, keys and values; attention's output.
     let real = [
@@ -176,9 +173,9 @@ pub fn cases() -> Vec<CaseSpec> {
             LinearCase::random(shape, Element::BF16).with_bias()
         })
     });
-    let large = large.into_iter().map(|shape| case(shape, Element::BF16));
-    small
-        .chain(biased)
-        .chain(large.map(CaseSpec::only_for_benchmarks))
-        .collect()
+    let large = large.into_iter().map(|shape| {
+        let large = case(shape, Element::BF16).only_for_benchmarks();
+        large.made_on_device(move |device| cuda::made_on_device(device, shape))
+    });
+    small.chain(biased).chain(large).collect()
 }

@@ -32,6 +32,8 @@ pub(crate) struct Paged {
     selected: Option<usize>,
     sequences: Vec<PagedSequence>,
     qkv: Vec<f32>,
+    /// The number of blocks.
+    blocks: usize,
     cache: AlignedBytes,
 }
 
@@ -55,6 +57,14 @@ impl<'a> PagedBatch<'a> {
 
 impl Paged {
     pub(crate) fn new(spec: &PagedShape) -> Self {
+        let mut paged = Self::without_cache(spec);
+        paged.cache = AlignedBytes::copy_of(&vec![0xff; paged.cache_len()]);
+        paged.fill();
+        paged
+    }
+
+    /// The same without what the cache holds.
+    pub(crate) fn without_cache(spec: &PagedShape) -> Self {
         let [heads, kv_heads, head_dim] = spec.heads;
         let scale = (head_dim as f32).powf(-0.5);
         let layout = KvShape {
@@ -84,7 +94,6 @@ impl Paged {
         };
         let sequences: Vec<_> = spec.sequences.iter().map(sequence).collect();
         let columns = ((heads + 2 * kv_heads) * head_dim) as usize;
-        let bytes = layout.keys_start(blocks, 0);
         let mut paged = Self {
             shape: AttentionShape {
                 heads,
@@ -98,10 +107,24 @@ impl Paged {
             selected: None,
             sequences,
             qkv: random_values(1, rows * columns, 2.0),
-            cache: AlignedBytes::copy_of(&vec![0xff; bytes]),
+            blocks: blocks as usize,
+            cache: AlignedBytes::zeroed(0),
         };
-        paged.fill();
+        paged.forget_passed();
         paged
+    }
+
+    /// Bytes of all blocks.
+    pub(crate) fn cache_len(&self) -> usize {
+        self.layout.keys_start(self.blocks as u32, 0)
+    }
+
+    /// Lets tables name no blocks that the window has passed.
+    fn forget_passed(&mut self) {
+        for sequence in &mut self.sequences {
+            let first = self.span.first_visible(sequence.first_position as u32) as usize;
+            sequence.table[..first / self.layout.block_size].fill(0);
+        }
     }
 
     /// The same with rows that attend to so many positions at most, all over what they see.
@@ -160,7 +183,6 @@ impl Paged {
                     }
                 }
             }
-            sequence.table[..first / layout.block_size].fill(0);
         }
     }
 
@@ -215,15 +237,12 @@ impl Paged {
     /// Makes one sequence's keys and values those of an earlier one, in blocks of its own.
     fn copy_blocks(&mut self, earlier: usize, index: usize) {
         let bytes = self.layout.keys_start(1, 0);
-        let blocks = self.sequences[earlier].table.clone();
-        for (from, to) in blocks.into_iter().zip(&mut self.sequences[index].table) {
-            // The window has passed the blocks that are 0.
-            if from == 0 {
-                *to = 0;
-                continue;
-            }
+        let tables = [earlier, index].map(|index| self.sequences[index].table.clone());
+        let [from, to] = tables;
+        // The window has passed the blocks that are 0.
+        for (from, to) in from.into_iter().zip(to).filter(|&(from, _)| from != 0) {
             let from = self.layout.keys_start(from, 0);
-            let to = self.layout.keys_start(*to, 0);
+            let to = self.layout.keys_start(to, 0);
             self.cache
                 .as_mut_slice()
                 .copy_within(from..from + bytes, to);
@@ -261,7 +280,7 @@ impl Paged {
             rows,
             tables,
             table_stride,
-            blocks: self.cache.len() / self.layout.keys_start(1, 0),
+            blocks: self.blocks,
         }
     }
 
@@ -434,11 +453,11 @@ pub fn cases() -> Vec<CaseSpec> {
             CaseSpec::new(label, make)
         })
     });
-    let large = large_shapes().into_iter().map(case);
-    small
-        .chain(selecting)
-        .chain(large.map(CaseSpec::only_for_benchmarks))
-        .collect()
+    let large = large_shapes().into_iter().map(|shape| {
+        let large = case(shape.clone()).only_for_benchmarks();
+        large.made_on_device(move |device| super::cuda::made_on_device(&shape, device))
+    });
+    small.chain(selecting).chain(large).collect()
 }
 
 #[cfg(test)]

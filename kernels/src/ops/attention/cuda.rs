@@ -8,7 +8,7 @@ mod plan;
 
 use backstop_types::AttentionSpan;
 
-pub(super) use case::device;
+pub(super) use case::{device, made_on_device};
 pub use plan::{AttentionLimits, AttentionPlan};
 
 use crate::backend::AttentionShape;

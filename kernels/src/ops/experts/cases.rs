@@ -113,19 +113,32 @@ impl Case for ExpertsCase {
 
     fn cost(&self) -> Cost {
         let weights = 3 * self.experts.width * self.experts.hidden;
-        let mut used = self.routing.experts.clone();
-        used.sort_unstable();
-        used.dedup();
-        Cost {
-            multiply_adds: weights * self.routing.experts.len(),
-            bytes: self.experts.gate_up.format.bytes_of(weights * used.len()),
-        }
+        cost(weights, &self.routing, self.experts.gate_up.format)
     }
 
     fn device<'a>(&'a self, device: &'a Arc<dyn Device>) -> Option<DeviceResult<'a>> {
         cuda::device(self, device)
     }
 }
+
+/// Of experts of so many weights each.
+pub(super) fn cost(weights: usize, routing: &Routing, format: WeightFormat) -> Cost {
+    let mut used = routing.experts.clone();
+    used.sort_unstable();
+    used.dedup();
+    Cost {
+        multiply_adds: weights * routing.experts.len(),
+        bytes: format.bytes_of(weights * used.len()),
+    }
+}
+
+/// Shapes for which the products of E4M3 weights have token tiles of 16, 32 and 128; others have 8
+/// and 64.
+pub(super) const TILE_SHAPES: [(usize, usize, usize, usize, usize); 3] = [
+    (4, 2, 160, 208, 20),
+    (4, 2, 160, 208, 40),
+    (4, 2, 160, 208, 110),
+];
 
 /// Experts, experts per token, hidden size, width and number of tokens.
 pub fn cases() -> Vec<CaseSpec> {
@@ -148,9 +161,17 @@ pub fn cases() -> Vec<CaseSpec> {
     let small = shapes.into_iter().flat_map(|shape| {
         [Element::F32, Element::BF16, Element::F8E4M3].map(|element| case(shape, element))
     });
-    let large = large
-        .into_iter()
-        .flat_map(|shape| [Element::F8E4M3, Element::BF16].map(|element| case(shape, element)));
+    let small = small.chain(TILE_SHAPES.map(|shape| case(shape, Element::F8E4M3)));
+    let large = large.into_iter().flat_map(|shape| {
+        [Element::F8E4M3, Element::BF16].map(|element| {
+            let (num_experts, top_k, hidden, width, tokens) = shape;
+            let shape_of_device = [num_experts, top_k, hidden, width, tokens];
+            let large = case(shape, element).only_for_benchmarks();
+            large.made_on_device(move |device| {
+                cuda::made_on_device(device, shape_of_device, element)
+            })
+        })
+    });
     let gpt_oss = |[num_experts, top_k, hidden, width, tokens]: [usize; 5]| {
         let formats: [WeightFormat; 2] = [Element::BF16.into(), BlockFormat::Mxfp4.into()];
         formats.map(|format| {
@@ -179,12 +200,12 @@ pub fn cases() -> Vec<CaseSpec> {
     small
         .chain(clamped.into_iter().flat_map(gpt_oss))
         .chain(arranged)
-        .chain(large.map(CaseSpec::only_for_benchmarks))
+        .chain(large)
         .collect()
 }
 
 /// Distinct experts for each token.
-fn random_routing(tokens: usize, top_k: usize, num_experts: usize) -> Routing {
+pub(super) fn random_routing(tokens: usize, top_k: usize, num_experts: usize) -> Routing {
     let starts = random_indices(2, tokens, num_experts);
     let experts = starts.iter().flat_map(|start| {
         (0..top_k as u32).map(move |rank| (start + rank * 5) % num_experts as u32)

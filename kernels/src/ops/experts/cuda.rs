@@ -6,9 +6,9 @@
 use std::sync::Arc;
 
 use super::ExpertsArgs;
-use super::cases::ExpertsCase;
+use super::cases::{self, ExpertsCase, random_routing};
 use crate::backend::GatedActivation;
-use crate::catalog::{Case, DeviceResult, Tolerance};
+use crate::catalog::{Case, DeviceResult, DeviceWork, Tolerance};
 use crate::cpu::CpuExperts;
 use crate::cuda::activation::{Panels, Rows};
 use crate::cuda::arena::{Arena, Piece};
@@ -20,6 +20,7 @@ use crate::cuda::product::{self, Epilogue, Product, ProductTokens, ProductWeight
 use crate::cuda::{Device, DeviceError, DevicePointer, Stream};
 use crate::element::Element;
 use crate::gemm::WeightFormat;
+use crate::ops::router::Routing;
 
 /// The experts of a layer.
 #[derive(Clone, Copy, Debug)]
@@ -227,6 +228,52 @@ fn upload(bench: &mut Bench, experts: &CpuExperts) -> Result<DeviceExperts, Devi
     })
 }
 
+/// Bytes for what a case takes of its bench's arena.
+fn arena_bytes([num_experts, top_k, hidden, width, tokens]: [usize; 5]) -> usize {
+    let pairs = tokens * top_k + 8 * num_experts + 256;
+    pairs * (6 * hidden + 4 * width) + (4 << 20)
+}
+
+fn upload_routing(bench: &mut Bench, routing: &Routing) -> Result<DeviceRouting, DeviceError> {
+    Ok(DeviceRouting {
+        experts: bench.upload(&routing.experts)?,
+        weights: bench.upload(&routing.weights)?,
+        top_k: routing.top_k,
+    })
+}
+
+/// Experts, experts per token, hidden size, width and number of tokens, with data that the device
+/// makes.
+pub(super) fn made_on_device(
+    device: &Arc<dyn Device>,
+    shape: [usize; 5],
+    element: Element,
+) -> DeviceResult<'static, DeviceWork<'static>> {
+    let [num_experts, top_k, hidden, width, tokens] = shape;
+    let mut bench = Bench::new(device, arena_bytes(shape))?;
+    let gate_up = TiledMatrix::gate_up(width, hidden, element);
+    let down = TiledMatrix::new(hidden, width, element);
+    let experts = DeviceExperts {
+        num_experts,
+        gate_up: bench.make_weights(gate_up, num_experts)?,
+        down: bench.make_weights(down, num_experts)?,
+    };
+    let input = bench.make_panels([tokens, hidden], &[element])?;
+    let on_host = random_routing(tokens, top_k, num_experts);
+    let routing = upload_routing(&mut bench, &on_host)?;
+    let launch = move |bench: &Bench| {
+        let place = Place {
+            device: &*bench.device,
+            stream: Stream::Main,
+            arena: &bench.arena,
+        };
+        // SAFETY: everything was set up above.
+        unsafe { run(place, &input, tokens, routing, &experts) }
+    };
+    let cost = cases::cost(3 * width * hidden, &on_host, element.into());
+    Ok(check::work(bench, (tokens, cost), launch))
+}
+
 pub(super) fn device<'a>(
     case: &'a ExpertsCase,
     device: &'a Arc<dyn Device>,
@@ -240,15 +287,11 @@ pub(super) fn device<'a>(
     let even = hidden.is_multiple_of(2) && width.is_multiple_of(2);
     let set_up = move || {
         let (rows, top_k) = (case.rows(), case.routing.top_k);
-        let pairs = rows * top_k + 8 * experts.num_experts + 256;
-        let mut bench = Bench::new(device, pairs * (6 * hidden + 4 * width) + (4 << 20))?;
+        let shape = [experts.num_experts, top_k, hidden, width, rows];
+        let mut bench = Bench::new(device, arena_bytes(shape))?;
         let weights = upload(&mut bench, experts)?;
         let input = bench.panels(&case.input, hidden, &[element])?;
-        let routing = DeviceRouting {
-            experts: bench.upload(&case.routing.experts)?,
-            weights: bench.upload(&case.routing.weights)?,
-            top_k,
-        };
+        let routing = upload_routing(&mut bench, &case.routing)?;
         let launch = move |bench: &Bench| {
             let place = Place {
                 device: &*bench.device,
@@ -282,4 +325,41 @@ pub(super) fn device<'a>(
         Ok(check::rows_run(bench, rows, launch, expected, tolerance))
     };
     (element != Element::F32 && even && plain).then(set_up)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use crate::cuda::host::HostDevice;
+    use crate::ops::experts::cases::{TILE_SHAPES, cases};
+
+    use super::*;
+
+    #[test]
+    fn there_is_a_small_case_for_every_token_tile() {
+        let tile = |num_experts, top_k, tokens: usize| {
+            product::grouped_token_tile(tokens * top_k, num_experts)
+        };
+        let mut tiles = BTreeSet::from([tile(9, 4, 3), tile(3, 2, 40)]);
+        for (num_experts, top_k, hidden, width, tokens) in TILE_SHAPES {
+            tiles.insert(tile(num_experts, top_k, tokens));
+            let label = format!(
+                "F8E4M3 {top_k} of {num_experts}, hidden {hidden}, width {width}, {tokens} tokens"
+            );
+            assert!(cases().iter().any(|case| case.label == label), "{label}");
+        }
+        assert_eq!(Vec::from_iter(tiles), [8, 16, 32, 64, 128]);
+    }
+
+    #[test]
+    fn what_the_device_makes_of_experts_runs() {
+        let device = HostDevice::for_tests().unwrap();
+        for element in [Element::BF16, Element::F8E4M3] {
+            let work = made_on_device(&device, [6, 2, 192, 80, 17], element).unwrap();
+            assert_eq!(work.cost.multiply_adds, 3 * 192 * 80 * 17 * 2);
+            (work.launch)().unwrap();
+            (work.launch)().unwrap();
+        }
+    }
 }

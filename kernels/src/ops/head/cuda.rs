@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::HeadCase;
-use crate::catalog::{Case, DeviceResult};
+use crate::catalog::{Case, Cost, DeviceResult, DeviceWork};
 use crate::cuda::activation::{Panels, Rows};
 use crate::cuda::arena::Arena;
 use crate::cuda::check::{self, Bench};
@@ -86,6 +86,41 @@ pub(crate) unsafe fn run(
     })
 }
 
+/// Bytes for what a case takes of its bench's arena.
+fn arena_bytes([vocabulary, hidden, tokens]: [usize; 3], count: usize) -> usize {
+    4 * count * vocabulary + 16 * (tokens * hidden).next_multiple_of(128 * hidden) + (1 << 20)
+}
+
+/// Logits of all rows, with data that the device makes.
+pub(super) fn made_on_device(
+    device: &Arc<dyn Device>,
+    [vocabulary, hidden, count]: [usize; 3],
+) -> DeviceResult<'static, DeviceWork<'static>> {
+    let mut bench = Bench::new(device, arena_bytes([vocabulary, hidden, count], count))?;
+    let weights = bench.make_weights(TiledMatrix::new(vocabulary, hidden, Element::BF16), 1)?;
+    let input = bench.make_panels([count, hidden], &[Element::BF16])?;
+    let rows: Vec<u32> = (0..count as u32).collect();
+    let chosen = choose(&mut bench, rows)?;
+    let launch = move |bench: &Bench| {
+        let (device, arena) = (&*bench.device, &bench.arena);
+        let head = (weights, super::CASE_SCALE);
+        // SAFETY: everything was set up above.
+        unsafe { run(device, Stream::Main, arena, &input, chosen, head) }
+    };
+    let cost = Cost::of_product([vocabulary, hidden, count], Element::BF16);
+    Ok(check::work(bench, (count, cost), launch))
+}
+
+fn choose(bench: &mut Bench, mut rows: Vec<u32>) -> Result<LogitRows, DeviceError> {
+    let count = rows.len();
+    rows.resize(LogitRows::capacity(count), NONE);
+    Ok(LogitRows {
+        rows: bench.upload(&rows)?,
+        counts: bench.upload(&[0, count as u32])?,
+        count,
+    })
+}
+
 pub(super) fn device<'a>(
     case: &'a HeadCase,
     device: &'a Arc<dyn Device>,
@@ -93,18 +128,12 @@ pub(super) fn device<'a>(
     let (vocabulary, hidden) = (case.weight.rows(), case.weight.columns());
     let set_up = || {
         let count = case.rows.len();
-        let numbers = 4 * count * vocabulary + 16 * case.input.len().next_multiple_of(128 * hidden);
-        let mut bench = Bench::new(device, numbers + (1 << 20))?;
+        let tokens = case.input.len() / hidden;
+        let mut bench = Bench::new(device, arena_bytes([vocabulary, hidden, tokens], count))?;
         let layout = TiledMatrix::new(vocabulary, hidden, Element::BF16);
         let weights = linear::upload(&mut bench, &case.weight, layout)?;
         let input = bench.panels(&case.input, hidden, &[Element::BF16])?;
-        let mut rows = case.rows.clone();
-        rows.resize(LogitRows::capacity(count), NONE);
-        let chosen = LogitRows {
-            rows: bench.upload(&rows)?,
-            counts: bench.upload(&[0, count as u32])?,
-            count,
-        };
+        let chosen = choose(&mut bench, case.rows.clone())?;
         let launch = move |bench: &Bench| {
             let head = (weights, super::CASE_SCALE);
             // SAFETY: everything was set up above.
@@ -132,4 +161,19 @@ pub(super) fn device<'a>(
         ))
     };
     Some(set_up())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cuda::host::HostDevice;
+
+    #[test]
+    fn what_the_device_makes_of_logits_runs() {
+        let device = HostDevice::for_tests().unwrap();
+        let work = made_on_device(&device, [1000, 192, 9]).unwrap();
+        assert_eq!((work.rows, work.cost.bytes), (9, 2 * 1000 * 192));
+        (work.launch)().unwrap();
+        (work.launch)().unwrap();
+    }
 }

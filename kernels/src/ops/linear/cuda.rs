@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::LinearCase;
-use crate::catalog::{Case, DeviceResult, Tolerance};
+use crate::catalog::{Case, Cost, DeviceResult, DeviceWork, Tolerance};
 use crate::cpu::CpuMatrix;
 use crate::cuda::activation::{Panels, Rows};
 use crate::cuda::arena::Arena;
@@ -80,6 +80,29 @@ pub(crate) fn upload(
     })
 }
 
+/// Bytes for what a case takes of its bench's arena.
+fn arena_bytes([outputs, inputs, rows]: [usize; 3]) -> usize {
+    (8 * outputs * rows + 4 * inputs * rows + (1 << 20)) * 4
+}
+
+/// A product of BF16 weights, with data that the device makes.
+pub(super) fn made_on_device(
+    device: &Arc<dyn Device>,
+    (outputs, inputs, rows): (usize, usize, usize),
+) -> DeviceResult<'static, DeviceWork<'static>> {
+    let mut bench = Bench::new(device, arena_bytes([outputs, inputs, rows]))?;
+    let layout = TiledMatrix::new(outputs, inputs, Element::BF16);
+    let weights = bench.make_weights(layout, 1)?;
+    let input = bench.make_panels([rows, inputs], &[Element::BF16])?;
+    let launch = move |bench: &Bench| {
+        let (device, arena) = (&*bench.device, &bench.arena);
+        // SAFETY: everything was set up above.
+        unsafe { run(device, Stream::Main, arena, &input, rows, weights) }
+    };
+    let cost = Cost::of_product([outputs, inputs, rows], Element::BF16);
+    Ok(check::work(bench, (rows, cost), launch))
+}
+
 /// The device computes with BF16 weights and writes words of two columns.
 pub(super) fn device<'a>(
     case: &'a LinearCase,
@@ -89,10 +112,7 @@ pub(super) fn device<'a>(
     let supported = case.weight.view().element() == Element::BF16 && outputs.is_multiple_of(2);
     let set_up = || {
         let rows = case.rows();
-        let mut bench = Bench::new(
-            device,
-            (8 * outputs * rows + 4 * inputs * rows + (1 << 20)) * 4,
-        )?;
+        let mut bench = Bench::new(device, arena_bytes([outputs, inputs, rows]))?;
         let layout = TiledMatrix::new(outputs, inputs, Element::BF16);
         let mut weights = upload(&mut bench, &case.weight, layout)?;
         if let Some(bias) = &case.bias {

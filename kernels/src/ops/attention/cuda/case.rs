@@ -6,12 +6,16 @@ use std::sync::Arc;
 use rayon::prelude::{IndexedParallelIterator, ParallelIterator, ParallelSlice, ParallelSliceMut};
 
 use super::{Attention, AttentionLimits, AttentionPlan, AttentionWorkspace};
-use crate::catalog::{Case, DeviceResult, DeviceRun, Tolerance};
-use crate::cuda::layout::PanelLayout;
-use crate::cuda::{Device, DeviceBuffer, DeviceError, PoisonedBuffer, Stream};
+use crate::catalog::{Case, DeviceResult, DeviceRun, DeviceWork, Tolerance};
+use crate::cuda::layout::{PanelLayout, TiledMatrix};
+use crate::cuda::synthetic::{SyntheticMatrix, SyntheticTensor};
+use crate::cuda::{Device, DeviceBuffer, DeviceError, DevicePointer, PoisonedBuffer, Stream};
 use crate::element::Element;
-use crate::ops::attention::cases::{AttentionCase, Paged};
+use crate::ops::attention::cases::{AttentionCase, Paged, PagedShape};
 use crate::ops::kv_write::cuda::{PagedCache, bf16_rows, device_index};
+
+/// How many bytes of a cache the device makes as one row of a matrix.
+const ROW_BYTES: usize = 8192;
 
 /// Some rows of a case, set up on a device.
 struct Setup {
@@ -67,6 +71,17 @@ impl Setup {
         rows: Range<usize>,
         choose: impl Fn(AttentionLimits) -> AttentionLimits,
     ) -> Result<Self, DeviceError> {
+        let cache = DeviceBuffer::from_slice(device, &cache_bytes(paged))?;
+        Self::with_cache(device, (paged, cache), rows, choose)
+    }
+
+    /// The same with a cache that lies on the device already.
+    fn with_cache(
+        device: &Arc<dyn Device>,
+        (paged, memory): (&Paged, DeviceBuffer),
+        rows: Range<usize>,
+        choose: impl Fn(AttentionLimits) -> AttentionLimits,
+    ) -> Result<Self, DeviceError> {
         let (shape, cache) = (paged.shape, paged.layout());
         let places = paged.places();
         let sequences = paged.batch_sequences(rows.clone());
@@ -84,7 +99,7 @@ impl Setup {
         let output = PoisonedBuffer::new(device, layout.bytes())?;
         let buffers = vec![
             DeviceBuffer::from_slice(device, &queries)?,
-            DeviceBuffer::from_slice(device, &cache_bytes(paged))?,
+            memory,
             DeviceBuffer::from_slice(device, &places.tables)?,
             DeviceBuffer::from_slice(device, plan.words())?,
             DeviceBuffer::filled(device, 0xff, limits.partial_values_bytes())?,
@@ -159,6 +174,43 @@ pub(in super::super) fn device<'a>(
     supported.then(|| set_up(case, device))
 }
 
+/// Attention of this shape, with keys and values that the device makes.
+pub(in super::super) fn made_on_device(
+    shape: &PagedShape,
+    device: &Arc<dyn Device>,
+) -> DeviceResult<'static, DeviceWork<'static>> {
+    let case = AttentionCase(Paged::without_cache(shape));
+    let paged = &case.0;
+    // Numbers of no order: any rows of whole tiles will do.
+    let element = paged.layout().element;
+    let columns = ROW_BYTES / element.bytes();
+    let numbers = TiledMatrix::new(paged.cache_len().div_ceil(ROW_BYTES), columns, element);
+    let cache = DeviceBuffer::new(device, numbers.bytes())?;
+    let made = SyntheticMatrix {
+        tensor: SyntheticTensor::new(1, 0),
+        matrix: numbers,
+        matrices: 1,
+        deviation: 1.0,
+    };
+    // SAFETY: the memory has the matrix's bytes.
+    unsafe {
+        made.launch(
+            &**device,
+            Stream::Main,
+            cache.pointer(),
+            DevicePointer::NULL,
+        )?
+    };
+    let rows = case.rows();
+    let setup = Setup::with_cache(device, (paged, cache), 0..rows, |limits| limits)?;
+    let device = Arc::clone(device);
+    Ok(DeviceWork {
+        launch: Box::new(move || setup.launch(&*device)),
+        rows,
+        cost: case.cost(),
+    })
+}
+
 fn set_up<'a>(case: &'a AttentionCase, device: &'a Arc<dyn Device>) -> DeviceResult<'a> {
     let paged = &case.0;
     let rows = 0..case.rows();
@@ -185,7 +237,6 @@ mod tests {
     use super::super::plan::PARTITION;
     use super::*;
     use crate::cuda::host::HostDevice;
-    use crate::ops::attention::cases::PagedShape;
 
     /// Bits of the output of all rows, computed in batches of consecutive rows that end at `ends`.
     fn in_batches(
