@@ -1,5 +1,8 @@
 //! The compiled kernels, as `build.rs` chose them, and what they say about themselves.
 
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
 /// The kernels of one `kernels/cuda/*.cu`.
 pub struct Cubin {
     /// The file's name without its extension.
@@ -12,6 +15,16 @@ pub struct Cubin {
 
 /// All compiled kernels.
 pub static CUBINS: &[Cubin] = include!(concat!(env!("OUT_DIR"), "/cubins.rs"));
+
+/// Environment variable, in builds with the feature `replaceable-cubins`: a directory whose cubins
+/// are loaded instead of those of the same names here.
+pub const DIRECTORY_VARIABLE: &str = "BACKSTOP_CUBINS";
+
+/// Names of the cubins that are loaded from elsewhere.
+pub fn replaced() -> Vec<&'static str> {
+    let names = CUBINS.iter().filter(|cubin| cubin.replacement().is_some());
+    names.map(|cubin| cubin.name).collect()
+}
 
 /// How a kernel is to be launched.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +52,25 @@ const MAX_THREADS: u8 = 0x05;
 const ARGUMENT_BYTES: u8 = 0x19;
 
 impl Cubin {
+    /// What is loaded in its place.
+    fn replacement(&self) -> Option<PathBuf> {
+        if !cfg!(feature = "replaceable-cubins") {
+            return None;
+        }
+        let directory = std::env::var_os(DIRECTORY_VARIABLE)?;
+        let path = Path::new(&directory).join(format!("{}.cubin", self.name));
+        path.is_file().then_some(path)
+    }
+
+    /// The image to load, which is never given back: at most once for each opened card.
+    pub(crate) fn chosen(&self) -> io::Result<Self> {
+        let image = match self.replacement() {
+            Some(path) => aligned(&fs::read(path)?),
+            None => self.image,
+        };
+        Ok(Self { image, ..*self })
+    }
+
     /// The kernels in it.
     pub fn kernels(&self) -> Result<Vec<KernelFacts>, Malformed> {
         let mut kernels = Vec::new();
@@ -49,6 +81,16 @@ impl Cubin {
         }
         Ok(kernels)
     }
+}
+
+/// The bytes where their tables can be read in place.
+fn aligned(bytes: &[u8]) -> &'static [u8] {
+    const ALIGNMENT: usize = 16;
+    let memory = vec![0; bytes.len() + ALIGNMENT].leak();
+    let offset = memory.as_ptr().align_offset(ALIGNMENT);
+    let image = &mut memory[offset..][..bytes.len()];
+    image.copy_from_slice(bytes);
+    image
 }
 
 /// Names and contents of an ELF file's sections (64 bits, little-endian).
@@ -148,6 +190,19 @@ mod tests {
                 assert!((32..=1024).contains(&kernel.threads), "{}", kernel.name);
                 assert!(names.insert(kernel.name.clone()), "{} twice", kernel.name);
             }
+        }
+    }
+
+    #[test]
+    fn a_cubin_from_elsewhere_is_read_like_the_one_built_in() {
+        for cubin in CUBINS {
+            let image = aligned(cubin.image);
+            assert!(image.as_ptr().addr().is_multiple_of(16), "{}", cubin.name);
+            let copy = Cubin { image, ..*cubin };
+            assert_eq!(copy.kernels().unwrap(), cubin.kernels().unwrap());
+        }
+        if !cfg!(feature = "replaceable-cubins") {
+            assert_eq!(replaced(), [""; 0]);
         }
     }
 

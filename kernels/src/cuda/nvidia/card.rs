@@ -118,13 +118,14 @@ impl NvidiaDevice {
     }
 
     /// Loads the kernels of a cubin.
-    fn load(&mut self, cubin: &'static Cubin, shared_bytes: i32) -> Result<(), DeviceError> {
+    fn load(&mut self, cubin: &Cubin, shared_bytes: i32) -> Result<(), DeviceError> {
         let attempt = || format!("loading the kernels of {}", cubin.name);
-        let facts = cubin.kernels().map_err(|error| DeviceError {
-            attempt: attempt(),
-            reason: error.to_string(),
-            fatal: false,
-        })?;
+        let cubin = cubin
+            .chosen()
+            .map_err(|error| wrong(attempt(), error.to_string()))?;
+        let facts = cubin
+            .kernels()
+            .map_err(|error| wrong(attempt(), error.to_string()))?;
         // SAFETY: the image is a whole cubin, as reading its tables has shown.
         let module = unsafe { result::module::load_data(cubin.image.as_ptr().cast()) }
             .map_err(|error| failure(attempt(), error))?;
