@@ -24,6 +24,9 @@ use crate::cuda::device::{
 /// What every allocation is aligned to. The driver promises less.
 const ALIGNMENT: u64 = 1024;
 
+/// Share of a multiprocessor's memory that is shared memory, for all kernels: as much as there is.
+const CARVEOUT_PERCENT: i32 = 100;
+
 /// Number of the next opened card, from 1.
 static NEXT_SERIAL: AtomicU64 = AtomicU64::new(1);
 
@@ -196,6 +199,13 @@ fn resolve(module: CUmodule, name: &str, shared_bytes: i32) -> Result<CUfunction
             function,
             CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
             shared_bytes - fixed_bytes,
+        )?;
+        // Kernels that want different shares of a multiprocessor's memory cannot run on it side by
+        // side, as those of two streams should.
+        result::function::set_function_attribute(
+            function,
+            CUfunction_attribute::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT,
+            CARVEOUT_PERCENT,
         )?;
         Ok(function)
     }
