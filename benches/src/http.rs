@@ -7,8 +7,26 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-/// Longest silence of the server.
-const READ_TIMEOUT: Duration = Duration::from_secs(300);
+/// Longest silence of a server of which nothing else is said.
+pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(300);
+
+/// A server, and how long it may be silent before it counts as dead.
+#[derive(Clone, Copy, Debug)]
+pub struct Server {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Longest pause between two pieces of an answer.
+    pub silence_max: Duration,
+}
+
+impl From<SocketAddr> for Server {
+    fn from(address: SocketAddr) -> Self {
+        Self {
+            address,
+            silence_max: SILENCE_MAX,
+        }
+    }
+}
 
 /// An answer and when its pieces came.
 #[derive(Clone, Debug)]
@@ -30,17 +48,21 @@ impl Timed {
 }
 
 /// `GET path`.
-pub fn get(address: SocketAddr, path: &str) -> io::Result<Timed> {
+pub fn get(server: impl Into<Server>, path: &str) -> io::Result<Timed> {
+    let server = server.into();
+    let address = server.address;
     exchange(
-        address,
+        server,
         &format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n"),
     )
 }
 
 /// `POST path` with a JSON body.
-pub fn post(address: SocketAddr, path: &str, body: &str) -> io::Result<Timed> {
+pub fn post(server: impl Into<Server>, path: &str, body: &str) -> io::Result<Timed> {
+    let server = server.into();
+    let address = server.address;
     exchange(
-        address,
+        server,
         &format!(
             "POST {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\
              content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
@@ -49,11 +71,26 @@ pub fn post(address: SocketAddr, path: &str, body: &str) -> io::Result<Timed> {
     )
 }
 
-fn exchange(address: SocketAddr, request: &str) -> io::Result<Timed> {
+/// An answer that does not come in time is [`io::ErrorKind::TimedOut`].
+fn exchange(server: Server, request: &str) -> io::Result<Timed> {
+    exchange_in_time(server, request).map_err(|error| match error.kind() {
+        // What Linux calls it.
+        io::ErrorKind::WouldBlock => {
+            let seconds = server.silence_max.as_secs();
+            io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("the server said nothing for {seconds} s"),
+            )
+        }
+        _ => error,
+    })
+}
+
+fn exchange_in_time(server: Server, request: &str) -> io::Result<Timed> {
     let sent = Instant::now();
-    let mut stream = TcpStream::connect(address)?;
+    let mut stream = TcpStream::connect(server.address)?;
     stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(READ_TIMEOUT))?;
+    stream.set_read_timeout(Some(server.silence_max))?;
     stream.write_all(request.as_bytes())?;
     let mut reader = BufReader::new(stream);
     let (status, chunked) = read_head(&mut reader)?;
@@ -161,5 +198,16 @@ mod tests {
         let lines = read("9\r\ndata: a\n\n\r\n5\r\ndata:\r\n3\r\n b\n\r\n0\r\n\r\n").unwrap();
         assert_eq!(lines, ["data: a", "data: b"]);
         assert!(read("9\r\ndata").is_err());
+    }
+
+    #[test]
+    fn a_server_that_says_nothing_has_timed_out() {
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let server = Server {
+            address: listener.local_addr().unwrap(),
+            silence_max: Duration::from_millis(20),
+        };
+        let error = get(server, "/ready").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{error}");
     }
 }

@@ -1,14 +1,13 @@
 //! Loads of many clients at once, and what each of them saw.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Barrier;
 use std::thread;
 use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use crate::http::{self, Timed};
+use crate::http::{self, Server, Timed};
 use crate::statistics::{median, percentile};
 
 /// Token ids that are plain text in any vocabulary worth serving; lower ones can be special.
@@ -89,7 +88,8 @@ impl Outcome {
 }
 
 /// Runs a load. No two prompts of one process begin alike, so that the prefix cache never helps.
-pub fn run(address: SocketAddr, load: Load) -> io::Result<Outcome> {
+pub fn run(server: impl Into<Server>, load: Load) -> io::Result<Outcome> {
+    let server = server.into();
     let barrier = Barrier::new(load.clients);
     let results: Vec<io::Result<Vec<Stream>>> = thread::scope(|scope| {
         let start = |client: usize| {
@@ -97,7 +97,7 @@ pub fn run(address: SocketAddr, load: Load) -> io::Result<Outcome> {
             scope.spawn(move || {
                 barrier.wait();
                 (0..load.rounds)
-                    .map(|round| ask(address, load, client, round))
+                    .map(|round| ask(server, load, client, round))
                     .collect()
             })
         };
@@ -118,9 +118,9 @@ pub fn run(address: SocketAddr, load: Load) -> io::Result<Outcome> {
     summarise(load, &streams)
 }
 
-fn ask(address: SocketAddr, load: Load, client: usize, round: usize) -> io::Result<Stream> {
+fn ask(server: Server, load: Load, client: usize, round: usize) -> io::Result<Stream> {
     stream(
-        address,
+        server,
         &prompt(load, client, round),
         load.answer_tokens,
         None,
@@ -130,7 +130,7 @@ fn ask(address: SocketAddr, load: Load, client: usize, round: usize) -> io::Resu
 /// Asks for an answer of exactly this length. With a seed, tokens are drawn from the model's raw
 /// distribution; without one, the likeliest are taken.
 pub fn stream(
-    address: SocketAddr,
+    server: impl Into<Server>,
     prompt: &[u64],
     answer_tokens: usize,
     seed: Option<u64>,
@@ -145,7 +145,7 @@ pub fn stream(
         "stream": true,
         "stream_options": {"include_usage": true},
     });
-    let answer = http::post(address, "/v1/completions", &body.to_string())?;
+    let answer = http::post(server, "/v1/completions", &body.to_string())?;
     parse(&answer, answer_tokens)
 }
 

@@ -1,19 +1,21 @@
 //! The server under test.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::http;
+use crate::http::{self, SILENCE_MAX, Server};
 
 /// Pause between two looks at whether the server is ready.
 const POLL: Duration = Duration::from_millis(1);
 /// Longest time until it is.
 const READY_TIMEOUT: Duration = Duration::from_secs(600);
+/// Longest time for the answer to whether it is.
+const READY_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A running server; killed when dropped.
 #[derive(Debug)]
@@ -21,45 +23,70 @@ pub struct ServerProcess {
     child: Child,
     /// Where it listens.
     pub address: SocketAddr,
+    silence_max: Duration,
     /// When it was started.
     pub started: Instant,
     /// Time from its start until it was ready.
     pub ready_after: Duration,
 }
 
-impl ServerProcess {
-    /// Starts `binary serve model` and waits until it is ready.
-    pub fn start(binary: &Path, model: &str, arguments: &[&str]) -> io::Result<Self> {
-        Self::start_with(binary, model, arguments, Stdio::null())
-    }
+/// How a server is started.
+#[derive(Clone, Copy, Debug)]
+pub struct Start<'a> {
+    /// The program.
+    pub binary: &'a Path,
+    /// What it serves.
+    pub model: &'a str,
+    /// Further arguments.
+    pub arguments: &'a [&'a str],
+    /// Where to append what it says about itself, if anywhere.
+    pub log: Option<&'a Path>,
+    /// Longest time until it is ready.
+    pub ready_within: Duration,
+    /// Longest silence once it is.
+    pub silence_max: Duration,
+}
 
-    /// The same, with what the server says about itself in a file. If it ends early, the error
-    /// has its last words.
-    pub fn start_with_log(
-        binary: &Path,
-        model: &str,
-        arguments: &[&str],
-        log: &Path,
-    ) -> io::Result<Self> {
-        let file = fs::File::create(log)?;
-        Self::start_with(binary, model, arguments, file.into()).map_err(|error| {
-            let text = fs::read_to_string(log).unwrap_or_default();
-            let words = text.lines().rev().find(|line| !line.trim().is_empty());
-            io::Error::other(format!("{error}: {}", words.unwrap_or_default()))
+impl ServerProcess {
+    /// Starts `binary serve model` and waits until it is ready, however long that takes.
+    pub fn start(binary: &Path, model: &str, arguments: &[&str]) -> io::Result<Self> {
+        Self::launch(&Start {
+            binary,
+            model,
+            arguments,
+            log: None,
+            ready_within: READY_TIMEOUT,
+            silence_max: SILENCE_MAX,
         })
     }
 
-    fn start_with(
-        binary: &Path,
-        model: &str,
-        arguments: &[&str],
-        errors: Stdio,
-    ) -> io::Result<Self> {
+    /// Starts a server and waits until it is ready. If it ends early, the error has its last
+    /// words; if it is not ready in time, it is [`io::ErrorKind::TimedOut`].
+    pub fn launch(start: &Start<'_>) -> io::Result<Self> {
+        let errors = match start.log {
+            None => Stdio::null(),
+            Some(log) => {
+                let mut file = fs::File::options().append(true).create(true).open(log)?;
+                let (model, arguments) = (start.model, start.arguments.join(" "));
+                writeln!(file, "\n== serve {model} {arguments}")?;
+                file.into()
+            }
+        };
+        Self::start_with(start, errors).map_err(|error| {
+            let text = start.log.map(fs::read_to_string);
+            let text = text.and_then(Result::ok).unwrap_or_default();
+            let words = text.lines().rev().find(|line| !line.trim().is_empty());
+            let words = words.unwrap_or_default();
+            io::Error::new(error.kind(), format!("{error}: {words}"))
+        })
+    }
+
+    fn start_with(start: &Start<'_>, errors: Stdio) -> io::Result<Self> {
         let address = free_address()?;
         let started = Instant::now();
-        let child = Command::new(binary)
-            .args(["serve", model, "--port", &address.port().to_string()])
-            .args(arguments)
+        let child = Command::new(start.binary)
+            .args(["serve", start.model, "--port", &address.port().to_string()])
+            .args(start.arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(errors)
@@ -67,6 +94,7 @@ impl ServerProcess {
         let mut server = Self {
             child,
             address,
+            silence_max: start.silence_max,
             started,
             ready_after: Duration::ZERO,
         };
@@ -74,8 +102,10 @@ impl ServerProcess {
             if let Some(status) = server.child.try_wait()? {
                 return Err(io::Error::other(format!("the server ended with {status}")));
             }
-            if started.elapsed() > READY_TIMEOUT {
-                return Err(io::ErrorKind::TimedOut.into());
+            if started.elapsed() > start.ready_within {
+                let seconds = start.ready_within.as_secs();
+                let what = format!("the server was not ready after {seconds} s");
+                return Err(io::Error::new(io::ErrorKind::TimedOut, what));
             }
             thread::sleep(POLL);
         }
@@ -83,8 +113,20 @@ impl ServerProcess {
         Ok(server)
     }
 
+    /// Whom to ask.
+    pub fn server(&self) -> Server {
+        Server {
+            address: self.address,
+            silence_max: self.silence_max,
+        }
+    }
+
     fn is_ready(&self) -> bool {
-        http::get(self.address, "/ready").is_ok_and(|answer| answer.status == 200)
+        let server = Server {
+            address: self.address,
+            silence_max: READY_ANSWER_TIMEOUT,
+        };
+        http::get(server, "/ready").is_ok_and(|answer| answer.status == 200)
     }
 
     /// A number from `/proc/PID/status`, in KiB: `VmRSS` is what the process holds in memory,

@@ -1,10 +1,10 @@
 //! Requests that are sent at given times, whatever the server makes of those before them.
 
 use std::io;
-use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::http::Server;
 use crate::load::{self, Random, Stream};
 
 /// A request to be sent.
@@ -69,13 +69,14 @@ pub fn random_prompt(seed: u64, tokens: usize) -> Vec<u64> {
 /// Sends all requests, each on a thread of its own, and waits for their answers. Tokens are drawn
 /// at random: made-up weights would otherwise repeat a few tokens in all answers, and these the
 /// same few experts.
-pub fn run(address: SocketAddr, requests: &[Request]) -> io::Result<Vec<Answered>> {
+pub fn run(server: impl Into<Server>, requests: &[Request]) -> io::Result<Vec<Answered>> {
+    let server = server.into();
     // Threads need a moment to start.
     let begin = Instant::now() + Duration::from_millis(20);
     let ask = |seed: u64, request: &Request| {
         let due = begin + request.after;
         thread::sleep(due.saturating_duration_since(Instant::now()));
-        let stream = load::stream(address, &request.prompt, request.answer_tokens, Some(seed))?;
+        let stream = load::stream(server, &request.prompt, request.answer_tokens, Some(seed))?;
         Ok(Answered {
             prompt_tokens: request.prompt.len(),
             answer_tokens: request.answer_tokens,

@@ -51,6 +51,40 @@ fn a_rehearsal_checks_and_times_kernels_and_reports_both() {
 }
 
 #[test]
+fn cases_are_chosen_by_number_and_the_report_is_there_after_every_stage() {
+    let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join("chosen");
+    let status = Command::new(env!("CARGO_BIN_EXE_gpu_gate"))
+        .arg("run")
+        .arg(&out)
+        .args(["--device", "host", "--stages", "kernels", "--quick"])
+        .args(["--cases", "add_scaled:1,router:0,invariance:0"])
+        .status()
+        .expect("the gate starts");
+    assert_eq!(status.code(), Some(0));
+    let kernels = &results(&out, "kernels")["measurements"]["kernels"];
+    let names: Vec<&String> = kernels.as_object().expect("kernels").keys().collect();
+    assert_eq!(names, ["router", "add_scaled", "invariance"]);
+    let cases = kernels["add_scaled"].as_array().expect("cases");
+    assert_eq!((cases.len(), &cases[0]["index"]), (1, &Value::from(1)));
+    let report = fs::read_to_string(out.join("gate.md")).expect("a report");
+    assert!(report.contains("# Stage kernels: passed"), "{report}");
+}
+
+#[test]
+fn a_run_without_time_ends_and_says_what_it_did_not_do() {
+    let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join("no_time");
+    let status = Command::new(env!("CARGO_BIN_EXE_gpu_gate"))
+        .arg("run")
+        .arg(&out)
+        .args(["--device", "host", "--stages", "kernels", "--seconds", "2"])
+        .status()
+        .expect("the gate starts");
+    assert_eq!(status.code(), Some(2));
+    let failures = results(&out, "kernels")["failures"].to_string();
+    assert!(failures.contains("linear: no time for"), "{failures}");
+}
+
+#[test]
 fn a_stage_that_cannot_run_fails_alone_and_shows_in_the_status() {
     let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join("without_server");
     // There is no server beside the gate's directory of models.
@@ -68,7 +102,7 @@ fn a_stage_that_cannot_run_fails_alone_and_shows_in_the_status() {
         .args(["--pack", "/nonexistent"])
         .status()
         .expect("the gate starts");
-    assert_eq!(status.code(), Some(8));
+    assert_eq!(status.code(), Some(4));
     assert_eq!(results(&out, "models")["passed"], false);
     assert_eq!(results(&out, "kernels")["passed"], true);
 }

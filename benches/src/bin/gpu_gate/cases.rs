@@ -6,18 +6,24 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use backstop_benches::statistics::{median, percentile};
-use backstop_kernels::catalog::{self, Case, CaseSpec, Cost, DeviceRun};
+use backstop_kernels::catalog::{self, Case, CaseSpec, Cost, DeviceRun, DeviceWork};
 use backstop_kernels::cuda::bandwidth::MemoryTraffic;
-use backstop_kernels::cuda::{Device, DeviceError};
+use backstop_kernels::cuda::{Device, DeviceError, Stream, invariance};
 use backstop_kernels::ops::sample;
 use serde_json::{Value, json};
 
 use crate::device::{Stopwatch, open};
-use crate::stage::DeviceKind;
+use crate::settings::DeviceKind;
 use crate::worker::{Task, send};
 
-/// The checks of sampling, which have no cases in the catalog, as if they were one.
-pub(crate) const SAMPLING: &str = "sample";
+/// What says what is wrong on a device.
+type Failures = fn(&Arc<dyn Device>) -> Result<Vec<String>, DeviceError>;
+
+/// Checks that have no cases in the catalog, each as if it were a kernel with one case.
+pub(crate) const CHECKS: [(&str, Failures); 2] = [
+    ("sample", sample::cuda::checks::failures),
+    ("invariance", invariance::failures),
+];
 /// Multiply-adds for which the naive reference of a benchmark's case is still worth its time.
 const REFERENCE_MULTIPLY_ADDS_MAX: usize = 600_000_000;
 /// The same on the host executor, which is slower than the reference itself.
@@ -33,11 +39,14 @@ const LAUNCHES_MICROSECONDS: f64 = 150_000.0;
 const GRAPH_LAUNCHES: usize = 16;
 const GRAPH_REPLAYS: usize = 8;
 
+/// Launches for a profiler, of which it takes one of the last.
+const PROFILED_LAUNCHES: usize = 3;
+
 /// The cases of a task, in the order in which all processes count them.
 pub(crate) fn specs(kernel: &str, task: Task, device: DeviceKind) -> Vec<CaseSpec> {
     let known = catalog::ALL.iter().find(|known| known.name == kernel);
     let all = known.map(|known| (known.cases)()).unwrap_or_default();
-    let timed = task == Task::Time;
+    let timed = task != Task::Check;
     // In a rehearsal, some cases that the host executor can run stand in for the benchmarks'.
     let rehearsal = device == DeviceKind::Host;
     let wanted = |spec: &CaseSpec| spec.benchmark_only == (timed && !rehearsal);
@@ -49,37 +58,35 @@ pub(crate) fn specs(kernel: &str, task: Task, device: DeviceKind) -> Vec<CaseSpe
     all.into_iter().filter(wanted).take(most).collect()
 }
 
-/// Runs all cases from `first` on and hands on their results.
-pub(crate) fn work(device: DeviceKind, task: Task, kernel: &str, first: usize) -> io::Result<()> {
+/// Runs the cases with these numbers and hands on their results.
+pub(crate) fn work(
+    device: DeviceKind,
+    task: Task,
+    kernel: &str,
+    numbers: &[usize],
+) -> io::Result<()> {
     let opened = match open(device) {
         Ok(opened) => opened,
         Err(reason) => {
             return send(&json!({"outcome": "failed", "detail": reason, "fatal": true}));
         }
     };
-    if kernel == SAMPLING {
-        return send(&guarded(|| sampling(&opened)));
+    send(&json!({"opened": true}))?;
+    if let Some((_, failures)) = CHECKS.iter().find(|(name, _)| *name == kernel) {
+        return send(&guarded(|| all_checks(failures(&opened)?)));
     }
-    let mut timer = None;
-    for (index, spec) in specs(kernel, task, device).iter().enumerate().skip(first) {
-        let mut result = guarded(|| {
-            let case = spec.make();
-            if device == DeviceKind::Host && too_large_for_host(case.as_ref()) {
-                return Ok(skipped("too large for the host executor"));
-            }
-            match task {
-                Task::Check => check(&opened, case.as_ref()),
-                Task::Time => {
-                    if timer.is_none() {
-                        timer = Some(Timer::new(&opened, device)?);
-                    }
-                    timer
-                        .as_ref()
-                        .map_or(Ok(Value::Null), |timer| timer.time(case.as_ref()))
-                }
-            }
-        });
-        result["index"] = json!(index);
+    let mut bench = Bench {
+        device: opened,
+        kind: device,
+        timer: None,
+    };
+    let specs = specs(kernel, task, device);
+    for &number in numbers {
+        let Some(spec) = specs.get(number) else {
+            return Err(io::Error::other(format!("{kernel} has no case {number}")));
+        };
+        let mut result = guarded(|| bench.run(task, spec));
+        result["index"] = json!(number);
         result["label"] = json!(spec.label);
         send(&result)?;
         if is_fatal(&result) {
@@ -87,6 +94,55 @@ pub(crate) fn work(device: DeviceKind, task: Task, kernel: &str, first: usize) -
         }
     }
     Ok(())
+}
+
+/// The device of a process, and what it times with.
+struct Bench {
+    device: Arc<dyn Device>,
+    kind: DeviceKind,
+    timer: Option<Timer>,
+}
+
+impl Bench {
+    fn run(&mut self, task: Task, spec: &CaseSpec) -> Result<Value, DeviceError> {
+        let device = &self.device;
+        if task == Task::Time && self.timer.is_none() {
+            self.timer = Some(Timer::new(device, self.kind)?);
+        }
+        if task != Task::Check
+            && self.kind == DeviceKind::Cuda
+            && let Some(work) = spec.on_device(device)
+        {
+            let work = work?;
+            return match &self.timer {
+                Some(timer) => timer.time(&work, false),
+                None => launches(device, &work.launch),
+            };
+        }
+        let case = spec.make();
+        if self.kind == DeviceKind::Host && too_large_for_host(case.as_ref()) {
+            return Ok(skipped("too large for the host executor"));
+        }
+        let Some(run) = case.device(device) else {
+            return Ok(skipped("the device does not take this number format"));
+        };
+        let run = run?;
+        match &self.timer {
+            Some(timer) => timer.check_and_time(case.as_ref(), run),
+            None if task == Task::Launch => launches(device, &run.launch),
+            None => check(case.as_ref(), &run),
+        }
+    }
+}
+
+/// Launches, and nothing else.
+fn launches(
+    device: &Arc<dyn Device>,
+    launch: &impl Fn() -> Result<(), DeviceError>,
+) -> Result<Value, DeviceError> {
+    (0..PROFILED_LAUNCHES).try_for_each(|_| launch())?;
+    device.synchronize(Stream::Main)?;
+    Ok(json!({"outcome": "launched", "detail": ""}))
 }
 
 fn too_large_for_host(case: &dyn Case) -> bool {
@@ -123,8 +179,7 @@ fn skipped(why: &str) -> Value {
     json!({"outcome": "skipped", "detail": why})
 }
 
-fn sampling(device: &Arc<dyn Device>) -> Result<Value, DeviceError> {
-    let failures = sample::cuda::checks::failures(device)?;
+fn all_checks(failures: Vec<String>) -> Result<Value, DeviceError> {
     let outcome = if failures.is_empty() {
         "passed"
     } else {
@@ -135,13 +190,9 @@ fn sampling(device: &Arc<dyn Device>) -> Result<Value, DeviceError> {
     )
 }
 
-fn check(device: &Arc<dyn Device>, case: &dyn Case) -> Result<Value, DeviceError> {
-    let Some(run) = case.device(device) else {
-        return Ok(skipped("the device does not take this number format"));
-    };
-    let run = run?;
+fn check(case: &dyn Case, run: &DeviceRun<'_>) -> Result<Value, DeviceError> {
     (run.launch)()?;
-    Ok(match difference(case, &run)? {
+    Ok(match difference(case, run)? {
         None => json!({"outcome": "passed", "detail": ""}),
         Some(difference) => json!({"outcome": "failed", "detail": difference}),
     })
@@ -174,25 +225,34 @@ impl Timer {
         })
     }
 
-    fn time(&self, case: &dyn Case) -> Result<Value, DeviceError> {
-        let Some(run) = case.device(&self.device) else {
-            return Ok(skipped("the device does not take this number format"));
-        };
-        let run = run?;
+    fn check_and_time(&self, case: &dyn Case, run: DeviceRun<'_>) -> Result<Value, DeviceError> {
         let cost = case.cost();
-        (run.launch)()?;
         // Before anything is launched again, as some operations add to their output.
         let checked = cost.multiply_adds <= REFERENCE_MULTIPLY_ADDS_MAX;
-        if checked && let Some(difference) = difference(case, &run)? {
-            return Ok(json!({"outcome": "failed", "detail": difference}));
+        if checked {
+            (run.launch)()?;
+            if let Some(difference) = difference(case, &run)? {
+                return Ok(json!({"outcome": "failed", "detail": difference}));
+            }
         }
-        let cold = self.cold(&run)?;
-        let in_graph = self.in_graph(&run)?;
+        let work = DeviceWork {
+            launch: run.launch,
+            rows: case.rows(),
+            cost,
+        };
+        self.time(&work, checked)
+    }
+
+    fn time(&self, work: &DeviceWork<'_>, checked: bool) -> Result<Value, DeviceError> {
+        let cost = work.cost;
+        (work.launch)()?;
+        let cold = self.cold(work)?;
+        let in_graph = self.in_graph(work)?;
         Ok(json!({
             "outcome": "timed",
             "detail": "",
             "checked": checked,
-            "rows": case.rows(),
+            "rows": work.rows,
             "multiply_adds": cost.multiply_adds,
             "bytes": cost.bytes,
             "cold_us": {
@@ -205,10 +265,10 @@ impl Timer {
     }
 
     /// Microseconds of single launches that find nothing in the caches.
-    fn cold(&self, run: &DeviceRun<'_>) -> Result<Vec<f64>, DeviceError> {
+    fn cold(&self, work: &DeviceWork<'_>) -> Result<Vec<f64>, DeviceError> {
         let time = |launches| {
             self.stopwatch
-                .time(launches, || self.flush.read(), || (run.launch)())
+                .time(launches, || self.flush.read(), || (work.launch)())
         };
         let first = median(&time(2)?).max(1.0);
         let launches = (LAUNCHES_MICROSECONDS / first) as usize;
@@ -216,12 +276,13 @@ impl Timer {
     }
 
     /// Microseconds of one launch among many in a recorded graph, as the engine launches them.
-    fn in_graph(&self, run: &DeviceRun<'_>) -> Result<Vec<f64>, DeviceError> {
+    fn in_graph(&self, work: &DeviceWork<'_>) -> Result<Vec<f64>, DeviceError> {
         self.device.begin_capture()?;
-        for _ in 0..GRAPH_LAUNCHES {
-            (run.launch)()?;
-        }
-        let graph = self.device.end_capture()?;
+        let launched = (0..GRAPH_LAUNCHES).try_for_each(|_| (work.launch)());
+        // Whatever came of it, or all that follows would be recorded as well.
+        let graph = self.device.end_capture();
+        launched?;
+        let graph = graph?;
         self.device.replay(graph)?;
         let replay = || self.device.replay(graph);
         let times = self.stopwatch.time(GRAPH_REPLAYS, || Ok(()), replay)?;

@@ -7,10 +7,11 @@ use backstop_benches::report::Table;
 use backstop_benches::statistics::median;
 use backstop_kernels::cuda::bandwidth::MemoryTraffic;
 use backstop_kernels::cuda::host::{HostDevice, build_library};
-use backstop_kernels::cuda::{Device, DeviceError, Event, Stream, open_nvidia};
+use backstop_kernels::cuda::{Device, DeviceError, Event, Stream, cubins, open_nvidia};
 use serde_json::json;
 
-use crate::stage::{DeviceKind, Record};
+use crate::settings::DeviceKind;
+use crate::stage::Record;
 
 const MIB: usize = 1 << 20;
 /// Sizes far beyond the 50 MiB of an H100's L2 cache.
@@ -87,6 +88,13 @@ pub(crate) fn run(kind: DeviceKind, record: &mut Record) -> io::Result<()> {
             "driver": facts.driver,
         }),
     );
+    let replaced = cubins::replaced();
+    if !replaced.is_empty() {
+        let names = replaced.join(", ");
+        record.note(format!(
+            "Kernels from elsewhere instead of those built in: {names}."
+        ));
+    }
     let sizes: &[usize] = match kind {
         DeviceKind::Cuda => &CUDA_BYTES,
         DeviceKind::Host => &HOST_BYTES,

@@ -1,19 +1,22 @@
 //! The GPU gate: what must hold on a card before anybody relies on the CUDA engine, and what is
 //! measured there. `scripts/gpu_gate` packs it for machines with nothing but a driver.
 
+mod answers;
 mod cases;
+mod comparison;
 mod device;
 mod kernels;
 mod models;
 mod report;
 mod serving;
+mod settings;
 mod stage;
+mod tools;
 mod vocabulary;
 mod worker;
 
 use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -21,13 +24,10 @@ use std::time::{Duration, Instant};
 use backstop_benches::machine;
 use serde_json::{Value, json};
 
-use stage::{DeviceKind, Record, Settings, Stage};
+use settings::{DeviceKind, Settings, wrong};
+use stage::{Record, Stage};
 use worker::Task;
 
-const USAGE: &str = "usage: gpu_gate run OUT [--stages device,kernels,timing,models,serving]
-           [--kernels NAME,...] [--device cuda|host] [--pack DIRECTORY]
-           [--server ADDRESS:PORT]
-       gpu_gate shape CONFIG DIRECTORY";
 /// Exit status when the gate itself could not run; stages that fail are bits below.
 const STATUS_BROKEN: u8 = 64;
 /// Pause between two looks at whether a stage has ended.
@@ -40,20 +40,20 @@ const CARD: &str = "/dev/nvidia0";
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let result = match arguments.first().map(String::as_str) {
-        Some("run") => parse(&arguments[1..]).and_then(|settings| run(&settings)),
-        Some("stage") => parse(&arguments[2..]).and_then(|settings| {
+        Some("run") => Settings::parse(&arguments[1..]).and_then(|settings| run(&settings)),
+        Some("stage") => Settings::parse(&arguments[2..]).and_then(|settings| {
             let stage = arguments.get(1).and_then(|name| Stage::parse(name));
             run_stage(stage.ok_or_else(wrong)?, &settings)
         }),
+        Some("answers") => Settings::parse(&arguments[1..])
+            .and_then(|settings| models::prepare(&settings))
+            .map(|()| 0),
         Some("worker") => work(&arguments[1..]).map(|()| 0),
         Some("shape") => match &arguments[1..] {
             [config, directory] => vocabulary::write_shape(config.as_ref(), directory.as_ref()),
             _ => Err(wrong()),
         }
         .map(|()| 0),
-        Some("goldens") => models::names()
-            .try_for_each(|name| writeln!(io::stdout(), "{name}"))
-            .map(|()| 0),
         _ => Err(wrong()),
     };
     match result {
@@ -65,72 +65,69 @@ fn main() -> ExitCode {
     }
 }
 
-fn wrong() -> io::Error {
-    io::Error::other(USAGE)
-}
-
-fn parse(arguments: &[String]) -> io::Result<Settings> {
-    let (out, options) = arguments.split_first().ok_or_else(wrong)?;
-    let executable = std::env::current_exe()?;
-    let mut settings = Settings {
-        out: PathBuf::from(out),
-        pack: executable.parent().map(PathBuf::from).unwrap_or_default(),
-        device: DeviceKind::Cuda,
-        server: None,
-        stages: Stage::ALL.to_vec(),
-        kernels: Vec::new(),
-    };
-    for pair in options.chunks(2) {
-        let [name, value] = pair else {
-            return Err(wrong());
-        };
-        let names = value.split(',');
-        match name.as_str() {
-            "--device" => settings.device = DeviceKind::parse(value).ok_or_else(wrong)?,
-            "--server" => settings.server = Some(value.parse().map_err(|_| wrong())?),
-            "--pack" => settings.pack = PathBuf::from(value),
-            "--kernels" => settings.kernels = names.map(str::to_owned).collect(),
-            "--stages" => {
-                let stages: Option<Vec<Stage>> = names.map(Stage::parse).collect();
-                settings.stages = stages.ok_or_else(wrong)?;
-            }
-            _ => return Err(wrong()),
-        }
-    }
-    Ok(settings)
-}
-
-/// Runs the wanted stages; the status has a bit for each that failed.
+/// Runs the wanted stages; the status has a bit for each that failed. The report is written anew
+/// behind each, so that a run that is ended leaves one behind.
 fn run(settings: &Settings) -> io::Result<u8> {
     std::fs::create_dir_all(&settings.out)?;
     // The driver switches a card off that nobody has open, and takes seconds to switch it on again
     // for each of the gate's processes.
     let _open = std::fs::File::open(CARD);
-    let mut status = 0;
-    for &stage in &settings.stages {
-        // What an earlier run left behind must not be taken for this one's.
+    let machine = facts(settings);
+    // What an earlier run left behind must not be taken for this one's.
+    for stage in &settings.stages {
         let _absent = std::fs::remove_file(settings.out.join(format!("{}.json", stage.name())));
-        say(&format!("{} ...", stage.name()));
-        let began = Instant::now();
-        run_within_budget(stage, settings)?;
-        let document = report::read(&settings.out, stage).unwrap_or(Value::Null);
-        let passed = document["passed"] == json!(true);
-        status |= if passed { 0 } else { stage.bit() };
-        let verdict = if passed { "passed" } else { "FAILED" };
-        let seconds = began.elapsed().as_secs();
-        say(&format!("{} {verdict} after {seconds} s", stage.name()));
-        for failure in document["failures"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .take(10)
-        {
-            say(&format!("  {}", failure.as_str().unwrap_or_default()));
-        }
     }
-    let text = report::write(settings, &facts(settings))?;
+    let mut status = 0;
+    let mut text = String::new();
+    let began = Instant::now();
+    for (index, &stage) in settings.stages.iter().enumerate() {
+        let budget = settings.budget_of(&settings.stages[index..], began.elapsed());
+        say(&format!(
+            "{} ({} s at most) ...",
+            stage.name(),
+            budget.as_secs()
+        ));
+        let stage_began = Instant::now();
+        match not_worth_it(settings, stage) {
+            Some(reason) => skip(settings, stage, reason)?,
+            None => run_within_budget(stage, budget)?,
+        }
+        let document = report::read(&settings.out, stage).unwrap_or(Value::Null);
+        status |= tell(stage, &document, stage_began.elapsed());
+        text = report::write(settings, &machine)?;
+    }
     io::stdout().write_all(text.as_bytes())?;
     Ok(status)
+}
+
+/// Says what became of a stage; its bit if it failed.
+fn tell(stage: Stage, document: &Value, took: Duration) -> u8 {
+    let passed = document["passed"] == json!(true);
+    let verdict = if passed { "passed" } else { "FAILED" };
+    say(&format!(
+        "{} {verdict} after {} s",
+        stage.name(),
+        took.as_secs()
+    ));
+    let failures = document["failures"].as_array().into_iter().flatten();
+    for failure in failures.take(10) {
+        say(&format!("  {}", failure.as_str().unwrap_or_default()));
+    }
+    if passed { 0 } else { stage.bit() }
+}
+
+/// Why a stage need not be tried after those before it.
+fn not_worth_it(settings: &Settings, stage: Stage) -> Option<&'static str> {
+    let models = report::read(&settings.out, Stage::Models)?;
+    let ran = settings.stages.contains(&Stage::Models);
+    let hung = ran && models["measurements"]["all_hung"] == json!(true);
+    (stage == Stage::Serving && hung).then_some("not tried, since every model hung before")
+}
+
+fn skip(settings: &Settings, stage: Stage, reason: &str) -> io::Result<()> {
+    let mut record = Record::new(settings, stage)?;
+    record.fail(reason);
+    record.save(true)
 }
 
 fn say(text: &str) {
@@ -139,13 +136,14 @@ fn say(text: &str) {
 }
 
 /// Runs a stage with all its processes in a group, so that all of them can be ended.
-fn run_within_budget(stage: Stage, settings: &Settings) -> io::Result<()> {
+fn run_within_budget(stage: Stage, budget: Duration) -> io::Result<()> {
     let mut child = Command::new(std::env::current_exe()?)
         .args(["stage", stage.name()])
         .args(std::env::args().skip(2))
+        .args(["--budget-ms", &budget.as_millis().to_string()])
         .process_group(0)
         .spawn()?;
-    let (began, budget) = (Instant::now(), stage.budget(settings.device));
+    let began = Instant::now();
     while child.try_wait()?.is_none() && began.elapsed() < budget {
         thread::sleep(POLL);
     }
@@ -189,13 +187,13 @@ fn run_stage(stage: Stage, settings: &Settings) -> io::Result<u8> {
 }
 
 fn work(arguments: &[String]) -> io::Result<()> {
-    let [device, task, kernel, first] = arguments else {
+    let [device, task, kernel, numbers] = arguments else {
         return Err(wrong());
     };
     let device = DeviceKind::parse(device).ok_or_else(wrong)?;
     let task = Task::parse(task).ok_or_else(wrong)?;
-    let first = first.parse().map_err(|_| wrong())?;
-    cases::work(device, task, kernel, first)
+    let numbers: Result<Vec<usize>, _> = numbers.split(',').map(str::parse).collect();
+    cases::work(device, task, kernel, &numbers.map_err(|_| wrong())?)
 }
 
 /// The machine, and the commit that was packed, which a bare machine cannot ask git for.

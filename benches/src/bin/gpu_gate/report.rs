@@ -6,7 +6,8 @@ use std::path::Path;
 use backstop_benches::report::Table;
 use serde_json::Value;
 
-use crate::stage::{Settings, Stage};
+use crate::settings::Settings;
+use crate::stage::Stage;
 
 /// Writes `gate.md` from the results of all stages that have any, and hands it back.
 pub(crate) fn write(settings: &Settings, machine: &Value) -> io::Result<String> {
@@ -59,6 +60,10 @@ fn section(stage: Stage, document: &Value) -> String {
     }
     for table in document["tables"].as_array().into_iter().flatten() {
         text += &format!("\n{}", Table::from_json(table).to_markdown());
+    }
+    for (title, listing) in document["listings"].as_object().into_iter().flatten() {
+        let listing = listing.as_str().unwrap_or_default();
+        text += &format!("\n## {title}\n\n```text\n{}\n```\n", listing.trim_end());
     }
     text
 }

@@ -1,29 +1,28 @@
 //! A model of full size, with weights made on the device, behind the server and its HTTP API.
 
 use std::io;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use backstop_benches::http::Server;
 use backstop_benches::load::{self, Random};
-use backstop_benches::process::ServerProcess;
+use backstop_benches::process::{ServerProcess, Start};
 use backstop_benches::report::Table;
 use backstop_benches::schedule::{self, Answered, Request, random_prompt};
 use backstop_benches::statistics::{median, percentile};
 use serde_json::{Value, json};
 
-use crate::stage::{DeviceKind, Record, Settings};
+use crate::settings::{DeviceKind, Settings};
+use crate::stage::Record;
 
-/// Sequences that decode at once, by the length of their context.
-const DECODE: [(usize, &[usize]); 2] = [
-    (1024, &[1, 2, 4, 8, 16, 32, 64, 128, 256]),
-    (8192, &[1, 8, 32, 64]),
-];
+/// What all servers of the gate say, one after the other.
+pub(crate) const SERVERS_LOG: &str = "servers.log";
+/// Longest time until the server is ready, and longest silence of it.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+const SILENCE_MAX: Duration = Duration::from_secs(15);
 const DECODE_ANSWER: usize = 128;
-/// Lengths of prompts, and how many of them, one after the other.
-const PREFILL: [(usize, usize); 3] = [(1024, 5), (8192, 3), (65_536, 1)];
-/// Requests per second, sent at random times whether or not those before are answered.
-const MIXED_RATES: [f64; 3] = [2.0, 6.0, 12.0];
+/// Tokens of new prompts that are sent at once: their prefill must not look like a hang.
+const PREFILL_AT_ONCE: usize = 1 << 17;
 const MIXED_SECONDS: f64 = 10.0;
 /// Prompts and answers of the mixed load, their logarithms uniform.
 const MIXED_PROMPT: (f64, f64) = (128.0, 4096.0);
@@ -32,10 +31,40 @@ const MIXED_ANSWER: (f64, f64) = (32.0, 256.0);
 const GOOD_FIRST_MS: f64 = 2000.0;
 const GOOD_PER_TOKEN_MS: f64 = 50.0;
 
+/// What is measured.
+struct Loads {
+    /// Sequences that decode at once, by the length of their context.
+    decode: [(usize, &'static [usize]); 2],
+    /// Lengths of prompts, and how many of them, one after the other.
+    prefill: &'static [(usize, usize)],
+    /// Requests per second, sent at random times whether or not those before are answered.
+    mixed_rates: &'static [f64],
+    /// Seconds without which none of these begins.
+    seconds_min: [u64; 3],
+}
+
+const FULL: Loads = Loads {
+    decode: [
+        (1024, &[1, 2, 4, 8, 16, 32, 64, 128, 256]),
+        (8192, &[1, 8, 32, 64]),
+    ],
+    prefill: &[(1024, 5), (8192, 3), (65_536, 1)],
+    mixed_rates: &[2.0, 6.0, 12.0],
+    seconds_min: [12, 10, 15],
+};
+
+const QUICK: Loads = Loads {
+    decode: [(1024, &[1, 8, 64, 128]), (8192, &[1, 64])],
+    prefill: &[(1024, 3), (8192, 3)],
+    mixed_rates: &[6.0],
+    seconds_min: [6, 5, 14],
+};
+
 /// A model to serve, and how.
 struct Subject {
     model: PathBuf,
     arguments: &'static [&'static str],
+    loads: &'static Loads,
     /// Divides lengths, for rehearsals.
     shrink: usize,
 }
@@ -43,6 +72,7 @@ struct Subject {
 impl Subject {
     fn new(settings: &Settings) -> Self {
         let models = settings.pack.join("models");
+        let loads = if settings.quick { &QUICK } else { &FULL };
         match settings.device {
             DeviceKind::Cuda => Self {
                 // The name of its manifest, which the server finds beside itself.
@@ -57,11 +87,13 @@ impl Subject {
                     "--max-model-len",
                     "131072",
                 ],
+                loads,
                 shrink: 1,
             },
             DeviceKind::Host => Self {
                 model: models.join("demo"),
                 arguments: &["--device", "cpu"],
+                loads,
                 shrink: 64,
             },
         }
@@ -81,22 +113,24 @@ pub(crate) fn run(settings: &Settings, record: &mut Record) -> io::Result<()> {
     let subject = Subject::new(settings);
     if let Some(address) = settings.server {
         record.note(format!("The server at {address} was running already."));
-        return measure(address, &subject, record);
+        return measure(address.into(), &subject, record);
     }
-    let server = ServerProcess::start_with_log(
-        &settings.pack.join("backstop"),
-        &subject.model.to_string_lossy(),
-        subject.arguments,
-        &settings.out.join("serving.log"),
-    )?;
+    let process = ServerProcess::launch(&Start {
+        binary: &settings.pack.join("backstop"),
+        model: &subject.model.to_string_lossy(),
+        arguments: subject.arguments,
+        log: Some(&settings.out.join(SERVERS_LOG)),
+        ready_within: settings.device.limit(READY_WITHIN, 10 * READY_WITHIN),
+        silence_max: settings.device.limit(SILENCE_MAX, 20 * SILENCE_MAX),
+    })?;
     record.measured("server_arguments", json!(subject.arguments));
-    measure_start(&server, record)?;
-    measure(server.address, &subject, record)
+    measure_start(&process, record)?;
+    measure(process.server(), &subject, record)
 }
 
 /// All loads, the most important first, as there may not be time for all.
-fn measure(server: SocketAddr, subject: &Subject, record: &mut Record) -> io::Result<()> {
-    let (short, long) = (DECODE[0], DECODE[1]);
+fn measure(server: Server, subject: &Subject, record: &mut Record) -> io::Result<()> {
+    let [short, long] = subject.loads.decode;
     decode(server, short, subject, record)?;
     prefill(server, subject, record)?;
     mixed(server, subject, record)?;
@@ -105,7 +139,7 @@ fn measure(server: SocketAddr, subject: &Subject, record: &mut Record) -> io::Re
 
 /// The first answer ends the start.
 fn measure_start(server: &ServerProcess, record: &mut Record) -> io::Result<()> {
-    let stream = load::stream(server.address, &random_prompt(1 << 40, 16), 1, None)?;
+    let stream = load::stream(server.server(), &random_prompt(1 << 40, 16), 1, None)?;
     let first = stream.texts[0].duration_since(server.started).as_secs_f64();
     let ready = server.ready_after.as_secs_f64();
     let mut table = Table::new("Start", &["from process start to", "s"]);
@@ -140,7 +174,7 @@ fn at_once(prompts: &[Vec<u64>], answer_tokens: usize) -> Vec<Request> {
 /// Rates while all sequences decode. Their prompts are in the prefix cache by then, each with
 /// keys and values of its own, so that all begin at the same time.
 fn decode(
-    server: SocketAddr,
+    server: Server,
     (context, batches): (usize, &[usize]),
     subject: &Subject,
     record: &mut Record,
@@ -161,12 +195,13 @@ fn decode(
     let mut prompts: Vec<Vec<u64>> = Vec::new();
     for &batch in subject.batches(batches) {
         let what = format!("decoding {batch} sequences behind {context} tokens");
-        if !has_time(record, &what, 12) {
+        if !has_time(record, &what, subject.loads.seconds_min[0]) {
             break;
         }
         while prompts.len() < batch {
             let seed = (context * 1000 + prompts.len()) as u64;
-            let missing = prompts.len().max(1).min(batch - prompts.len()) as u64;
+            let together = prompts.len().clamp(1, (PREFILL_AT_ONCE / context).max(1));
+            let missing = together.min(batch - prompts.len()) as u64;
             let new = (0..missing).map(|index| random_prompt(seed + index, context));
             let new: Vec<_> = new.collect();
             schedule::run(server, &at_once(&new, 1))?;
@@ -199,13 +234,14 @@ fn decode(
 }
 
 /// Time to the first token of prompts that come one after the other.
-fn prefill(server: SocketAddr, subject: &Subject, record: &mut Record) -> io::Result<()> {
+fn prefill(server: Server, subject: &Subject, record: &mut Record) -> io::Result<()> {
     let columns = ["prompt tokens", "first token median ms", "prompt tokens/s"];
     let mut table = Table::new("Prefill, one prompt at a time", &columns);
     let mut all = Vec::new();
-    for (tokens, rounds) in PREFILL {
+    let [_, seconds_min, _] = subject.loads.seconds_min;
+    for &(tokens, rounds) in subject.loads.prefill {
         let tokens = tokens / subject.shrink;
-        if !has_time(record, &format!("prefill of {tokens} tokens"), 10) {
+        if !has_time(record, &format!("prefill of {tokens} tokens"), seconds_min) {
             break;
         }
         let times = (0..rounds).map(|round| {
@@ -235,7 +271,7 @@ fn prefill(server: SocketAddr, subject: &Subject, record: &mut Record) -> io::Re
 }
 
 /// Requests of mixed lengths at random times.
-fn mixed(server: SocketAddr, subject: &Subject, record: &mut Record) -> io::Result<()> {
+fn mixed(server: Server, subject: &Subject, record: &mut Record) -> io::Result<()> {
     let columns = [
         "requests/s",
         "answered",
@@ -253,8 +289,9 @@ fn mixed(server: SocketAddr, subject: &Subject, record: &mut Record) -> io::Resu
     );
     let mut table = Table::new(title, &columns);
     let mut all = Vec::new();
-    for rate in MIXED_RATES {
-        if !has_time(record, &format!("{rate} requests per second"), 15) {
+    let [_, _, seconds_min] = subject.loads.seconds_min;
+    for &rate in subject.loads.mixed_rates {
+        if !has_time(record, &format!("{rate} requests per second"), seconds_min) {
             break;
         }
         let requests = arrivals(rate, subject.shrink);

@@ -1,15 +1,16 @@
 //! The stages of the gate, and what each writes down.
 
 use std::io;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use backstop_benches::report::Table;
 use serde_json::{Map, Value, json};
 
-/// Compilers and the host executor take their time.
-const REHEARSAL_BUDGET: Duration = Duration::from_secs(1800);
+use crate::settings::Settings;
+
+/// Time that is kept to write the results.
+const RESERVE: Duration = Duration::from_secs(2);
 
 /// A part of the gate that runs in a process of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,30 +19,30 @@ pub(crate) enum Stage {
     Device,
     /// Every kernel against its reference.
     Kernels,
-    /// How long kernels take on the shapes of a real model.
-    Timing,
     /// Small models against the CPU.
     Models,
     /// A model of full size behind the server.
     Serving,
+    /// How long kernels take on the shapes of a real model: last, as it is easily run again.
+    Timing,
 }
 
 impl Stage {
     pub(crate) const ALL: [Self; 5] = [
         Self::Device,
         Self::Kernels,
-        Self::Timing,
         Self::Models,
         Self::Serving,
+        Self::Timing,
     ];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Device => "device",
             Self::Kernels => "kernels",
-            Self::Timing => "timing",
             Self::Models => "models",
             Self::Serving => "serving",
+            Self::Timing => "timing",
         }
     }
 
@@ -49,18 +50,17 @@ impl Stage {
         Self::ALL.into_iter().find(|stage| stage.name() == name)
     }
 
-    /// Time after which it is ended. On a card all together stay below nine minutes.
-    pub(crate) fn budget(self, device: DeviceKind) -> Duration {
-        if device == DeviceKind::Host {
-            return REHEARSAL_BUDGET;
-        }
-        Duration::from_secs(match self {
-            Self::Device => 25,
-            Self::Kernels => 100,
-            Self::Timing => 120,
-            Self::Models => 80,
-            Self::Serving => 205,
-        })
+    /// Time after which it is ended on a card, unless stages before it left some of theirs. All
+    /// together stay below nine minutes, and below four if quick.
+    pub(crate) fn seconds(self, quick: bool) -> u64 {
+        let [full, short] = match self {
+            Self::Device => [25, 8],
+            Self::Kernels => [100, 40],
+            Self::Models => [80, 40],
+            Self::Serving => [205, 75],
+            Self::Timing => [120, 70],
+        };
+        if quick { short } else { full }
     }
 
     /// Its bit in the exit status.
@@ -70,45 +70,6 @@ impl Stage {
             .position(|&stage| stage == self)
             .unwrap_or_default()
     }
-}
-
-/// Where to compute.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum DeviceKind {
-    /// The first card.
-    Cuda,
-    /// The host executor: a rehearsal, in which only small cases run.
-    Host,
-}
-
-impl DeviceKind {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Cuda => "cuda",
-            Self::Host => "host",
-        }
-    }
-
-    pub(crate) fn parse(name: &str) -> Option<Self> {
-        [Self::Cuda, Self::Host]
-            .into_iter()
-            .find(|device| device.name() == name)
-    }
-}
-
-/// What the command line asks for.
-#[derive(Clone, Debug)]
-pub(crate) struct Settings {
-    /// Where results go.
-    pub(crate) out: PathBuf,
-    /// Where the server and its models are.
-    pub(crate) pack: PathBuf,
-    pub(crate) device: DeviceKind,
-    pub(crate) stages: Vec<Stage>,
-    /// A server that runs already, instead of one of ours.
-    pub(crate) server: Option<SocketAddr>,
-    /// Only these kernels; all if empty.
-    pub(crate) kernels: Vec<String>,
 }
 
 /// A stage's results. What has been found is written again and again, so that a stage that is
@@ -122,6 +83,7 @@ pub(crate) struct Record {
     notes: Vec<String>,
     tables: Vec<Table>,
     measurements: Map<String, Value>,
+    listings: Map<String, Value>,
 }
 
 impl Record {
@@ -129,12 +91,13 @@ impl Record {
         let record = Self {
             path: settings.out.join(format!("{}.json", stage.name())),
             stage,
-            budget: stage.budget(settings.device),
+            budget: settings.budget,
             began: Instant::now(),
             failures: Vec::new(),
             notes: Vec::new(),
             tables: Vec::new(),
             measurements: Map::new(),
+            listings: Map::new(),
         };
         record.save(false)?;
         Ok(record)
@@ -142,8 +105,7 @@ impl Record {
 
     /// Time left, with some to write the results.
     pub(crate) fn left(&self) -> Duration {
-        let reserve = Duration::from_secs(3);
-        self.budget.saturating_sub(self.began.elapsed() + reserve)
+        self.budget.saturating_sub(self.began.elapsed() + RESERVE)
     }
 
     /// Something is wrong with what was tested.
@@ -168,6 +130,11 @@ impl Record {
         self.measurements.insert(name.to_owned(), value);
     }
 
+    /// What another program said.
+    pub(crate) fn listing(&mut self, title: impl Into<String>, text: String) {
+        self.listings.insert(title.into(), json!(text));
+    }
+
     pub(crate) fn passed(&self) -> bool {
         self.failures.is_empty()
     }
@@ -179,10 +146,12 @@ impl Record {
             "passed": complete && self.failures.is_empty(),
             "complete": complete,
             "seconds": self.began.elapsed().as_secs_f64(),
+            "seconds_at_most": self.budget.as_secs_f64(),
             "failures": self.failures,
             "notes": self.notes,
             "measurements": self.measurements,
             "tables": self.tables.iter().map(Table::to_json).collect::<Vec<_>>(),
+            "listings": self.listings,
         });
         let text = serde_json::to_string_pretty(&document)? + "\n";
         std::fs::write(&self.path, text)

@@ -1,23 +1,31 @@
-//! Processes that run the cases of one kernel. A kernel that never ends or that ruins the device's
-//! context costs its process and the case at hand, and the next process goes on behind it.
+//! Processes that run the cases of one kernel. A kernel that ruins the device's context costs its
+//! process and the case at hand, and the next process goes on behind it; one that never ends is
+//! given up.
 
 use std::io::{self, BufRead, BufReader, Write};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
+use backstop_kernels::cuda::cubins::DIRECTORY_VARIABLE;
 use serde_json::{Value, json};
 
-use crate::cases::is_fatal;
-use crate::stage::DeviceKind;
+use crate::cases::{CHECKS, is_fatal};
+use crate::settings::DeviceKind;
 
-/// Longest time for one case, its data included; for the first also that of opening the device.
-const CASE_TIMEOUT: Duration = Duration::from_secs(30);
-/// The same on the host executor, whose library may have to be compiled.
-const HOST_CASE_TIMEOUT: Duration = Duration::from_secs(1200);
-/// Processes that one kernel may cost before it is given up.
-const LOSSES_MAX: usize = 4;
+/// Longest time for opening the device.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(20);
+/// Longest time for one case, its data and its reference included.
+const CASE_TIMEOUT: Duration = Duration::from_secs(6);
+/// Longest time for checks that are many cases in one.
+const MANY_TIMEOUT: Duration = Duration::from_secs(20);
+/// All of them on the host executor, whose library may have to be compiled.
+const HOST_TIMEOUT: Duration = Duration::from_secs(1200);
+/// Processes that one kernel may ruin before it is given up. After one that hangs it is given up
+/// at once: the next case would hang as well.
+const LOSSES_MAX: usize = 3;
 
 /// What a process does with each case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,71 +34,129 @@ pub(crate) enum Task {
     Check,
     /// Take the time.
     Time,
+    /// Launch what is timed a few times, for a profiler that watches.
+    Launch,
 }
 
 impl Task {
+    const ALL: [Self; 3] = [Self::Check, Self::Time, Self::Launch];
+
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Check => "check",
             Self::Time => "time",
+            Self::Launch => "launch",
         }
     }
 
     pub(crate) fn parse(name: &str) -> Option<Self> {
-        [Self::Check, Self::Time]
-            .into_iter()
-            .find(|task| task.name() == name)
+        Self::ALL.into_iter().find(|task| task.name() == name)
     }
 }
 
-/// The cases of a kernel.
+/// Some cases of a kernel.
 #[derive(Clone, Debug)]
 pub(crate) struct Job {
     pub(crate) device: DeviceKind,
     pub(crate) task: Task,
     pub(crate) kernel: String,
-    /// How many there are.
-    pub(crate) cases: usize,
+    /// Their numbers.
+    pub(crate) cases: Vec<usize>,
+    /// Directory of the compiled kernels to use, if not those built in.
+    pub(crate) cubins: Option<PathBuf>,
+}
+
+/// How a process that runs cases ended.
+enum End {
+    /// With the last case.
+    Done,
+    /// There was no more time for the stage.
+    NoTime,
+    /// By itself; another one can go on.
+    Lost,
+    /// It had to be ended.
+    Hung,
 }
 
 impl Job {
+    /// Adds to a command, if not this program then one that starts it, what runs some cases.
+    pub(crate) fn command<'a>(&self, command: &'a mut Command, cases: &[usize]) -> &'a mut Command {
+        let numbers: Vec<String> = cases.iter().map(usize::to_string).collect();
+        if let Some(directory) = &self.cubins {
+            command.env(DIRECTORY_VARIABLE, directory);
+        }
+        command
+            .args(["worker", self.device.name(), self.task.name(), &self.kernel])
+            .arg(numbers.join(","))
+    }
+
     /// Results of all cases in their order, and whether there was time for all.
     pub(crate) fn run(&self, left: impl Fn() -> Duration) -> io::Result<(Vec<Value>, bool)> {
-        let longest = match self.device {
-            DeviceKind::Cuda => CASE_TIMEOUT,
-            DeviceKind::Host => HOST_CASE_TIMEOUT,
-        };
         let mut results = Vec::new();
         let mut losses = 0;
-        while results.len() < self.cases && losses < LOSSES_MAX {
-            let mut worker = Worker::start(self, results.len())?;
-            while results.len() < self.cases {
-                let timeout = left().min(longest);
-                if timeout.is_zero() {
-                    return Ok((results, false));
-                }
-                match worker.next(timeout) {
-                    Ok(result) => {
-                        let ended = is_fatal(&result);
-                        results.push(result);
-                        if ended {
-                            losses += 1;
-                            break;
-                        }
-                    }
-                    Err(_) if left().is_zero() => return Ok((results, false)),
-                    Err(reason) => {
-                        losses += 1;
-                        results.push(json!({"outcome": "failed", "detail": reason}));
-                        break;
-                    }
-                }
+        while results.len() < self.cases.len() {
+            match self.run_process(&mut results, &left)? {
+                End::Done => {}
+                End::NoTime => return Ok((results, false)),
+                End::Lost if losses + 1 < LOSSES_MAX => losses += 1,
+                End::Lost => self.give_up(&mut results, "too many ended their process"),
+                End::Hung => self.give_up(&mut results, "the case before did not end"),
             }
         }
-        while results.len() < self.cases {
-            results.push(json!({"outcome": "not tried", "detail": "too many ended their process"}));
-        }
         Ok((results, true))
+    }
+
+    fn case_timeout(&self) -> Duration {
+        let is_many = CHECKS.iter().any(|(name, _)| *name == self.kernel);
+        let card = if is_many { MANY_TIMEOUT } else { CASE_TIMEOUT };
+        self.device.limit(card, HOST_TIMEOUT)
+    }
+
+    fn give_up(&self, results: &mut Vec<Value>, why: &str) {
+        for &number in &self.cases[results.len()..] {
+            results.push(json!({"index": number, "outcome": "not tried", "detail": why}));
+        }
+    }
+
+    /// Adds the results of one process, which begins with the first case that has none.
+    fn run_process(
+        &self,
+        results: &mut Vec<Value>,
+        left: &impl Fn() -> Duration,
+    ) -> io::Result<End> {
+        let mut worker = Worker::start(self, &self.cases[results.len()..])?;
+        let mut longest = self.device.limit(OPEN_TIMEOUT, HOST_TIMEOUT);
+        while let Some(number) = self.cases.get(results.len()) {
+            let timeout = left().min(longest);
+            if timeout.is_zero() {
+                return Ok(End::NoTime);
+            }
+            let (reason, end) = match worker.next(timeout) {
+                Ok(message) if message["opened"] == json!(true) => {
+                    longest = self.case_timeout();
+                    continue;
+                }
+                Ok(result) => {
+                    let ended = is_fatal(&result);
+                    results.push(result);
+                    if ended {
+                        return Ok(End::Lost);
+                    }
+                    continue;
+                }
+                Err(_) if left().is_zero() => return Ok(End::NoTime),
+                Err(None) => (format!("no end after {} s", timeout.as_secs()), End::Hung),
+                Err(Some(reason)) => (reason, End::Lost),
+            };
+            results.push(json!({
+                "index": number,
+                "outcome": "failed",
+                "detail": reason,
+                "hung": matches!(end, End::Hung),
+            }));
+            return Ok(end);
+        }
+        Ok(End::Done)
     }
 }
 
@@ -100,10 +166,9 @@ struct Worker {
 }
 
 impl Worker {
-    fn start(job: &Job, first: usize) -> io::Result<Self> {
-        let mut child = Command::new(std::env::current_exe()?)
-            .args(["worker", job.device.name(), job.task.name(), &job.kernel])
-            .arg(first.to_string())
+    fn start(job: &Job, cases: &[usize]) -> io::Result<Self> {
+        let mut child = job
+            .command(&mut Command::new(std::env::current_exe()?), cases)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()?;
@@ -124,15 +189,16 @@ impl Worker {
         Ok(Self { child, lines })
     }
 
-    fn next(&mut self, timeout: Duration) -> Result<Value, String> {
+    /// What it says next, or how it ended; nothing if it goes on without a word.
+    fn next(&mut self, timeout: Duration) -> Result<Value, Option<String>> {
         self.lines
             .recv_timeout(timeout)
             .map_err(|error| match error {
-                RecvTimeoutError::Timeout => format!("no end after {} s", timeout.as_secs()),
-                RecvTimeoutError::Disconnected => match self.child.wait() {
+                RecvTimeoutError::Timeout => None,
+                RecvTimeoutError::Disconnected => Some(match self.child.wait() {
                     Ok(status) => format!("its process ended with {status}"),
                     Err(error) => error.to_string(),
-                },
+                }),
             })
     }
 }
