@@ -189,6 +189,7 @@ fn parse(answer: &Timed, answer_tokens: usize) -> io::Result<Stream> {
         return Err(wrong("refused"));
     }
     let mut texts = Vec::new();
+    let mut finished = None;
     let mut counted = 0;
     for (time, line) in &answer.lines {
         let Some(data) = line.strip_prefix("data: ").filter(|data| *data != "[DONE]") else {
@@ -204,9 +205,16 @@ fn parse(answer: &Timed, answer_tokens: usize) -> io::Result<Stream> {
         if has_text {
             texts.push(*time);
         }
+        if event["choices"][0]["finish_reason"].is_string() {
+            finished.get_or_insert(*time);
+        }
         counted = event["usage"]["completion_tokens"]
             .as_u64()
             .unwrap_or(counted);
+    }
+    if texts.is_empty() {
+        // Tokens without a text, such as part of a character, are known by the end of the answer.
+        texts.extend(finished);
     }
     if counted != answer_tokens as u64 || texts.is_empty() {
         return Err(wrong("not as long as asked for"));
@@ -256,6 +264,26 @@ fn summarise(load: Load, streams: &[Stream]) -> io::Result<Outcome> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_answer_without_a_text_came_when_it_ended() {
+        let now = Instant::now();
+        let event = |finish: &str| {
+            format!(
+                "data: {{\"choices\":[{{\"text\":\"\",\"finish_reason\":{finish}}}],\
+                 \"usage\":{{\"completion_tokens\":1}}}}"
+            )
+        };
+        let answer = |finish| Timed {
+            status: 200,
+            sent: now,
+            lines: vec![(now, event(finish)), (now, "data: [DONE]".to_owned())],
+        };
+        let stream = parse(&answer("\"length\""), 1).unwrap();
+        assert_eq!(stream.texts, [now]);
+        assert!(parse(&answer("null"), 1).is_err());
+        assert!(parse(&answer("\"length\""), 2).is_err());
+    }
 
     #[test]
     fn no_two_prompts_begin_alike() {
