@@ -153,7 +153,10 @@ Result cuFuncGetAttribute(int* value, int attribute, void* function) {
 }
 
 Result cuFuncSetAttribute(void* function, int attribute, int value) {
-    return function && attribute == 8 && value == 232448 ? SUCCESS : INVALID_VALUE;
+    if (!function) return INVALID_VALUE;
+    int dynamic_shared_bytes = attribute == 8 && value == 232448;
+    int preferred_carveout_percent = attribute == 9 && value == 100;
+    return dynamic_shared_bytes || preferred_carveout_percent ? SUCCESS : INVALID_VALUE;
 }
 
 // --- Memory --------------------------------------------------------------------------------------
