@@ -33,6 +33,8 @@ CONTROL_GROUPS = Path("/sys/fs/cgroup/memory")
 
 def attack(root: str, seed: str, kinds: list[str], seconds: float, outcomes: multiprocessing.SimpleQueue) -> None:
     """One attacker, in a process of its own: making such requests takes processor time, too."""
+    # Clients compute elsewhere.
+    os.nice(10)
     deadline = time.monotonic() + seconds
     dice = random.Random(seed)
     statuses: Counter[str] = Counter()
