@@ -7,13 +7,14 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use backstop_text::ConstraintFactory;
 use backstop_text::constraint::{AnswerShape, Recipe};
 
-/// Processes at once. Each has the vocabulary in memory.
+/// Processes at once, of which each has the vocabulary in memory: so many turns there are at trying
+/// grammars (`work::grammar`).
 pub(crate) const WORKERS_MAX: usize = 2;
 /// How long a worker may take to sort the vocabulary.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -53,14 +54,7 @@ pub(crate) enum TrialFailure {
 #[derive(Debug, Default)]
 pub(crate) struct Trials {
     worker: Option<GrammarWorker>,
-    pool: Mutex<Pool>,
-    freed: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct Pool {
-    idle: Vec<Worker>,
-    busy: usize,
+    idle: Mutex<Vec<Worker>>,
 }
 
 impl Trials {
@@ -78,7 +72,7 @@ impl Trials {
             return;
         };
         match Worker::start(program, factory, &|| true) {
-            Ok(worker) => self.pool().idle.push(worker),
+            Ok(worker) => self.keep(worker),
             Err(failure) => tracing::warn!(?failure, "no process can try grammars"),
         }
     }
@@ -94,8 +88,7 @@ impl Trials {
         let Some(program) = &self.worker else {
             return Ok(());
         };
-        let _place = self.take_place(waiting)?;
-        let idle = self.pool().idle.pop();
+        let idle = self.idle().pop();
         let mut worker = match idle {
             Some(worker) => worker,
             None => Worker::start(program, factory, waiting)?,
@@ -103,8 +96,7 @@ impl Trials {
         let line = serde_json::to_string(shape).map_err(io::Error::from)?;
         let tried = worker.answers(line, TRIAL_TIMEOUT, waiting);
         match &tried {
-            Ok(()) if worker.trials < TRIALS_MAX => self.pool().idle.push(worker),
-            Ok(()) => {}
+            Ok(()) => self.keep(worker),
             Err(failure) => {
                 let end = worker.end();
                 tracing::warn!(?failure, end, "a grammar was given up in its trial");
@@ -113,32 +105,17 @@ impl Trials {
         tried
     }
 
-    fn take_place(&self, waiting: &dyn Fn() -> bool) -> Result<Place<'_>, TrialFailure> {
-        let mut pool = self.pool();
-        while pool.busy >= WORKERS_MAX {
-            if !waiting() {
-                return Err(TrialFailure::Abandoned);
-            }
-            let woken = self.freed.wait_timeout(pool, POLL);
-            (pool, _) = woken.unwrap_or_else(PoisonError::into_inner);
+    /// Keeps a worker for the next trial, unless it is worn out or one too many.
+    fn keep(&self, worker: Worker) {
+        let mut idle = self.idle();
+        if worker.trials < TRIALS_MAX && idle.len() < WORKERS_MAX {
+            idle.push(worker);
         }
-        pool.busy += 1;
-        Ok(Place(self))
     }
 
-    fn pool(&self) -> MutexGuard<'_, Pool> {
+    fn idle(&self) -> MutexGuard<'_, Vec<Worker>> {
         // Every change is complete before anything can panic.
-        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A place among the trials that run at once, until it is dropped.
-struct Place<'a>(&'a Trials);
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.0.pool().busy -= 1;
-        self.0.freed.notify_one();
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -225,9 +202,7 @@ impl Worker {
             }
         }
     }
-}
 
-impl Worker {
     /// Ends the process, if it has not ended by itself, and says how.
     fn end(&mut self) -> String {
         let ended = self.child.kill().and_then(|()| self.child.wait());
@@ -305,8 +280,8 @@ mod tests {
         let factory = factory();
         let run = |pattern: &str| trials.run(&factory, &shape(pattern), &|| true);
         let worker = || {
-            let pool = trials.pool();
-            pool.idle.first().map(|worker| worker.child.id())
+            let idle = trials.idle();
+            idle.first().map(|worker| worker.child.id())
         };
         run("a").unwrap();
         let first = worker();
@@ -315,7 +290,7 @@ mod tests {
         assert!(matches!(run("die"), Err(TrialFailure::TooMuch)));
         assert_eq!(worker(), None);
         run("c").unwrap();
-        assert_eq!(trials.pool().busy, 0);
+        assert_eq!(trials.idle().len(), 1);
     }
 
     #[test]
@@ -325,7 +300,7 @@ mod tests {
         let waiting = || looks.fetch_add(1, Ordering::Relaxed) < 3;
         let tried = trials.run(&factory(), &shape("a"), &waiting);
         assert!(matches!(tried, Err(TrialFailure::Abandoned)));
-        assert!(trials.pool().idle.is_empty());
+        assert!(trials.idle().is_empty());
     }
 
     #[test]
