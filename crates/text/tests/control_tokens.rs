@@ -6,12 +6,16 @@
     reason = "a test helper that panics fails its test"
 )]
 
+mod conversations;
+
 use std::path::{Path, PathBuf};
 
 use backstop_text::{
     ChatTemplate, ChatTemplateInput, ControlTexts, PromptText, Tokenizer, chat_format,
 };
 use serde_json::{Map, Value, json};
+
+use conversations::input;
 
 const MARK: &str = "314159265358979323846264338327950288419";
 
@@ -154,25 +158,6 @@ fn tokenizer_json(texts: &[String]) -> Vec<u8> {
     }
     file["post_processor"] = Value::Null;
     file.to_string().into_bytes()
-}
-
-fn input(request: &Value) -> ChatTemplateInput {
-    let mut messages = request["messages"].as_array().unwrap().clone();
-    for message in &mut messages {
-        if message["content"].is_null() {
-            message["content"] = Value::from("");
-        }
-    }
-    ChatTemplateInput {
-        messages,
-        tools: request["tools"].as_array().cloned(),
-        documents: None,
-        add_generation_prompt: request["add_generation_prompt"].as_bool().unwrap(),
-        bos_token: Some("<s>".to_owned()),
-        eos_token: Some("</s>".to_owned()),
-        extra: request["arguments"].as_object().unwrap().clone(),
-        now_unix_seconds: 1_762_000_000,
-    }
 }
 
 fn conversations() -> Map<String, Value> {

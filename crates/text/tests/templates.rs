@@ -5,10 +5,14 @@
     reason = "a test helper that panics fails its test"
 )]
 
+mod conversations;
+
 use std::path::{Path, PathBuf};
 
-use backstop_text::{ChatTemplate, ChatTemplateInput, TemplateError, chat_format, detect};
+use backstop_text::{ChatTemplate, TemplateError, chat_format, detect};
 use serde_json::{Map, Value};
+
+use conversations::input;
 
 /// Each template and the chat format that it shows.
 const TEMPLATES: &[(&str, &str)] = &[
@@ -28,26 +32,6 @@ fn folder() -> PathBuf {
 
 fn read_json(path: &Path) -> Map<String, Value> {
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
-}
-
-fn input(request: &Value) -> ChatTemplateInput {
-    let mut messages = request["messages"].as_array().unwrap().clone();
-    // As the server does with the content of messages that only call tools.
-    for message in &mut messages {
-        if message["content"].is_null() {
-            message["content"] = Value::from("");
-        }
-    }
-    ChatTemplateInput {
-        messages,
-        tools: request["tools"].as_array().cloned(),
-        documents: None,
-        add_generation_prompt: request["add_generation_prompt"].as_bool().unwrap(),
-        bos_token: Some("<s>".to_owned()),
-        eos_token: Some("</s>".to_owned()),
-        extra: request["arguments"].as_object().unwrap().clone(),
-        now_unix_seconds: 1_762_000_000,
-    }
 }
 
 /// What differs from the golden, if anything does.
