@@ -32,11 +32,8 @@ FAULTS = [
     *[f"status-{status}" for status in STATUSES],
 ]
 LISTS = ["fallbacks", "context_window_fallbacks", "content_policy_fallbacks"]
-# Faults whose kind of error has a list of its own: the list, and what the client sees if it is not in it.
-FORGOTTEN = {
-    "context": ("context_window_fallbacks", "ContextWindowExceededError"),
-    "policy": ("content_policy_fallbacks", "ContentPolicyViolationError"),
-}
+# Faults whose kind of error has a list of its own.
+FORGOTTEN = {"context": "context_window_fallbacks", "policy": "content_policy_fallbacks"}
 START_TIMEOUT_S = 180
 # How long the fake primary may hang.
 PRIMARY_TIMEOUT_S = 2
@@ -62,7 +59,7 @@ class ProxyConfig:
                 name = f"{fault}-{mode}-{prefix}"
                 url = DEAD if fault == "refused" else primary.url(fault, name)
                 self.add_primary(name, prefix, url, f"backstop-{prefix}")
-            for fault, (forgetful, _) in FORGOTTEN.items():
+            for fault, forgetful in FORGOTTEN.items():
                 name = f"{fault}-forgotten-{prefix}"
                 lists = [kind for kind in LISTS if kind != forgetful]
                 self.add_primary(name, prefix, primary.url(fault, name), f"backstop-{prefix}", lists)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -10,12 +9,10 @@ from pathlib import Path
 import pytest
 
 import scripted_server
+from javascript import require_program
 from scripted_server import TURN_TIMEOUT_S
 
-CLAUDE_CODE = shutil.which(os.environ.get("CLAUDE_CODE_BINARY", "claude"))
-
-if CLAUDE_CODE is None:
-    pytest.skip("claude is not installed", allow_module_level=True)
+CLAUDE_CODE = require_program("claude", "CLAUDE_CODE_BINARY")
 scripted_server.require()
 
 CALL = [{"tool_call_id": "0", "tool_name": "Bash", "parameters": {"command": "echo it-$((40 + 2))-works > proof", "description": "Writes a proof"}}]
@@ -38,7 +35,7 @@ def run(address: str, directory: Path, prompt: str, **environment: str) -> dict:
         "DISABLE_AUTOUPDATER": "1",
         **environment,
     }
-    command = [str(CLAUDE_CODE), "-p", "--output-format", "json", "--allowedTools", "Bash"]
+    command = [CLAUDE_CODE, "-p", "--output-format", "json", "--allowedTools", "Bash"]
     done = subprocess.run(
         command, cwd=directory / "project", env=settings, input=prompt, capture_output=True, text=True, timeout=TURN_TIMEOUT_S
     )

@@ -2,21 +2,16 @@
 
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 import scripted_server
+from javascript import require_program
 from scripted_server import TURN_TIMEOUT_S, calls, says
 
-CODEX = shutil.which(os.environ.get("CODEX_BINARY", "codex"))
-
-if CODEX is None:
-    pytest.skip("codex is not installed", allow_module_level=True)
+CODEX = require_program("codex", "CODEX_BINARY")
 scripted_server.require()
 
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -11,12 +10,10 @@ from typing import Any
 import pytest
 
 import scripted_server
+from javascript import require_program
 from scripted_server import TURN_TIMEOUT_S, calls, says
 
-OPENCODE = shutil.which(os.environ.get("OPENCODE_BINARY", "opencode"))
-
-if OPENCODE is None:
-    pytest.skip("opencode is not installed", allow_module_level=True)
+OPENCODE = require_program("opencode", "OPENCODE_BINARY")
 scripted_server.require()
 
 

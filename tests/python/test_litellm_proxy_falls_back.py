@@ -9,7 +9,7 @@ pytest.importorskip("litellm", reason="the LiteLLM proxy has an environment of i
 from openai import BadRequestError, OpenAI  # noqa: E402
 
 from fake_primary import CUT_TEXT, FakePrimary  # noqa: E402
-from litellm_proxy import FAULTS, FORGOTTEN, PREFIXES  # noqa: E402
+from litellm_proxy import FAULTS, PREFIXES  # noqa: E402
 from requests_made import chat, collect, reasoning_of  # noqa: E402
 
 CASES = list(product(FAULTS, PREFIXES))
@@ -70,13 +70,19 @@ def test_a_stream_that_breaks_in_its_text_is_continued_by_backstop(
     assert streamed.finish_reason in ("stop", "length")
 
 
-@pytest.mark.parametrize(("fault", "prefix"), list(product(FORGOTTEN, PREFIXES)))
-def test_a_group_that_one_list_forgets_has_no_fallback_for_that_kind_of_error(
-    through: OpenAI, fault: str, prefix: str
-) -> None:
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_a_group_that_the_list_for_policies_forgets_has_no_fallback_for_that_error(through: OpenAI, prefix: str) -> None:
     with pytest.raises(BadRequestError) as caught:
-        through.chat.completions.create(**chat(model=f"{fault}-forgotten-{prefix}"))
-    assert FORGOTTEN[fault][1] in caught.value.message
+        through.chat.completions.create(**chat(model=f"policy-forgotten-{prefix}"))
+    assert "ContentPolicyViolationError" in caught.value.message
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_a_group_that_the_list_for_long_contexts_forgets_takes_the_ordinary_fallback(
+    through: OpenAI, client: OpenAI, prefix: str
+) -> None:
+    answer = through.chat.completions.create(**chat(model=f"context-forgotten-{prefix}"))
+    assert answer.choices[0].message.content == client.chat.completions.create(**chat()).choices[0].message.content
 
 
 class Streamed:
