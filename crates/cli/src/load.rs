@@ -10,13 +10,13 @@ use backstop_kernels::CpuBackend;
 use backstop_server::GenerationDefaults;
 use backstop_text::format::FORMATS;
 use backstop_text::{
-    BytePairVocabulary, ChatFormat, ChatTemplate, SentencePieceVocabulary, Tokenizer,
-    TokenizerError, chat_format, detect,
+    BytePairVocabulary, ChatFormat, ChatTemplate, FimIds, FimTokens, SentencePieceVocabulary,
+    Tokenizer, TokenizerError, chat_format, detect,
 };
 use backstop_types::TokenId;
 use backstop_weights::{
     Checkpoint, EmbeddedTokenKind, EmbeddedVocabulary, LocateError, Manifest, ModelLocator,
-    TokenizerSource,
+    ServingDefaults, TokenizerSource,
 };
 
 use crate::args::{LoadFormat, ModelArgs};
@@ -47,6 +47,7 @@ pub(crate) struct ModelText {
     pub(crate) bos_token: String,
     pub(crate) eos_token: String,
     pub(crate) pad_token: Option<String>,
+    pub(crate) fim: Option<FimTokens>,
     pub(crate) defaults: GenerationDefaults,
 }
 
@@ -82,9 +83,11 @@ impl ModelText {
         let serving = manifest
             .map(|manifest| manifest.serving.clone())
             .unwrap_or_default();
+        let fim = find_fim_tokens(&tokenizer, checkpoint, &serving)?;
         let number = |ours: Option<f64>, theirs: Option<f64>| ours.or(theirs).map(|x| x as f32);
         Ok(Self {
             tokenizer: Arc::new(tokenizer),
+            fim,
             template: template.map_err(|error| error.to_string())?.map(Arc::new),
             bos_token: tokens.bos.clone().unwrap_or_default(),
             eos_token: tokens.eos.clone().unwrap_or_default(),
@@ -98,6 +101,31 @@ impl ModelText {
             },
             eos_token_ids: generation.eos_token_ids,
         })
+    }
+}
+
+/// The tokens by which a model fills in the middle: those of the family that the manifest names, those
+/// that a GGUF file names, or what the vocabulary has.
+fn find_fim_tokens(
+    tokenizer: &Tokenizer,
+    checkpoint: &Checkpoint,
+    serving: &ServingDefaults,
+) -> Result<Option<FimTokens>, String> {
+    match (&serving.fill_in_the_middle, checkpoint.tokenizer()) {
+        (Some(id), _) if id == "none" => Ok(None),
+        (Some(id), _) => FimTokens::named(tokenizer, id).map(Some),
+        (None, TokenizerSource::File(_)) => Ok(FimTokens::detect(tokenizer)),
+        (None, TokenizerSource::Embedded(embedded)) => {
+            let ids = FimIds {
+                prefix: embedded.fim.prefix,
+                suffix: embedded.fim.suffix,
+                middle: embedded.fim.middle,
+                padding: embedded.fim.padding,
+                repository: embedded.fim.repository,
+                file: embedded.fim.file,
+            };
+            Ok(FimTokens::from_ids(tokenizer, ids))
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use backstop_engine::{EngineHandle, EngineThread, Lifecycle, LifecycleState};
 use backstop_server::{GrammarWorker, KeySet, ProbeThread, ServedModel, Server, ServerConfig};
 use backstop_text::{ChatFormat, ControlTexts};
+use backstop_types::TokenId;
 use backstop_weights::Canary;
 use tokio::net::TcpListener;
 
@@ -155,6 +156,8 @@ impl ModelIdentity {
 
     fn served(self, engine: EngineHandle, max_model_len: u32) -> ServedModel {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let is_known = |token: &TokenId| *token < self.vocab_size;
+        let fim = self.text.fim.filter(|fim| fim.ends().iter().all(is_known));
         ServedModel {
             chat_format: self.chat_format,
             control_texts: self.control_texts,
@@ -164,6 +167,7 @@ impl ModelIdentity {
             bos_token: self.text.bos_token,
             eos_token: self.text.eos_token,
             pad_token: self.text.pad_token,
+            fim: fim.map(Arc::new),
             defaults: self.text.defaults,
             max_model_len,
             vocab_size: self.vocab_size,

@@ -190,8 +190,9 @@ pub struct ChatChunk<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     system_fingerprint: Option<&'a str>,
     choices: Vec<ChatChunkChoice<'a>>,
+    /// `Some(None)` is `null`: it is going to be reported.
     #[serde(skip_serializing_if = "Option::is_none")]
-    usage: Option<Usage>,
+    usage: Option<Option<Usage>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     prompt_token_ids: Option<&'a [u32]>,
 }
@@ -324,12 +325,23 @@ pub struct FunctionCallDelta<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChatChunks {
     stamp: ResponseStamp,
+    announces_usage: bool,
 }
 
 impl ChatChunks {
     /// A builder that stamps everything with `stamp`.
     pub fn new(stamp: ResponseStamp) -> Self {
-        Self { stamp }
+        Self {
+            stamp,
+            announces_usage: false,
+        }
+    }
+
+    /// The same builder, whose chunks have a `null` usage if a last chunk is going to report it.
+    #[must_use]
+    pub fn announcing_usage(mut self, announces_usage: bool) -> Self {
+        self.announces_usage = announces_usage;
+        self
     }
 
     /// The first chunk of choice `index`.
@@ -399,7 +411,7 @@ impl ChatChunks {
             model: &self.stamp.model,
             system_fingerprint: self.stamp.system_fingerprint.as_deref(),
             choices,
-            usage: None,
+            usage: self.announces_usage.then_some(None),
             prompt_token_ids: None,
         }
     }
@@ -434,7 +446,7 @@ impl<'a> ChatChunk<'a> {
     /// The same chunk with the usage so far, for clients that want it in every chunk.
     pub fn with_usage(self, usage: Usage) -> Self {
         Self {
-            usage: Some(usage),
+            usage: Some(Some(usage)),
             ..self
         }
     }

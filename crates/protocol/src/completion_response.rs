@@ -15,8 +15,9 @@ pub struct TextCompletion<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     system_fingerprint: Option<&'a str>,
     choices: Vec<CompletionChoice>,
+    /// `Some(None)` is `null`: it is going to be reported.
     #[serde(skip_serializing_if = "Option::is_none")]
-    usage: Option<Usage>,
+    usage: Option<Option<Usage>>,
 }
 
 /// One choice, or a chunk's part of it.
@@ -95,30 +96,45 @@ impl CompletionLogprobs {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CompletionChunks {
     stamp: ResponseStamp,
+    announces_usage: bool,
 }
 
 impl CompletionChunks {
     /// A builder that stamps everything with `stamp`.
     pub fn new(stamp: ResponseStamp) -> Self {
-        Self { stamp }
+        Self {
+            stamp,
+            announces_usage: false,
+        }
+    }
+
+    /// The same builder, whose chunks have a `null` usage if a last chunk is going to report it.
+    #[must_use]
+    pub fn announcing_usage(mut self, announces_usage: bool) -> Self {
+        self.announces_usage = announces_usage;
+        self
     }
 
     /// One chunk of a stream.
     pub fn chunk(&self, choice: CompletionChoice) -> TextCompletion<'_> {
-        self.stamped(vec![choice], None)
+        self.stamped(vec![choice], self.announces_usage.then_some(None))
     }
 
     /// The chunk that reports the usage, after all choices have ended.
     pub fn usage(&self, usage: Usage) -> TextCompletion<'_> {
-        self.stamped(Vec::new(), Some(usage))
+        self.stamped(Vec::new(), Some(Some(usage)))
     }
 
     /// The whole answer.
     pub fn complete(&self, choices: Vec<CompletionChoice>, usage: Usage) -> TextCompletion<'_> {
-        self.stamped(choices, Some(usage))
+        self.stamped(choices, Some(Some(usage)))
     }
 
-    fn stamped(&self, choices: Vec<CompletionChoice>, usage: Option<Usage>) -> TextCompletion<'_> {
+    fn stamped(
+        &self,
+        choices: Vec<CompletionChoice>,
+        usage: Option<Option<Usage>>,
+    ) -> TextCompletion<'_> {
         TextCompletion {
             id: &self.stamp.id,
             object: "text_completion",
@@ -135,7 +151,7 @@ impl TextCompletion<'_> {
     /// The same chunk with the usage so far, for clients that want it in every chunk.
     pub fn with_usage(self, usage: Usage) -> Self {
         Self {
-            usage: Some(usage),
+            usage: Some(Some(usage)),
             ..self
         }
     }

@@ -13,6 +13,9 @@ use crate::sampling::{
 };
 use crate::unsupported;
 
+/// Tokens that a request gets which does not say how many, as OpenAI has it.
+const DEFAULT_MAX_TOKENS: u32 = 16;
+
 /// One prompt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CompletionPrompt {
@@ -30,6 +33,8 @@ pub struct ValidCompletionRequest {
     pub model: Option<String>,
     /// At least one prompt. Choice `c` of prompt `p` has the index `p * n + c`.
     pub prompts: Vec<CompletionPrompt>,
+    /// What stands behind the text that is to be written; not empty. Each prompt stands before it.
+    pub suffix: Option<String>,
     /// How to sample and when to stop.
     pub sampling: SamplingFields,
     /// `Some` if the answer is to be streamed.
@@ -56,20 +61,22 @@ impl ValidCompletionRequest {
         let prompts = parse_prompts(body)?;
         unsupported::check(body)?;
         refuse_output_format(body)?;
-        if body
-            .string("suffix")?
-            .is_some_and(|suffix| !suffix.is_empty())
-        {
-            return Err(body.unsupported("suffix", "filling in the middle is not available"));
-        }
         let logprobs = body.unsigned("logprobs", 0..=MAX_TOP_LOGPROBS)?;
         let echo = body.flag("echo", false)?;
+        let suffix = parse_suffix(body, echo && logprobs.is_some())?;
         // An answer of nothing but the prompt makes sense, one of nothing at all does not.
         let sampling = SamplingFields {
             prompt_logprobs: logprobs.filter(|_| echo),
             stop_token_logprobs: true,
+            default_max_tokens: Some(DEFAULT_MAX_TOKENS),
             ..SamplingFields::parse_from(body, logprobs, u32::from(!echo))?
         };
+        if sampling.max_tokens.is_none() && sampling.min_tokens > DEFAULT_MAX_TOKENS {
+            let requirement = format!(
+                "must not be greater than max_tokens, which is {DEFAULT_MAX_TOKENS} if it is not given"
+            );
+            return Err(body.invalid("min_tokens", &requirement));
+        }
         if prompts.len() * sampling.choices as usize > MAX_SEQUENCES {
             let requirement =
                 format!("times the number of prompts must be at most {MAX_SEQUENCES}");
@@ -78,6 +85,7 @@ impl ValidCompletionRequest {
         Ok(Self {
             model: body.label("model", MAX_LABEL_BYTES)?.map(str::to_owned),
             prompts,
+            suffix,
             sampling,
             stream: parse_stream(body)?,
             echo,
@@ -86,6 +94,17 @@ impl ValidCompletionRequest {
             user: body.label("user", MAX_LABEL_BYTES)?.map(str::to_owned),
         })
     }
+}
+
+/// Nothing behind the middle is no middle.
+fn parse_suffix(body: &Fields<'_>, rates_prompt: bool) -> Result<Option<String>, ApiError> {
+    let suffix = body.string("suffix")?.filter(|suffix| !suffix.is_empty());
+    if suffix.is_some() && rates_prompt {
+        // The tokens of such a prompt are not those of its text.
+        let explanation = "it cannot be combined with both 'echo' and 'logprobs'";
+        return Err(body.unsupported("suffix", explanation));
+    }
+    Ok(suffix.map(str::to_owned))
 }
 
 /// A prompt is a string or a list of token ids; a list of either is a batch. The first element

@@ -44,8 +44,10 @@ pub struct SamplingFields {
     /// Token ids that end the answer, unchecked against the vocabulary.
     pub stop_token_ids: Vec<u32>,
     /// Tokens to generate at most; at least 1, or 0 where only the prompt is asked about. `None`:
-    /// whatever the context leaves.
+    /// `default_max_tokens`.
     pub max_tokens: Option<u32>,
+    /// What a request that does not say gets, if the context leaves it. `None`: whatever that leaves.
+    pub default_max_tokens: Option<u32>,
     /// Tokens to generate before anything may end the answer; not above `max_tokens`.
     pub min_tokens: u32,
     /// Do not end at the model's end-of-sequence tokens.
@@ -90,6 +92,7 @@ impl Default for SamplingFields {
             stop: Vec::new(),
             stop_token_ids: Vec::new(),
             max_tokens: None,
+            default_max_tokens: None,
             min_tokens: 0,
             ignore_eos: false,
             include_stop_str_in_output: false,
@@ -139,6 +142,7 @@ impl SamplingFields {
             stop: parse_stop(body)?,
             stop_token_ids: parse_stop_token_ids(body)?,
             max_tokens,
+            default_max_tokens: None,
             min_tokens,
             ignore_eos: body.flag("ignore_eos", false)?,
             include_stop_str_in_output: body.flag("include_stop_str_in_output", false)?,

@@ -290,7 +290,12 @@ const COMPLETIONS: &[(&str, &str)] = &[
     (r#"{"prompt": ["a", null]}"#, "prompt.1"),
     (r#"{"prompt": [[1], [1, 2.5]]}"#, "prompt.1.1"),
     (r#"{"prompt": ["a", "b", "c"], "n": 100}"#, "n"),
-    (r#"{"prompt": "a", "suffix": "b"}"#, "suffix"),
+    (r#"{"prompt": "a", "suffix": 5}"#, "suffix"),
+    (
+        r#"{"prompt": "a", "suffix": "b", "echo": true, "logprobs": 1}"#,
+        "suffix",
+    ),
+    (r#"{"prompt": "a", "min_tokens": 17}"#, "min_tokens"),
     (r#"{"prompt": "a", "best_of": 3, "n": 2}"#, "best_of"),
     (r#"{"prompt": "a", "logprobs": true}"#, "logprobs"),
     (r#"{"prompt": "a", "logprobs": 21}"#, "logprobs"),

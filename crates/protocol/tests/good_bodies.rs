@@ -425,3 +425,26 @@ fn completion_fields_arrive() {
     assert_eq!(echoed.sampling.max_tokens, Some(0));
     assert_eq!(request.sampling.prompt_logprobs, None);
 }
+
+#[test]
+fn completions_have_16_tokens_unless_they_say() {
+    let request = completion(json!({"prompt": "a", "min_tokens": 16}));
+    assert_eq!(request.sampling.max_tokens, None);
+    assert_eq!(request.sampling.default_max_tokens, Some(16));
+    let request = completion(json!({"prompt": "a", "max_tokens": 17, "min_tokens": 17}));
+    assert_eq!(request.sampling.max_tokens, Some(17));
+}
+
+#[test]
+fn a_suffix_goes_with_anything_but_the_prompts_log_probabilities() {
+    let request = completion(json!({"prompt": ["a", "b"], "suffix": "c", "echo": true, "n": 2}));
+    assert_eq!(request.suffix.as_deref(), Some("c"));
+    let request = completion(json!({"prompt": [1, 2], "suffix": "c", "logprobs": 1}));
+    assert_eq!(request.suffix.as_deref(), Some("c"));
+    for none in [
+        json!({"prompt": "a", "suffix": ""}),
+        json!({"prompt": "a", "suffix": null}),
+    ] {
+        assert_eq!(completion(none).suffix, None);
+    }
+}

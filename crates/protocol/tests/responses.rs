@@ -123,6 +123,17 @@ fn usage_has_a_chunk_of_its_own() {
     let build = ChatChunks::new(stamp());
     let text = build.delta(0, Delta::content("a"), None).with_usage(usage);
     assert_eq!(wire(&text)["usage"], expected);
+    // A client that waits for the last chunk knows from the others that there is going to be one.
+    let build = ChatChunks::new(stamp()).announcing_usage(true);
+    for chunk in [build.role(0), build.delta(0, Delta::content("a"), None)] {
+        assert_eq!(wire(&chunk).get("usage"), Some(&Value::Null));
+    }
+    assert_eq!(wire(&build.usage(usage))["usage"], expected);
+    assert!(
+        wire(&ChatChunks::new(stamp()).role(0))
+            .get("usage")
+            .is_none()
+    );
     assert_eq!(
         wire(&CompletionChunks::new(stamp()).usage(usage))["usage"],
         expected

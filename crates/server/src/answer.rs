@@ -247,7 +247,11 @@ fn rules(admission: &Admission, job: &Job, constraint: Option<SharedConstraint>)
     let (server, model) = (&admission.server, &admission.model);
     let named = job.sampling.stop_token_ids.clone();
     let mut hidden_tokens = model.served.eos_token_ids.clone();
-    hidden_tokens.extend_from_slice(&named);
+    let ends = job
+        .prompts
+        .first()
+        .map(|prompt| &prompt.stop.stop_token_ids);
+    hidden_tokens.extend(ends.into_iter().flatten());
     ChoiceRules {
         server: server.clone(),
         named_stop_tokens: named,

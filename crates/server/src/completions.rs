@@ -16,6 +16,7 @@ use backstop_types::{SampledToken, TokenId};
 use crate::answer::{Admission, Answer};
 use crate::answer_stream::EventWriter;
 use crate::choice::{End, Update};
+use crate::fim::Gap;
 use crate::logprobs::{CompletionLogprobsWriter, RatedPrompt};
 use crate::model::ServedModel;
 use crate::prepare::{self, Job};
@@ -75,7 +76,12 @@ pub(crate) async fn handle(
     let job = &completion.job;
     let per_prompt = job.sampling.choices as usize;
     let shape = Shape {
-        chunks: CompletionChunks::new(stamp::stamp("cmpl", completion.model_name)),
+        chunks: CompletionChunks::new(stamp::stamp("cmpl", completion.model_name))
+            .announcing_usage(
+                completion
+                    .stream
+                    .is_some_and(|options| options.include_usage),
+            ),
         tokenizer: Arc::clone(&admission.model.served.tokenizer),
         alternatives: job.sampling.logprobs.unwrap_or(0) as usize,
         skips_special_tokens: job.sampling.skip_special_tokens,
@@ -105,33 +111,36 @@ fn prepare_completion(
     model: &ServedModel,
     body: &[u8],
 ) -> Result<Completion, ApiError> {
-    let mut request = ValidCompletionRequest::from_bytes(body)?;
+    prepare_valid(server, model, ValidCompletionRequest::from_bytes(body)?)
+}
+
+fn prepare_valid(
+    server: &Server,
+    model: &ServedModel,
+    mut request: ValidCompletionRequest,
+) -> Result<Completion, ApiError> {
     let model_name = prepare::resolve_model_name(server, model, request.model.take())?;
     sampling::check_token_ids(model, &request.sampling)?;
     let only_prompt = request.sampling.max_tokens == Some(0);
     if only_prompt {
         request.sampling.max_tokens = Some(1);
     }
+    let gap = request.suffix.take();
+    let gap = gap.map(|suffix| Gap::new(model, suffix)).transpose()?;
     let mut prompts = Vec::with_capacity(request.prompts.len());
     let mut openings = Vec::new();
     let mut together = 0;
     for prompt in std::mem::take(&mut request.prompts) {
-        let (tokens, text) = match prompt {
-            CompletionPrompt::Text(text) => {
-                let text = PromptText::raw(text);
-                let tokens = prepare::encode(model, &text, request.add_special_tokens, PARAM)?;
-                (tokens, Some(text.into_string()))
-            }
-            CompletionPrompt::Tokens(tokens) => (tokens, None),
-        };
+        let Encoded { tokens, echo } = encode(model, &request, prompt, gap.as_ref())?;
         together += tokens.len();
         prepare::check_together(model, together, PARAM)?;
         let prompt = prepare::fit(model, &request.sampling, tokens, PARAM)?;
         if request.echo {
             let rated = request.sampling.prompt_logprobs.is_some();
-            openings.push(opening(&model.tokenizer, &prompt.tokens, text, rated));
+            openings.push(opening(&model.tokenizer, &prompt.tokens, echo, rated));
         }
-        prompts.push(prompt);
+        let ends = gap.as_ref().map(|gap| gap.ends(&request.sampling));
+        prompts.push(prompt.ending_at(ends.unwrap_or_default()));
     }
     let format = chat_format("plain").ok_or_else(ApiError::internal)?;
     Ok(Completion {
@@ -152,6 +161,49 @@ fn prepare_completion(
         openings,
         only_prompt,
     })
+}
+
+/// A prompt for the model.
+struct Encoded {
+    tokens: Vec<TokenId>,
+    /// What of it is repeated, if that is not what the tokens say.
+    echo: Option<String>,
+}
+
+/// Encodes a prompt, or what stands before a gap.
+fn encode(
+    model: &ServedModel,
+    request: &ValidCompletionRequest,
+    prompt: CompletionPrompt,
+    gap: Option<&Gap<'_>>,
+) -> Result<Encoded, ApiError> {
+    let special = request.add_special_tokens;
+    match (prompt, gap) {
+        (CompletionPrompt::Text(text), None) => {
+            let text = PromptText::raw(text);
+            Ok(Encoded {
+                tokens: prepare::encode(model, &text, special, PARAM)?,
+                echo: Some(text.into_string()),
+            })
+        }
+        (CompletionPrompt::Tokens(tokens), None) => Ok(Encoded { tokens, echo: None }),
+        (CompletionPrompt::Text(text), Some(gap)) => {
+            let text = model.control_texts.as_text(text);
+            let prefix = prepare::encode(model, &text, false, PARAM)?;
+            Ok(Encoded {
+                tokens: gap.prompt_behind(prefix, special)?,
+                echo: Some(text.into_string()),
+            })
+        }
+        (CompletionPrompt::Tokens(prefix), Some(gap)) => {
+            prepare::check_known(model, &prefix, PARAM)?;
+            Ok(Encoded {
+                // Every id was checked, so that decoding has no reason to fail.
+                echo: Some(model.tokenizer.decode(&prefix, false).unwrap_or_default()),
+                tokens: gap.prompt_behind(prefix, special)?,
+            })
+        }
+    }
 }
 
 /// The prompt as it was sent, or as its tokens say.

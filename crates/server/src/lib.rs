@@ -21,6 +21,7 @@ mod completions;
 mod config;
 mod constraint;
 mod entropy;
+mod fim;
 mod gate;
 mod keys;
 mod lane;

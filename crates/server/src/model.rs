@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use backstop_engine::EngineHandle;
-use backstop_text::{ChatFormat, ChatTemplate, ControlTexts, Tokenizer};
+use backstop_text::{ChatFormat, ChatTemplate, ControlTexts, FimTokens, Tokenizer};
 use backstop_types::{AttentionSpan, TokenId};
 
 /// A loaded model with everything that turns requests into its tokens and back.
@@ -18,6 +18,8 @@ pub struct ServedModel {
     pub chat_format: &'static ChatFormat,
     /// What contents may say without meaning it.
     pub control_texts: Arc<ControlTexts>,
+    /// The tokens by which it fills in the middle, if it does.
+    pub fim: Option<Arc<FimTokens>>,
     /// Tokens that end an answer, unless a request asks to ignore them.
     pub eos_token_ids: Vec<TokenId>,
     /// The token that begins a sequence, as templates write it.

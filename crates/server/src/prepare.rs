@@ -29,6 +29,18 @@ pub(crate) struct Prompt {
     pub(crate) stop: Arc<StopConditions>,
 }
 
+impl Prompt {
+    /// The same, whose answers end at these tokens as well.
+    #[must_use]
+    pub(crate) fn ending_at(mut self, tokens: impl IntoIterator<Item = TokenId>) -> Self {
+        let ids = &mut Arc::make_mut(&mut self.stop).stop_token_ids;
+        ids.extend(tokens);
+        ids.sort_unstable();
+        ids.dedup();
+        self
+    }
+}
+
 /// What a request wants generated, whatever endpoint it came through.
 #[derive(Debug)]
 pub(crate) struct Job {
@@ -145,7 +157,17 @@ fn encode_within(
 ) -> Result<Vec<TokenId>, ApiError> {
     let tokenizer = &model.tokenizer;
     let tokens = tokenizer.encode_within(prompt, add_special_tokens, tokens_max);
-    tokens.map_err(|error| match error {
+    tokens.map_err(|error| not_encoded(model, &error, prompt.as_str().len(), param))
+}
+
+/// The answer to a text of so many bytes that could not be encoded.
+pub(crate) fn not_encoded(
+    model: &ServedModel,
+    error: &TokenizerError,
+    bytes: usize,
+    param: &'static str,
+) -> ApiError {
+    match *error {
         TokenizerError::TooLong { tokens } => too_long(model, tokens, None, param),
         TokenizerError::Unbroken => ApiError::invalid_field(
             param,
@@ -153,11 +175,10 @@ fn encode_within(
         ),
         _ => {
             // The tokenizer's own words may repeat the text.
-            let bytes = prompt.as_str().len();
             tracing::warn!(param, bytes, "a text could not be tokenised");
             ApiError::invalid_field(param, "cannot be tokenised")
         }
-    })
+    }
 }
 
 /// Refuses more prompts than one request may bring, all of them together.
@@ -186,12 +207,7 @@ pub(crate) fn fit(
     if tokens.is_empty() {
         return Err(ApiError::invalid_field(param, "must not be empty"));
     }
-    if tokens.iter().any(|token| !model.knows_token(*token)) {
-        return Err(ApiError::invalid_field(
-            param,
-            "must name tokens of the model's vocabulary",
-        ));
-    }
+    check_known(model, &tokens, param)?;
     let room = (model.max_model_len as usize).saturating_sub(tokens.len());
     let room = u32::try_from(room).unwrap_or(u32::MAX);
     let max_tokens = match fields.max_tokens {
@@ -200,13 +216,28 @@ pub(crate) fn fit(
             return Err(too_long(model, tokens.len(), Some(asked), param));
         }
         Some(asked) => asked,
-        None => room,
+        None => room.min(fields.default_max_tokens.unwrap_or(room)),
     };
     let stop = sampling::stop_conditions(model, fields, max_tokens);
     Ok(Prompt {
         tokens: tokens.into(),
         stop,
     })
+}
+
+/// Refuses tokens that the model cannot read.
+pub(crate) fn check_known(
+    model: &ServedModel,
+    tokens: &[TokenId],
+    param: &'static str,
+) -> Result<(), ApiError> {
+    match tokens.iter().all(|token| model.knows_token(*token)) {
+        true => Ok(()),
+        false => Err(ApiError::invalid_field(
+            param,
+            "must name tokens of the model's vocabulary",
+        )),
+    }
 }
 
 pub(crate) fn too_long(

@@ -11,6 +11,7 @@
 //!   template itself writes (such as `<tool_response>`), in every string, name and key of messages,
 //!   tools, documents and variables. A template that looks for its own tags in what a user or a tool
 //!   says, as Qwen's does, doesn't find them: whoever has a tool's result gives it the role `tool`.
+//! - Tokens by which models fill in the middle, likewise, special or not.
 //! - In an assistant's text and reasoning, tags of reasoning and tags that are ordinary tokens stay:
 //!   the model wrote them, clients send them back as they came, and templates cut histories there.
 //! - Other added tokens (emoji, runs of white space, HTML) are text that happens to be one token.
@@ -22,7 +23,7 @@ use std::collections::BTreeSet;
 use aho_corasick::AhoCorasick;
 use serde_json::Value;
 
-use crate::{ChatFormat, Tokenizer, TokenizerError};
+use crate::{ChatFormat, PromptText, Tokenizer, TokenizerError, fim};
 
 /// Fields of an assistant's message that hold what the model wrote.
 const OWN_FIELDS: [&str; 4] = ["content", "reasoning", "reasoning_content", "thinking"];
@@ -62,6 +63,7 @@ impl ControlTexts {
             .map(|(text, _)| text)
             .collect();
         texts.extend(tags.iter().cloned());
+        texts.extend(fim::control_texts(tokenizer));
         // What is a single character cannot be told apart by a position inside it.
         let texts: Vec<String> = texts
             .into_iter()
@@ -85,6 +87,12 @@ impl ControlTexts {
             stay: texts.iter().map(stays).collect(),
             texts,
         })
+    }
+
+    /// A text for a prompt that no chat template writes, in which nothing is a control token.
+    pub fn as_text(&self, text: String) -> PromptText {
+        let places = self.places(&text, false);
+        PromptText::with_content_points(text, places)
     }
 
     /// How many marks a message needs; counts up to `most` or a little further.

@@ -12,6 +12,7 @@ pub mod constraint;
 mod control_texts;
 mod deep_stack;
 mod detokenize;
+mod fim;
 pub mod format;
 mod json_types;
 mod prompt_text;
@@ -25,6 +26,7 @@ mod tokenizer;
 pub use constraint::{AnswerShape, ConstraintFactory};
 pub use control_texts::ControlTexts;
 pub use detokenize::IncrementalDetokenizer;
+pub use fim::{FimIds, FimParts, FimTokens};
 pub use format::{
     ChatFormat, OfferedTools, OutputParser, ParsedEvent, ParsedMessage, ParsedToolCall,
     ParserOptions, ToolCallIds, chat_format, detect,

@@ -18,6 +18,23 @@ impl PromptText {
         }
     }
 
+    /// A text in which no token reaches across these positions, ascending and each behind a character.
+    pub(crate) fn with_content_points(text: String, content_points: Vec<usize>) -> Self {
+        Self {
+            text,
+            content_points,
+        }
+    }
+
+    /// The same text behind another one.
+    pub(crate) fn behind(&self, lead: &str) -> Self {
+        let points = self.content_points.iter();
+        Self {
+            text: format!("{lead}{}", self.text),
+            content_points: points.map(|point| point + lead.len()).collect(),
+        }
+    }
+
     /// Takes all marks out of a rendered text. Where one stood, the text is the request's.
     pub(crate) fn without_marks(marked: &str, mark: &str) -> Self {
         let mut prompt = Self::raw(String::with_capacity(marked.len()));

@@ -198,7 +198,10 @@ impl Tokenizer {
     }
 
     /// Lets the tokenizer add its own tokens to those of a text.
-    fn with_special_tokens(&self, tokens: Vec<TokenId>) -> Result<Vec<TokenId>, TokenizerError> {
+    pub(crate) fn with_special_tokens(
+        &self,
+        tokens: Vec<TokenId>,
+    ) -> Result<Vec<TokenId>, TokenizerError> {
         let as_token = |id| Token::new(id, String::new(), (0, 0));
         let encoding = Encoding::from_tokens(tokens.into_iter().map(as_token).collect(), 0);
         let encoding = self.inner.post_process(encoding, None, true);

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-pub use vocabulary::{EmbeddedTokenKind, EmbeddedVocabulary};
+pub use vocabulary::{EmbeddedFimIds, EmbeddedTokenKind, EmbeddedVocabulary};
 
 use crate::checkpoint::RowOrder;
 use crate::header::HeaderEntry;

@@ -29,7 +29,7 @@ pub use element::ElementType;
 pub use error::{LoadError, LoadProblem, WeightsError};
 pub use finite::check_finite;
 pub use generation::{GenerationConfig, SpecialTokens};
-pub use gguf::{EmbeddedTokenKind, EmbeddedVocabulary};
+pub use gguf::{EmbeddedFimIds, EmbeddedTokenKind, EmbeddedVocabulary};
 pub use header::{HEADER_BYTES_MAX, HeaderError, NAME_BYTES_MAX};
 pub use locator::{LocateError, LocatedModel, LocatedShape, ModelLocator};
 pub use manifest::{

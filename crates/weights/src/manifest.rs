@@ -64,6 +64,8 @@ pub struct ServingDefaults {
     pub max_model_len: Option<u32>,
     /// How answers mark reasoning and tool calls, where the chat template does not show it.
     pub chat_format: Option<String>,
+    /// The family in whose way it fills in the middle, where its tokens do not show it, or `none`.
+    pub fill_in_the_middle: Option<String>,
 }
 
 /// The least hardware a model runs on.

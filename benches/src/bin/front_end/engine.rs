@@ -63,6 +63,7 @@ pub(crate) fn serve(model: &Path, step: Duration) -> io::Result<()> {
         let controls = ControlTexts::new(&tokenizer, format, Some(&source)).map_err(other)?;
         server.install(ServedModel {
             control_texts: Arc::new(controls),
+            fim: None,
             vocab_size: u32::try_from(tokenizer.vocab_size()).map_err(other)?,
             tokenizer: Arc::new(tokenizer),
             template: Some(Arc::new(ChatTemplate::from_source(&source).map_err(other)?)),

@@ -60,7 +60,8 @@ pub(crate) async fn handle(
     })
     .await?;
     let shape = Shape {
-        chunks: ChatChunks::new(stamp::stamp("chatcmpl", chat.model_name)),
+        chunks: ChatChunks::new(stamp::stamp("chatcmpl", chat.model_name))
+            .announcing_usage(chat.stream.is_some_and(|options| options.include_usage)),
         tokenizer: Arc::clone(&admission.model.served.tokenizer),
         choices: chat.job.sequences(),
         alternatives: chat.job.sampling.logprobs.unwrap_or(0) as usize,

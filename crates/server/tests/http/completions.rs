@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::support::executor::Script;
-use crate::support::{Fixture, Options, completion};
+use crate::support::{Fixture, MAX_MODEL_LEN, Options, completion};
 
 #[tokio::test]
 async fn a_whole_answer() {
@@ -64,7 +64,11 @@ async fn streams_add_up_to_the_whole() {
         assert_eq!(text, expected);
         assert_eq!(own.last().unwrap()["finish_reason"], "stop");
     }
-    let usage = &chunks.last().unwrap()["usage"];
+    let (last, earlier) = chunks.split_last().unwrap();
+    for chunk in earlier {
+        assert_eq!(chunk.get("usage"), Some(&Value::Null));
+    }
+    let usage = &last["usage"];
     assert_eq!(
         (&usage["prompt_tokens"], &usage["completion_tokens"]),
         (&json!(2), &json!(28))
@@ -246,4 +250,20 @@ async fn prompts_that_are_no_prompts_are_400s() {
         client.complete(&long).await.error_code(),
         "context_length_exceeded"
     );
+}
+
+#[tokio::test]
+async fn sixteen_tokens_are_the_default_where_there_is_room() {
+    let fixture = Fixture::ready(Options::script(Script::repeats("ab"))).await;
+    let client = fixture.client();
+    let body = client.complete(&completion(json!({}))).await.json();
+    assert_eq!(body["choices"][0]["text"], "ab".repeat(8));
+    assert_eq!(body["choices"][0]["finish_reason"], "length");
+    let prompt = "x".repeat(MAX_MODEL_LEN as usize - 5);
+    let full = completion(json!({"prompt": prompt}));
+    let body = client.complete(&full).await.json();
+    assert_eq!(body["usage"]["completion_tokens"], 5);
+    let echoed = json!({"echo": true, "max_tokens": 0, "logprobs": 1});
+    let body = client.complete(&completion(echoed)).await.json();
+    assert_eq!(body["usage"]["completion_tokens"], 0);
 }

@@ -11,6 +11,7 @@ mod completions;
 mod connections;
 mod constrained;
 mod fairness;
+mod fim;
 mod framing;
 mod hostile;
 mod large_json;

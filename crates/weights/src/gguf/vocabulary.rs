@@ -29,6 +29,25 @@ pub struct EmbeddedVocabulary {
     pub adds_space: Option<bool>,
     /// The token that stands for what cannot be written with the others.
     pub unknown: Option<u32>,
+    /// The tokens by which the model fills in the middle, as far as the file names them.
+    pub fim: EmbeddedFimIds,
+}
+
+/// Ids of tokens by which a model fills in the middle.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EmbeddedFimIds {
+    /// Begins the text before the middle.
+    pub prefix: Option<u32>,
+    /// Begins the text behind the middle.
+    pub suffix: Option<u32>,
+    /// Begins the middle.
+    pub middle: Option<u32>,
+    /// Fills up batches in training.
+    pub padding: Option<u32>,
+    /// Begins the name of a repository.
+    pub repository: Option<u32>,
+    /// Begins the name of a file.
+    pub file: Option<u32>,
 }
 
 /// What a token is.
@@ -86,6 +105,16 @@ impl EmbeddedVocabulary {
             unknown: id("unknown"),
             also_end: ["eot", "eom"].into_iter().filter_map(&mut id).collect(),
         };
+        // Older files have the three without `fim`.
+        let mut either = |new: &str, old: &str| id(new).or_else(|| id(old));
+        let fim = EmbeddedFimIds {
+            prefix: either("fim_pre", "prefix"),
+            suffix: either("fim_suf", "suffix"),
+            middle: either("fim_mid", "middle"),
+            padding: id("fim_pad"),
+            repository: id("fim_rep"),
+            file: id("fim_sep"),
+        };
         let vocabulary = Self {
             model,
             pre_tokenizer: metadata.text("tokenizer.ggml.pre"),
@@ -95,6 +124,7 @@ impl EmbeddedVocabulary {
             adds_space: metadata.bool("tokenizer.ggml.add_space_prefix"),
             bos: special.bos,
             unknown: special.unknown,
+            fim,
             tokens,
             kinds,
         };

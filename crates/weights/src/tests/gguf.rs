@@ -231,6 +231,9 @@ fn the_tokenizer_and_the_special_tokens_are_found() {
         .u32("tokenizer.ggml.bos_token_id", 1)
         .u32("tokenizer.ggml.eos_token_id", 2)
         .value("tokenizer.ggml.add_bos_token", 7, &[1])
+        .u32("tokenizer.ggml.fim_pre_token_id", 1)
+        .u32("tokenizer.ggml.prefix_token_id", 0)
+        .u32("tokenizer.ggml.suffix_token_id", 2)
         .text("tokenizer.chat_template", "{{ bos_token }}")
         .open()
         .unwrap();
@@ -242,6 +245,11 @@ fn the_tokenizer_and_the_special_tokens_are_found() {
     assert_eq!(vocabulary.adds_bos, Some(true));
     assert_eq!(vocabulary.scores, [-1.5, 0.0, 0.0]);
     assert_eq!(vocabulary.adds_space, Some(false));
+    let fim = vocabulary.fim;
+    assert_eq!(
+        (fim.prefix, fim.suffix, fim.middle),
+        (Some(1), Some(2), None)
+    );
     assert_eq!(checkpoint.special_tokens().eos.as_deref(), Some("</s>"));
     assert_eq!(checkpoint.generation_config().eos_token_ids, [2]);
     assert_eq!(checkpoint.chat_template(), Some("{{ bos_token }}"));

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use backstop_engine::{EngineConfig, EngineHandle, EngineThread, Lifecycle, LifecycleState};
 use backstop_server::{GenerationDefaults, ServedModel, Server, ServerConfig};
-use backstop_text::{ChatTemplate, ControlTexts, chat_format};
+use backstop_text::{ChatTemplate, ControlTexts, FimTokens, chat_format};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -43,6 +43,8 @@ pub(crate) struct Options {
     pub(crate) reasoning: bool,
     /// Prompt and answer together.
     pub(crate) max_model_len: u32,
+    /// The model fills in the middle.
+    pub(crate) fills_in: bool,
 }
 
 impl Default for Options {
@@ -57,6 +59,7 @@ impl Default for Options {
             max_waiting: 128,
             reasoning: false,
             max_model_len: MAX_MODEL_LEN,
+            fills_in: false,
         }
     }
 }
@@ -111,7 +114,7 @@ impl Fixture {
         };
         let (engine, engine_thread) =
             EngineThread::spawn(&config, Box::new(executor), lifecycle.clone()).unwrap();
-        let model = model(engine.clone(), options.reasoning, options.max_model_len);
+        let model = model(engine.clone(), &options);
         let server = Server::new(options.config, lifecycle.clone());
         server.install(model);
         let (address, serving, shutdown) = listen(&server).await;
@@ -173,24 +176,26 @@ async fn listen(
     (address, serving, sender)
 }
 
-fn model(engine: EngineHandle, reasoning: bool, max_model_len: u32) -> ServedModel {
-    let (source, format) = match reasoning {
+fn model(engine: EngineHandle, options: &Options) -> ServedModel {
+    let (source, format) = match options.reasoning {
         true => (REASONING_TEMPLATE, "cohere_cmd4"),
         false => (PLAIN_TEMPLATE, "plain"),
     };
     let (tokenizer, format) = (tokenizer(), chat_format(format).unwrap());
     let control_texts = ControlTexts::new(&tokenizer, format, Some(source)).unwrap();
+    let fim = FimTokens::detect(&tokenizer).filter(|_| options.fills_in);
     ServedModel {
         tokenizer: Arc::new(tokenizer),
         template: Some(Arc::new(ChatTemplate::from_source(source).unwrap())),
         chat_format: format,
         control_texts: Arc::new(control_texts),
+        fim: fim.map(Arc::new),
         eos_token_ids: vec![EOS],
         bos_token: String::new(),
         eos_token: "<|END_OF_TURN_TOKEN|>".into(),
         pad_token: None,
         defaults: GenerationDefaults::default(),
-        max_model_len,
+        max_model_len: options.max_model_len,
         vocab_size: VOCAB_SIZE,
         engine,
         root: "test/model".into(),

@@ -6,9 +6,9 @@ use serde_json::{Map, Value, json};
 /// Ends a turn.
 pub(crate) const EOS: u32 = 256;
 /// Ids are below this.
-pub(crate) const VOCAB_SIZE: u32 = 265;
+pub(crate) const VOCAB_SIZE: u32 = 271;
 
-const MARKS: [(&str, bool); 9] = [
+const MARKS: [(&str, bool); 15] = [
     ("<|END_OF_TURN_TOKEN|>", true),
     ("<|START_THINKING|>", false),
     ("<|END_THINKING|>", false),
@@ -18,6 +18,12 @@ const MARKS: [(&str, bool); 9] = [
     ("<|END_ACTION|>", false),
     ("<|START_TOOL_RESULT|>", false),
     ("<|END_TOOL_RESULT|>", false),
+    ("<|fim_prefix|>", false),
+    ("<|fim_middle|>", false),
+    ("<|fim_suffix|>", false),
+    ("<|fim_pad|>", false),
+    ("<|repo_name|>", false),
+    ("<|file_sep|>", false),
 ];
 
 pub(crate) fn tokenizer() -> Tokenizer {
