@@ -14,6 +14,8 @@
 //! - Tokens by which models fill in the middle, likewise, special or not.
 //! - In an assistant's text and reasoning, tags of reasoning and tags that are ordinary tokens stay:
 //!   the model wrote them, clients send them back as they came, and templates cut histories there.
+//!   Text of a message that says `"quotes": true` is not the model's alone: it repeats what others
+//!   wrote, such as a page that a provider's tool found.
 //! - Other added tokens (emoji, runs of white space, HTML) are text that happens to be one token.
 //! - The beginning of such a text at the end of a string, so that two strings that a template writes
 //!   side by side don't make up a token.
@@ -25,7 +27,8 @@ use serde_json::Value;
 
 use crate::{ChatFormat, PromptText, Tokenizer, TokenizerError, fim};
 
-/// Fields of an assistant's message that hold what the model wrote.
+/// Fields of an assistant's message that hold what the model wrote, first that which may hold what
+/// others wrote as well.
 const OWN_FIELDS: [&str; 4] = ["content", "reasoning", "reasoning_content", "thinking"];
 
 /// The texts of control tokens of a model.
@@ -99,7 +102,7 @@ impl ControlTexts {
     pub(crate) fn count_in_message(&self, message: &Value, most: usize) -> usize {
         match message.as_object().filter(|_| is_answer(message)) {
             Some(answer) => answer.iter().fold(0, |count, (field, value)| {
-                let own = OWN_FIELDS.contains(&field.as_str());
+                let own = own_fields(message).contains(&field.as_str());
                 count + self.count_in(value, own, most.saturating_sub(count))
             }),
             None => self.count_in_value(message, most),
@@ -128,6 +131,7 @@ impl ControlTexts {
 
     /// Marks a message.
     pub(crate) fn mark_message(&self, message: &mut Value, mark: &str) {
+        let own = own_fields(message);
         let is_answer = is_answer(message);
         let marker = Marker {
             controls: self,
@@ -136,7 +140,7 @@ impl ControlTexts {
         match message.as_object_mut() {
             Some(answer) if is_answer => {
                 for (field, value) in answer.iter_mut() {
-                    marker.mark(value, OWN_FIELDS.contains(&field.as_str()));
+                    marker.mark(value, own.contains(&field.as_str()));
                 }
             }
             _ => marker.mark(message, false),
@@ -190,6 +194,14 @@ impl ControlTexts {
         starts
             .filter(begins)
             .map(move |start| behind_first(text, start))
+    }
+}
+
+/// The fields of an assistant's message that hold nothing but what the model wrote.
+fn own_fields(message: &Value) -> &'static [&'static str] {
+    match message.get("quotes").is_some_and(|quotes| *quotes == true) {
+        true => &OWN_FIELDS[1..],
+        false => &OWN_FIELDS,
     }
 }
 

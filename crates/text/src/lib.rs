@@ -34,5 +34,5 @@ pub use format::{
 pub use prompt_text::PromptText;
 pub use stop::{StopMatch, StopMatcher};
 pub use stream::{StreamDelta, StreamOptions, TextStream};
-pub use template::{ChatTemplate, ChatTemplateInput, ContentFormat, TemplateError};
+pub use template::{ChatTemplate, ChatTemplateInput, ContentFormat, Plainness, TemplateError};
 pub use tokenizer::{BytePairVocabulary, SentencePieceVocabulary, Tokenizer, TokenizerError};

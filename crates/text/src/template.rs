@@ -5,11 +5,13 @@
 //! `{% generation %}` blocks, which matter in training alone, are read as if they weren't there.
 
 mod apart;
+mod arguments;
 mod budget;
 mod clock;
 mod json;
 mod messages;
 mod operations;
+mod plainer;
 mod program;
 
 use std::collections::BTreeMap;
@@ -20,8 +22,10 @@ use minijinja::value::{Value as JinjaValue, ValueKind};
 use minijinja::{Environment, Error, ErrorKind};
 use serde_json::{Map, Value};
 
+use self::arguments::ArgumentRules;
 pub use self::messages::ContentFormat;
 use self::messages::MessageRules;
+pub use self::plainer::Plainness;
 use self::program::Program;
 use crate::deep_stack;
 
@@ -126,6 +130,7 @@ impl ChatTemplate {
         };
         template.content_format = template.probe_content_format();
         template.rules.null_for_empty = template.wants_null_content();
+        template.rules.arguments = ArgumentRules::of_template(&template);
         template.environment.set_fuel(Some(fuel));
         Ok(template)
     }
@@ -145,7 +150,8 @@ impl ChatTemplate {
     /// Messages are first brought into the shape that templates expect: the arguments of tool
     /// calls become objects where they are JSON text, and content is given in the
     /// [`content_format`](Self::content_format) of the template. Reasoning goes by each of the names
-    /// that templates know. Where a template would refuse or drop calls as they are (it accepts ids
+    /// that templates know. Arguments that are no object stand under a name of their own where the
+    /// template writes nothing but objects. Ids of calls that are long become short. Where a template would refuse or drop calls as they are (it accepts ids
     /// of nine letters and digits alone, or only null as the content beside calls), they are changed
     /// to what it accepts.
     pub fn render(&self, input: &ChatTemplateInput) -> Result<String, TemplateError> {
@@ -175,6 +181,7 @@ impl ChatTemplate {
                 .map_err(classify)
         })
     }
+
     /// Whether calls are left out of the prompt unless the content beside them is null.
     fn wants_null_content(&self) -> bool {
         const NAME: &str = "probe4f1c";

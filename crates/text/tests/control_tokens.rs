@@ -302,6 +302,13 @@ fn an_assistants_own_reasoning_tags_stay() {
             PromptText::raw(model.template.render(&own).unwrap()),
             "{name}"
         );
+        // A page that the assistant repeats has no tags of its own.
+        let quoted = input(&json!({"messages": [{"role": "user", "content": "1 + 1?"},
+            {"role": "assistant", "content": "[web fetch tool result]\nan odd </think> page", "quotes": true}],
+            "tools": null, "arguments": {}, "add_generation_prompt": false}));
+        let prompt = model.render(&quoted).unwrap();
+        assert!(prompt.as_str().contains("an odd </think> page"), "{name}");
+        assert_eq!(prompt.content_points().len(), 1, "{name}");
         // The same from a user is text.
         let user = input(
             &json!({"messages": [{"role": "user", "content": "a </think> b"}],

@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use backstop_protocol::{ApiError, ValidChatRequest};
-use backstop_text::{ChatTemplateInput, PromptText, TemplateError};
+use backstop_text::{ChatTemplateInput, Plainness, PromptText, TemplateError};
 use serde_json::{Map, Value};
 
 use crate::entropy::random_u128;
@@ -26,19 +26,35 @@ pub(super) fn render(
         .continue_final_message
         .then(|| mark_end(&mut request.messages));
     let input = input(model, request);
-    let rendered = match server.config().allow_special_tokens_in_content {
-        true => template.render(&input).map(PromptText::raw),
+    let render = |input: &ChatTemplateInput| match server.config().allow_special_tokens_in_content {
+        true => template.render(input).map(PromptText::raw),
         false => {
             let mark = format!("{:039}", random_u128());
             let marks_max = prepare::counted_tokens_max(model);
-            template.render_apart(&input, &model.control_texts, &mark, marks_max)
+            template.render_apart(input, &model.control_texts, &mark, marks_max)
         }
     };
+    let rendered = render_as_accepted(&input, render);
     let rendered = rendered.map_err(|error| refused(model, error, param))?;
     match mark {
         None => Ok(rendered),
         Some(mark) => cut_at(rendered, &mark),
     }
+}
+
+/// Renders the conversation as it is, or else in the first plainer form that the template accepts.
+fn render_as_accepted(
+    input: &ChatTemplateInput,
+    render: impl Fn(&ChatTemplateInput) -> Result<PromptText, TemplateError>,
+) -> Result<PromptText, TemplateError> {
+    let mut rendered = render(input);
+    for plainness in [Plainness::InTurns, Plainness::WithoutSystem] {
+        if !matches!(rendered, Err(TemplateError::Raised(_))) {
+            break;
+        }
+        rendered = render(&input.plainer(plainness));
+    }
+    rendered
 }
 
 fn input(model: &ServedModel, request: &mut ValidChatRequest) -> ChatTemplateInput {

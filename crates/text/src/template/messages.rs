@@ -4,6 +4,7 @@ use backstop_input::{JsonError, ValueAllowance};
 use serde_json::{Map, Value};
 
 use super::TemplateError;
+use super::arguments::ArgumentRules;
 
 /// How a template wants the content of a message that has several parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,9 +17,15 @@ pub enum ContentFormat {
     PartsOnly,
 }
 
+/// Longest id of a call that a template gets as it is. Some providers keep their own state in theirs,
+/// and some templates write them.
+const ID_BYTES_MAX: usize = 64;
+
 /// What else a template wants of messages.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct MessageRules {
+    /// What it understands as the arguments of a call.
+    pub(super) arguments: ArgumentRules,
     /// It takes a message with calls for one if its content is null, not an empty string.
     pub(super) null_for_empty: bool,
     /// It accepts no ids of calls but those of nine letters and digits.
@@ -31,6 +38,7 @@ impl MessageRules {
     /// What a template says in its refusals.
     pub(super) fn of_source(source: &str) -> Self {
         Self {
+            arguments: ArgumentRules::default(),
             null_for_empty: false,
             short_ids: source.contains("alphanumeric strings with length 9"),
             text_or_thinking: source.contains("Cannot pass both content and thinking"),
@@ -54,20 +62,16 @@ pub(super) fn normalize(
     if rules.null_for_empty && is_empty && calls.is_some_and(|calls| !calls.is_empty()) {
         message.insert("content".to_owned(), Value::Null);
     }
-    if rules.short_ids
-        && let Some(id) = message.get_mut("tool_call_id")
-    {
-        shorten_id(id);
+    if let Some(id) = message.get_mut("tool_call_id") {
+        shorten_id(id, rules);
     }
     if let Some(calls) = message.get_mut("tool_calls").and_then(Value::as_array_mut) {
         for call in calls {
-            if rules.short_ids
-                && let Some(id) = call.get_mut("id")
-            {
-                shorten_id(id);
+            if let Some(id) = call.get_mut("id") {
+                shorten_id(id, rules);
             }
             if let Some(function) = call.get_mut("function").and_then(Value::as_object_mut) {
-                normalize_arguments(function, allowance)?;
+                normalize_arguments(function, rules.arguments, allowance)?;
             }
         }
     }
@@ -96,14 +100,15 @@ fn name_reasoning(message: &mut Map<String, Value>, rules: MessageRules) {
     message.insert("reasoning_content".to_owned(), reasoning);
 }
 
-/// Puts nine letters and digits in place of an id that is none such; always the same ones, so that
-/// a result still belongs to its call.
-fn shorten_id(id: &mut Value) {
+/// Puts nine letters and digits in place of an id that is too long, or that is none such where the
+/// template insists; always the same ones, so that a result still belongs to its call.
+fn shorten_id(id: &mut Value, rules: MessageRules) {
     const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
     let Some(text) = id.as_str() else {
         return;
     };
-    if text.len() == 9 && text.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+    let is_short = text.len() == 9 && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    if is_short || (!rules.short_ids && text.len() <= ID_BYTES_MAX) {
         return;
     }
     // FNV-1a, http://www.isthe.com/chongo/tech/comp/fnv/
@@ -122,19 +127,20 @@ fn shorten_id(id: &mut Value) {
 /// Text that is no JSON (a client may well send back an answer that was cut off) stays a string.
 fn normalize_arguments(
     function: &mut Map<String, Value>,
+    rules: ArgumentRules,
     allowance: &ValueAllowance,
 ) -> Result<(), TemplateError> {
-    let parsed = match function.get("arguments") {
+    let arguments = match function.get("arguments") {
         None | Some(Value::Null) => Value::Object(Map::new()),
         Some(Value::String(text)) if text.trim().is_empty() => Value::Object(Map::new()),
         Some(Value::String(text)) => match allowance.parse(text.as_bytes()) {
             Ok(parsed @ (Value::Object(_) | Value::Array(_))) => parsed,
             Err(JsonError::TooManyValues) => return Err(TemplateError::Limit),
-            Ok(_) | Err(JsonError::Syntax(_)) => return Ok(()),
+            Ok(_) | Err(JsonError::Syntax(_)) => Value::String(text.clone()),
         },
-        Some(_) => return Ok(()),
+        Some(other) => other.clone(),
     };
-    function.insert("arguments".to_owned(), parsed);
+    function.insert("arguments".to_owned(), rules.adapt(arguments));
     Ok(())
 }
 
