@@ -13,7 +13,16 @@ GENERATING = ("/completions", "/responses", "/messages")
 # Of these one may be set, or every other case would be refused for having several.
 EXCLUSIVE = (
     ("tools", "functions"),
-    ("response_format", "structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar"),
+    (
+        "response_format",
+        "structured_outputs",
+        "guided_json",
+        "guided_regex",
+        "guided_choice",
+        "guided_grammar",
+        "json_schema",
+        "regex",
+    ),
 )
 # Drawing large values takes most of the time otherwise, and finds nothing more.
 SIZES_MAX = {"maxItems": 4, "maxProperties": 4, "maxLength": 64}

@@ -186,7 +186,7 @@ def test_hosted_tools_are_left_out_and_not_claimed(client: OpenAI) -> None:
         ({"background": True}, "background"),
         ({"max_output_tokens": 0}, "max_output_tokens"),
         ({"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]}, "input.0.content.0.type"),
-        ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "input.0.type"),
+        ({"input": [{"type": "compaction_trigger"}]}, "input.0.type"),
         ({"include": ["everything"]}, "include.0"),
     ],
 )

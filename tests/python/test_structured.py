@@ -66,6 +66,19 @@ def test_every_forced_call_parses_and_satisfies_its_schema(server: BackstopProce
     assert len(answers) == SCHEMAS
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"response_format": {"type": "json_object", "schema": WEATHER_TOOL["function"]["parameters"]}},
+        {"json_schema": json.dumps(WEATHER_TOOL["function"]["parameters"])},
+    ],
+    ids=["beside json_object", "as json_schema"],
+)
+def test_schemas_are_enforced_wherever_other_servers_have_them(client: OpenAI, fields: dict[str, Any]) -> None:
+    answer = client.chat.completions.create(**chat("The weather?", **BRIEF, max_tokens=600), extra_body=fields)
+    jsonschema.validate(json.loads(answer.choices[0].message.content), WEATHER_TOOL["function"]["parameters"])
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_streamed_arguments_add_up_to_the_whole(client: OpenAI, seed: int) -> None:
     tools = [tool("look_up", parameters(seed)), tool("noop", {"type": "object", "properties": {}})]

@@ -4,6 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use backstop_protocol::UnsupportedContent;
 use backstop_server::Lane;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
@@ -78,6 +79,12 @@ pub(crate) struct ServeArgs {
     /// Without it they are text.
     #[arg(long, env = "BACKSTOP_ALLOW_SPECIAL_TOKENS_IN_CONTENT")]
     pub(crate) allow_special_tokens_in_content: bool,
+
+    /// What becomes of images, audio and files in the latest user message: `refuse` answers with 400;
+    /// `note` answers without them, with a note in their place, as it always stands in earlier turns
+    /// and in the results of tools. [default: refuse]
+    #[arg(long, env = "BACKSTOP_UNSUPPORTED_CONTENT")]
+    pub(crate) unsupported_content: Option<ContentChoice>,
 
     /// Let keys find each other's cached prefixes, which shows them what others have asked before.
     /// Otherwise only requests of the same key do.
@@ -310,6 +317,26 @@ pub(crate) enum ProfileChoice {
     Normal,
     /// A long queue, shared equally.
     Outage,
+}
+
+/// What becomes of content that the model cannot read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ContentChoice {
+    /// The request is refused.
+    Refuse,
+    /// A note stands in its place.
+    Note,
+}
+
+impl ContentChoice {
+    /// The same for the server.
+    pub(crate) fn policy(self) -> UnsupportedContent {
+        match self {
+            Self::Refuse => UnsupportedContent::Refuse,
+            Self::Note => UnsupportedContent::Note,
+        }
+    }
 }
 
 /// Number format of the KV cache.

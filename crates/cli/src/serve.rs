@@ -13,7 +13,7 @@ use backstop_types::TokenId;
 use backstop_weights::Canary;
 use tokio::net::TcpListener;
 
-use crate::args::{KvCacheDtype, ModelArgs, ServeArgs};
+use crate::args::{ContentChoice, KvCacheDtype, ModelArgs, ServeArgs};
 use crate::load::{self, ModelText, OpenModel};
 use crate::queue::Queues;
 use crate::start::{self, Prepared};
@@ -203,6 +203,10 @@ fn server_config(
         api_keys: keys.map_err(|error| error.to_string())?,
         allow_priority: args.allow_priority,
         allow_special_tokens_in_content: args.allow_special_tokens_in_content,
+        unsupported_content: args
+            .unsupported_content
+            .map(ContentChoice::policy)
+            .unwrap_or_default(),
         share_prefix_cache: args.share_prefix_cache,
         admission_profile: queues.profile,
         normal: queues.normal,

@@ -59,6 +59,7 @@ fn merge(args: ServeArgs, file: ServeArgs) -> ServeArgs {
         allow_priority: args.allow_priority || file.allow_priority,
         allow_special_tokens_in_content: args.allow_special_tokens_in_content
             || file.allow_special_tokens_in_content,
+        unsupported_content: args.unsupported_content.or(file.unsupported_content),
         share_prefix_cache: args.share_prefix_cache || file.share_prefix_cache,
         max_num_queued_reqs: args.max_num_queued_reqs.or(file.max_num_queued_reqs),
         max_num_queued_tokens: args.max_num_queued_tokens.or(file.max_num_queued_tokens),

@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 
 use crate::error::ApiError;
 use crate::fields::{Fields, element, parse_chat_body};
+use crate::foreign::UnsupportedContent;
 use crate::limits::{MAX_DOCUMENTS, MAX_LABEL_BYTES, MAX_TEMPLATE_KWARGS, MAX_TOP_LOGPROBS};
 use crate::messages::{Conversation, parse_messages};
 use crate::output_format::{OutputFormat, parse_output_format};
@@ -37,8 +38,9 @@ pub struct ValidChatRequest {
     pub model: Option<String>,
     /// At least one message, each in the form that chat templates read: `role` is system, user,
     /// assistant or tool; `content` is a string; assistant messages may have `reasoning` and
-    /// `reasoning_content` (equal) and `tool_calls`, whose `arguments` are objects unless they
-    /// were not valid JSON; tool messages have `tool_call_id`; any may have `name`.
+    /// `reasoning_content` (equal) and `tool_calls`, whose `arguments` are objects unless the model
+    /// that wrote them wrote something else, and `quotes: true` if their text repeats what others
+    /// wrote; tool messages have `tool_call_id`; any may have `name`.
     pub messages: Vec<Value>,
     /// The tools, each `{"type": "function", "function": {"name", "description",
     /// "parameters"}}`. See [`ValidChatRequest::offered_tools`].
@@ -111,15 +113,16 @@ impl ValidChatRequest {
         }
     }
 
-    /// Parses a body; every error is a 400 that names the field.
-    pub fn from_bytes(body: &[u8]) -> Result<Self, ApiError> {
-        Self::from_value(&parse_chat_body(body)?)
+    /// Parses a body; every error is a 400 that names the field. `unsupported` says what becomes of
+    /// images and the like in the latest user message.
+    pub fn from_bytes(body: &[u8], unsupported: UnsupportedContent) -> Result<Self, ApiError> {
+        Self::from_value(&parse_chat_body(body)?, unsupported)
     }
 
     /// As [`ValidChatRequest::from_bytes`], from JSON that is parsed already.
-    pub fn from_value(body: &Value) -> Result<Self, ApiError> {
+    pub fn from_value(body: &Value, unsupported: UnsupportedContent) -> Result<Self, ApiError> {
         let body = &Fields::of_body(body)?;
-        let conversation = parse_messages(body)?;
+        let conversation = parse_messages(body, unsupported)?;
         unsupported::check(body)?;
         check_chat_only(body)?;
         let ending = parse_ending(body, &conversation)?;
@@ -155,7 +158,7 @@ impl ValidChatRequest {
             continue_final_message: ending.continue_final_message,
             chat_template_kwargs: parse_template_kwargs(body)?,
             reasoning_effort: parse_effort(body, "reasoning_effort")?,
-            include_reasoning: body.flag("include_reasoning", true)?,
+            include_reasoning: parse_include_reasoning(body)?,
             documents: parse_documents(body)?,
             return_token_ids: body.flag("return_token_ids", false)?,
             priority: parse_priority(body)?,
@@ -251,6 +254,19 @@ fn check_chat_only(body: &Fields<'_>) -> Result<(), ApiError> {
         return Err(body.unsupported("chat_template", "the model's own template is used"));
     }
     Ok(())
+}
+
+/// vLLM's field, and that of Groq and llama.cpp, in which reasoning can be hidden as well.
+fn parse_include_reasoning(body: &Fields<'_>) -> Result<bool, ApiError> {
+    let include = body.flag("include_reasoning", true)?;
+    match body.string("reasoning_format")? {
+        None | Some("parsed" | "auto" | "deepseek") => Ok(include),
+        Some("hidden") => Ok(false),
+        Some(_) => {
+            let explanation = "only 'parsed' and 'hidden' are available";
+            Err(body.unsupported("reasoning_format", explanation))
+        }
+    }
 }
 
 fn parse_logprobs(body: &Fields<'_>) -> Result<Option<u32>, ApiError> {

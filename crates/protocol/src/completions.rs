@@ -68,10 +68,15 @@ impl ValidCompletionRequest {
         let sampling = SamplingFields {
             prompt_logprobs: logprobs.filter(|_| echo),
             stop_token_logprobs: true,
-            default_max_tokens: Some(DEFAULT_MAX_TOKENS),
+            // Whoever asks for no limit (-1) has said so.
+            default_max_tokens: body
+                .get("n_predict")
+                .is_none()
+                .then_some(DEFAULT_MAX_TOKENS),
             ..SamplingFields::parse_from(body, logprobs, u32::from(!echo))?
         };
-        if sampling.max_tokens.is_none() && sampling.min_tokens > DEFAULT_MAX_TOKENS {
+        let unsaid = sampling.default_max_tokens.filter(|_| sampling.max_tokens.is_none());
+        if unsaid.is_some_and(|tokens| sampling.min_tokens > tokens) {
             let requirement = format!(
                 "must not be greater than max_tokens, which is {DEFAULT_MAX_TOKENS} if it is not given"
             );

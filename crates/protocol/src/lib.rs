@@ -11,12 +11,14 @@
 //! texts for phrases, and an echoed prompt can turn a plain 400 into something else.
 
 pub mod anthropic;
+mod calls;
 mod chat;
 mod chat_response;
 mod completion_response;
 mod completions;
 mod error;
 mod fields;
+mod foreign;
 pub mod limits;
 mod messages;
 mod models;
@@ -41,6 +43,7 @@ pub use completion_response::{
 };
 pub use completions::{CompletionPrompt, ValidCompletionRequest};
 pub use error::ApiError;
+pub use foreign::UnsupportedContent;
 pub use models::{ModelCard, ModelList};
 pub use output_format::OutputFormat;
 pub use response::{FinishReason, ResponseStamp, StopReason, Usage};

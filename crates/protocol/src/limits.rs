@@ -24,8 +24,11 @@ pub const MAX_TOOLS: usize = 1_024;
 pub const MAX_TOOL_CALLS: usize = 1_024;
 /// Bytes of a tool's name. OpenAI allows 64; names that a gateway prefixes get longer.
 pub const MAX_TOOL_NAME_BYTES: usize = 256;
-/// Bytes of a short label: model, user, call id, participant's name.
+/// Bytes of a short label: model, user.
 pub const MAX_LABEL_BYTES: usize = 1_024;
+/// Bytes of a name or an id in a conversation: of a call, of a tool that is no longer offered, of a
+/// participant. Some providers keep their own state in the ids that they give.
+pub const MAX_OPAQUE_BYTES: usize = 64 << 10;
 /// Documents that one request may attach.
 pub const MAX_DOCUMENTS: usize = 1_024;
 /// Entries of `chat_template_kwargs`.

@@ -2,15 +2,30 @@
 //!
 //! Invariant: every message has `role` (system, user, assistant or tool) and a string `content`.
 //! Assistant messages may have `reasoning` with `reasoning_content` (always equal, as templates
-//! differ in the name) and `tool_calls`; tool messages have `tool_call_id`.
+//! differ in the name), `tool_calls`, and [`QUOTES`]; tool messages have `tool_call_id`.
 
-use backstop_input::ValueAllowance;
 use serde_json::{Map, Value};
 
+use crate::calls::CallHistory;
 use crate::error::ApiError;
 use crate::fields::{Fields, element};
-use crate::limits::{MAX_CONTENT_PARTS, MAX_LABEL_BYTES, MAX_MESSAGES};
-use crate::tools::{function_call, parse_tool_calls, values_in_strings};
+use crate::foreign::{self, Speaker, UnsupportedContent};
+use crate::limits::{MAX_CONTENT_PARTS, MAX_MESSAGES, MAX_OPAQUE_BYTES};
+
+/// Says of an assistant's message that its content repeats what others wrote, such as a page that
+/// its provider found. Tags in it are not the model's own.
+pub(crate) const QUOTES: &str = "quotes";
+
+/// Fields by which reasoning comes back; the first that holds text counts.
+const REASONING: [&str; 4] = [
+    "reasoning",
+    "reasoning_content",
+    "thinking",
+    "reasoning_details",
+];
+
+/// Media that providers put beside the content of their answers.
+const MEDIA: [(&str, &str); 2] = [("audio", "audio"), ("images", "image")];
 
 /// A conversation in the form that chat templates read.
 pub(crate) struct Conversation {
@@ -22,39 +37,38 @@ pub(crate) struct Conversation {
     pub(crate) final_is_open: bool,
 }
 
-/// The text of a message, and the reasoning found among its parts.
+/// The text of a message, and what else is found among its parts.
 #[derive(Default)]
 struct Content {
     text: Option<String>,
     reasoning: Option<String>,
+    /// It has words that its author only repeats.
+    quotes: bool,
 }
 
-/// What later messages need of earlier ones' calls.
-struct CallHistory {
-    /// The id of the latest call of the legacy form, which has none itself.
-    legacy_id: String,
-    /// What the arguments may still hold.
-    allowance: ValueAllowance,
-}
-
-pub(crate) fn parse_messages(body: &Fields<'_>) -> Result<Conversation, ApiError> {
+pub(crate) fn parse_messages(
+    body: &Fields<'_>,
+    unsupported: UnsupportedContent,
+) -> Result<Conversation, ApiError> {
     let elements = body
         .array("messages", MAX_MESSAGES)?
         .ok_or_else(|| body.missing("messages"))?;
     let Some(last) = elements.len().checked_sub(1) else {
         return Err(body.invalid("messages", "must have at least one message"));
     };
+    let latest = foreign::latest_user_message(elements, speaker);
     let mut messages = Vec::with_capacity(elements.len());
-    let mut history = CallHistory {
-        legacy_id: String::from("function_call"),
-        allowance: values_in_strings(),
-    };
+    let mut history = CallHistory::new();
     let mut final_is_prefix = false;
     for (index, value) in elements.iter().enumerate() {
         let fields = Fields::of_value(value, element("messages", index))?;
         // A prefix further up is one that an earlier gateway hop left behind: history by now.
         final_is_prefix = fields.flag("prefix", false)? && index == last;
-        messages.push(parse_message(&fields, index, &mut history)?);
+        let unsupported = match index < latest {
+            true => UnsupportedContent::Note,
+            false => unsupported,
+        };
+        messages.push(parse_message(&fields, unsupported, &mut history)?);
     }
     let is_assistant = messages[last]["role"] == "assistant";
     if final_is_prefix && !is_assistant {
@@ -72,9 +86,17 @@ pub(crate) fn parse_messages(body: &Fields<'_>) -> Result<Conversation, ApiError
     })
 }
 
+fn speaker(message: &Value) -> Speaker {
+    match message["role"].as_str() {
+        Some("user") => Speaker::User,
+        Some("system" | "developer") => Speaker::Instructions,
+        _ => Speaker::Assistant,
+    }
+}
+
 fn parse_message(
     message: &Fields<'_>,
-    index: usize,
+    unsupported: UnsupportedContent,
     history: &mut CallHistory,
 ) -> Result<Value, ApiError> {
     let role = message
@@ -87,29 +109,15 @@ fn parse_message(
     match role {
         "system" | "developer" | "user" => {
             set("role", if role == "user" { "user" } else { "system" });
-            let text = parse_content(message, role)?.text;
+            let text = parse_content(message, role, unsupported)?.text;
             set("content", &text.ok_or_else(|| message.missing("content"))?);
         }
-        "assistant" => return parse_assistant(message, index, history),
-        "tool" => {
-            let id = message.label("tool_call_id", MAX_LABEL_BYTES)?;
+        "assistant" => return parse_assistant(message, history),
+        "tool" | "function" => {
+            let given = message.label("tool_call_id", MAX_OPAQUE_BYTES)?;
             set("role", "tool");
-            set(
-                "content",
-                &parse_content(message, role)?.text.unwrap_or_default(),
-            );
-            set(
-                "tool_call_id",
-                id.ok_or_else(|| message.missing("tool_call_id"))?,
-            );
-        }
-        "function" => {
-            set("role", "tool");
-            set(
-                "content",
-                &parse_content(message, role)?.text.unwrap_or_default(),
-            );
-            set("tool_call_id", &history.legacy_id);
+            set("content", &parse_result(message)?);
+            set("tool_call_id", &history.id_of_result(given));
         }
         _ => {
             let requirement = "must be 'system', 'developer', 'user', 'assistant' or 'tool'";
@@ -121,76 +129,85 @@ fn parse_message(
 }
 
 fn insert_name(message: &Fields<'_>, entries: &mut Map<String, Value>) -> Result<(), ApiError> {
-    if let Some(name) = message.label("name", MAX_LABEL_BYTES)? {
+    if let Some(name) = message.label("name", MAX_OPAQUE_BYTES)? {
         entries.insert("name".to_owned(), Value::String(name.to_owned()));
     }
     Ok(())
 }
 
-fn parse_assistant(
-    message: &Fields<'_>,
-    index: usize,
-    history: &mut CallHistory,
-) -> Result<Value, ApiError> {
-    let content = parse_content(message, "assistant")?;
+fn parse_assistant(message: &Fields<'_>, history: &mut CallHistory) -> Result<Value, ApiError> {
+    let content = parse_content(message, "assistant", UnsupportedContent::Note)?;
     let refusal = message.string("refusal")?.map(str::to_owned);
-    let text = content.text.or(refusal).unwrap_or_default();
+    let text = content.text.or(refusal);
+    let mut lines: Vec<String> = text.into_iter().filter(|text| !text.is_empty()).collect();
+    for (name, medium) in MEDIA {
+        if let Some(value) = message.get(name) {
+            lines.push(foreign::note(medium));
+            let transcript = foreign::transcript(value);
+            lines.extend((!transcript.is_empty()).then(|| transcript.to_owned()));
+        }
+    }
     let mut entries = Map::new();
     entries.insert("role".to_owned(), Value::String("assistant".to_owned()));
-    entries.insert("content".to_owned(), Value::String(text));
+    entries.insert("content".to_owned(), Value::String(lines.join("\n")));
+    if content.quotes {
+        entries.insert(QUOTES.to_owned(), Value::Bool(true));
+    }
     insert_name(message, &mut entries)?;
-    if let Some(reasoning) = parse_reasoning(message, content.reasoning)? {
+    if let Some(reasoning) = parse_reasoning(message)?.or(content.reasoning) {
         entries.insert("reasoning".to_owned(), Value::String(reasoning.clone()));
         entries.insert("reasoning_content".to_owned(), Value::String(reasoning));
     }
-    let mut calls = parse_tool_calls(message, &history.allowance)?;
-    if let Some(function) = message.object("function_call")?
-        && calls.is_empty()
-    {
-        // The legacy form has no ids: the answer that follows belongs to the latest call.
-        history.legacy_id = format!("function_call_{index}");
-        let call = function_call(&history.legacy_id, &function, &history.allowance)?;
-        calls.push(call);
-    }
+    let calls = history.parse_calls(message)?;
     if !calls.is_empty() {
         entries.insert("tool_calls".to_owned(), Value::Array(calls));
     }
     Ok(Value::Object(entries))
 }
 
-/// The reasoning of an assistant's message. Clients send it back under the name by which they
-/// read it; the first name that holds text counts.
-fn parse_reasoning(
-    message: &Fields<'_>,
-    in_content: Option<String>,
-) -> Result<Option<String>, ApiError> {
-    let mut found = None;
-    for name in ["reasoning", "reasoning_content", "thinking"] {
-        let text = message.string(name)?.filter(|text| !text.is_empty());
-        found = found.or(text.map(str::to_owned));
+/// The reasoning of an assistant's message, as far as it can be read. Clients send it back under
+/// the name by which they read it.
+fn parse_reasoning(message: &Fields<'_>) -> Result<Option<String>, ApiError> {
+    let found = REASONING
+        .iter()
+        .filter_map(|name| message.get(name))
+        .map(foreign::words)
+        .find(|text| !text.is_empty());
+    if found.is_some() {
+        return Ok(found);
     }
-    let path = message.path("thinking_blocks");
     let blocks = message
         .array("thinking_blocks", MAX_CONTENT_PARTS)?
         .unwrap_or_default();
-    let mut texts = Vec::new();
-    for (index, value) in blocks.iter().enumerate() {
-        let block = Fields::of_value(value, element(&path, index))?;
-        // A redacted block has no text that could be shown to this model.
-        texts.extend(block.string("thinking")?);
+    // A redacted block has no text that could be shown to this model.
+    let texts = blocks.iter().filter_map(|block| block.get("thinking"));
+    let texts: Vec<String> = texts.map(foreign::words).collect();
+    Ok((!texts.is_empty()).then(|| texts.join("\n")))
+}
+
+/// What came of a call, as one text. Some clients send the value that it gave.
+fn parse_result(message: &Fields<'_>) -> Result<String, ApiError> {
+    match message.get("content") {
+        Some(Value::String(_) | Value::Array(_)) | None => {
+            let content = parse_content(message, "tool", UnsupportedContent::Note)?;
+            Ok(content.text.unwrap_or_default())
+        }
+        Some(value) => Ok(value.to_string()),
     }
-    let in_blocks = (!texts.is_empty()).then(|| texts.join("\n"));
-    Ok(found.or(in_blocks).or(in_content))
 }
 
 /// The content as one text; parts are joined by line breaks.
-fn parse_content(message: &Fields<'_>, role: &str) -> Result<Content, ApiError> {
+fn parse_content(
+    message: &Fields<'_>,
+    role: &str,
+    unsupported: UnsupportedContent,
+) -> Result<Content, ApiError> {
     let elements = match message.get("content") {
         None => return Ok(Content::default()),
         Some(Value::String(text)) => {
             return Ok(Content {
                 text: Some(text.clone()),
-                reasoning: None,
+                ..Content::default()
             });
         }
         Some(Value::Array(_)) => message
@@ -203,9 +220,10 @@ fn parse_content(message: &Fields<'_>, role: &str) -> Result<Content, ApiError> 
     let path = message.path("content");
     let mut texts = Vec::new();
     let mut reasoning = Vec::new();
+    let mut quotes = false;
     for (index, value) in elements.iter().enumerate() {
         if let Value::String(text) = value {
-            texts.push(text.as_str());
+            texts.push(text.clone());
             continue;
         }
         let part = Fields::of_value(value, element(&path, index))?;
@@ -213,18 +231,23 @@ fn parse_content(message: &Fields<'_>, role: &str) -> Result<Content, ApiError> 
         match (kind, role) {
             ("text" | "input_text" | "output_text", _) => texts.push(required_text(&part, "text")?),
             ("refusal", "assistant") => texts.push(required_text(&part, "refusal")?),
-            ("thinking", "assistant") => reasoning.push(required_text(&part, "thinking")?),
-            ("redacted_thinking", "assistant") => {}
-            _ => return Err(part.unsupported("type", "this model reads text only")),
+            ("thinking", "assistant") => reasoning.extend(part.get("thinking").map(foreign::words)),
+            _ => {
+                let shown = foreign::show(&part, unsupported)?;
+                quotes |= shown.is_some();
+                texts.extend(shown);
+            }
         }
     }
     let reasoning = (!reasoning.is_empty()).then(|| reasoning.join("\n"));
     Ok(Content {
         text: Some(texts.join("\n")),
         reasoning,
+        quotes,
     })
 }
 
-fn required_text<'a>(part: &Fields<'a>, name: &str) -> Result<&'a str, ApiError> {
-    part.string(name)?.ok_or_else(|| part.missing(name))
+fn required_text(part: &Fields<'_>, name: &str) -> Result<String, ApiError> {
+    let text = part.string(name)?.ok_or_else(|| part.missing(name))?;
+    Ok(text.to_owned())
 }

@@ -2,10 +2,10 @@
 
 use serde_json::Value;
 
+use crate::calls::values_in_strings;
 use crate::error::ApiError;
 use crate::fields::{Fields, element};
 use crate::limits::{MAX_GRAMMAR_BYTES, MAX_GUIDED_CHOICES};
-use crate::tools::values_in_strings;
 use crate::unsupported::is_set;
 
 /// A constraint on the text of an answer. It binds the text alone, not the reasoning before it.
@@ -33,7 +33,7 @@ pub(crate) struct AskedFormat {
     pub(crate) path: &'static str,
 }
 
-/// Reads `response_format`, and vLLM's fields of the same purpose. At most one may be set.
+/// Reads `response_format`, and other servers' fields of the same purpose. At most one may be set.
 pub(crate) fn parse_output_format(body: &Fields<'_>) -> Result<AskedFormat, ApiError> {
     let asked = [
         parse_response_format(body)?,
@@ -47,6 +47,8 @@ pub(crate) fn parse_output_format(body: &Fields<'_>) -> Result<AskedFormat, ApiE
             "guided_grammar",
             OutputFormat::Grammar,
         )?,
+        json_field(body, "json_schema", "json_schema")?,
+        text_field(body, "regex", "regex", OutputFormat::Regex)?,
     ];
     only_one(asked.into_iter().flatten())
 }
@@ -80,21 +82,36 @@ fn only_one(mut asked: impl Iterator<Item = AskedFormat>) -> Result<AskedFormat,
 }
 
 fn parse_response_format(body: &Fields<'_>) -> Result<Option<AskedFormat>, ApiError> {
-    const TYPES: &str = "must be 'text', 'json_object' or 'json_schema'";
+    const TYPES: &str = "must be 'text', 'json_object', 'json_schema' or 'regex'";
     let Some(format) = body.object("response_format")? else {
         return Ok(None);
     };
     let format = match format.string("type")? {
         None => return Err(format.missing("type")),
         Some("text") => return Ok(None),
-        Some("json_object") => AskedFormat {
-            format: OutputFormat::JsonObject,
-            path: "response_format",
-        },
+        // With a schema beside it, it is what others call `json_schema`.
+        Some("json_object" | "json") => {
+            let schema = json_field(&format, "schema", "response_format.schema")?;
+            let value = json_field(&format, "value", "response_format.value")?;
+            schema.or(value).unwrap_or(AskedFormat {
+                format: OutputFormat::JsonObject,
+                path: "response_format",
+            })
+        }
+        Some("regex") => {
+            let text = |name, path| text_field(&format, name, path, OutputFormat::Regex);
+            let pattern = text("pattern", "response_format.pattern")?;
+            let value = text("value", "response_format.value")?;
+            pattern.or(value).ok_or_else(|| format.missing("pattern"))?
+        }
         Some("json_schema") => {
-            let holder = format
-                .object("json_schema")?
-                .ok_or_else(|| format.missing("json_schema"))?;
+            let Some(holder) = format.object("json_schema")? else {
+                let schema = json_field(&format, "schema", "response_format.schema")?;
+                return match schema {
+                    Some(schema) => Ok(Some(schema)),
+                    None => Err(format.missing("json_schema")),
+                };
+            };
             holder.string("name")?;
             // A schema that is not strict is enforced as well: that is one of the answers allowed.
             holder.boolean("strict")?;
@@ -108,6 +125,10 @@ fn parse_response_format(body: &Fields<'_>) -> Result<Option<AskedFormat>, ApiEr
         }
         Some("structural_tag") => {
             return Err(format.unsupported("type", "structural tags are not available"));
+        }
+        Some("grammar") => {
+            let explanation = "use 'structured_outputs.grammar', in Lark";
+            return Err(format.unsupported("type", explanation));
         }
         Some(_) => return Err(format.invalid("type", TYPES)),
     };
@@ -148,7 +169,7 @@ fn parse_structured_outputs(body: &Fields<'_>) -> Result<Option<AskedFormat>, Ap
 }
 
 /// A schema, as an object or written into a string.
-fn json_field(
+pub(crate) fn json_field(
     fields: &Fields<'_>,
     name: &str,
     path: &'static str,

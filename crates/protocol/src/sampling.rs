@@ -133,11 +133,11 @@ impl SamplingFields {
                 .map(|top_p| top_p.max(f32::MIN_POSITIVE)),
             top_k: parse_top_k(body)?,
             min_p: body.number("min_p", 0.0..=1.0)?,
-            repetition_penalty: body.number("repetition_penalty", MIN_REPETITION_PENALTY..=2.0)?,
+            repetition_penalty: parse_repetition_penalty(body)?,
             frequency_penalty: body.number("frequency_penalty", -2.0..=2.0)?,
             presence_penalty: body.number("presence_penalty", -2.0..=2.0)?,
             logit_bias: parse_logit_bias(body)?,
-            seed: body.integer("seed", i64::MIN..=i64::MAX)?,
+            seed: parse_seed(body)?,
             choices,
             stop: parse_stop(body)?,
             stop_token_ids: parse_stop_token_ids(body)?,
@@ -182,12 +182,31 @@ pub(crate) fn parse_cache_salt(body: &Fields<'_>) -> Result<Option<String>, ApiE
     }
 }
 
-/// Clients send either name and gateways sometimes both; the smaller one binds.
+/// Clients send one of the names and gateways sometimes two; the smallest number binds. That of
+/// llama.cpp can be -1, for no limit.
 fn parse_max_tokens(body: &Fields<'_>, least: u32) -> Result<Option<u32>, ApiError> {
     let range = least..=i32::MAX as u32;
     let old = body.unsigned("max_tokens", range.clone())?;
     let new = body.unsigned("max_completion_tokens", range)?;
-    Ok(old.into_iter().chain(new).min())
+    let other = body.integer("n_predict", -1..=MAX_TOKEN_NUMBER)?;
+    let other = other.and_then(|tokens| u32::try_from(tokens).ok());
+    if other.is_some_and(|tokens| tokens < least) {
+        return Err(body.invalid("n_predict", &format!("must be at least {least}, or -1")));
+    }
+    Ok([old, new, other].into_iter().flatten().min())
+}
+
+/// As vLLM has it, or as llama.cpp does.
+fn parse_repetition_penalty(body: &Fields<'_>) -> Result<Option<f32>, ApiError> {
+    let range = MIN_REPETITION_PENALTY..=2.0;
+    let penalty = body.number("repetition_penalty", range.clone())?;
+    Ok(penalty.or(body.number("repeat_penalty", range)?))
+}
+
+/// As OpenAI has it, or as Mistral does.
+fn parse_seed(body: &Fields<'_>) -> Result<Option<i64>, ApiError> {
+    let seed = body.integer("seed", i64::MIN..=i64::MAX)?;
+    Ok(seed.or(body.integer("random_seed", i64::MIN..=i64::MAX)?))
 }
 
 /// `best_of` equal to `n` keeps every choice, which is plain sampling.
@@ -207,26 +226,41 @@ fn parse_top_k(body: &Fields<'_>) -> Result<Option<u32>, ApiError> {
     Ok(top_k.map(|top_k| u32::try_from(top_k).unwrap_or(0)))
 }
 
+/// An object, or, as llama.cpp has it, pairs of a token id and its bias, which may be false for a
+/// token that must not come.
 fn parse_logit_bias(body: &Fields<'_>) -> Result<Vec<(u32, f32)>, ApiError> {
-    const REQUIREMENT: &str = "must be an object from token ids to numbers between -100 and 100";
+    const REQUIREMENT: &str = "must be an object from token ids to numbers between -100 and 100, \
+                               or an array of such pairs";
     let invalid = || body.invalid("logit_bias", REQUIREMENT);
-    let Some(value) = body.get("logit_bias") else {
-        return Ok(Vec::new());
+    let entries: Vec<(Option<u32>, &Value)> = match body.get("logit_bias") {
+        None => return Ok(Vec::new()),
+        Some(Value::Object(entries)) => {
+            let entries = entries.iter();
+            entries
+                .map(|(key, value)| (key.parse::<u32>().ok(), value))
+                .collect()
+        }
+        Some(Value::Array(pairs)) => {
+            let pairs = pairs.iter().map(|pair| match pair.as_array()?.as_slice() {
+                [id, bias] => Some((as_token_id(id), bias)),
+                _ => None,
+            });
+            pairs.collect::<Option<_>>().ok_or_else(invalid)?
+        }
+        Some(_) => return Err(invalid()),
     };
-    let entries = value.as_object().ok_or_else(invalid)?;
     if entries.len() > MAX_LOGIT_BIAS {
         let requirement = format!("must have at most {MAX_LOGIT_BIAS} entries");
         return Err(body.invalid("logit_bias", &requirement));
     }
     let mut biases = Vec::with_capacity(entries.len());
-    for (key, value) in entries {
-        let token = key
-            .parse::<u32>()
-            .ok()
-            .filter(|id| i64::from(*id) <= MAX_TOKEN_NUMBER);
-        let bias = value
-            .as_f64()
-            .filter(|bias| (-100.0..=100.0).contains(bias));
+    for (id, value) in entries {
+        let token = id.filter(|id| i64::from(*id) <= MAX_TOKEN_NUMBER);
+        let bias = match value {
+            Value::Bool(false) => Some(-100.0),
+            value => value.as_f64(),
+        };
+        let bias = bias.filter(|bias| (-100.0..=100.0).contains(bias));
         let (Some(token), Some(bias)) = (token, bias) else {
             return Err(invalid());
         };

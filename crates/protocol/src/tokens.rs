@@ -6,6 +6,7 @@ use serde_json::Value;
 use crate::chat::ValidChatRequest;
 use crate::error::ApiError;
 use crate::fields::{Fields, parse_body, parse_chat_body};
+use crate::foreign::UnsupportedContent;
 use crate::limits::{MAX_LABEL_BYTES, MAX_PROMPT_TOKENS};
 use crate::sampling::parse_token_ids;
 
@@ -78,11 +79,12 @@ pub struct TokenizerInfo<'a> {
 }
 
 impl ValidTokenizeRequest {
-    /// Parses a body; every error is a 400 that names the field.
-    pub fn from_bytes(body: &[u8]) -> Result<Self, ApiError> {
+    /// Parses a body; every error is a 400 that names the field. `unsupported` says what becomes of
+    /// images and the like in the latest user message.
+    pub fn from_bytes(body: &[u8], unsupported: UnsupportedContent) -> Result<Self, ApiError> {
         let value = parse_chat_body(body)?;
         let fields = &Fields::of_body(&value)?;
-        let input = parse_input(fields, &value)?;
+        let input = parse_input(fields, &value, unsupported)?;
         let is_text = matches!(input, TokenizeInput::Text(_));
         Ok(Self {
             model: parse_model(fields)?,
@@ -94,14 +96,18 @@ impl ValidTokenizeRequest {
     }
 }
 
-fn parse_input(fields: &Fields<'_>, body: &Value) -> Result<TokenizeInput, ApiError> {
+fn parse_input(
+    fields: &Fields<'_>,
+    body: &Value,
+    unsupported: UnsupportedContent,
+) -> Result<TokenizeInput, ApiError> {
     if let Some(text) = fields.string("prompt")? {
         return Ok(TokenizeInput::Text(text.to_owned()));
     }
     if fields.get("messages").is_none() {
         return Err(fields.missing("prompt"));
     }
-    let chat = ValidChatRequest::from_value(body)?;
+    let chat = ValidChatRequest::from_value(body, unsupported)?;
     Ok(TokenizeInput::Chat(Box::new(chat)))
 }
 

@@ -1,13 +1,10 @@
-//! Tool definitions, the choice between them, and the calls in an assistant's message.
+//! Tool definitions, and the choice between them.
 
-use backstop_input::{JsonError, ValueAllowance};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::error::ApiError;
 use crate::fields::{Fields, element};
-use crate::limits::{
-    MAX_JSON_VALUES_IN_STRINGS, MAX_LABEL_BYTES, MAX_TOOL_CALLS, MAX_TOOL_NAME_BYTES, MAX_TOOLS,
-};
+use crate::limits::{MAX_TOOL_NAME_BYTES, MAX_TOOLS};
 
 /// Whether the model may call tools.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -208,89 +205,5 @@ fn check_function_type(fields: &Fields<'_>) -> Result<(), ApiError> {
     match fields.string("type")? {
         None | Some("function") => Ok(()),
         Some(_) => Err(fields.unsupported("type", "only 'function' is available")),
-    }
-}
-
-/// The calls of an assistant's message, as `{"id", "type", "function": {"name", "arguments"}}`
-/// with `arguments` parsed, because chat templates render it as JSON.
-pub(crate) fn parse_tool_calls(
-    message: &Fields<'_>,
-    allowance: &ValueAllowance,
-) -> Result<Vec<Value>, ApiError> {
-    let path = message.path("tool_calls");
-    let elements = message
-        .array("tool_calls", MAX_TOOL_CALLS)?
-        .unwrap_or_default();
-    let calls = elements.iter().enumerate().map(|(index, value)| {
-        let call = Fields::of_value(value, element(&path, index))?;
-        check_function_type(&call)?;
-        let id = call
-            .label("id", MAX_LABEL_BYTES)?
-            .ok_or_else(|| call.missing("id"))?;
-        let function = call
-            .object("function")?
-            .ok_or_else(|| call.missing("function"))?;
-        function_call(id, &function, allowance)
-    });
-    calls.collect()
-}
-
-/// A call with the id `id`. Its name is not checked against the tools: the history may speak of
-/// tools that this request no longer offers.
-pub(crate) fn function_call(
-    id: &str,
-    function: &Fields<'_>,
-    allowance: &ValueAllowance,
-) -> Result<Value, ApiError> {
-    let name = function
-        .label("name", MAX_LABEL_BYTES)?
-        .ok_or_else(|| function.missing("name"))?;
-    let arguments = match function.get("arguments") {
-        None => Value::Object(Map::new()),
-        Some(Value::Object(entries)) => Value::Object(entries.clone()),
-        Some(Value::String(_)) => parse_arguments(function, allowance)?,
-        Some(_) => {
-            return Err(function.invalid("arguments", "must be a string with a JSON object"));
-        }
-    };
-    Ok(json!({
-        "id": id,
-        "type": "function",
-        "function": {"name": name, "arguments": arguments},
-    }))
-}
-
-/// What all JSON texts in the strings of one conversation may hold together.
-pub(crate) fn values_in_strings() -> ValueAllowance {
-    ValueAllowance::new(MAX_JSON_VALUES_IN_STRINGS)
-}
-
-/// The string `arguments`, parsed. A model can have written arguments that are not JSON, and its
-/// client must be able to send them back; they stay the string that they are.
-pub(crate) fn parse_arguments(
-    call: &Fields<'_>,
-    allowance: &ValueAllowance,
-) -> Result<Value, ApiError> {
-    let text = call
-        .string("arguments")?
-        .ok_or_else(|| call.missing("arguments"))?;
-    let trimmed = text.trim_start();
-    if trimmed.is_empty() {
-        return Ok(Value::Object(Map::new()));
-    }
-    // Nothing but an object is wanted, and an array might be large.
-    if !trimmed.starts_with('{') {
-        return Ok(Value::String(text.to_owned()));
-    }
-    match allowance.parse(text.as_bytes()) {
-        Ok(arguments) => Ok(arguments),
-        Err(JsonError::Syntax(_)) => Ok(Value::String(text.to_owned())),
-        Err(JsonError::TooManyValues) => {
-            let requirement = format!(
-                "must, with the arguments of all other calls, have at most \
-                 {MAX_JSON_VALUES_IN_STRINGS} JSON values and keys"
-            );
-            Err(call.invalid("arguments", &requirement))
-        }
     }
 }

@@ -1,24 +1,65 @@
 //! Known fields that change the answer and that the server does not implement.
 //!
 //! Ignoring one of these would return an answer that looks right and is not what was asked for,
-//! so each is a 400 that names it. Fields that merely tune or label are ignored instead.
+//! so each is a 400 that names it. Fields that merely tune or label are ignored instead, and so are
+//! those that only say how a field which is refused is to work (`mirostat_tau`, `dry_base`).
 
 use serde_json::Value;
 
 use crate::error::ApiError;
 use crate::fields::Fields;
 
-/// Other servers' fields that constrain the output. They may be absent, null or empty.
-const FOREIGN_GRAMMARS: &[&str] = &["grammar", "json_schema", "regex", "ebnf"];
+/// Grammars in dialects that are not understood here. They may be absent, null or empty.
+const FOREIGN_GRAMMARS: &[&str] = &["grammar", "ebnf"];
 
-/// Fields that restrict or measure tokens in ways that the sampler does not know.
-const TOKEN_CONTROLS: &[&str] = &[
-    "allowed_token_ids",
-    "bad_words",
-    "logits_processors",
-    "prompt_logprobs",
-    "truncate_prompt_tokens",
+/// Fields that restrict or measure tokens in ways that the sampler does not know, each with the
+/// numbers that ask for nothing.
+const TOKEN_CONTROLS: &[(&str, &[f64])] = &[
+    ("allowed_token_ids", &[]),
+    ("bad_words", &[]),
+    ("custom_logit_processor", &[]),
+    ("dry_multiplier", &[0.0]),
+    ("dynatemp_range", &[0.0]),
+    ("epsilon_cutoff", &[0.0]),
+    ("eta_cutoff", &[0.0]),
+    ("logits_processors", &[]),
+    ("mirostat", &[0.0]),
+    ("mirostat_mode", &[0.0]),
+    ("n_probs", &[0.0]),
+    ("no_repeat_ngram_size", &[0.0]),
+    ("prompt_logprobs", &[]),
+    ("return_hidden_states", &[]),
+    ("return_tokens_as_token_ids", &[]),
+    ("smoothing_factor", &[0.0]),
+    ("tfs", &[1.0]),
+    ("tfs_z", &[1.0]),
+    ("top_a", &[0.0]),
+    ("top_n_sigma", &[0.0, -1.0]),
+    ("truncate_prompt_tokens", &[]),
+    ("typical_p", &[1.0]),
+    ("watermark", &[]),
+    ("xtc_probability", &[0.0]),
 ];
+
+/// Fields that want another model, another prompt, or another way to answer than this server has.
+const OTHER_SERVICES: &[(&str, &str)] = &[
+    ("adapter_id", "no adapters are loaded here"),
+    (
+        "deferred",
+        "answers are not stored, so they cannot be fetched later",
+    ),
+    ("lora", "no adapters are loaded here"),
+    ("lora_path", "no adapters are loaded here"),
+    ("moderation", "no moderation model is available here"),
+    (
+        "safe_prompt",
+        "no instructions are added here; write them yourself",
+    ),
+    ("safety_model", "no moderation model is available here"),
+];
+
+/// Fields that are true by default: what they switch off cannot be switched off here.
+const NOT_TO_BE_SWITCHED_OFF: &[&str] = &["parse_tool_calls", "separate_reasoning"];
 
 /// Checks the fields that no generating endpoint implements.
 pub(crate) fn check(body: &Fields<'_>) -> Result<(), ApiError> {
@@ -28,9 +69,25 @@ pub(crate) fn check(body: &Fields<'_>) -> Result<(), ApiError> {
             return Err(body.unsupported(name, explanation));
         }
     }
-    for name in TOKEN_CONTROLS {
-        if body.get(name).is_some_and(is_set) {
+    for (name, neutral) in TOKEN_CONTROLS {
+        let is_neutral = |value: &Value| {
+            value
+                .as_f64()
+                .is_some_and(|number| neutral.contains(&number))
+        };
+        let asked = body.get(name).filter(|value| !is_neutral(value));
+        if asked.is_some_and(is_set) {
             return Err(body.unsupported(name, "this field is not supported"));
+        }
+    }
+    for (name, explanation) in OTHER_SERVICES {
+        if body.get(name).is_some_and(is_set) {
+            return Err(body.unsupported(name, explanation));
+        }
+    }
+    for name in NOT_TO_BE_SWITCHED_OFF {
+        if body.get(name) == Some(&Value::Bool(false)) {
+            return Err(body.unsupported(name, "only true is available"));
         }
     }
     Ok(())

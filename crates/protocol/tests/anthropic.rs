@@ -5,6 +5,7 @@
     reason = "a test helper that panics fails its test"
 )]
 
+use backstop_protocol::UnsupportedContent::Refuse;
 use backstop_protocol::anthropic::{ThinkingDisplay, ValidMessagesRequest, ValidTokenCountRequest};
 use backstop_protocol::{ApiError, OutputFormat, ToolChoice};
 use serde_json::{Value, json};
@@ -19,7 +20,7 @@ fn body(fields: Value) -> Value {
 }
 
 fn parse(body: &Value) -> Result<ValidMessagesRequest, ApiError> {
-    ValidMessagesRequest::from_bytes(body.to_string().as_bytes())
+    ValidMessagesRequest::from_bytes(body.to_string().as_bytes(), Refuse)
 }
 
 fn messages(messages: Value) -> Vec<Value> {
@@ -221,7 +222,7 @@ fn sampling_and_stream() {
 #[test]
 fn counting_needs_no_max_tokens() {
     let body = json!({"messages": [{"role": "user", "content": "a"}]});
-    assert!(ValidTokenCountRequest::from_bytes(body.to_string().as_bytes()).is_ok());
+    assert!(ValidTokenCountRequest::from_bytes(body.to_string().as_bytes(), Refuse).is_ok());
     let error = parse(&body).unwrap_err();
     assert_eq!(error.param.as_deref(), Some("max_tokens"));
 }
@@ -264,6 +265,12 @@ const FIELDS: &[(&str, &str)] = &[
     ),
     (r#""container": "c""#, "container"),
     (r#""mcp_servers": [{"url": "u"}]"#, "mcp_servers"),
+    (r#""mirostat": 1"#, "mirostat"),
+    (r#""grammar": "root ::= [0-9]""#, "grammar"),
+    (
+        r#""response_format": {"type": "yaml"}"#,
+        "response_format.type",
+    ),
     (r#""tools": {}"#, "tools"),
     (r#""tools": [{}]"#, "tools.0.name"),
     (r#""tools": [{"name": "a b"}]"#, "tools.0.name"),
@@ -338,46 +345,25 @@ const MESSAGES: &[(&str, &str)] = &[
         "messages.0.content.0.type",
     ),
     (
-        r#"[{"role": "user", "content": [{"type": "tool_use", "id": "a", "name": "f"}]}]"#,
-        "messages.0.content.0.type",
-    ),
-    (
-        r#"[{"role": "user", "content": [{"type": "tool_result"}]}]"#,
-        "messages.0.content.0.tool_use_id",
-    ),
-    (
-        r#"[{"role": "user", "content": [{"type": "tool_result", "tool_use_id": "a",
-            "content": [{"type": "text", "text": "b"}, {"type": "image"}]}]}]"#,
-        "messages.0.content.0.content.1.type",
-    ),
-    (
-        r#"[{"role": "assistant", "content": [{"type": "tool_result", "tool_use_id": "a"}]}]"#,
-        "messages.0.content.0.type",
-    ),
-    (
-        r#"[{"role": "assistant", "content": [{"type": "thinking"}]}]"#,
-        "messages.0.content.0.thinking",
-    ),
-    (
-        r#"[{"role": "assistant", "content": [{"type": "tool_use", "name": "f"}]}]"#,
-        "messages.0.content.0.id",
-    ),
-    (
-        r#"[{"role": "assistant", "content": [{"type": "tool_use", "id": "a", "name": "f",
-            "input": "{}"}]}]"#,
-        "messages.0.content.0.input",
-    ),
-    (
         r#"[{"role": "user", "content": "a"},
             {"role": "assistant", "content": [{"type": "tool_use", "id": "a", "name": "f"}]}]"#,
         "messages.1.content",
     ),
     (r#"[{"role": "system", "content": ""}]"#, "messages"),
+    (
+        r#"[{"role": "user", "content": "a"},
+            {"role": "system", "content": "b", "clear_at": "later"}]"#,
+        "messages.1.clear_at",
+    ),
+    (
+        r#"[{"role": "assistant", "content": [{"type": "tool_use", "id": "a"}]}]"#,
+        "messages.0.content.0.name",
+    ),
 ];
 
 fn assert_names(body: &str, param: &str) {
     serde_json::from_str::<Value>(body).expect(body);
-    let error = ValidMessagesRequest::from_bytes(body.as_bytes()).expect_err(body);
+    let error = ValidMessagesRequest::from_bytes(body.as_bytes(), Refuse).expect_err(body);
     assert_eq!(error.status, 400, "{body}");
     assert_eq!(error.param.as_deref(), Some(param), "{body}: {error}");
     let shape: Value = serde_json::from_str(&error.to_anthropic_json_string(Some("r"))).unwrap();

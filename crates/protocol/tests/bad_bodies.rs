@@ -1,5 +1,6 @@
 //! Bodies that must be refused, each with the field that the error has to name.
 
+use backstop_protocol::UnsupportedContent::Refuse;
 use backstop_protocol::{ApiError, ValidChatRequest, ValidCompletionRequest};
 use serde_json::{Value, json};
 
@@ -152,7 +153,64 @@ const CHAT_FIELDS: &[(&str, &str)] = &[
         r#""structured_outputs": {"structural_tag": "a"}"#,
         "structured_outputs.structural_tag",
     ),
+    (
+        r#""response_format": {"type": "json_schema"}"#,
+        "response_format.json_schema",
+    ),
+    (
+        r#""response_format": {"type": "json_object", "schema": 1}"#,
+        "response_format.schema",
+    ),
+    (
+        r#""response_format": {"type": "regex"}"#,
+        "response_format.pattern",
+    ),
+    (
+        r#""response_format": {"type": "grammar", "grammar": "root ::= [0-9]"}"#,
+        "response_format.type",
+    ),
+    (r#""json_schema": "{""#, "json_schema"),
+    (
+        r#""json_schema": {"type": "object"}, "regex": "a""#,
+        "regex",
+    ),
     (r#""grammar": "root ::= [0-9]""#, "grammar"),
+    (r#""ebnf": "root ::= [0-9]""#, "ebnf"),
+    (r#""logit_bias": [[1]]"#, "logit_bias"),
+    (r#""logit_bias": [["a", 1]]"#, "logit_bias"),
+    (r#""logit_bias": [[1, true]]"#, "logit_bias"),
+    (r#""n_predict": 0"#, "n_predict"),
+    (r#""n_predict": -2"#, "n_predict"),
+    (r#""random_seed": "a""#, "random_seed"),
+    (r#""repeat_penalty": 3"#, "repeat_penalty"),
+    (r#""mirostat": 2"#, "mirostat"),
+    (r#""mirostat_mode": 1"#, "mirostat_mode"),
+    (r#""typical_p": 0.5"#, "typical_p"),
+    (r#""top_a": 0.5"#, "top_a"),
+    (r#""tfs_z": 0.9"#, "tfs_z"),
+    (r#""dry_multiplier": 0.8"#, "dry_multiplier"),
+    (r#""xtc_probability": 0.5"#, "xtc_probability"),
+    (r#""top_n_sigma": 1.0"#, "top_n_sigma"),
+    (r#""dynatemp_range": 0.5"#, "dynatemp_range"),
+    (r#""no_repeat_ngram_size": 3"#, "no_repeat_ngram_size"),
+    (r#""n_probs": 5"#, "n_probs"),
+    (r#""custom_logit_processor": "x""#, "custom_logit_processor"),
+    (r#""return_hidden_states": true"#, "return_hidden_states"),
+    (
+        r#""return_tokens_as_token_ids": true"#,
+        "return_tokens_as_token_ids",
+    ),
+    (r#""watermark": true"#, "watermark"),
+    (r#""safe_prompt": true"#, "safe_prompt"),
+    (r#""safety_model": "guard""#, "safety_model"),
+    (r#""moderation": {"model": "m"}"#, "moderation"),
+    (r#""deferred": true"#, "deferred"),
+    (r#""lora": [{"id": 0, "scale": 1}]"#, "lora"),
+    (r#""lora_path": "a""#, "lora_path"),
+    (r#""adapter_id": "a""#, "adapter_id"),
+    (r#""separate_reasoning": false"#, "separate_reasoning"),
+    (r#""parse_tool_calls": false"#, "parse_tool_calls"),
+    (r#""reasoning_format": "none""#, "reasoning_format"),
     (r#""return_token_ids": 1"#, "return_token_ids"),
     (r#""bad_words": ["a"]"#, "bad_words"),
     (r#""prompt_logprobs": 1"#, "prompt_logprobs"),
@@ -224,24 +282,12 @@ const MESSAGES: &[(&str, &str)] = &[
         "messages.0.name",
     ),
     (
-        r#"[{"role": "tool", "content": "a"}]"#,
-        "messages.0.tool_call_id",
-    ),
-    (
-        r#"[{"role": "assistant", "reasoning": {}}]"#,
-        "messages.0.reasoning",
-    ),
-    (
-        r#"[{"role": "assistant", "thinking_blocks": [1]}]"#,
-        "messages.0.thinking_blocks.0",
-    ),
-    (
         r#"[{"role": "assistant", "tool_calls": {}}]"#,
         "messages.0.tool_calls",
     ),
     (
         r#"[{"role": "assistant", "tool_calls": [{}]}]"#,
-        "messages.0.tool_calls.0.id",
+        "messages.0.tool_calls.0.function",
     ),
     (
         r#"[{"role": "assistant", "tool_calls": [{"id": "a"}]}]"#,
@@ -252,13 +298,8 @@ const MESSAGES: &[(&str, &str)] = &[
         "messages.0.tool_calls.0.function.name",
     ),
     (
-        r#"[{"role": "assistant", "tool_calls":
-            [{"id": "a", "function": {"name": "f", "arguments": 5}}]}]"#,
-        "messages.0.tool_calls.0.function.arguments",
-    ),
-    (
         r#"[{"role": "assistant", "tool_calls": [{"id": "a", "type": "custom"}]}]"#,
-        "messages.0.tool_calls.0.type",
+        "messages.0.tool_calls.0.custom",
     ),
     (
         r#"[{"role": "user", "content": "a", "prefix": true}]"#,
@@ -323,7 +364,7 @@ fn chat_fields_are_named() {
     for (fields, param) in CHAT_FIELDS {
         let body = format!("{{{HELLO}, {fields}}}");
         serde_json::from_str::<Value>(&body).expect(&body);
-        let error = ValidChatRequest::from_bytes(body.as_bytes()).expect_err(&body);
+        let error = ValidChatRequest::from_bytes(body.as_bytes(), Refuse).expect_err(&body);
         assert_names(&error, param, &body);
     }
 }
@@ -333,7 +374,7 @@ fn messages_are_named() {
     for (messages, param) in MESSAGES {
         let body = format!("{{\"messages\": {messages}}}");
         serde_json::from_str::<Value>(&body).expect(&body);
-        let error = ValidChatRequest::from_bytes(body.as_bytes()).expect_err(&body);
+        let error = ValidChatRequest::from_bytes(body.as_bytes(), Refuse).expect_err(&body);
         assert_names(&error, param, &body);
     }
 }
@@ -362,12 +403,12 @@ fn what_is_not_an_object_is_refused() {
         &deep,
     ];
     for body in bodies {
-        let error = ValidChatRequest::from_bytes(body.as_bytes()).unwrap_err();
+        let error = ValidChatRequest::from_bytes(body.as_bytes(), Refuse).unwrap_err();
         assert_eq!((error.status, error.code), (400, Some("invalid_json")));
         let error = ValidCompletionRequest::from_bytes(body.as_bytes()).unwrap_err();
         assert_eq!((error.status, error.code), (400, Some("invalid_json")));
     }
-    let error = ValidChatRequest::from_bytes(b"{\"messages\": \"\xff\"}").unwrap_err();
+    let error = ValidChatRequest::from_bytes(b"{\"messages\": \"\xff\"}", Refuse).unwrap_err();
     assert_eq!(error.code, Some("invalid_json"));
 }
 
@@ -375,7 +416,7 @@ fn what_is_not_an_object_is_refused() {
 fn lists_are_bounded() {
     let message = json!({"role": "user", "content": "a"});
     let chat = |body: Value| {
-        ValidChatRequest::from_value(&body)
+        ValidChatRequest::from_value(&body, Refuse)
             .unwrap_err()
             .param
             .unwrap()
@@ -403,7 +444,7 @@ fn lists_are_bounded() {
 fn an_index_that_reads_as_a_status_is_left_out() {
     let mut messages = vec![json!({"role": "user", "content": "a"}); 429];
     messages.push(json!({"role": "user"}));
-    let error = ValidChatRequest::from_value(&json!({"messages": messages})).unwrap_err();
+    let error = ValidChatRequest::from_value(&json!({"messages": messages}), Refuse).unwrap_err();
     assert_eq!(error.param.as_deref(), Some("messages"));
     assert!(!error.to_json_string().contains("429"));
 }

@@ -8,11 +8,12 @@
     reason = "a test helper that panics fails its test"
 )]
 
+use backstop_protocol::UnsupportedContent::Refuse;
 use backstop_protocol::responses::{ToolKind, ValidResponsesRequest};
 use serde_json::{Value, json};
 
 fn parse(body: &str) -> ValidResponsesRequest {
-    let request = ValidResponsesRequest::from_bytes(body.as_bytes()).unwrap();
+    let request = ValidResponsesRequest::from_bytes(body.as_bytes(), Refuse).unwrap();
     assert!(request.chat.stream.is_some());
     assert!(request.reasoning.with_encrypted_content);
     request

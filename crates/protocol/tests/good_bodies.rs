@@ -5,6 +5,7 @@
     reason = "a test helper that panics fails its test"
 )]
 
+use backstop_protocol::UnsupportedContent::Refuse;
 use backstop_protocol::{
     CompletionPrompt, OutputFormat, StreamOptions, ToolChoice, ValidChatRequest,
     ValidCompletionRequest,
@@ -12,7 +13,7 @@ use backstop_protocol::{
 use serde_json::{Value, json};
 
 fn chat(body: Value) -> ValidChatRequest {
-    ValidChatRequest::from_bytes(body.to_string().as_bytes()).unwrap()
+    ValidChatRequest::from_bytes(body.to_string().as_bytes(), Refuse).unwrap()
 }
 
 fn completion(body: Value) -> ValidCompletionRequest {
@@ -431,6 +432,9 @@ fn completions_have_16_tokens_unless_they_say() {
     let request = completion(json!({"prompt": "a", "min_tokens": 16}));
     assert_eq!(request.sampling.max_tokens, None);
     assert_eq!(request.sampling.default_max_tokens, Some(16));
+    let request = completion(json!({"prompt": "a", "n_predict": -1}));
+    assert_eq!(request.sampling.max_tokens, None);
+    assert_eq!(request.sampling.default_max_tokens, None);
     let request = completion(json!({"prompt": "a", "max_tokens": 17, "min_tokens": 17}));
     assert_eq!(request.sampling.max_tokens, Some(17));
 }
@@ -446,5 +450,83 @@ fn a_suffix_goes_with_anything_but_the_prompts_log_probabilities() {
         json!({"prompt": "a", "suffix": null}),
     ] {
         assert_eq!(completion(none).suffix, None);
+    }
+}
+
+#[test]
+fn fields_of_other_servers_arrive_by_their_names() {
+    let said = |fields: Value| {
+        let mut body = json!({"messages": [{"role": "user", "content": "a"}]});
+        let fields = fields.as_object().unwrap().clone();
+        body.as_object_mut().unwrap().extend(fields);
+        chat(body)
+    };
+    let sampling = said(json!({
+        "repeat_penalty": 1.2, "random_seed": 7, "n_predict": 5, "max_tokens": 9,
+        "logit_bias": [[3, -1.5], [5, false], [3, 2]],
+    }))
+    .sampling;
+    assert_eq!(sampling.repetition_penalty, Some(1.2));
+    assert_eq!((sampling.seed, sampling.max_tokens), (Some(7), Some(5)));
+    assert_eq!(sampling.logit_bias, [(3, 2.0), (5, -100.0)]);
+    assert_eq!(said(json!({"n_predict": -1})).sampling.max_tokens, None);
+    assert!(!said(json!({"reasoning_format": "hidden"})).include_reasoning);
+    assert!(said(json!({"reasoning_format": "parsed"})).include_reasoning);
+    // What asks for nothing is ignored, and so is what only tunes or labels.
+    let neutral = said(json!({
+        "mirostat": 0, "typical_p": 1.0, "top_a": 0, "tfs_z": 1, "dry_multiplier": 0.0, "dry_base": 1.75,
+        "xtc_probability": 0, "xtc_threshold": 0.1, "top_n_sigma": -1, "n_probs": 0, "watermark": false,
+        "safe_prompt": false, "separate_reasoning": true, "parse_tool_calls": true, "lora": [],
+        "transforms": ["middle-out"], "models": ["a", "b"], "provider": {"order": ["x"]}, "route": "fallback",
+        "cache_prompt": true, "id_slot": 0, "prompt_cache_options": {}, "kv_transfer_params": {},
+    }));
+    assert_eq!(neutral, said(json!({})));
+}
+
+#[test]
+fn schemas_are_found_wherever_other_servers_have_them() {
+    let schema = json!({"type": "object", "required": ["a"]});
+    let text = schema.to_string();
+    let asked = |fields: Value| {
+        let mut body = json!({"messages": [{"role": "user", "content": "a"}]});
+        let fields = fields.as_object().unwrap().clone();
+        body.as_object_mut().unwrap().extend(fields);
+        let request = chat(body);
+        (
+            request.output_format,
+            request.constraint_paths.output_format,
+        )
+    };
+    for (fields, path) in [
+        (
+            json!({"response_format": {"type": "json_object", "schema": schema}}),
+            "response_format.schema",
+        ),
+        (
+            json!({"response_format": {"type": "json_object", "schema": text}}),
+            "response_format.schema",
+        ),
+        (
+            json!({"response_format": {"type": "json_schema", "schema": schema}}),
+            "response_format.schema",
+        ),
+        (
+            json!({"response_format": {"type": "json", "value": schema}}),
+            "response_format.value",
+        ),
+        (json!({"json_schema": schema}), "json_schema"),
+        (json!({"json_schema": text}), "json_schema"),
+    ] {
+        let expected = (OutputFormat::JsonSchema(schema.clone()), path);
+        assert_eq!(asked(fields.clone()), expected, "{fields}");
+    }
+    let any = json!({"response_format": {"type": "json_object", "schema": {}}});
+    assert_eq!(asked(any).0, OutputFormat::JsonObject);
+    for fields in [
+        json!({"regex": "a+"}),
+        json!({"response_format": {"type": "regex", "pattern": "a+"}}),
+        json!({"response_format": {"type": "regex", "value": "a+"}}),
+    ] {
+        assert_eq!(asked(fields).0, OutputFormat::Regex("a+".to_owned()));
     }
 }

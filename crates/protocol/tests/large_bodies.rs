@@ -1,5 +1,6 @@
 //! What small bodies could grow to: values are counted, wherever they stand.
 
+use backstop_protocol::UnsupportedContent::Refuse;
 use backstop_protocol::anthropic::{ValidMessagesRequest, ValidTokenCountRequest};
 use backstop_protocol::limits::{
     MAX_CHAT_JSON_VALUES, MAX_JSON_VALUES, MAX_JSON_VALUES_IN_STRINGS, MAX_PROMPT_TOKENS,
@@ -27,16 +28,16 @@ fn a_body_with_too_many_values_is_too_large() {
     let body = padded(chat, MAX_CHAT_JSON_VALUES);
     let body = body.as_bytes();
     for error in [
-        ValidChatRequest::from_bytes(body).unwrap_err(),
-        ValidMessagesRequest::from_bytes(body).unwrap_err(),
-        ValidTokenCountRequest::from_bytes(body).unwrap_err(),
-        ValidTokenizeRequest::from_bytes(body).unwrap_err(),
-        ValidResponsesRequest::from_bytes(body).unwrap_err(),
+        ValidChatRequest::from_bytes(body, Refuse).unwrap_err(),
+        ValidMessagesRequest::from_bytes(body, Refuse).unwrap_err(),
+        ValidTokenCountRequest::from_bytes(body, Refuse).unwrap_err(),
+        ValidTokenizeRequest::from_bytes(body, Refuse).unwrap_err(),
+        ValidResponsesRequest::from_bytes(body, Refuse).unwrap_err(),
     ] {
         assert_eq!((error.status, error.code), (413, Some("body_too_large")));
     }
     let just_right = padded(chat, MAX_CHAT_JSON_VALUES - 20);
-    assert!(ValidChatRequest::from_bytes(just_right.as_bytes()).is_ok());
+    assert!(ValidChatRequest::from_bytes(just_right.as_bytes(), Refuse).is_ok());
     let completion = padded("\"prompt\":\"a\"", MAX_JSON_VALUES);
     assert_eq!(
         refusal(ValidCompletionRequest::from_bytes(completion.as_bytes())),
@@ -68,10 +69,10 @@ fn arguments_in_strings_share_one_limit() {
         let message = json!({"role": "assistant", "content": null, "tool_calls": calls});
         json!({"messages": [message, {"role": "user", "content": "a"}]}).to_string()
     };
-    assert!(ValidChatRequest::from_bytes(chat(json!([call(most)])).as_bytes()).is_ok());
+    assert!(ValidChatRequest::from_bytes(chat(json!([call(most)])).as_bytes(), Refuse).is_ok());
     let two = chat(json!([call(most), call(most)]));
     assert_eq!(
-        refusal(ValidChatRequest::from_bytes(two.as_bytes())),
+        refusal(ValidChatRequest::from_bytes(two.as_bytes(), Refuse)),
         (
             400,
             Some("messages.0.tool_calls.1.function.arguments".to_owned())
@@ -81,7 +82,10 @@ fn arguments_in_strings_share_one_limit() {
         json!({"type": "function_call", "call_id": "a", "name": "f", "arguments": arguments(most)});
     let responses = json!({"input": [{"role": "user", "content": "a"}, item, item]}).to_string();
     assert_eq!(
-        refusal(ValidResponsesRequest::from_bytes(responses.as_bytes())),
+        refusal(ValidResponsesRequest::from_bytes(
+            responses.as_bytes(),
+            Refuse
+        )),
         (400, Some("input.2.arguments".to_owned()))
     );
 }
@@ -90,7 +94,7 @@ fn arguments_in_strings_share_one_limit() {
 fn a_schema_in_a_string_has_a_limit_too() {
     let schema = |values| {
         let body = json!({"messages": [{"role": "user", "content": "a"}], "guided_json": arguments(values)});
-        ValidChatRequest::from_bytes(body.to_string().as_bytes())
+        ValidChatRequest::from_bytes(body.to_string().as_bytes(), Refuse)
     };
     assert!(schema(1000).is_ok());
     assert_eq!(
@@ -116,7 +120,7 @@ fn what_an_answer_repeats_is_small() {
     ] {
         let mut body = json!({"input": "a", "tools": [{"type": "function", "name": "g"}]});
         body[field] = value;
-        let result = ValidResponsesRequest::from_bytes(body.to_string().as_bytes());
+        let result = ValidResponsesRequest::from_bytes(body.to_string().as_bytes(), Refuse);
         assert_eq!(refusal(result), (400, Some(field.to_owned())));
     }
 }
@@ -125,7 +129,7 @@ fn what_an_answer_repeats_is_small() {
 fn a_turn_in_thousands_of_pieces_is_one_message() {
     let pieces = vec![json!({"role": "user", "content": "é"}); 10_000];
     let body = json!({"messages": pieces, "max_tokens": 1}).to_string();
-    let request = ValidMessagesRequest::from_bytes(body.as_bytes()).unwrap();
+    let request = ValidMessagesRequest::from_bytes(body.as_bytes(), Refuse).unwrap();
     assert_eq!(request.chat.messages.len(), 1);
     assert_eq!(
         request.chat.messages[0]["content"],

@@ -6,6 +6,7 @@
     reason = "a test helper that panics fails its test"
 )]
 
+use backstop_protocol::UnsupportedContent::Refuse;
 use backstop_protocol::anthropic::ValidMessagesRequest;
 use backstop_protocol::responses::ValidResponsesRequest;
 use backstop_protocol::{ApiError, SamplingFields, ValidChatRequest, ValidCompletionRequest};
@@ -255,11 +256,11 @@ fn check_chat(request: &ValidChatRequest) {
 }
 
 fn check_all(body: &[u8]) {
-    match ValidResponsesRequest::from_bytes(body) {
+    match ValidResponsesRequest::from_bytes(body, Refuse) {
         Ok(request) => check_chat(&request.chat),
         Err(error) => check_error(&error),
     }
-    match ValidChatRequest::from_bytes(body) {
+    match ValidChatRequest::from_bytes(body, Refuse) {
         Ok(request) => check_chat(&request),
         Err(error) => check_error(&error),
     }
@@ -270,7 +271,7 @@ fn check_all(body: &[u8]) {
         }
         Err(error) => check_error(&error),
     }
-    match ValidMessagesRequest::from_bytes(body) {
+    match ValidMessagesRequest::from_bytes(body, Refuse) {
         Ok(request) => {
             assert!(request.max_tokens >= 1 && request.chat.sampling.max_tokens.is_none());
             check_chat(&request.chat);
@@ -282,15 +283,15 @@ fn check_all(body: &[u8]) {
 #[test]
 fn the_rich_bodies_are_valid() {
     let body = rich_body();
-    check_chat(&ValidChatRequest::from_value(&body).unwrap());
+    check_chat(&ValidChatRequest::from_value(&body, Refuse).unwrap());
     assert!(ValidCompletionRequest::from_value(&body).is_ok());
     check_chat(
-        &ValidResponsesRequest::from_value(&rich_responses_body())
+        &ValidResponsesRequest::from_value(&rich_responses_body(), Refuse)
             .unwrap()
             .chat,
     );
     let body = rich_messages_body().to_string();
-    assert!(ValidMessagesRequest::from_bytes(body.as_bytes()).is_ok());
+    assert!(ValidMessagesRequest::from_bytes(body.as_bytes(), Refuse).is_ok());
 }
 
 fn mutate(body: &mut Value, changes: &[(sample::Index, Value)]) {

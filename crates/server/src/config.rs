@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use backstop_protocol::UnsupportedContent;
+
 use crate::gate::{AdmissionProfile, QueueLimits};
 use crate::keys::KeySet;
 use crate::trial::GrammarWorker;
@@ -57,6 +59,8 @@ pub struct ServerConfig {
     /// Let the texts of control tokens in the contents of conversations become such tokens. Without
     /// it they are text, and only the chat template makes control tokens.
     pub allow_special_tokens_in_content: bool,
+    /// What becomes of images, audio and files in the latest user message.
+    pub unsupported_content: UnsupportedContent,
     /// Let keys find each other's cached prefixes. Otherwise only requests of the same key do.
     pub share_prefix_cache: bool,
     /// Pause in a stream after which a comment line keeps it alive.
@@ -90,6 +94,7 @@ impl Default for ServerConfig {
             grammar_worker: None,
             allow_priority: false,
             allow_special_tokens_in_content: false,
+            unsupported_content: UnsupportedContent::Refuse,
             share_prefix_cache: false,
             keep_alive_interval: Duration::from_secs(15),
             liveness_stall: Duration::from_secs(60),

@@ -106,10 +106,11 @@ mod tests {
             limits::MAX_STOP_STRING_BYTES
         );
         assert_eq!(
-            schemas["LogitBias"]["maxProperties"],
+            schemas["LogitBias"]["anyOf"][0]["maxProperties"],
             limits::MAX_LOGIT_BIAS
         );
         assert_eq!(schemas["Label"]["maxLength"], limits::MAX_LABEL_BYTES);
+        assert_eq!(schemas["OpaqueId"]["maxLength"], limits::MAX_OPAQUE_BYTES);
         assert_eq!(schemas["CacheSalt"]["maxLength"], limits::MAX_LABEL_BYTES);
         assert_eq!(schemas["TokenId"]["maximum"], limits::MAX_TOKEN_NUMBER);
         let messages = request("MessagesRequest");

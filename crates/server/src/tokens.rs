@@ -51,7 +51,8 @@ fn encode(
     model: &ServedModel,
     body: &[u8],
 ) -> Result<(usize, Tokenized), ApiError> {
-    let request = ValidTokenizeRequest::from_bytes(body)?;
+    let unsupported = server.config().unsupported_content;
+    let request = ValidTokenizeRequest::from_bytes(body, unsupported)?;
     prepare::resolve_model_name(server, model, request.model)?;
     let special = request.add_special_tokens;
     let tokens = match request.input {

@@ -3,7 +3,7 @@
 //!
 //! Accepted and ignored, among unknown fields: `cache_control` anywhere (prefixes are cached by
 //! themselves), `service_tier`, `speed`, `inference_geo`, `diagnostics`, `context_management` (no
-//! edit is applied), and everything but `user_id` in `metadata`.
+//! edit is applied), `citations` (none are made), and everything but `user_id` in `metadata`.
 
 mod conversation;
 mod error;

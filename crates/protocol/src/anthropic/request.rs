@@ -8,10 +8,11 @@ use super::tools::{Offer, parse_parallel, parse_tool_choice, parse_tools};
 use crate::chat::{ConstraintPaths, ValidChatRequest};
 use crate::error::ApiError;
 use crate::fields::{Fields, element, parse_chat_body};
+use crate::foreign::UnsupportedContent;
 use crate::limits::{MAX_LABEL_BYTES, MAX_STOP_STRING_BYTES, MAX_STOP_STRINGS};
-use crate::output_format::{AskedFormat, OutputFormat};
+use crate::output_format::{self, AskedFormat, OutputFormat};
 use crate::sampling::{SamplingFields, StreamOptions, parse_cache_salt};
-use crate::unsupported::is_set;
+use crate::unsupported::{self, is_set};
 
 /// Fields that change the answer, and why they cannot be served.
 const UNSUPPORTED: [(&str, &str); 5] = [
@@ -46,12 +47,13 @@ pub struct ValidTokenCountRequest {
 }
 
 impl ValidMessagesRequest {
-    /// Parses a body; every error is a 400 that names the field.
-    pub fn from_bytes(body: &[u8]) -> Result<Self, ApiError> {
+    /// Parses a body; every error is a 400 that names the field. `unsupported` says what becomes of
+    /// images and the like in the latest user message.
+    pub fn from_bytes(body: &[u8], unsupported: UnsupportedContent) -> Result<Self, ApiError> {
         let value = parse_chat_body(body)?;
         let body = &Fields::of_body(&value)?;
         let thinking = parse_thinking(body)?;
-        let chat = parse_chat(body, thinking)?;
+        let chat = parse_chat(body, thinking, unsupported)?;
         let max_tokens = body
             .unsigned("max_tokens", 1..=i32::MAX as u32)?
             .ok_or_else(|| body.missing("max_tokens"))?;
@@ -64,18 +66,24 @@ impl ValidMessagesRequest {
 }
 
 impl ValidTokenCountRequest {
-    /// Parses a body; every error is a 400 that names the field.
-    pub fn from_bytes(body: &[u8]) -> Result<Self, ApiError> {
+    /// Parses a body; every error is a 400 that names the field. `unsupported` says what becomes of
+    /// images and the like in the latest user message.
+    pub fn from_bytes(body: &[u8], unsupported: UnsupportedContent) -> Result<Self, ApiError> {
         let value = parse_chat_body(body)?;
         let body = &Fields::of_body(&value)?;
-        let chat = parse_chat(body, parse_thinking(body)?)?;
+        let chat = parse_chat(body, parse_thinking(body)?, unsupported)?;
         Ok(Self { chat })
     }
 }
 
 /// Everything but `max_tokens`.
-fn parse_chat(body: &Fields<'_>, thinking: Thinking) -> Result<ValidChatRequest, ApiError> {
-    let conversation = parse_conversation(body)?;
+fn parse_chat(
+    body: &Fields<'_>,
+    thinking: Thinking,
+    unsupported: UnsupportedContent,
+) -> Result<ValidChatRequest, ApiError> {
+    let conversation = parse_conversation(body, unsupported)?;
+    unsupported::check(body)?;
     for (name, explanation) in UNSUPPORTED {
         if body.get(name).is_some_and(is_set) {
             return Err(body.unsupported(name, explanation));
@@ -146,7 +154,8 @@ fn parse_user(body: &Fields<'_>) -> Result<Option<String>, ApiError> {
         .map(str::to_owned))
 }
 
-/// The format of the answer's text, in its present place or in that of its beta.
+/// The format of the answer's text, in its present place or in that of its beta, or as other
+/// servers have it.
 fn parse_output_format(body: &Fields<'_>) -> Result<AskedFormat, ApiError> {
     let config = body.object("output_config")?;
     let present = match &config {
@@ -156,12 +165,7 @@ fn parse_output_format(body: &Fields<'_>) -> Result<AskedFormat, ApiError> {
     let (format, path) = match (present, body.object("output_format")?) {
         (Some(format), _) => (format, "output_config.format.schema"),
         (None, Some(format)) => (format, "output_format.schema"),
-        (None, None) => {
-            return Ok(AskedFormat {
-                format: OutputFormat::Text,
-                path: "output_config.format",
-            });
-        }
+        (None, None) => return output_format::parse_output_format(body),
     };
     match format.string("type")? {
         None => Err(format.missing("type")),

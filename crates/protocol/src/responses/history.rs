@@ -5,16 +5,15 @@
 
 use std::mem;
 
-use backstop_input::ValueAllowance;
 use serde_json::{Map, Value, json};
 
-use crate::tools::values_in_strings;
+use crate::calls::{CallHistory, function_call};
+use crate::messages::QUOTES;
 
 /// Collects messages.
-#[derive(Debug)]
 pub(super) struct History {
-    /// What the arguments of calls may still hold.
-    pub(super) allowance: ValueAllowance,
+    /// What the calls so far have said.
+    pub(super) calls: CallHistory,
     messages: Vec<Value>,
     turn: Turn,
 }
@@ -23,25 +22,30 @@ pub(super) struct History {
 #[derive(Debug, Default)]
 struct Turn {
     reasoning: Vec<String>,
+    /// What tools did that the provider ran: part of the content, in front of what the model said.
+    records: Vec<String>,
     content: Option<String>,
+    /// Some of it is what others wrote.
+    quotes: bool,
     calls: Vec<Value>,
 }
 
 impl Turn {
-    /// A turn goes from reasoning to text to calls; what comes in another order is another turn.
+    /// A turn goes from reasoning, between which tools may have run, to text to calls; what comes in
+    /// another order is another turn.
     fn accepts_reasoning(&self) -> bool {
         self.content.is_none() && self.calls.is_empty()
     }
 
     fn is_empty(&self) -> bool {
-        self.reasoning.is_empty() && self.accepts_reasoning()
+        self.reasoning.is_empty() && self.records.is_empty() && self.accepts_reasoning()
     }
 }
 
 impl History {
     pub(super) fn new() -> Self {
         Self {
-            allowance: values_in_strings(),
+            calls: CallHistory::new(),
             messages: Vec::new(),
             turn: Turn::default(),
         }
@@ -64,26 +68,39 @@ impl History {
         self.turn.reasoning.push(text);
     }
 
-    /// What the model said.
-    pub(super) fn answer(&mut self, text: String) {
+    /// What a tool did that the provider ran.
+    pub(super) fn record(&mut self, text: String) {
+        if !self.turn.accepts_reasoning() {
+            self.end_turn();
+        }
+        self.turn.records.push(text);
+        self.turn.quotes = true;
+    }
+
+    /// What the model said, and whether some of it is what others wrote.
+    pub(super) fn answer(&mut self, text: String, quotes: bool) {
         if !self.turn.accepts_reasoning() {
             self.end_turn();
         }
         self.turn.content = Some(text);
+        self.turn.quotes |= quotes;
     }
 
-    /// What the model called.
-    pub(super) fn call(&mut self, id: &str, function: &str, arguments: Value) {
-        self.turn.calls.push(json!({
-            "id": id,
-            "type": "function",
-            "function": {"name": function, "arguments": arguments},
-        }));
+    /// What the model called, by the call's id if it has one.
+    pub(super) fn call(&mut self, id: Option<&str>, function: &str, arguments: Value) {
+        if self.turn.calls.is_empty() {
+            self.calls.begin_turn();
+        }
+        let id = self.calls.id_of_call(id);
+        self.turn
+            .calls
+            .push(function_call(&id, function, arguments));
     }
 
-    /// What came of a call.
-    pub(super) fn result(&mut self, id: &str, text: &str) {
+    /// What came of a call, by the call's id if the result has it.
+    pub(super) fn result(&mut self, id: Option<&str>, text: &str) {
         self.end_turn();
+        let id = self.calls.id_of_result(id);
         self.messages
             .push(json!({"role": "tool", "content": text, "tool_call_id": id}));
     }
@@ -101,7 +118,12 @@ impl History {
         let turn = mem::take(&mut self.turn);
         let mut message = Map::new();
         message.insert("role".into(), "assistant".into());
-        message.insert("content".into(), turn.content.unwrap_or_default().into());
+        let mut lines = turn.records;
+        lines.extend(turn.content);
+        message.insert("content".into(), lines.join("\n").into());
+        if turn.quotes {
+            message.insert(QUOTES.into(), true.into());
+        }
         if !turn.reasoning.is_empty() {
             let reasoning = turn.reasoning.join("\n");
             message.insert("reasoning".into(), reasoning.clone().into());

@@ -7,32 +7,13 @@ use super::reasoning;
 use super::tools::{TOOL_SEARCH, Toolbox, function_name};
 use crate::error::ApiError;
 use crate::fields::{Fields, element};
-use crate::limits::{MAX_CONTENT_PARTS, MAX_LABEL_BYTES, MAX_MESSAGES};
-use crate::tools::parse_arguments;
-
-/// Records of what OpenAI's servers did in earlier turns. They hold nothing that a model of texts
-/// could read, and the answers that came of them stand beside them.
-const LEFT_OUT: [&str; 9] = [
-    "code_interpreter_call",
-    "file_search_call",
-    "image_generation_call",
-    "mcp_approval_request",
-    "mcp_approval_response",
-    "mcp_list_tools",
-    "program",
-    "program_output",
-    "web_search_call",
-];
-
-/// Stands in a tool's result where the tool gave something that is not text. A model that asked
-/// for a picture must learn that it cannot see it, or it asks again.
-const NOT_TEXT: &str = "[This part of the result is not text and cannot be shown.]";
-
-const TEXT_ONLY: &str = "this model reads text only";
+use crate::foreign::{self, Speaker, UnsupportedContent};
+use crate::limits::{MAX_CONTENT_PARTS, MAX_MESSAGES, MAX_OPAQUE_BYTES};
 
 /// Adds the conversation to `history`, and tools that are defined within it to `toolbox`.
 pub(super) fn parse(
     body: &Fields<'_>,
+    unsupported: UnsupportedContent,
     history: &mut History,
     toolbox: &mut Toolbox,
 ) -> Result<(), ApiError> {
@@ -44,9 +25,14 @@ pub(super) fn parse(
         }
         Some(Value::Array(_)) => {
             let items = body.array("input", MAX_MESSAGES)?.unwrap_or_default();
+            let latest = foreign::latest_user_message(items, speaker);
             for (index, value) in items.iter().enumerate() {
                 let item = Fields::of_value(value, element("input", index))?;
-                parse_item(&item, history, toolbox)?;
+                let unsupported = match index < latest {
+                    true => UnsupportedContent::Note,
+                    false => unsupported,
+                };
+                parse_item(&item, unsupported, history, toolbox)?;
             }
             Ok(())
         }
@@ -54,66 +40,116 @@ pub(super) fn parse(
     }
 }
 
+fn speaker(item: &Value) -> Speaker {
+    match (item["type"].as_str(), item["role"].as_str()) {
+        (None | Some("message"), Some("user")) => Speaker::User,
+        (None | Some("message"), Some("system" | "developer")) | (Some("additional_tools"), _) => {
+            Speaker::Instructions
+        }
+        _ => Speaker::Assistant,
+    }
+}
+
 fn parse_item(
     item: &Fields<'_>,
+    unsupported: UnsupportedContent,
     history: &mut History,
     toolbox: &mut Toolbox,
 ) -> Result<(), ApiError> {
     let kind = match item.string("type")? {
         Some(kind) => kind,
         None if item.get("role").is_some() => "message",
+        None if item.get("id").is_some() => "item_reference",
         None => return Err(item.missing("type")),
     };
     match kind {
-        "message" => parse_message(item, history)?,
-        "reasoning" => history.reason(reasoning::parse(item)?),
+        "message" => parse_message(item, unsupported, history)?,
+        "reasoning" => history.reason(reasoning::parse(item)),
         "function_call" | "custom_tool_call" | "tool_search_call" | "local_shell_call"
-        | "shell_call" | "apply_patch_call" => parse_call(item, kind, history)?,
+        | "shell_call" | "apply_patch_call" | "computer_call" => parse_call(item, kind, history)?,
         "function_call_output"
         | "custom_tool_call_output"
         | "local_shell_call_output"
         | "shell_call_output"
-        | "apply_patch_call_output" => history.result(call_id(item)?, &parse_output(item)?),
+        | "apply_patch_call_output"
+        | "computer_call_output" => {
+            history.result(id_of_result(item)?, &parse_output(item)?);
+        }
         "tool_search_output" => {
             let found = json!({"found": toolbox.add(item, "tools")?});
-            history.result(call_id(item)?, &found.to_string());
+            history.result(id_of_result(item)?, &found.to_string());
         }
         "additional_tools" => {
             toolbox.add(item, "tools")?;
         }
-        "item_reference" => {
-            let explanation = "nothing is stored here; send the items themselves";
+        "item_reference" => history.record(foreign::note("item reference")),
+        // These ask for something now.
+        "compaction_trigger" => {
+            return Err(item.unsupported("type", "conversations are not compacted here"));
+        }
+        "configuration_update" => {
+            let explanation = "set 'reasoning' and 'text' of the request instead";
             return Err(item.unsupported("type", explanation));
         }
-        _ if LEFT_OUT.contains(&kind) => {}
+        "mcp_approval_response" => {
+            let approves = item.flag("approve", false)?;
+            let answer = if approves { "approved" } else { "denied" };
+            history.say("user", &format!("[mcp approval response: {answer}]"));
+        }
         _ => {
-            let explanation = "items of this type are not available here";
-            return Err(item.unsupported("type", explanation));
+            if let Some(text) = foreign::show(item, UnsupportedContent::Note)? {
+                history.record(text);
+            }
         }
     }
     Ok(())
 }
 
-fn parse_message(item: &Fields<'_>, history: &mut History) -> Result<(), ApiError> {
+fn parse_message(
+    item: &Fields<'_>,
+    unsupported: UnsupportedContent,
+    history: &mut History,
+) -> Result<(), ApiError> {
     let role = item.string("role")?.ok_or_else(|| item.missing("role"))?;
     if !["user", "system", "developer", "assistant"].contains(&role) {
         let requirement = "must be 'user', 'system', 'developer' or 'assistant'";
         return Err(item.invalid("role", requirement));
     }
-    let text = parse_content(item, role == "assistant")?;
+    let unsupported = match role {
+        "assistant" => UnsupportedContent::Note,
+        _ => unsupported,
+    };
+    let Content { text, quotes } = parse_content(item, role == "assistant", unsupported)?;
     match role {
-        "assistant" => history.answer(text),
+        "assistant" => history.answer(text, quotes),
         "user" => history.say("user", &text),
         _ => history.say("system", &text),
     }
     Ok(())
 }
 
-/// The content as one text; parts are joined by line breaks.
-fn parse_content(item: &Fields<'_>, by_assistant: bool) -> Result<String, ApiError> {
+/// The content of a message.
+#[derive(Default)]
+struct Content {
+    /// Its parts, joined by line breaks.
+    text: String,
+    /// Some of it is what others than its author wrote.
+    quotes: bool,
+}
+
+fn parse_content(
+    item: &Fields<'_>,
+    by_assistant: bool,
+    unsupported: UnsupportedContent,
+) -> Result<Content, ApiError> {
     let parts = match item.get("content") {
         None => return Err(item.missing("content")),
-        Some(Value::String(text)) => return Ok(text.clone()),
+        Some(Value::String(text)) => {
+            return Ok(Content {
+                text: text.clone(),
+                quotes: false,
+            });
+        }
         Some(Value::Array(_)) => item
             .array("content", MAX_CONTENT_PARTS)?
             .unwrap_or_default(),
@@ -121,49 +157,62 @@ fn parse_content(item: &Fields<'_>, by_assistant: bool) -> Result<String, ApiErr
     };
     let path = item.path("content");
     let mut texts = Vec::with_capacity(parts.len());
+    let mut quotes = false;
     for (index, value) in parts.iter().enumerate() {
         let part = Fields::of_value(value, element(&path, index))?;
         let name = match part.string("type")?.ok_or_else(|| part.missing("type"))? {
             "input_text" | "output_text" | "text" => "text",
             "refusal" if by_assistant => "refusal",
-            _ => return Err(part.unsupported("type", TEXT_ONLY)),
+            _ => {
+                texts.extend(foreign::show(&part, unsupported)?);
+                quotes = true;
+                continue;
+            }
         };
-        texts.push(part.string(name)?.ok_or_else(|| part.missing(name))?);
+        let text = part.string(name)?.ok_or_else(|| part.missing(name))?;
+        texts.push(text.to_owned());
     }
-    Ok(texts.join("\n"))
+    let text = texts.join("\n");
+    Ok(Content { text, quotes })
 }
 
 /// What the model called, in the words in which such a tool would be offered to it here.
 fn parse_call(item: &Fields<'_>, kind: &str, history: &mut History) -> Result<(), ApiError> {
     let named = || {
-        let name = item.label("name", MAX_LABEL_BYTES)?;
+        let name = item.label("name", MAX_OPAQUE_BYTES)?;
         let name = name.ok_or_else(|| item.missing("name"))?;
-        let namespace = item.label("namespace", MAX_LABEL_BYTES)?;
+        let namespace = item.label("namespace", MAX_OPAQUE_BYTES)?;
         Ok::<_, ApiError>(function_name(namespace, name))
     };
-    let text = |name: &str| item.string(name)?.ok_or_else(|| item.missing(name));
-    let object = |name: &str| item.get(name).cloned().unwrap_or_else(|| json!({}));
+    let given = |name: &str| history.calls.arguments(item, name);
     let (function, arguments) = match kind {
-        "function_call" => (named()?, parse_arguments(item, &history.allowance)?),
-        "custom_tool_call" => (named()?, json!({"input": text("input")?})),
-        "tool_search_call" => (TOOL_SEARCH.to_owned(), object("arguments")),
-        "local_shell_call" => ("local_shell".to_owned(), object("action")),
-        "shell_call" => ("shell".to_owned(), object("action")),
-        _ => ("apply_patch".to_owned(), object("operation")),
+        "function_call" => (named()?, given("arguments")?),
+        "custom_tool_call" => {
+            let input = item.string("input")?.unwrap_or_default();
+            (named()?, json!({"input": input}))
+        }
+        "tool_search_call" => (TOOL_SEARCH.to_owned(), given("arguments")?),
+        "local_shell_call" => ("local_shell".to_owned(), given("action")?),
+        "shell_call" => ("shell".to_owned(), given("action")?),
+        "computer_call" => match item.get("actions") {
+            None => ("computer".to_owned(), given("action")?),
+            Some(actions) => ("computer".to_owned(), json!({"actions": actions})),
+        },
+        _ => ("apply_patch".to_owned(), given("operation")?),
     };
-    history.call(call_id(item)?, &function, arguments);
+    let id = item.label("call_id", MAX_OPAQUE_BYTES)?;
+    history.call(id, &function, arguments);
     Ok(())
 }
 
-/// The id that links a call to its result. The oldest of these items call it `id`.
-fn call_id<'a>(item: &Fields<'a>) -> Result<&'a str, ApiError> {
-    let id = match item.label("call_id", MAX_LABEL_BYTES)? {
+/// The id of the call that a result belongs to. The oldest of these items call it `id`.
+fn id_of_result<'a>(item: &Fields<'a>) -> Result<Option<&'a str>, ApiError> {
+    match item.label("call_id", MAX_OPAQUE_BYTES)? {
         None if item.string("type")? == Some("local_shell_call_output") => {
-            item.label("id", MAX_LABEL_BYTES)?
+            item.label("id", MAX_OPAQUE_BYTES)
         }
-        id => id,
-    };
-    id.ok_or_else(|| item.missing("call_id"))
+        id => Ok(id),
+    }
 }
 
 /// What came of a call, as one text.
@@ -180,7 +229,11 @@ fn parse_output(item: &Fields<'_>) -> Result<String, ApiError> {
             });
             Ok(texts.collect::<Result<Vec<_>, _>>()?.join("\n"))
         }
-        Some(_) => Err(item.invalid("output", "must be a string or an array of parts")),
+        Some(Value::Object(_)) => match item.object("output")? {
+            Some(part) => output_part(&part),
+            None => Ok(String::new()),
+        },
+        Some(value) => Ok(value.to_string()),
     }
 }
 
@@ -190,7 +243,10 @@ fn output_part(part: &Fields<'_>) -> Result<String, ApiError> {
             let text = part.string("text")?.ok_or_else(|| part.missing("text"))?;
             Ok(text.to_owned())
         }
-        Some(_) => Ok(NOT_TEXT.to_owned()),
+        Some(_) => {
+            let shown = foreign::show(part, UnsupportedContent::Note)?;
+            Ok(shown.unwrap_or_default())
+        }
         // What a command wrote and how it ended.
         None => Ok(Value::Object(part.entries().clone()).to_string()),
     }

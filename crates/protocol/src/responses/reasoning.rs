@@ -4,9 +4,10 @@
 //! thought must send it back. Some send back `content` or `summary`, others only the opaque
 //! `encrypted_content`. That of this server is no secret: it is the text behind a marker.
 
-use crate::error::ApiError;
-use crate::fields::{Fields, element};
-use crate::limits::MAX_CONTENT_PARTS;
+use serde_json::Value;
+
+use crate::fields::Fields;
+use crate::foreign;
 
 /// Marks this server's `encrypted_content`, apart from that of whoever answered earlier turns.
 const MARKER: &str = "backstop-reasoning-v1:";
@@ -28,24 +29,15 @@ pub(super) fn encode(text: &str) -> String {
 
 /// The text of a reasoning item that a client sent back; empty if it holds none that can be read
 /// here, as when another provider wrote it.
-pub(super) fn parse(item: &Fields<'_>) -> Result<String, ApiError> {
-    let content = texts(item, "content")?;
-    let summary = texts(item, "summary")?;
-    let encrypted = item.string("encrypted_content")?.unwrap_or_default();
-    let own = encrypted.strip_prefix(MARKER).unwrap_or_default();
-    let found = [content.as_str(), own, summary.as_str()]
-        .into_iter()
-        .find(|text| !text.is_empty());
-    Ok(found.unwrap_or_default().to_owned())
-}
-
-fn texts(item: &Fields<'_>, name: &str) -> Result<String, ApiError> {
-    let path = item.path(name);
-    let parts = item.array(name, MAX_CONTENT_PARTS)?.unwrap_or_default();
-    let mut texts = Vec::with_capacity(parts.len());
-    for (index, value) in parts.iter().enumerate() {
-        let part = Fields::of_value(value, element(&path, index))?;
-        texts.push(part.string("text")?.ok_or_else(|| part.missing("text"))?);
-    }
-    Ok(texts.join("\n"))
+pub(super) fn parse(item: &Fields<'_>) -> String {
+    let words = |name: &str| item.get(name).map(foreign::words).unwrap_or_default();
+    let encrypted = item.get("encrypted_content").and_then(Value::as_str);
+    let own = encrypted.and_then(|text| text.strip_prefix(MARKER));
+    let found = [
+        words("content"),
+        own.unwrap_or_default().to_owned(),
+        words("summary"),
+    ];
+    let mut found = found.into_iter();
+    found.find(|text| !text.is_empty()).unwrap_or_default()
 }

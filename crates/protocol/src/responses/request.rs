@@ -11,11 +11,12 @@ use super::tools::{ToolTable, Toolbox};
 use crate::chat::{ConstraintPaths, ValidChatRequest, parse_effort};
 use crate::error::ApiError;
 use crate::fields::{Fields, element, memory_bytes, parse_chat_body};
+use crate::foreign::UnsupportedContent;
 use crate::limits::{
     MAX_ECHO_BYTES, MAX_LABEL_BYTES, MAX_METADATA_ENTRIES, MAX_METADATA_KEY_BYTES,
     MAX_METADATA_VALUE_BYTES, MAX_TOOLS, MAX_TOP_LOGPROBS,
 };
-use crate::output_format::{AskedFormat, OutputFormat, parse_output_format};
+use crate::output_format::{AskedFormat, OutputFormat, json_field, parse_output_format};
 use crate::sampling::{SamplingFields, parse_priority, parse_stream};
 use crate::unsupported;
 
@@ -33,7 +34,7 @@ const INCLUDABLE: [&str; 8] = [
 ];
 
 /// Fields that need what is not kept or not done here.
-const UNAVAILABLE: [(&str, &str); 6] = [
+const UNAVAILABLE: [(&str, &str); 5] = [
     (
         "background",
         "answers are not stored, so they cannot be fetched later",
@@ -43,7 +44,6 @@ const UNAVAILABLE: [(&str, &str); 6] = [
         "conversation",
         "conversations are not stored here; send the items in 'input'",
     ),
-    ("moderation", "no moderation model is available here"),
     (
         "previous_response_id",
         "answers are not stored here; send the items in 'input'",
@@ -97,13 +97,14 @@ pub struct ResponseEcho {
 }
 
 impl ValidResponsesRequest {
-    /// Parses a body; every error is a 400 that names the field.
-    pub fn from_bytes(body: &[u8]) -> Result<Self, ApiError> {
-        Self::from_value(&parse_chat_body(body)?)
+    /// Parses a body; every error is a 400 that names the field. `unsupported` says what becomes of
+    /// images and the like in the latest user message.
+    pub fn from_bytes(body: &[u8], unsupported: UnsupportedContent) -> Result<Self, ApiError> {
+        Self::from_value(&parse_chat_body(body)?, unsupported)
     }
 
     /// As [`ValidResponsesRequest::from_bytes`], from JSON that is parsed already.
-    pub fn from_value(body: &Value) -> Result<Self, ApiError> {
+    pub fn from_value(body: &Value, unsupported: UnsupportedContent) -> Result<Self, ApiError> {
         let body = &Fields::of_body(body)?;
         check_available(body)?;
         let instructions = body.string("instructions")?;
@@ -113,7 +114,7 @@ impl ValidResponsesRequest {
         }
         let mut toolbox = Toolbox::default();
         toolbox.add(body, "tools")?;
-        input::parse(body, &mut history, &mut toolbox)?;
+        input::parse(body, unsupported, &mut history, &mut toolbox)?;
         let messages = history.into_messages();
         if messages.is_empty() {
             return Err(body.invalid("input", "must have at least one message"));
@@ -223,10 +224,13 @@ fn parse_format(body: &Fields<'_>) -> Result<AskedFormat, ApiError> {
     let kind = format.string("type")?;
     let asked = match kind.ok_or_else(|| format.missing("type"))? {
         "text" => return Ok(other),
-        "json_object" => AskedFormat {
-            format: OutputFormat::JsonObject,
-            path: "text.format",
-        },
+        "json_object" => {
+            let schema = json_field(&format, "schema", "text.format.schema")?;
+            schema.unwrap_or(AskedFormat {
+                format: OutputFormat::JsonObject,
+                path: "text.format",
+            })
+        }
         "json_schema" => {
             // A schema that is not strict is enforced as well: that is one of the answers allowed.
             format.flag("strict", false)?;

@@ -56,7 +56,8 @@ pub(crate) async fn handle(
     request: Request,
 ) -> Result<Response, ErrorReply> {
     let (admission, chat) = Admission::of_body(&server, request, |server, model, body| {
-        prepare(server, model, ValidChatRequest::from_bytes(body)?, PARAM)
+        let request = ValidChatRequest::from_bytes(body, server.config().unsupported_content)?;
+        prepare(server, model, request, PARAM)
     })
     .await?;
     let shape = Shape {

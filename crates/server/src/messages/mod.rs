@@ -81,14 +81,17 @@ fn count(
     model: &ServedModel,
     body: &[u8],
 ) -> Result<(usize, serde_json::Value), ApiError> {
-    let ValidTokenCountRequest { mut chat } = ValidTokenCountRequest::from_bytes(body)?;
+    let unsupported = server.config().unsupported_content;
+    let ValidTokenCountRequest { mut chat } =
+        ValidTokenCountRequest::from_bytes(body, unsupported)?;
     prepare::resolve_model_name(server, model, chat.model.take())?;
     let count = chat::tokenize(server, model, &mut chat, false, PARAM)?.len();
     Ok((count, serde_json::json!({"input_tokens": count})))
 }
 
 fn prepare(server: &Server, model: &ServedModel, body: &[u8]) -> Result<Prepared, ApiError> {
-    let request = ValidMessagesRequest::from_bytes(body)?;
+    let unsupported = server.config().unsupported_content;
+    let request = ValidMessagesRequest::from_bytes(body, unsupported)?;
     let mut chat = chat::prepare(server, model, request.chat, PARAM)?;
     let mut cut_by_context = false;
     chat.job.sampling.max_tokens = Some(request.max_tokens);

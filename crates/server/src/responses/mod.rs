@@ -49,7 +49,8 @@ pub(crate) async fn handle(
 }
 
 fn prepare(server: &Server, model: &ServedModel, body: &[u8]) -> Result<Prepared, ApiError> {
-    let request = ValidResponsesRequest::from_bytes(body)?;
+    let unsupported = server.config().unsupported_content;
+    let request = ValidResponsesRequest::from_bytes(body, unsupported)?;
     let chat = chat::prepare(server, model, request.chat, PARAM)?;
     let suffix = format!("{:032x}", random_u128());
     let stamp = ResponseStamp {

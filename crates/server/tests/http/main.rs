@@ -13,6 +13,7 @@ mod constrained;
 mod fairness;
 mod fim;
 mod framing;
+mod histories;
 mod hostile;
 mod large_json;
 mod limits;

@@ -41,6 +41,8 @@ pub(crate) struct Options {
     pub(crate) max_waiting: u32,
     /// Use the format with reasoning and tool calls.
     pub(crate) reasoning: bool,
+    /// Another chat template than the usual one.
+    pub(crate) template: Option<&'static str>,
     /// Prompt and answer together.
     pub(crate) max_model_len: u32,
     /// The model fills in the middle.
@@ -58,6 +60,7 @@ impl Default for Options {
             max_num_seqs: 8,
             max_waiting: 128,
             reasoning: false,
+            template: None,
             max_model_len: MAX_MODEL_LEN,
             fills_in: false,
         }
@@ -181,6 +184,7 @@ fn model(engine: EngineHandle, options: &Options) -> ServedModel {
         true => (REASONING_TEMPLATE, "cohere_cmd4"),
         false => (PLAIN_TEMPLATE, "plain"),
     };
+    let source = options.template.unwrap_or(source);
     let (tokenizer, format) = (tokenizer(), chat_format(format).unwrap());
     let control_texts = ControlTexts::new(&tokenizer, format, Some(source)).unwrap();
     let fim = FimTokens::detect(&tokenizer).filter(|_| options.fills_in);
