@@ -19,6 +19,8 @@ mod completions;
 mod error;
 mod fields;
 mod foreign;
+mod fim;
+mod infill;
 pub mod limits;
 mod messages;
 mod models;
@@ -44,6 +46,10 @@ pub use completion_response::{
 pub use completions::{CompletionPrompt, ValidCompletionRequest};
 pub use error::ApiError;
 pub use foreign::UnsupportedContent;
+pub use infill::{
+    ContextFile, InfillAnswer, InfillChunk, InfillSettings, InfillTimings, ValidInfillRequest,
+    selected,
+};
 pub use models::{ModelCard, ModelList};
 pub use output_format::OutputFormat;
 pub use response::{FinishReason, ResponseStamp, StopReason, Usage};

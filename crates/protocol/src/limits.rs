@@ -29,6 +29,10 @@ pub const MAX_LABEL_BYTES: usize = 1_024;
 /// Bytes of a name or an id in a conversation: of a call, of a tool that is no longer offered, of a
 /// participant. Some providers keep their own state in the ids that they give.
 pub const MAX_OPAQUE_BYTES: usize = 64 << 10;
+/// Other files that a request to fill in the middle may bring.
+pub const MAX_CONTEXT_FILES: usize = 1_024;
+/// Fields of an answer that a request to fill in the middle may name.
+pub const MAX_RESPONSE_FIELDS: usize = 64;
 /// Documents that one request may attach.
 pub const MAX_DOCUMENTS: usize = 1_024;
 /// Entries of `chat_template_kwargs`.

@@ -14,6 +14,11 @@ pub(crate) trait EventWriter: Send + 'static {
     fn opening(&mut self, answer: &Answer) -> String;
     /// What an update has brought.
     fn update(&mut self, update: Update, answer: &Answer) -> String;
+    /// Whether nothing is left to be said, although choices go on, which end with the stream.
+    fn is_over(&self) -> bool {
+        false
+    }
+
     /// What is sent when all choices have ended.
     fn closing(&mut self, answer: &Answer) -> String;
 
@@ -71,6 +76,10 @@ impl<W: EventWriter> AnswerStream<W> {
             Phase::Opening => {
                 self.phase = Phase::Running;
                 Some(self.writer.opening(&self.answer))
+            }
+            Phase::Running if self.writer.is_over() => {
+                self.phase = Phase::Over;
+                None
             }
             Phase::Running => Some(match self.answer.next().await {
                 Some(Ok(update)) => self.writer.update(update, &self.answer),

@@ -10,7 +10,7 @@ use backstop_protocol::{
     ApiError, CompletionChoice, CompletionChunks, CompletionPrompt, FinishReason, SSE_DONE,
     StreamOptions, TextCompletion, Usage, ValidCompletionRequest, sse_data,
 };
-use backstop_text::{OfferedTools, ParsedEvent, PromptText, Tokenizer, chat_format};
+use backstop_text::{ParsedEvent, PromptText, Tokenizer};
 use backstop_types::{SampledToken, TokenId};
 
 use crate::answer::{Admission, Answer};
@@ -28,10 +28,10 @@ use crate::{answer_stream, sampling, sse, stamp};
 const PARAM: &str = "prompt";
 
 /// A completion request, ready for the engine.
-struct Completion {
-    job: Job,
-    model_name: String,
-    stream: Option<StreamOptions>,
+pub(crate) struct Completion {
+    pub(crate) job: Job,
+    pub(crate) model_name: String,
+    pub(crate) stream: Option<StreamOptions>,
     /// What the answers of each prompt begin with; empty unless it was asked for.
     openings: Vec<Opening>,
     /// Nothing is to be generated.
@@ -114,7 +114,8 @@ fn prepare_completion(
     prepare_valid(server, model, ValidCompletionRequest::from_bytes(body)?)
 }
 
-fn prepare_valid(
+/// Everything up to the token ids, whatever endpoint the request came through.
+pub(crate) fn prepare_valid(
     server: &Server,
     model: &ServedModel,
     mut request: ValidCompletionRequest,
@@ -142,20 +143,8 @@ fn prepare_valid(
         let ends = gap.as_ref().map(|gap| gap.ends(&request.sampling));
         prompts.push(prompt.ending_at(ends.unwrap_or_default()));
     }
-    let format = chat_format("plain").ok_or_else(ApiError::internal)?;
     Ok(Completion {
-        job: Job {
-            prompts,
-            sampling: request.sampling,
-            priority: request.priority,
-            param: PARAM,
-            format,
-            starts_in_reasoning: false,
-            parse_tools: false,
-            tools: OfferedTools::default(),
-            constraint: None,
-            return_token_ids: false,
-        },
+        job: Job::of_texts(prompts, request.sampling, request.priority, PARAM)?,
         model_name,
         stream: request.stream,
         openings,

@@ -113,6 +113,12 @@ mod tests {
         assert_eq!(schemas["OpaqueId"]["maxLength"], limits::MAX_OPAQUE_BYTES);
         assert_eq!(schemas["CacheSalt"]["maxLength"], limits::MAX_LABEL_BYTES);
         assert_eq!(schemas["TokenId"]["maximum"], limits::MAX_TOKEN_NUMBER);
+        let infill = request("InfillRequest");
+        assert_eq!(infill["input_extra"]["maxItems"], limits::MAX_CONTEXT_FILES);
+        assert_eq!(
+            infill["response_fields"]["maxItems"],
+            limits::MAX_RESPONSE_FIELDS
+        );
         let messages = request("MessagesRequest");
         assert_eq!(messages["messages"]["maxItems"], limits::MAX_MESSAGES);
         assert_eq!(

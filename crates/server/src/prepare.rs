@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use backstop_protocol::{ApiError, SamplingFields};
-use backstop_text::{ChatFormat, OfferedTools, PromptText, TokenizerError};
+use backstop_text::{ChatFormat, OfferedTools, PromptText, TokenizerError, chat_format};
 use backstop_types::{StopConditions, TokenId};
 
 use crate::body::BudgetedBody;
@@ -62,6 +62,27 @@ pub(crate) struct Job {
 }
 
 impl Job {
+    /// A job whose answers are texts, whatever the model says.
+    pub(crate) fn of_texts(
+        prompts: Vec<Prompt>,
+        sampling: SamplingFields,
+        priority: i32,
+        param: &'static str,
+    ) -> Result<Self, ApiError> {
+        Ok(Self {
+            prompts,
+            sampling,
+            priority,
+            param,
+            format: chat_format("plain").ok_or_else(ApiError::internal)?,
+            starts_in_reasoning: false,
+            parse_tools: false,
+            tools: OfferedTools::default(),
+            constraint: None,
+            return_token_ids: false,
+        })
+    }
+
     /// Tokens of the prompt that choice `index` answers.
     pub(crate) fn prompt_of(&self, index: usize) -> &Prompt {
         &self.prompts[index / self.sampling.choices as usize]

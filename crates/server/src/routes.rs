@@ -20,7 +20,9 @@ use crate::keys::Caller;
 use crate::reply::ErrorReply;
 use crate::serve::{HeadFault, Visit};
 use crate::server::Server;
-use crate::{body, chat, completions, messages, openapi, probes, responses, tokens};
+use crate::{
+    body, chat, completions, infill, messages, mistral_fim, openapi, probes, responses, tokens,
+};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Characters of a client's request id that are kept.
@@ -42,7 +44,7 @@ pub(crate) enum Access {
 }
 
 /// Paths and who may call them. Everything else is `("other", Access::Ready)`.
-pub(crate) const ACCESS: [(&str, Access); 16] = [
+pub(crate) const ACCESS: [(&str, Access); 18] = [
     ("/health", Access::Open),
     ("/ready", Access::Open),
     ("/ping", Access::Open),
@@ -53,6 +55,8 @@ pub(crate) const ACCESS: [(&str, Access); 16] = [
     ("/v1/models", Access::Ready),
     ("/v1/chat/completions", Access::Ready),
     ("/v1/completions", Access::Ready),
+    ("/v1/fim/completions", Access::Ready),
+    ("/infill", Access::Ready),
     ("/v1/responses", Access::Ready),
     ("/v1/messages", Access::Ready),
     ("/v1/messages/count_tokens", Access::Ready),
@@ -62,9 +66,11 @@ pub(crate) const ACCESS: [(&str, Access); 16] = [
 ];
 
 /// Routes whose handlers read the body. Of every other request it is thrown away beforehand.
-const WITH_BODY: [&str; 7] = [
+const WITH_BODY: [&str; 9] = [
     "/v1/chat/completions",
     "/v1/completions",
+    "/v1/fim/completions",
+    "/infill",
     "/v1/responses",
     "/v1/messages",
     "/v1/messages/count_tokens",
@@ -88,6 +94,8 @@ impl Server {
         Router::new()
             .route("/v1/chat/completions", post(chat::handle))
             .route("/v1/completions", post(completions::handle))
+            .route("/v1/fim/completions", post(mistral_fim::handle))
+            .route("/infill", post(infill::handle))
             .route("/v1/responses", post(responses::handle))
             .route("/v1/messages", post(messages::handle))
             .route("/v1/messages/count_tokens", post(messages::count_tokens))

@@ -35,6 +35,8 @@ pub(crate) struct Chat {
     /// true.
     pub(crate) parallel_tool_calls: bool,
     pub(crate) legacy_functions: bool,
+    /// The chunk that ends a stream reports the usage.
+    pub(crate) usage_at_end: bool,
 }
 
 /// How the answer to a chat is written.
@@ -47,6 +49,7 @@ struct Shape {
     include_reasoning: bool,
     parallel_tool_calls: bool,
     calls: CallForm,
+    usage_at_end: bool,
     /// The ids of the prompt's tokens, if they were asked for.
     prompt_token_ids: Option<Arc<[TokenId]>>,
 }
@@ -60,6 +63,11 @@ pub(crate) async fn handle(
         prepare(server, model, request, PARAM)
     })
     .await?;
+    respond(admission, chat).await
+}
+
+/// Answers a request in the shape of a chat, whatever endpoint it came through.
+pub(crate) async fn respond(admission: Admission, chat: Chat) -> Result<Response, ErrorReply> {
     let shape = Shape {
         chunks: ChatChunks::new(stamp::stamp("chatcmpl", chat.model_name))
             .announcing_usage(chat.stream.is_some_and(|options| options.include_usage)),
@@ -72,6 +80,7 @@ pub(crate) async fn handle(
             true => CallForm::Function,
             false => CallForm::Tools,
         },
+        usage_at_end: chat.usage_at_end,
         prompt_token_ids: prompt_token_ids(&chat.job),
     };
     let answer = admission.start(&chat.job).await?;
@@ -118,6 +127,7 @@ pub(crate) fn prepare(
         include_reasoning: request.include_reasoning,
         parallel_tool_calls: request.parallel_tool_calls || is_constrained,
         legacy_functions: request.legacy_functions,
+        usage_at_end: false,
     })
 }
 

@@ -52,6 +52,7 @@ impl EventWriter for ChatWriter {
         if let Some(end) = &update.end {
             let reason = shape.calls.finish_reason(end.reason);
             let chunk = shape.chunks.finish(index, reason, end.stop_reason.clone());
+            let usage = usage.or_else(|| shape.usage_at_end.then(|| answer.usage()));
             text += &match token_ids {
                 Some(ids) => event(chunk.with_token_ids(ids), usage),
                 None => event(chunk, usage),
