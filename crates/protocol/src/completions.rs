@@ -75,7 +75,9 @@ impl ValidCompletionRequest {
                 .then_some(DEFAULT_MAX_TOKENS),
             ..SamplingFields::parse_from(body, logprobs, u32::from(!echo))?
         };
-        let unsaid = sampling.default_max_tokens.filter(|_| sampling.max_tokens.is_none());
+        let unsaid = sampling
+            .default_max_tokens
+            .filter(|_| sampling.max_tokens.is_none());
         if unsaid.is_some_and(|tokens| sampling.min_tokens > tokens) {
             let requirement = format!(
                 "must not be greater than max_tokens, which is {DEFAULT_MAX_TOKENS} if it is not given"
