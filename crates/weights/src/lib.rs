@@ -10,6 +10,7 @@ mod finite;
 mod generation;
 mod gguf;
 mod header;
+mod identity;
 mod locator;
 mod manifest;
 mod quantization;
@@ -31,6 +32,7 @@ pub use finite::check_finite;
 pub use generation::{GenerationConfig, SpecialTokens};
 pub use gguf::{EmbeddedFimIds, EmbeddedTokenKind, EmbeddedVocabulary};
 pub use header::{HEADER_BYTES_MAX, HeaderError, NAME_BYTES_MAX};
+pub use identity::Fingerprint;
 pub use locator::{LocateError, LocatedModel, LocatedShape, ModelLocator};
 pub use manifest::{
     Canary, Claim, ClaimValue, HardwareFloor, Manifest, ManifestError, ServingDefaults,

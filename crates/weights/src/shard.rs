@@ -73,6 +73,11 @@ impl Shard {
         parse_header(&header, file_bytes).map_err(header_error)
     }
 
+    /// The length of the file.
+    pub(crate) fn bytes(&self) -> std::io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
     /// Fills `destination` from the given offset of the file.
     pub(crate) fn read_at(&self, destination: &mut [u8], offset: u64) -> std::io::Result<()> {
         self.file.read_exact_at(destination, offset)

@@ -186,6 +186,6 @@ fn find_single(directory: &Path) -> Result<PathBuf, WeightsError> {
     }
 }
 
-fn file_name(path: &Path) -> std::borrow::Cow<'_, str> {
+pub(crate) fn file_name(path: &Path) -> std::borrow::Cow<'_, str> {
     path.file_name().unwrap_or_default().to_string_lossy()
 }

@@ -8,6 +8,7 @@ mod copy;
 mod finite;
 mod gguf;
 mod header;
+mod identity;
 mod manifest;
 mod quantization;
 mod strict_fields;

@@ -1,0 +1,133 @@
+//! Tells checkpoints apart without reading them as a whole.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use sha2::{Digest, Sha256};
+
+use crate::shard::Shard;
+use crate::shards::file_name;
+use crate::text_files::read_text;
+use crate::{Checkpoint, TokenizerSource, WeightsError};
+
+/// Digits of a digest that are shown. Enough for people who compare, not against forgers.
+const SHOWN_DIGITS: usize = 16;
+/// A weight file is looked at in so many places, from its beginning to its end.
+const SAMPLES: u64 = 16;
+/// Bytes that are read there.
+const SAMPLE_BYTES: u64 = 16 << 10;
+
+/// Longest tokenizer, as for whoever loads it.
+const TOKENIZER_BYTES_MAX: u64 = 64 << 20;
+
+/// A digest over named parts.
+#[derive(Clone, Debug, Default)]
+pub struct Fingerprint(Sha256);
+
+impl Fingerprint {
+    /// Of no parts.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes in a part. What belongs to which part counts, not the bytes in a row alone.
+    pub fn add(&mut self, name: &str, part: impl AsRef<[u8]>) {
+        for bytes in [name.as_bytes(), part.as_ref()] {
+            self.0.update((bytes.len() as u64).to_le_bytes());
+            self.0.update(bytes);
+        }
+    }
+
+    /// The first `digits` hexadecimal digits of the SHA-256, of which there are 64.
+    pub fn digits(self, digits: usize) -> String {
+        hexadecimal(&self.0.finalize(), digits)
+    }
+}
+
+fn hexadecimal(bytes: &[u8], digits: usize) -> String {
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        // To write to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text.truncate(digits);
+    text
+}
+
+impl Checkpoint {
+    /// What the weights are, in 16 hexadecimal digits.
+    ///
+    /// If `recorded`, which has the SHA-256 of each file by its name, has those of all weight files,
+    /// it is the SHA-256 of what `sha256sum` prints for them, in the order of their names. Files
+    /// that were changed since are not noticed: that would mean to read them.
+    ///
+    /// Otherwise it is a digest of the files' names and lengths, of the list of their tensors, and
+    /// of pieces in 16 places of each file.
+    pub fn weights_digest(
+        &self,
+        recorded: Option<&BTreeMap<String, String>>,
+    ) -> Result<String, WeightsError> {
+        match recorded.and_then(|recorded| self.recorded_digest(recorded)) {
+            Some(digest) => Ok(digest),
+            None => self.sampled_digest(),
+        }
+    }
+
+    fn recorded_digest(&self, recorded: &BTreeMap<String, String>) -> Option<String> {
+        let mut lines = BTreeMap::new();
+        for shard in &self.shards.files {
+            let name = file_name(&shard.path).into_owned();
+            let digest = recorded.get(&name)?.to_ascii_lowercase();
+            lines.insert(name.clone(), format!("{digest}  {name}\n"));
+        }
+        let listing: String = lines.into_values().collect();
+        let known = !listing.is_empty();
+        known.then(|| hexadecimal(&Sha256::digest(listing), SHOWN_DIGITS))
+    }
+
+    fn sampled_digest(&self) -> Result<String, WeightsError> {
+        let mut fingerprint = Fingerprint::new();
+        let mut shards: Vec<&Shard> = self.shards.files.iter().collect();
+        shards.sort_by(|a, b| a.path.cmp(&b.path));
+        for shard in shards {
+            let io_error = |source| WeightsError::io(&shard.path, source);
+            let bytes = shard.bytes().map_err(io_error)?;
+            fingerprint.add("file", file_name(&shard.path).as_bytes());
+            fingerprint.add("bytes", bytes.to_le_bytes());
+            let length = bytes.min(SAMPLE_BYTES);
+            let mut sample = vec![0; length as usize];
+            for place in 0..SAMPLES {
+                // The last one ends with the file.
+                let offset = u128::from(bytes - length) * u128::from(place);
+                let offset = (offset / u128::from(SAMPLES - 1)) as u64;
+                shard.read_at(&mut sample, offset).map_err(io_error)?;
+                fingerprint.add("sample", &sample);
+            }
+        }
+        for tensor in self.tensors() {
+            let (element, shape) = (tensor.element_type, &tensor.shape);
+            let place = tensor.position().1;
+            fingerprint.add(&tensor.name, format!("{element:?} {shape:?} {place}"));
+        }
+        Ok(fingerprint.digits(SHOWN_DIGITS))
+    }
+
+    /// Takes in the text files that answers depend on: configuration, defaults, template, tokenizer.
+    pub fn add_texts(&self, fingerprint: &mut Fingerprint) -> Result<(), WeightsError> {
+        let config = serde_json::to_vec(self.config()).unwrap_or_default();
+        fingerprint.add("config", config);
+        fingerprint.add("generation", format!("{:?}", self.generation_config()));
+        fingerprint.add("special tokens", format!("{:?}", self.special_tokens()));
+        fingerprint.add("template", self.chat_template().unwrap_or_default());
+        match self.tokenizer() {
+            TokenizerSource::File(path) => {
+                let text = read_text(&path, TOKENIZER_BYTES_MAX)?;
+                fingerprint.add("tokenizer", text.unwrap_or_default());
+            }
+            TokenizerSource::Embedded(vocabulary) => {
+                fingerprint.add("tokenizer", format!("{vocabulary:?}"));
+            }
+        }
+        Ok(())
+    }
+}
