@@ -7,6 +7,8 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -96,6 +98,15 @@ class BackstopProcess:
         """Ends the server after a failed test, whatever state it is in."""
         self.process.kill()
         self.process.wait()
+
+    @contextmanager
+    def occupied(self) -> Iterator[None]:
+        """Keeps a server with one place busy, for longer than a client of a test waits."""
+        message = {"role": "user", "content": "Go on."}
+        body = {"messages": [message], "n": 16, "ignore_eos": True, "stream": True}
+        with httpx.stream("POST", f"{self.base_url}/chat/completions", json=body, timeout=60) as stream:
+            next(stream.iter_bytes())
+            yield
 
     # What the process says about itself.
 

@@ -156,7 +156,19 @@ def test_an_idle_server_stops_at_once(start: Callable[..., BackstopProcess]) -> 
         assert time.monotonic() - started < 8
 
 
-@pytest.mark.parametrize("arguments", [["--max-model-len", "0"], ["--max-num-queued-reqs", "0"], ["--max-num-seqs", "0"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--max-model-len", "0"],
+        ["--max-num-queued-reqs", "0"],
+        ["--max-num-seqs", "0"],
+        ["--response-keep-alive", "1ms"],
+        ["--allowed-origins", '["https://chat.example/"]'],
+        ["--allowed-origins", "https://chat.example"],
+        ["--allowed-origins", '["*"]', "--allow-credentials"],
+        ["--allowed-methods", '["GET"]'],
+    ],
+)
 def test_bad_settings_end_the_process_with_an_explanation(
     start: Callable[..., BackstopProcess], arguments: list[str]
 ) -> None:

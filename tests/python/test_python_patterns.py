@@ -4,10 +4,14 @@ import importlib.util
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 from typing import Any, Literal
 
 import pytest
+import requests
 
 from backstop_process import REPOSITORY, BackstopProcess
 from fake_primary import CUT_TEXT, FakePrimary
@@ -18,6 +22,10 @@ PATTERNS = REPOSITORY / "scripts/gateways/python"
 DEAD = "http://127.0.0.1:9/v1"
 FAULTS = ["refused", "status-401", "status-429", "status-503", "context", "hang", "cut-before"]
 HELLO = [{"role": "user", "content": "Write a function that adds two numbers."}]
+# The silence that the impatient gateway puts up with, and how often it hears something.
+SILENCE_S = 1
+ONE_PLACE = ("--max-num-seqs", "1")
+IMPATIENT = (*ONE_PLACE, "--response-keep-alive", "200ms")
 GREEDY = {"temperature": 0, "max_tokens": 40}
 
 
@@ -30,6 +38,12 @@ def load(monkeypatch: pytest.MonkeyPatch, name: str, backstop: BackstopProcess, 
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def load_impatient(monkeypatch: pytest.MonkeyPatch, backstop: BackstopProcess, primary_url: str) -> ModuleType:
+    """The gateway that puts up with little silence; with the least of it, so that tests are quick."""
+    monkeypatch.setenv("GATEWAY_TIMEOUT_S", str(SILENCE_S))
+    return load(monkeypatch, "requests_two_providers", backstop, primary_url)
 
 
 def url_of(primary: FakePrimary, fault: str) -> str:
@@ -60,7 +74,50 @@ def test_openai_continues_a_broken_stream(
     assert "".join(pattern.stream(HELLO, **GREEDY)) == CUT_TEXT + continuation
 
 
-@pytest.mark.parametrize("name", ["openai_two_clients", "langchain_with_fallbacks", "llamaindex_fallback"])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_requests_falls_back(
+    monkeypatch: pytest.MonkeyPatch, server: BackstopProcess, client: Any, primary: FakePrimary, fault: str
+) -> None:
+    pattern = load_impatient(monkeypatch, server, url_of(primary, fault))
+    assert pattern.ask(HELLO, **GREEDY)["choices"][0]["message"]["content"] == direct(client).content
+
+
+def test_requests_loses_an_answer_that_is_silent_for_too_long(
+    monkeypatch: pytest.MonkeyPatch, start: Callable[..., BackstopProcess]
+) -> None:
+    backstop = start(*ONE_PLACE).wait_until_ready()
+    pattern = load_impatient(monkeypatch, backstop, DEAD)
+    with backstop.occupied(), pytest.raises(requests.ReadTimeout):
+        pattern.ask(HELLO, **GREEDY)
+
+
+def test_requests_waits_for_an_answer_that_is_at_work(
+    monkeypatch: pytest.MonkeyPatch, start: Callable[..., BackstopProcess]
+) -> None:
+    backstop = start(*IMPATIENT, "--queue-timeout", "60s").wait_until_ready()
+    pattern = load_impatient(monkeypatch, backstop, DEAD)
+    expected = pattern.ask(HELLO, **GREEDY)["choices"]
+    with ThreadPoolExecutor() as threads:
+        with backstop.occupied():
+            asked = threads.submit(pattern.ask, HELLO, **GREEDY)
+            # Twice what the gateway puts up with.
+            time.sleep(2 * SILENCE_S)
+            assert not asked.done()
+        assert asked.result(timeout=60)["choices"] == expected
+
+
+def test_requests_notices_what_fails_after_the_status(
+    monkeypatch: pytest.MonkeyPatch, start: Callable[..., BackstopProcess]
+) -> None:
+    backstop = start(*IMPATIENT, "--queue-timeout", "1s").wait_until_ready()
+    pattern = load_impatient(monkeypatch, backstop, DEAD)
+    with backstop.occupied(), pytest.raises(pattern.ProviderFailed, match="not started before its deadline"):
+        pattern.ask(HELLO, **GREEDY)
+
+
+@pytest.mark.parametrize(
+    "name", ["openai_two_clients", "langchain_with_fallbacks", "llamaindex_fallback", "requests_two_providers"]
+)
 def test_a_pattern_is_a_program_too(server: BackstopProcess, name: str) -> None:
     requirement = {"langchain_with_fallbacks": "langchain_openai", "llamaindex_fallback": "llama_index"}.get(name)
     if requirement is not None:
