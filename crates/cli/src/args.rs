@@ -9,7 +9,9 @@ use backstop_server::Lane;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
 
-use crate::quantities::{parse_bytes, parse_duration, parse_json_object};
+use crate::quantities::{
+    JsonList, parse_bytes, parse_duration, parse_json_list, parse_json_object,
+};
 use crate::speculative::SpeculativeConfig;
 
 /// The last link in an LLM gateway's fallback chain: serves open-weight models from local disk
@@ -71,6 +73,25 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "BACKSTOP_API_KEY_FILE")]
     pub(crate) api_key_file: Option<PathBuf>,
 
+    /// Origins of pages in browsers that may call, as a JSON list such as '["https://chat.example"]';
+    /// '["*"]' stands for all. Without it browsers are told nothing, and keep pages of other origins
+    /// from reading answers.
+    #[arg(long, env = "BACKSTOP_ALLOWED_ORIGINS", value_name = "JSON", value_parser = parse_json_list)]
+    pub(crate) allowed_origins: Option<JsonList>,
+
+    /// Methods that those pages may use, as a JSON list. [default: '["*"]']
+    #[arg(long, env = "BACKSTOP_ALLOWED_METHODS", value_name = "JSON", value_parser = parse_json_list)]
+    pub(crate) allowed_methods: Option<JsonList>,
+
+    /// Request headers that those pages may set, as a JSON list. [default: '["*"]']
+    #[arg(long, env = "BACKSTOP_ALLOWED_HEADERS", value_name = "JSON", value_parser = parse_json_list)]
+    pub(crate) allowed_headers: Option<JsonList>,
+
+    /// Those pages may send cookies and the like, for a proxy in front of the server. The origins
+    /// must be named then.
+    #[arg(long, env = "BACKSTOP_ALLOW_CREDENTIALS")]
+    pub(crate) allow_credentials: bool,
+
     /// Without keys: let requests choose their `priority`. With keys, each key says whether it may.
     #[arg(long, env = "BACKSTOP_ALLOW_PRIORITY")]
     pub(crate) allow_priority: bool,
@@ -128,6 +149,13 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "BACKSTOP_SHUTDOWN_TIMEOUT", value_parser = parse_duration)]
     #[serde(deserialize_with = "crate::quantities::optional_duration")]
     pub(crate) shutdown_timeout: Option<std::time::Duration>,
+
+    /// After so long, such as 2s, an answer that is not streamed has its head sent before it, and a
+    /// space as often until it is there, for clients and proxies of little patience. What fails then
+    /// is a 200 with an error as its body. [default: an answer is sent when it is there]
+    #[arg(long, env = "BACKSTOP_RESPONSE_KEEP_ALIVE", value_parser = parse_duration)]
+    #[serde(deserialize_with = "crate::quantities::optional_duration")]
+    pub(crate) response_keep_alive: Option<std::time::Duration>,
 
     /// TOML file with any of these settings, named as the flags are.
     #[arg(long, env = "BACKSTOP_CONFIG")]

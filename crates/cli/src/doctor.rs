@@ -9,6 +9,7 @@ use backstop_weights::ModelLocator;
 
 use crate::args::{DoctorArgs, ModelArgs};
 use crate::device::{Compute, describe};
+use crate::provenance::weights_digest;
 use crate::quantities::format_bytes;
 use crate::start::Prepared;
 use crate::{load, machine};
@@ -137,9 +138,10 @@ fn judge(name: &str) -> Result<String, String> {
     };
     let prepared = Prepared::on(&args, &open, compute)?;
     Ok(format!(
-        "yes, on {place}: {}, {} of weights, {} of KV cache, context of {} tokens",
+        "yes, on {place}: {}, {} of weights with digest {}, {} of KV cache, context of {} tokens",
         open.spec().architecture,
         format_bytes(prepared.weights_bytes),
+        weights_digest(&open)?,
         format_bytes(prepared.kv_bytes()),
         prepared.limits.max_model_len
     ))

@@ -1,6 +1,7 @@
 //! The binary `backstop`: reads settings, loads a model, and serves it.
 
 mod args;
+mod browsers;
 mod canary;
 mod descriptors;
 mod device;
@@ -13,6 +14,7 @@ mod limits;
 mod load;
 mod machine;
 mod progress;
+mod provenance;
 mod quantities;
 mod queue;
 mod serve;

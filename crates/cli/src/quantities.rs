@@ -1,4 +1,4 @@
-//! Quantities as people write them: `8GiB`, `90s`, a JSON object.
+//! Quantities as people write them: `8GiB`, `90s`, a JSON object or list.
 
 use std::time::Duration;
 
@@ -61,6 +61,16 @@ pub(crate) fn parse_json_object(text: &str) -> Result<serde_json::Value, String>
     } else {
         Err("expected a JSON object".into())
     }
+}
+
+/// Texts, as vLLM's flags take them: `["a", "b"]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub(crate) struct JsonList(pub(crate) Vec<String>);
+
+/// A JSON list of texts.
+pub(crate) fn parse_json_list(text: &str) -> Result<JsonList, String> {
+    serde_json::from_str(text)
+        .map_err(|_| "expected a JSON list of texts, such as '[\"a\", \"b\"]'".to_owned())
 }
 
 /// Bytes in a configuration file: a number or a text as on the command line.
@@ -127,6 +137,8 @@ mod tests {
         assert_eq!(parse_duration("1500ms"), Ok(Duration::from_millis(1500)));
         assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
         assert!(parse_duration("soon").is_err() && parse_duration("1e400h").is_err());
+        assert_eq!(parse_json_list("[\"*\"]"), Ok(JsonList(vec!["*".into()])));
+        assert!(parse_json_list("*").is_err() && parse_json_list("[1]").is_err());
         assert_eq!(format_bytes(8 << 30), "8.0 GiB");
         assert_eq!(format_bytes(640 << 20), "640 MiB");
     }

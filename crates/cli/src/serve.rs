@@ -15,14 +15,18 @@ use tokio::net::TcpListener;
 
 use crate::args::{ContentChoice, KvCacheDtype, ModelArgs, ServeArgs};
 use crate::load::{self, ModelText, OpenModel};
+use crate::provenance::provenance;
 use crate::queue::Queues;
 use crate::start::{self, Prepared};
 use crate::warm_up::warm_up;
-use crate::{EXIT_ENGINE_FAILED, descriptors, settings, signals};
+use crate::{EXIT_ENGINE_FAILED, browsers, descriptors, settings, signals};
 
 const DEFAULT_PORT: u16 = 8000;
 /// One address's strangers get one in so many of the connections.
 const STRANGERS_SHARE: usize = 4;
+/// What helps anybody: from what a network takes to what any client waits.
+const RESPONSE_KEEP_ALIVE_RANGE: (Duration, Duration) =
+    (Duration::from_millis(100), Duration::from_secs(3600));
 const DEFAULT_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(crate) fn run(args: ServeArgs) -> Result<ExitCode, String> {
@@ -40,7 +44,8 @@ async fn serve(args: ServeArgs, started: Instant) -> Result<ExitCode, String> {
     let queues = Queues::new(&args)?;
     let max_waiting = queues.engine_max_waiting(prepared.limits.max_num_seqs);
     let names = served_names(&args, &open);
-    let config = server_config(&args, queues, names.clone())?;
+    let mut config = server_config(&args, queues, names.clone())?;
+    config.provenance = provenance(&args, &open, &prepared)?;
     let listener = listen(&args)?;
     let address = listener.local_addr().map_err(|error| error.to_string())?;
     tracing::info!("listening on http://{address}, loading {}", open.name);
@@ -201,6 +206,7 @@ fn server_config(
     Ok(ServerConfig {
         served_model_names,
         api_keys: keys.map_err(|error| error.to_string())?,
+        cors: browsers::cors(args)?,
         allow_priority: args.allow_priority,
         allow_special_tokens_in_content: args.allow_special_tokens_in_content,
         unsupported_content: args
@@ -213,11 +219,23 @@ fn server_config(
         outage: queues.outage,
         max_queued_tokens: args.max_num_queued_tokens,
         grammar_worker: grammar_worker(),
+        response_keep_alive: response_keep_alive(args)?,
         drain_timeout: args.shutdown_timeout.unwrap_or(DEFAULT_SHUTDOWN_TIMEOUT),
         max_connections,
         max_stranger_connections_per_address: (max_connections / STRANGERS_SHARE).max(1),
         ..defaults
     })
+}
+
+/// When answers that are not streamed give a sign of life, if at all.
+fn response_keep_alive(args: &ServeArgs) -> Result<Option<Duration>, String> {
+    let (least, most) = RESPONSE_KEEP_ALIVE_RANGE;
+    match args.response_keep_alive {
+        Some(interval) if !(least..=most).contains(&interval) => Err(format!(
+            "--response-keep-alive must lie between {least:?} and {most:?}"
+        )),
+        interval => Ok(interval),
+    }
 }
 
 /// This program once more. On Linux it is found even after another version has taken its place,

@@ -56,6 +56,10 @@ fn merge(args: ServeArgs, file: ServeArgs) -> ServeArgs {
             args.served_model_name
         },
         api_key_file: args.api_key_file.or(file.api_key_file),
+        allowed_origins: args.allowed_origins.or(file.allowed_origins),
+        allowed_methods: args.allowed_methods.or(file.allowed_methods),
+        allowed_headers: args.allowed_headers.or(file.allowed_headers),
+        allow_credentials: args.allow_credentials || file.allow_credentials,
         allow_priority: args.allow_priority || file.allow_priority,
         allow_special_tokens_in_content: args.allow_special_tokens_in_content
             || file.allow_special_tokens_in_content,
@@ -73,6 +77,7 @@ fn merge(args: ServeArgs, file: ServeArgs) -> ServeArgs {
             .outage_default_max_tokens
             .or(file.outage_default_max_tokens),
         shutdown_timeout: args.shutdown_timeout.or(file.shutdown_timeout),
+        response_keep_alive: args.response_keep_alive.or(file.response_keep_alive),
         config: args.config,
     }
 }
@@ -162,6 +167,22 @@ mod tests {
             "--allow-priority",
             "--outage-max-num-queued-reqs=7",
             "--outage-default-max-tokens=9",
+        ]);
+        assert_eq!(format!("{file:?}"), format!("{line:?}"));
+    }
+
+    #[test]
+    fn settings_for_clients_are_written_as_on_the_command_line() {
+        let text = "allowed-origins = ['https://a.example', 'null']\nallowed-methods = ['GET']\n\
+                    allowed-headers = []\nallow-credentials = true\n\
+                    response-keep-alive = '1500ms'\n";
+        let file = merge(from_command_line(&[]), parse(text).unwrap());
+        let line = from_command_line(&[
+            r#"--allowed-origins=["https://a.example", "null"]"#,
+            r#"--allowed-methods=["GET"]"#,
+            "--allowed-headers=[]",
+            "--allow-credentials",
+            "--response-keep-alive=1.5s",
         ]);
         assert_eq!(format!("{file:?}"), format!("{line:?}"));
     }

@@ -142,6 +142,14 @@ impl Prepared {
         })
     }
 
+    /// What computes, as far as answers depend on it: processors and GPUs round differently.
+    pub(crate) fn arithmetic(&self) -> String {
+        match &self.place {
+            Place::Cpu(..) => format!("{:?}", backstop_kernels::features()),
+            Place::Cuda { device, .. } => device.facts().name.clone(),
+        }
+    }
+
     pub(crate) fn kv_bytes(&self) -> u64 {
         match &self.place {
             Place::Cpu(kv, _) => kv.bytes,

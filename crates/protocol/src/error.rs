@@ -52,7 +52,7 @@ struct Body<'a> {
 }
 
 #[derive(Serialize)]
-struct BodyError<'a> {
+pub(crate) struct BodyError<'a> {
     message: &'a str,
     #[serde(rename = "type")]
     kind: &'static str,
@@ -90,13 +90,18 @@ impl ApiError {
     /// The response body: `{"error": {"message": …, "type": …, "param": …, "code": …}}` with a
     /// space after every colon and comma.
     pub fn to_json_string(&self) -> String {
-        let error = BodyError {
+        let error = self.body();
+        spaced_json::to_string(&Body { error }).unwrap_or_default()
+    }
+
+    /// What stands under `error` in a response body.
+    pub(crate) fn body(&self) -> BodyError<'_> {
+        BodyError {
             message: &self.message,
             kind: self.kind,
             param: self.param.as_deref(),
             code: self.code,
-        };
-        spaced_json::to_string(&Body { error }).unwrap_or_default()
+        }
     }
 
     /// 400: the body is not JSON.
@@ -250,6 +255,48 @@ impl ApiError {
         Self::new(413, INVALID_REQUEST, "body_too_large", message)
     }
 
+    /// 400: the body is not what its `Content-Encoding` says.
+    pub fn body_not_unpacked() -> Self {
+        let message = "The request body is not one whole gzip stream, and nothing else, as its \
+                       Content-Encoding says."
+            .to_owned();
+        Self::new(400, INVALID_REQUEST, "invalid_body_encoding", message)
+    }
+
+    /// 400: the body was encoded more than once.
+    pub fn several_content_encodings() -> Self {
+        let message = "The Content-Encoding header names more than one coding.".to_owned();
+        Self::new(400, INVALID_REQUEST, "invalid_body_encoding", message)
+    }
+
+    /// 415: the body has an encoding that the server does not read.
+    pub fn unsupported_content_encoding() -> Self {
+        let message = "The Content-Encoding of the request body is not supported. Accepted are \
+                       gzip and identity."
+            .to_owned();
+        Self::new(
+            415,
+            INVALID_REQUEST,
+            "unsupported_content_encoding",
+            message,
+        )
+    }
+
+    /// 415: the body's `Content-Type` says that its text is in another character set.
+    pub fn unsupported_charset() -> Self {
+        let message = "The charset in the Content-Type of the request body is not supported. \
+                       Accepted is utf-8."
+            .to_owned();
+        Self::new(415, INVALID_REQUEST, "unsupported_charset", message)
+    }
+
+    /// 400: a browser asked whether a page may call, and it may not. `part` says what is not
+    /// allowed: its origin, method or headers.
+    pub fn cross_origin_refused(part: &'static str) -> Self {
+        let message = format!("This server's settings do not allow the {part} of this preflight.");
+        Self::new(400, INVALID_REQUEST, "cross_origin_refused", message)
+    }
+
     /// 429: the queue is full.
     pub fn queue_full(retry_after_s: u32) -> Self {
         let message = "The server's queue is full. Please retry later.".to_owned();
@@ -378,6 +425,11 @@ mod tests {
             ApiError::body_too_large(1 << 20),
             ApiError::too_many_values(1 << 20),
             ApiError::body_takes_too_much_memory(),
+            ApiError::body_not_unpacked(),
+            ApiError::several_content_encodings(),
+            ApiError::unsupported_content_encoding(),
+            ApiError::unsupported_charset(),
+            ApiError::cross_origin_refused("origin"),
             ApiError::queue_full(3),
             ApiError::queue_share_used(3),
             ApiError::lane_closed(3),

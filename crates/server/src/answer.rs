@@ -20,6 +20,7 @@ use crate::entropy::random_u128;
 use crate::gate::{Ask, Place};
 use crate::keys::Ticket;
 use crate::lane::Lane;
+use crate::patience::BodyWatch;
 use crate::prepare::{self, Job, Preparation, Prompt};
 use crate::reply;
 use crate::sampling;
@@ -102,12 +103,17 @@ impl Admission {
         request: Request,
         prepare: Preparation<T>,
     ) -> Result<T, ApiError> {
-        let body = body::read(&self.server, self.guard.asker(), request).await?;
+        let watch = request.extensions().get::<BodyWatch>().cloned();
+        let mut body = body::read(&self.server, self.guard.asker(), request).await?;
+        if let Some(watch) = watch {
+            body = watch.look(body).await?;
+        }
         prepare::run(&self.guard, &self.model, body, prepare).await
     }
 
     /// Hands a job to the engine and waits until its first sequence leaves the queue: until then
-    /// a failure is an HTTP status, and gateways can go elsewhere.
+    /// a failure is an HTTP status, and gateways can go elsewhere, unless their patience made the
+    /// head go out before.
     pub(crate) async fn start(self, job: &Job) -> Result<Answer, ApiError> {
         let deadline = self.arrived + self.server.config().request_timeout;
         let constraint = match &job.constraint {

@@ -1,5 +1,5 @@
 //! Reads a request's body within its limits: size, time, and memory over all requests, both of
-//! its text and of what the text will be when it is parsed.
+//! its text, unpacked, and of what the text will be when it is parsed.
 
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use crate::budget::{BUDGET_UNIT_BYTES, BodyClaim, NoRoom};
 use crate::config::ServerConfig;
 use crate::server::Server;
 use crate::turns::Asker;
+use crate::unpacking::{self, Unpacker};
 
 /// What a value of a body counts: as it is parsed, and as part of the request that is made of it.
 const BUDGET_VALUE_BYTES: usize = 2 * VALUE_BYTES;
@@ -43,8 +44,19 @@ fn units_of(bytes: usize) -> usize {
 
 /// A body, and its share of the budget until it is dropped.
 pub(crate) struct BudgetedBody {
-    pub(crate) bytes: Vec<u8>,
+    bytes: Vec<u8>,
     _claim: BodyClaim,
+}
+
+/// What some editors and languages put before a text to say that it is UTF-8.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+impl BudgetedBody {
+    /// Its text.
+    pub(crate) fn text(&self) -> &[u8] {
+        let bytes = self.bytes.as_slice();
+        bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes)
+    }
 }
 
 /// Reads the whole body for `asker`.
@@ -57,16 +69,19 @@ pub(crate) async fn read(
     let bytes_max = server.config().max_body_bytes;
     let announced = announced_bytes(&head.headers);
     let mut stream = body.into_data_stream();
-    let result = if announced > bytes_max {
-        Err(ApiError::body_too_large(bytes_max))
-    } else {
-        let collected = collect(&mut stream, announced, asker, server);
-        match timeout(server.config().body_read_timeout, collected).await {
-            Ok(result) => result,
-            Err(_) => Err(ApiError::body_timeout()),
+    let result = match unpacking::coding(&head.headers) {
+        Err(error) => Err(error),
+        Ok(_) if announced > bytes_max => Err(ApiError::body_too_large(bytes_max)),
+        Ok(coding) => {
+            let capacity = announced.min(CAPACITY_ON_TRUST_BYTES);
+            let collected = collect(&mut stream, Unpacker::new(coding, capacity), asker, server);
+            match timeout(server.config().body_read_timeout, collected).await {
+                Ok(result) => result,
+                Err(_) => Err(ApiError::body_timeout()),
+            }
         }
     };
-    if matches!(&result, Err(error) if matches!(error.status, 413 | 429)) {
+    if matches!(&result, Err(error) if error.status != 408) {
         // Twice, so that who is a little over the limit learns it.
         discard_rest(&head.headers, stream, bytes_max.saturating_mul(2)).await;
     }
@@ -83,16 +98,19 @@ pub(crate) async fn discard(request: Request, bytes_max: usize) -> Request {
 
 async fn collect(
     stream: &mut BodyDataStream,
-    announced: usize,
+    mut unpacker: Unpacker,
     asker: Asker,
     server: &Server,
 ) -> Result<BudgetedBody, ApiError> {
-    let bytes_max = server.config().max_body_bytes;
     let no_room = |NoRoom| server.queue_full();
     let claim = server.body_budget().open(asker).map_err(no_room)?;
-    let units_max = budget_units(server.config()) / if asker.shared { 2 } else { 1 };
-    let mut bytes = Vec::with_capacity(announced.min(CAPACITY_ON_TRUST_BYTES));
-    let mut scan = ValueScan::default();
+    let mut account = Account {
+        server,
+        claim: &claim,
+        units_max: budget_units(server.config()) / if asker.shared { 2 } else { 1 },
+        scan: ValueScan::default(),
+        seen: 0,
+    };
     loop {
         let next = tokio::select! {
             biased;
@@ -102,27 +120,57 @@ async fn collect(
         let Some(chunk) = next else { break };
         // The client went away in the middle, or its transfer encoding is broken.
         let chunk = chunk.map_err(|_| ApiError::not_an_object())?;
-        if bytes.len() + chunk.len() > bytes_max {
-            return Err(ApiError::body_too_large(bytes_max));
+        let mut packed = &chunk[..];
+        while !packed.is_empty() {
+            packed = &packed[unpacker.take(packed)?..];
+            account.charge(unpacker.unpacked())?;
+            if unpacker.is_work() {
+                // A small chunk can be a long text, and others want the thread.
+                tokio::task::yield_now().await;
+            }
         }
-        bytes.extend_from_slice(&chunk);
-        scan.add(&chunk);
-        // At least half of them are there, and the parser is more exact.
-        if scan.values() > 2 * MAX_JSON_VALUES {
-            return Err(ApiError::too_many_values(MAX_JSON_VALUES));
-        }
-        // Only what has come counts, so that slow clients cannot use up the budget by promises.
-        let units = units_of(bytes.len() + scan.values() * BUDGET_VALUE_BYTES);
-        if units > units_max {
-            return Err(ApiError::body_takes_too_much_memory());
-        }
-        claim.grow_to(units).map_err(no_room)?;
     }
+    let bytes = unpacker.finish()?;
+    account.charge(&bytes)?;
     claim.close();
     Ok(BudgetedBody {
         bytes,
         _claim: claim,
     })
+}
+
+/// What a body costs while it comes in.
+struct Account<'a> {
+    server: &'a Server,
+    claim: &'a BodyClaim,
+    units_max: usize,
+    scan: ValueScan,
+    /// Bytes that have been charged.
+    seen: usize,
+}
+
+impl Account<'_> {
+    /// Charges what is new of `bytes`, which are all that has come so far. Only that counts, so
+    /// that slow clients cannot use up the budget by promises.
+    fn charge(&mut self, bytes: &[u8]) -> Result<(), ApiError> {
+        let bytes_max = self.server.config().max_body_bytes;
+        if bytes.len() > bytes_max {
+            return Err(ApiError::body_too_large(bytes_max));
+        }
+        self.scan.add(&bytes[self.seen..]);
+        self.seen = bytes.len();
+        let values = self.scan.values();
+        // At least half of them are there, and the parser is more exact.
+        if values > 2 * MAX_JSON_VALUES {
+            return Err(ApiError::too_many_values(MAX_JSON_VALUES));
+        }
+        let units = units_of(bytes.len() + values * BUDGET_VALUE_BYTES);
+        if units > self.units_max {
+            return Err(ApiError::body_takes_too_much_memory());
+        }
+        let grown = self.claim.grow_to(units);
+        grown.map_err(|NoRoom| self.server.queue_full())
+    }
 }
 
 fn announced_bytes(headers: &HeaderMap) -> usize {
@@ -152,10 +200,15 @@ async fn discard_rest(headers: &HeaderMap, mut stream: BodyDataStream, bytes_max
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    use axum::http::HeaderValue;
+    use axum::http::header::CONTENT_ENCODING;
     use backstop_engine::Lifecycle;
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
 
     use super::*;
     use crate::ServerConfig;
@@ -217,7 +270,7 @@ mod tests {
         let text = format!("[{}]", vec!["[]"; 700].join(","));
         let body = || Body::from(text.clone());
         let first = read(&server, ASKER, request(body())).await.unwrap();
-        assert!(first.bytes.len() < 4 << 10);
+        assert!(first.text().len() < 4 << 10);
         let second = read(&server, ASKER, request(body())).await.unwrap();
         assert_eq!(status(&server, body()).await, 429);
         // What stands in strings is text.
@@ -240,12 +293,33 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn packed_bodies_take_their_share_unpacked() {
+        let server = server(1 << 20, 1 << 20);
+        let packed = |bytes: usize| {
+            let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+            encoder.write_all(&vec![b' '; bytes]).unwrap();
+            let mut request = request(Body::from(encoder.finish().unwrap()));
+            let gzip = HeaderValue::from_static("gzip");
+            request.headers_mut().insert(CONTENT_ENCODING, gzip);
+            request
+        };
+        let first = read(&server, ASKER, packed(600 << 10)).await.unwrap();
+        assert_eq!(first.text().len(), 600 << 10);
+        let second = read(&server, ASKER, packed(600 << 10)).await;
+        assert_eq!(second.err().unwrap().status, 429);
+        drop(first);
+        assert!(read(&server, ASKER, packed(600 << 10)).await.is_ok());
+        let bomb = read(&server, ASKER, packed(2 << 20)).await;
+        assert_eq!(bomb.err().unwrap().status, 413);
+    }
+
+    #[tokio::test]
     async fn the_budget_is_shared_and_given_back() {
         let server = server(8 << 10, 8 << 10);
         let first = read(&server, ASKER, request(Body::from(vec![b' '; 6 << 10])))
             .await
             .unwrap();
-        assert_eq!(first.bytes.len(), 6 << 10);
+        assert_eq!(first.text().len(), 6 << 10);
         assert_eq!(status(&server, Body::from(vec![b' '; 6 << 10])).await, 429);
         drop(first);
         assert_eq!(status(&server, Body::from(vec![b' '; 6 << 10])).await, 200);

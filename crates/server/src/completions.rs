@@ -76,7 +76,7 @@ pub(crate) async fn handle(
     let job = &completion.job;
     let per_prompt = job.sampling.choices as usize;
     let shape = Shape {
-        chunks: CompletionChunks::new(stamp::stamp("cmpl", completion.model_name))
+        chunks: CompletionChunks::new(stamp::stamp(&server, "cmpl", completion.model_name))
             .announcing_usage(
                 completion
                     .stream

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use backstop_protocol::UnsupportedContent;
 
+use crate::cors::Cors;
 use crate::gate::{AdmissionProfile, QueueLimits};
 use crate::keys::KeySet;
+use crate::provenance::Provenance;
 use crate::trial::GrammarWorker;
 
 /// Limits and identity of the HTTP server. Every wait and every size has a bound here.
@@ -14,11 +16,16 @@ pub struct ServerConfig {
     /// Names that requests may use for the model. The first one is the default and names the
     /// metrics; `"*"` among them answers to any name.
     pub served_model_names: Vec<String>,
+    /// What answers say of where they come from.
+    pub provenance: Provenance,
     /// Keys that clients must present; `None` serves everybody.
     pub api_keys: Option<KeySet>,
     /// Leave `/metrics` open although keys are set, for scrapers that cannot send one.
     pub public_metrics: bool,
-    /// Largest request body.
+    /// Pages in browsers that may read the answers; `None` says nothing to browsers, so that only
+    /// pages of the server's own origin may.
+    pub cors: Option<Cors>,
+    /// Largest request body, unpacked.
     pub max_body_bytes: usize,
     /// Bytes of bodies that are read and not yet turned into tokens, over all requests. With several
     /// keys, each may hold as much as it leaves free.
@@ -63,8 +70,12 @@ pub struct ServerConfig {
     pub unsupported_content: UnsupportedContent,
     /// Let keys find each other's cached prefixes. Otherwise only requests of the same key do.
     pub share_prefix_cache: bool,
-    /// Pause in a stream after which a comment line keeps it alive.
+    /// Pause in a stream, or before it, after which it gives a sign of life.
     pub keep_alive_interval: Duration,
+    /// Time after which an answer that is not streamed has its head sent before it, and pause
+    /// between the spaces that follow until it is there. What fails then is a 200 all the same, with
+    /// an error as its body. `None`: an answer is sent when it is there.
+    pub response_keep_alive: Option<Duration>,
     /// Work without progress for this long means that the engine is dead.
     pub liveness_stall: Duration,
     /// Longest wait for running requests at shutdown.
@@ -75,8 +86,10 @@ impl Default for ServerConfig {
     fn default() -> Self {
         Self {
             served_model_names: vec!["*".to_owned()],
+            provenance: Provenance::default(),
             api_keys: None,
             public_metrics: false,
+            cors: None,
             max_body_bytes: 32 << 20,
             max_buffered_body_bytes: 512 << 20,
             admission_profile: AdmissionProfile::Normal,
@@ -96,7 +109,9 @@ impl Default for ServerConfig {
             allow_special_tokens_in_content: false,
             unsupported_content: UnsupportedContent::Refuse,
             share_prefix_cache: false,
-            keep_alive_interval: Duration::from_secs(15),
+            // So that nobody sees two seconds pass in silence, be the network slow or the machine busy.
+            keep_alive_interval: Duration::from_millis(1500),
+            response_keep_alive: None,
             liveness_stall: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(600),
         }

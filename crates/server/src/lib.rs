@@ -1,10 +1,12 @@
 //! The HTTP side: routes, streams, keys, limits, health and metrics.
 //!
-//! One request passes through here in this order: [`routes`] checks who may call and what its
+//! One request passes through here in this order: the [`envelope`] checks who may call and what its
 //! [`keys`] allow, [`body`] reads within limits, [`prepare`] makes token ids of it, the [`gate`]
 //! lets it wait, [`answer`] hands it to the engine and waits until it begins, and [`chat`],
 //! [`completions`] or [`responses`] writes what comes back. A client that goes
 //! away drops the answer, and with it the sequences.
+//!
+//! Meanwhile [`patience`] tells the client that its request is at work.
 //!
 //! Invariant: no tensor and no device. Invariant: nothing here blocks the engine; it is asked
 //! through its queue and read through its statistics.
@@ -20,7 +22,9 @@ mod choice;
 mod completions;
 mod config;
 mod constraint;
+mod cors;
 mod entropy;
+mod envelope;
 mod fim;
 mod gate;
 mod infill;
@@ -32,8 +36,11 @@ mod metrics;
 mod mistral_fim;
 mod model;
 mod openapi;
+mod paths;
+mod patience;
 mod prepare;
 mod probes;
+mod provenance;
 mod reply;
 mod responses;
 mod routes;
@@ -47,13 +54,16 @@ mod timer;
 mod tokens;
 mod trial;
 mod turns;
+mod unpacking;
 mod work;
 
 pub use config::ServerConfig;
+pub use cors::{Cors, CorsError, CorsSettings};
 pub use gate::{AdmissionProfile, QueueLimits};
 pub use keys::{KeyFileError, KeySet, KeySettings, key_file_complaint, key_line};
 pub use lane::Lane;
 pub use model::{GenerationDefaults, ServedModel};
+pub use provenance::Provenance;
 pub use serve::{ProbeThread, listen, serve, serve_probes};
 pub use server::Server;
 pub use trial::GrammarWorker;

@@ -110,15 +110,15 @@ pub(crate) async fn run<T: Send + 'static>(
     body: BudgetedBody,
     prepare: Preparation<T>,
 ) -> Result<T, ApiError> {
-    if body.bytes.len() <= IN_PLACE_BYTES_MAX {
+    if body.text().len() <= IN_PLACE_BYTES_MAX {
         let server = &request.server;
-        return work::short(request, || prepare(server, &model.served, &body.bytes)).await?;
+        return work::short(request, || prepare(server, &model.served, body.text())).await?;
     }
     let (server, model) = (request.server.clone(), Arc::clone(model));
     let prepare = move |_: &Cancelled| {
         // The whole body, so that what it holds of the budget is held until the work ends.
         let body = body;
-        prepare(&server, &model.served, &body.bytes)
+        prepare(&server, &model.served, body.text())
     };
     work::long(request, "preparing a prompt", prepare).await?
 }

@@ -1,7 +1,7 @@
 //! Errors and JSON as HTTP responses, and which error each failure of the engine is.
 
 use axum::body::Body;
-use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{ACCEPT_ENCODING, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use backstop_engine::{LifecycleState, Rejection, SubmitError};
@@ -9,6 +9,7 @@ use backstop_protocol::ApiError;
 use serde::Serialize;
 
 use crate::gate::Refusal;
+use crate::unpacking::ACCEPTED_CODINGS;
 
 /// Advice to a client whose engine stopped: a supervisor restarts it.
 const GONE_RETRY_S: u32 = 5;
@@ -43,6 +44,9 @@ impl IntoResponse for ErrorReply {
         }
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if status == StatusCode::UNSUPPORTED_MEDIA_TYPE {
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(ACCEPTED_CODINGS));
         }
         // For who has to write it in another shape.
         response.extensions_mut().insert(error);

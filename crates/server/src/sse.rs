@@ -8,14 +8,22 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::HeaderValue;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::{HeaderName, HeaderValue};
 use axum::response::Response;
 use futures::stream::{BoxStream, Stream, StreamExt};
 use tokio::time::{Instant, Sleep};
 
 /// A comment, which every client of event streams skips.
 const COMMENT: &str = ": keep-alive\n\n";
+
+/// `Content-Type` of event streams.
+pub(crate) const CONTENT_TYPE_VALUE: &str = "text/event-stream; charset=utf-8";
+/// Proxies that collect a response before they pass it on would undo the streaming.
+pub(crate) const NO_BUFFERING: (HeaderName, HeaderValue) = (
+    HeaderName::from_static("x-accel-buffering"),
+    HeaderValue::from_static("no"),
+);
 
 /// The keep-alive of protocols that have none of their own.
 pub(crate) fn comment() -> String {
@@ -41,13 +49,10 @@ pub(crate) fn response(
         .map(Ok::<_, Infallible>);
     let mut response = Response::new(Body::from_stream(body));
     let headers = response.headers_mut();
-    headers.insert(
-        CONTENT_TYPE,
-        HeaderValue::from_static("text/event-stream; charset=utf-8"),
-    );
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE_VALUE));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    // Proxies that collect a response before they pass it on would undo the streaming.
-    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    let (name, value) = NO_BUFFERING;
+    headers.insert(name, value);
     response
 }
 

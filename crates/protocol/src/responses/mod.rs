@@ -4,6 +4,7 @@
 //! and what would refer to an earlier answer is refused.
 
 mod events;
+mod failure;
 mod history;
 mod input;
 mod reasoning;
@@ -13,6 +14,7 @@ mod tool_choice;
 mod tools;
 
 pub use events::{Event, PartKind, PartPlace};
+pub use failure::sse_failure;
 pub use reasoning::ReasoningForm;
 pub use request::{ResponseEcho, ValidResponsesRequest};
 pub use response::{ItemPart, OutputItem, ResponseBuilder, ResponseObject, Status};

@@ -21,6 +21,8 @@ pub use self::file::{KeyFileError, KeySettings, key_file_complaint, key_line};
 pub(crate) use self::store::KeyStore;
 use self::store::Source;
 pub(crate) use self::tenant::Tenant;
+#[cfg(test)]
+pub(crate) use self::ticket::LIMIT_HEADER_NAMES;
 pub(crate) use self::ticket::{Caller, Ticket};
 
 /// Digests of the accepted keys, and whose they are.

@@ -11,7 +11,7 @@ use super::file::KeySettings;
 use super::tenant::{KeyLimit, LimitState, RequestSlot, Tenant};
 
 /// Names of the headers that tell a client its limits, as OpenAI names them.
-const LIMIT_HEADERS: [[HeaderName; 3]; 2] = [
+pub(crate) const LIMIT_HEADER_NAMES: [[HeaderName; 3]; 2] = [
     [
         HeaderName::from_static("x-ratelimit-limit-requests"),
         HeaderName::from_static("x-ratelimit-remaining-requests"),
@@ -74,7 +74,7 @@ impl Caller {
     /// Tells the caller's limits, as far as there are any.
     pub(crate) fn tell_limits(&self, headers: &mut HeaderMap) {
         let states = self.tenant.limits(&self.settings, Instant::now());
-        for (names, state) in LIMIT_HEADERS.into_iter().zip(states) {
+        for (names, state) in LIMIT_HEADER_NAMES.into_iter().zip(states) {
             let Some(LimitState {
                 limit,
                 remaining,

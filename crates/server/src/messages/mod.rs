@@ -59,12 +59,15 @@ pub(crate) async fn handle(
     match prepared.chat.stream {
         Some(_) => {
             let writer = MessageWriter::new(prepared.shape);
-            Ok(answer_stream::respond(answer, writer, || {
-                sse_event(&Event::Ping)
-            }))
+            Ok(answer_stream::respond(answer, writer, ping))
         }
         None => Ok(whole::respond(answer, &prepared.shape).await?),
     }
+}
+
+/// What keeps a stream of this API alive.
+pub(crate) fn ping() -> String {
+    sse_event(&Event::Ping)
 }
 
 /// Counts a prompt without answering it.

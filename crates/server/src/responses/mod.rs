@@ -55,7 +55,7 @@ fn prepare(server: &Server, model: &ServedModel, body: &[u8]) -> Result<Prepared
     let suffix = format!("{:032x}", random_u128());
     let stamp = ResponseStamp {
         id: format!("resp_{suffix}"),
-        ..stamp::stamp("resp", chat.model_name.clone())
+        ..stamp::stamp(server, "resp", chat.model_name.clone())
     };
     Ok(Prepared {
         chat,

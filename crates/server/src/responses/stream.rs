@@ -10,6 +10,11 @@ use super::output::{Output, Sink};
 use crate::answer::Answer;
 use crate::answer_stream::EventWriter;
 use crate::choice::Update;
+use crate::sse;
+
+/// Of so many signs of life one is an event; the others are comments. An event repeats the whole
+/// response, with all that the request has set.
+const SIGNS_FOR_AN_EVENT: u64 = 10;
 
 /// Writes a stream, which ends with a completed, incomplete or failed response.
 pub(super) struct ResponseWriter {
@@ -42,8 +47,8 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// Writes a stream and what keeps it alive: an event, because clients measure how long a stream
-/// has been silent in events.
+/// Writes a stream and what keeps it alive: now and then an event, because clients measure how long
+/// a stream has been silent in events.
 pub(super) fn writer(
     builder: ResponseBuilder,
     output: Output,
@@ -56,7 +61,12 @@ pub(super) fn writer(
         numbers: Arc::clone(&numbers),
         status: None,
     };
+    let mut signs = 0;
     let keep_alive = move || {
+        signs += 1;
+        if signs % SIGNS_FOR_AN_EVENT != 1 {
+            return sse::comment();
+        }
         let mut writer = Writer::new(&numbers);
         writer.event(Event::in_progress(builder.begun()));
         writer.text

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 
 use super::connection::{Connection, ConnectionLimits};
 use super::registry::{Registry, RegistryLimits};
+use crate::provenance::Provenance;
 
 /// Connections that have made room and are not closed yet. This bounds the descriptors in use;
 /// waiting for such a connection is waiting for the runtime, never for a client.
@@ -39,10 +40,17 @@ pub(super) struct Door {
     permits: Arc<Semaphore>,
     close: watch::Sender<bool>,
     connections: JoinSet<()>,
+    /// The answer to who comes while all connections run requests.
+    full: String,
 }
 
 impl Door {
-    pub(super) fn new(listener: TcpListener, routes: Router, limits: DoorLimits) -> Self {
+    pub(super) fn new(
+        listener: TcpListener,
+        routes: Router,
+        limits: DoorLimits,
+        provenance: &Provenance,
+    ) -> Self {
         let open_max = limits.registry.connections.saturating_add(CLOSING_MAX);
         Self {
             listener,
@@ -52,6 +60,7 @@ impl Door {
             permits: Arc::new(Semaphore::new(open_max.min(Semaphore::MAX_PERMITS))),
             close: watch::Sender::new(false),
             connections: JoinSet::new(),
+            full: full(provenance),
         }
     }
 
@@ -71,7 +80,7 @@ impl Door {
         let Some(stay) = self.registry.admit(address.ip()) else {
             tracing::warn!("all connections are in use: another was refused");
             // A fresh socket has room for it, or else the connection is just closed.
-            let _ignored = stream.try_write(full().as_bytes());
+            let _ignored = stream.try_write(self.full.as_bytes());
             return;
         };
         let connection = Connection {
@@ -105,12 +114,13 @@ impl Door {
 }
 
 /// The answer to who comes while all connections run requests.
-fn full() -> String {
+fn full(provenance: &Provenance) -> String {
     let body = ApiError::queue_full(FULL_RETRY_S).to_json_string();
     format!(
         "HTTP/1.1 429 Too Many Requests\r\ncontent-type: application/json\r\n\
-         content-length: {}\r\nretry-after: {FULL_RETRY_S}\r\nconnection: close\r\n\r\n{body}",
-        body.len()
+         content-length: {}\r\nretry-after: {FULL_RETRY_S}\r\n{}connection: close\r\n\r\n{body}",
+        body.len(),
+        provenance.head_line()
     )
 }
 

@@ -44,9 +44,10 @@ pub fn serve_probes(server: &Server, listener: TcpListener) -> io::Result<ProbeT
         TcpListener::from_std(listener)?
     };
     let routes = server.probe_router();
+    let provenance = server.config().provenance.clone();
     let (end, ended) = oneshot::channel();
     let work = move || {
-        let mut door = Door::new(listener, routes, LIMITS);
+        let mut door = Door::new(listener, routes, LIMITS, &provenance);
         runtime.block_on(async {
             tokio::select! {
                 // Sent or dropped, it is the end.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use backstop_server::{KeySet, ServerConfig};
+use backstop_server::{KeySet, Provenance, ServerConfig};
 use hyper::Method;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -135,12 +135,20 @@ async fn the_oldest_idle_connection_makes_room_and_the_newest_is_answered() {
 
 #[tokio::test]
 async fn a_running_request_is_never_cut_and_the_newcomer_hears_that_all_are_in_use() {
-    let fixture = keyed(|config| config.max_connections = 1).await;
+    let fixture = keyed(|config| {
+        config.max_connections = 1;
+        config.provenance = Provenance::new("north", "0123", "4567");
+    })
+    .await;
     let mut stream = stream_of(&holder(&fixture)).await;
     let newcomer = TcpStream::connect(fixture.address).await.unwrap();
     let answer = until_closed(newcomer).await;
     assert!(answer.starts_with("HTTP/1.1 429 "), "{answer}");
     assert!(answer.contains("\r\nretry-after: 1\r\n"), "{answer}");
+    assert!(
+        answer.contains("\r\nx-backstop-model: north@0123\r\n"),
+        "{answer}"
+    );
     assert!(answer.contains("queue_full"), "{answer}");
     for _ in 0..20 {
         stream.piece().await.unwrap();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::support::executor::Script;
 use crate::support::{Fixture, MAX_MODEL_LEN, Options, chat, eventually};
 use backstop_engine::{Lifecycle, LifecycleState};
-use backstop_server::{KeySet, Server, ServerConfig};
+use backstop_server::{KeySet, Provenance, Server, ServerConfig};
 use hyper::Method;
 use serde_json::json;
 
@@ -105,7 +105,7 @@ async fn keys_guard_everything_but_the_probes() {
         .config(|config| config.api_keys = Some(KeySet::new(["first-key-1", "second-key-2"])));
     let fixture = Fixture::ready(options).await;
     let client = fixture.client();
-    for path in ["/health", "/ready", "/ping"] {
+    for path in ["/health", "/ready", "/ping", "//health", "/health/"] {
         assert_eq!(client.get(path).await.status, 200, "{path}");
     }
     let guarded = [
@@ -120,9 +120,12 @@ async fn keys_guard_everything_but_the_probes() {
         "/v1/messages",
         "/v1/nothing",
         "/admin",
-        "/health/",
-        "//health",
+        "//v1//models/",
+        "//v1/chat/completions",
+        "/v1/models//north/",
+        "/health/x",
         "/v1/../health",
+        "/health%2F",
         "/HEALTH",
     ];
     for path in guarded {
@@ -209,6 +212,44 @@ async fn models_are_listed_with_their_limits() {
 }
 
 #[tokio::test]
+async fn doubled_and_trailing_slashes_lead_to_the_same_route() {
+    let fixture = Fixture::ready(Options::default()).await;
+    let client = fixture.client();
+    let body = chat(json!({}));
+    for path in [
+        "//v1/chat/completions",
+        "/v1/chat/completions/",
+        "/v1//chat///completions//",
+    ] {
+        assert_eq!(client.post(path, &body).await.status, 200, "{path}");
+    }
+    for path in ["/v1/models//some/other/", "//v1/models/some%2Fother"] {
+        let card = client.get(path).await.json();
+        assert_eq!(card["id"], "some/other", "{path}");
+    }
+    let list = client.get("/v1/models/").await.json();
+    assert_eq!(list["object"], "list");
+    let wrong = client.get("/v1/chat/completions/").await;
+    assert_eq!((wrong.status, wrong.header("allow")), (405, "POST"));
+    let missing = client.get("//nowhere/").await;
+    assert_eq!(missing.error_code(), "route_not_found");
+    let refused = client.post("//v1/messages/", &json!({})).await;
+    assert_eq!(
+        (refused.status, refused.json()["type"].as_str()),
+        (400, Some("error"))
+    );
+    let metrics = client.get("//metrics/").await.text;
+    let expected = [
+        "{route=\"/v1/chat/completions\",status=\"200\"} 3",
+        "{route=\"/v1/models/{id}\",status=\"200\"} 2",
+        "{route=\"/v1/models\",status=\"200\"} 1",
+    ];
+    for line in expected {
+        assert!(metrics.contains(line), "{line}\n{metrics}");
+    }
+}
+
+#[tokio::test]
 async fn a_model_that_is_not_served_is_a_404() {
     let options =
         Options::default().config(|config| config.served_model_names = vec!["north".into()]);
@@ -238,6 +279,49 @@ async fn request_ids_come_back() {
         .chat(&chat(json!({})))
         .await;
     assert_eq!(kept.header("x-request-id"), "trace-7");
+}
+
+#[tokio::test]
+async fn every_answer_says_which_model_it_is_from() {
+    let options = Options::default().config(|config| {
+        config.api_keys = Some(KeySet::new(["a-good-key"]));
+        config.provenance = Provenance::new("org/north", "0123456789abcdef", "fedcba987654");
+    });
+    let fixture = Fixture::loading(options).await;
+    let stranger = fixture.client();
+    let client = stranger.clone().with("authorization", "Bearer a-good-key");
+    // Before there is a model to choose.
+    let mut answers = vec![
+        client.chat(&chat(json!({}))).await,
+        stranger.get("/health").await,
+    ];
+    fixture.lifecycle.advance(LifecycleState::Ready);
+    let whole = client.chat(&chat(json!({}))).await;
+    let streamed = client.chat(&chat(json!({"stream": true}))).await;
+    for completion in [whole.json(), streamed.chunks()[0].clone()] {
+        let fingerprint = completion["system_fingerprint"].as_str().unwrap();
+        assert!(fingerprint.starts_with("backstop-") && fingerprint.ends_with("-fedcba987654"));
+    }
+    let text = client
+        .complete(&json!({"model": "north", "prompt": "Hi"}))
+        .await;
+    assert_eq!(
+        text.json()["system_fingerprint"],
+        whole.json()["system_fingerprint"]
+    );
+    answers.extend([whole, streamed, text]);
+    answers.extend([
+        stranger.get("/v1/models").await,
+        client.get("/nowhere").await,
+        client.get("/v1/chat/completions").await,
+        client.post("/v1/messages", &json!({})).await,
+        client.get("/metrics").await,
+        client.clone().with("host", "second").get("/").await,
+    ]);
+    for answer in answers {
+        let told = answer.header("x-backstop-model");
+        assert_eq!(told, "org/north@0123456789abcdef", "{}", answer.text);
+    }
 }
 
 #[tokio::test]

@@ -1,0 +1,130 @@
+//! Time passes by itself here.
+
+use axum::response::IntoResponse;
+use backstop_protocol::sse_error;
+
+use super::*;
+use crate::reply::ErrorReply;
+
+const INTERVAL: Duration = Duration::from_secs(2);
+const MANNER: Manner = Manner::events(sse::comment, sse_error);
+
+fn intervals() -> Intervals {
+    Intervals {
+        streamed: INTERVAL,
+        whole: Some(INTERVAL),
+    }
+}
+
+fn write_failure() -> WriteFailure {
+    Box::new(ApiError::to_json_string)
+}
+
+/// A route that has read a body, works for so long, and then gives this answer.
+async fn kept<A: IntoResponse + Send + 'static>(
+    body: &'static str,
+    work_s: u64,
+    answer: A,
+) -> Response {
+    let respond = move |request: Request| async move {
+        let watch = request.extensions().get::<BodyWatch>().unwrap().clone();
+        let form = form_of(body.as_bytes(), watch.streams_by_default);
+        watch.form.send_replace(Some(form));
+        sleep(Duration::from_secs(work_s)).await;
+        answer.into_response()
+    };
+    let request = Request::new(Body::empty());
+    keep(intervals(), MANNER, write_failure(), request, respond).await
+}
+
+async fn text(response: Response) -> String {
+    let bytes = axum::body::to_bytes(response.into_body(), 1 << 20).await;
+    String::from_utf8(bytes.unwrap().to_vec()).unwrap()
+}
+
+#[test]
+fn a_request_says_how_it_wants_its_answer() {
+    let forms = [
+        ("{}", false, Form::Whole),
+        ("{}", true, Form::Streamed),
+        ("{\"stream\": null}", true, Form::Streamed),
+        ("{\"a\": [{\"stream\": true}]}", false, Form::Whole),
+        (
+            "{\"a\": \"\\\"stream\\\": true\", \"stream\": true}",
+            false,
+            Form::Streamed,
+        ),
+        ("{\"\\u0073tream\": true}", false, Form::Streamed),
+        ("{\"stream\": false}", true, Form::Whole),
+        ("{\"stream\": 1}", true, Form::Whole),
+        ("{\"stream\": true", false, Form::Whole),
+    ];
+    for (body, default, form) in forms {
+        assert_eq!(form_of(body.as_bytes(), default), form, "{body}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_in_time_is_left_as_it_is() {
+    let answer = kept("{}", 1, "{}").await;
+    assert_eq!(answer.headers()[CONTENT_TYPE], "text/plain; charset=utf-8");
+    assert_eq!(text(answer).await, "{}");
+    let refused = kept("{}", 1, ErrorReply(ApiError::queue_full(3))).await;
+    assert_eq!(
+        (
+            refused.status().as_u16(),
+            refused.headers()["retry-after"].as_bytes()
+        ),
+        (429, &b"3"[..])
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn signs_of_life_come_until_the_answer_does() {
+    let answer = kept("{}", 7, "{}").await;
+    assert_eq!(answer.headers()[CONTENT_TYPE], "application/json");
+    // After two seconds, four and six.
+    assert_eq!(text(answer).await, "   {}");
+    let streamed = kept("{\"stream\": true}", 5, "data: 1\n\n").await;
+    assert_eq!(streamed.headers()[CONTENT_TYPE], sse::CONTENT_TYPE_VALUE);
+    let comments = sse::comment().repeat(2);
+    assert_eq!(text(streamed).await, comments + "data: 1\n\n");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_does_not_begin_is_waited_for_like_one_that_is_not_there() {
+    let pieces = stream::once(async {
+        sleep(Duration::from_secs(4)).await;
+        Ok::<_, std::io::Error>("data: 1\n\n")
+    });
+    let answer = kept("{\"stream\": true}", 3, Body::from_stream(pieces)).await;
+    let comments = sse::comment().repeat(3);
+    assert_eq!(text(answer).await, comments + "data: 1\n\n");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_fails_late_says_so_in_its_body() {
+    let error = ApiError::engine_failure();
+    let whole = kept("{}", 3, ErrorReply(error.clone())).await;
+    assert_eq!(whole.status(), 200);
+    assert_eq!(text(whole).await, format!(" {}", error.to_json_string()));
+    let streamed = kept("{\"stream\": true}", 3, ErrorReply(error.clone())).await;
+    assert_eq!(text(streamed).await, sse::comment() + &sse_error(&error));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_not_looked_after_waits_for_as_long_as_it_takes() {
+    let patient = Intervals {
+        whole: None,
+        ..intervals()
+    };
+    let respond = |request: Request| async move {
+        let watch = request.extensions().get::<BodyWatch>().unwrap().clone();
+        watch.form.send_replace(Some(Form::Whole));
+        sleep(Duration::from_secs(100)).await;
+        ErrorReply(ApiError::engine_failure()).into_response()
+    };
+    let request = Request::new(Body::empty());
+    let response = keep(patient, MANNER, write_failure(), request, respond).await;
+    assert_eq!(response.status(), 500);
+}
