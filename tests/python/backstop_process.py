@@ -103,9 +103,12 @@ class BackstopProcess:
     def occupied(self) -> Iterator[None]:
         """Keeps a server with one place busy, for longer than a client of a test waits."""
         message = {"role": "user", "content": "Go on."}
-        body = {"messages": [message], "n": 16, "ignore_eos": True, "stream": True}
+        body = {"messages": [message], "n": 16, "temperature": 1, "ignore_eos": True, "stream": True}
         with httpx.stream("POST", f"{self.base_url}/chat/completions", json=body, timeout=60) as stream:
-            next(stream.iter_bytes())
+            assert stream.status_code == 200, stream.read()
+            # Dropped, it would close the stream.
+            pieces = stream.iter_bytes()
+            next(pieces)
             yield
 
     # What the process says about itself.

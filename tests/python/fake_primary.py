@@ -11,6 +11,7 @@ from typing import Any
 # The text that stands in a stream before it is cut.
 CUT_TEXT = "Here is a function"
 
+FAILURE = {"message": "The fake provider fails.", "type": "server_error", "param": None, "code": None}
 CONTEXT_ERROR = {
     "message": "This model's maximum context length is 8 tokens. However, your messages resulted in 9 tokens.",
     "type": "invalid_request_error",
@@ -57,11 +58,20 @@ class Handler(BaseHTTPRequestHandler):
                 self.server.closing.wait(60)
             case "cut":
                 self.cut(streamed=body.get("stream", False), has_content=detail == "after")
+            case "late":
+                self.fail_late()
             case _:
                 self.fail(404)
 
+    def fail_late(self) -> None:
+        """Says that all is well, and then that it is not."""
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.end_headers()
+        self.wfile.write(b"  " + json.dumps({"error": FAILURE}).encode())
+
     def fail(self, status: int, error: dict[str, Any] | None = None, retry_after_s: int | None = None) -> None:
-        error = error or {"message": "The fake provider fails.", "type": "server_error", "param": None, "code": None}
+        error = error or FAILURE
         payload = json.dumps({"error": error}).encode()
         self.send_response(status)
         self.send_header("content-type", "application/json")

@@ -49,7 +49,8 @@ def questions(server: BackstopProcess) -> dict[str, Callable[[], Any]]:
     openai = OpenAI(base_url=server.base_url, api_key="unused", timeout=SILENCE_S, max_retries=0)
     anthropic = Anthropic(base_url=server.root, api_key="unused", timeout=SILENCE_S, max_retries=0)
     responses = {"model": MODEL_NAME, "input": "Hello", "max_output_tokens": 20, "temperature": 0}
-    messages: dict[str, Any] = {"model": MODEL_NAME, "messages": MESSAGES, "max_tokens": 20, "temperature": 0}
+    greedy = {"temperature": 0}
+    messages: dict[str, Any] = {"model": MODEL_NAME, "messages": MESSAGES, "max_tokens": 20, "extra_body": greedy}
 
     def message_stream() -> str:
         with anthropic.messages.stream(**messages) as stream:

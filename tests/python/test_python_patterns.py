@@ -25,7 +25,7 @@ HELLO = [{"role": "user", "content": "Write a function that adds two numbers."}]
 # The silence that the impatient gateway puts up with, and how often it hears something.
 SILENCE_S = 1
 ONE_PLACE = ("--max-num-seqs", "1")
-IMPATIENT = (*ONE_PLACE, "--response-keep-alive", "200ms")
+IMPATIENT = (*ONE_PLACE, "--response-keep-alive", "200ms", "--queue-timeout", "60s")
 GREEDY = {"temperature": 0, "max_tokens": 40}
 
 
@@ -94,7 +94,7 @@ def test_requests_loses_an_answer_that_is_silent_for_too_long(
 def test_requests_waits_for_an_answer_that_is_at_work(
     monkeypatch: pytest.MonkeyPatch, start: Callable[..., BackstopProcess]
 ) -> None:
-    backstop = start(*IMPATIENT, "--queue-timeout", "60s").wait_until_ready()
+    backstop = start(*IMPATIENT).wait_until_ready()
     pattern = load_impatient(monkeypatch, backstop, DEAD)
     expected = pattern.ask(HELLO, **GREEDY)["choices"]
     with ThreadPoolExecutor() as threads:
@@ -107,12 +107,12 @@ def test_requests_waits_for_an_answer_that_is_at_work(
 
 
 def test_requests_notices_what_fails_after_the_status(
-    monkeypatch: pytest.MonkeyPatch, start: Callable[..., BackstopProcess]
+    monkeypatch: pytest.MonkeyPatch, server: BackstopProcess, client: Any, primary: FakePrimary
 ) -> None:
-    backstop = start(*IMPATIENT, "--queue-timeout", "1s").wait_until_ready()
-    pattern = load_impatient(monkeypatch, backstop, DEAD)
-    with backstop.occupied(), pytest.raises(pattern.ProviderFailed, match="not started before its deadline"):
-        pattern.ask(HELLO, **GREEDY)
+    pattern = load_impatient(monkeypatch, server, primary.url("late"))
+    with pytest.raises(pattern.ProviderFailed, match="The fake provider fails"):
+        pattern.answer_of(pattern.PROVIDERS[0], HELLO)
+    assert pattern.ask(HELLO, **GREEDY)["choices"][0]["message"]["content"] == direct(client).content
 
 
 @pytest.mark.parametrize(
