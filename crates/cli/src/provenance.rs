@@ -23,6 +23,7 @@ pub(crate) fn provenance(
     texts.map_err(|error| error.to_string())?;
     settings.add("chat format", open.chat_format.id);
     settings.add("defaults", format!("{:?}", open.text.defaults));
+    settings.add("fill in the middle", format!("{:?}", open.text.fim));
     settings.add("kv cache", format!("{:?}", prepared.limits.kv_element));
     settings.add("arithmetic", prepared.arithmetic());
     if args.allow_special_tokens_in_content {

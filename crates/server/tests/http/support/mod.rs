@@ -47,8 +47,6 @@ pub(crate) struct Options {
     pub(crate) max_model_len: u32,
     /// The model fills in the middle.
     pub(crate) fills_in: bool,
-    /// The chat template, if it is another one than usual.
-    pub(crate) template: Option<&'static str>,
 }
 
 impl Default for Options {
@@ -65,7 +63,6 @@ impl Default for Options {
             template: None,
             max_model_len: MAX_MODEL_LEN,
             fills_in: false,
-            template: None,
         }
     }
 }
