@@ -69,7 +69,7 @@ pub(crate) async fn handle(
 /// Answers a request in the shape of a chat, whatever endpoint it came through.
 pub(crate) async fn respond(admission: Admission, chat: Chat) -> Result<Response, ErrorReply> {
     let shape = Shape {
-        chunks: ChatChunks::new(stamp::stamp(&server, "chatcmpl", chat.model_name))
+        chunks: ChatChunks::new(stamp::stamp(&admission.server, "chatcmpl", chat.model_name))
             .announcing_usage(chat.stream.is_some_and(|options| options.include_usage)),
         tokenizer: Arc::clone(&admission.model.served.tokenizer),
         choices: chat.job.sequences(),
