@@ -426,3 +426,41 @@ fn errors_have_the_types_that_anthropics_clients_know() {
         );
     }
 }
+
+#[test]
+fn tools_come_and_go_within_a_conversation() {
+    let tool = |name: &str| json!({"name": name, "input_schema": {"type": "object"}});
+    let change = |kind: &str, tool: Value| json!({"role": "system", "content": [{"type": kind, "tool": tool}]});
+    let refer = |name: &str| json!({"type": "tool_reference", "name": name});
+    let define = |tool: Value| json!({"type": "tool_definition", "definition": tool});
+    let offered = |changes: &[Value]| -> Vec<String> {
+        let mut turns = vec![json!({"role": "user", "content": "a"})];
+        turns.extend_from_slice(changes);
+        let fields = json!({"tools": [tool("f"), tool("g")], "messages": turns});
+        let chat = parse(&body(fields)).unwrap().chat;
+        let names = chat
+            .tools
+            .iter()
+            .map(|tool| tool["function"]["name"].as_str().unwrap().to_owned());
+        names.collect()
+    };
+    let added = change("tool_addition", define(tool("h")));
+    let removed = change("tool_removal", refer("f"));
+    let back = change("tool_addition", refer("f"));
+    let hosted = change(
+        "tool_addition",
+        define(json!({"type": "web_search_20250305", "name": "web_search"})),
+    );
+    assert_eq!(offered(&[added.clone(), hosted]), ["f", "g", "h"]);
+    assert_eq!(offered(&[added.clone(), added.clone()]), ["f", "g", "h"]);
+    assert_eq!(offered(std::slice::from_ref(&removed)), ["g"]);
+    assert_eq!(offered(&[removed, back.clone()]), ["g", "f"]);
+    assert_eq!(offered(&[back]), ["f", "g"]);
+    let broken = change("tool_addition", define(json!({"name": "h"})));
+    let fields = json!({"messages": [{"role": "user", "content": "a"}, broken]});
+    let error = parse(&body(fields)).unwrap_err();
+    assert_eq!(
+        error.param.as_deref(),
+        Some("messages.1.content.0.tool.definition.input_schema")
+    );
+}

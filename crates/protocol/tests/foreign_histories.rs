@@ -32,7 +32,7 @@ fn anthropic(messages: &Value, unsupported: UnsupportedContent) -> Parsed {
 
 fn responses(items: &Value, unsupported: UnsupportedContent) -> Parsed {
     let body = json!({"input": items});
-    ValidResponsesRequest::from_value(&body, unsupported).map(|request| request.chat.messages)
+    ValidResponsesRequest::from_value(body, unsupported).map(|request| request.chat.messages)
 }
 
 /// The field that a refusal names.

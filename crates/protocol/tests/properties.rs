@@ -286,7 +286,7 @@ fn the_rich_bodies_are_valid() {
     check_chat(&ValidChatRequest::from_value(&body, Refuse).unwrap());
     assert!(ValidCompletionRequest::from_value(&body).is_ok());
     check_chat(
-        &ValidResponsesRequest::from_value(&rich_responses_body(), Refuse)
+        &ValidResponsesRequest::from_value(rich_responses_body(), Refuse)
             .unwrap()
             .chat,
     );

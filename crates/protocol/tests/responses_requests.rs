@@ -388,10 +388,6 @@ const BAD_ITEMS: &[(&str, &str)] = &[
     ("[5]", "input.0"),
     ("[{}]", "input.0.type"),
     (r#"[{"type": "compaction_trigger"}]"#, "input.0.type"),
-    (
-        r#"[{"type": "configuration_update", "reasoning": {"effort": "low"}}]"#,
-        "input.0.type",
-    ),
     (r#"[{"type": "message", "content": "a"}]"#, "input.0.role"),
     (r#"[{"role": "tool", "content": "a"}]"#, "input.0.role"),
     (r#"[{"role": "user"}]"#, "input.0.content"),
@@ -477,4 +473,36 @@ fn what_an_answer_must_look_like_arrives() {
     let both = json!({"input": "Hi", "text": {"format": {"type": "json_object"}},
                       "guided_regex": "a"});
     assert_eq!(refused(&both), "guided_regex");
+}
+
+#[test]
+fn the_last_update_of_a_setting_counts() {
+    let schema = json!({"type": "object"});
+    let update = |settings: Value| {
+        let mut item = json!({"type": "configuration_update"});
+        item.as_object_mut()
+            .unwrap()
+            .extend(settings.as_object().unwrap().clone());
+        item
+    };
+    let request = good(json!({
+        "reasoning": {"effort": "low", "summary": "auto"},
+        "input": [
+            update(json!({"reasoning": {"effort": "medium"}})),
+            {"role": "user", "content": "a"},
+            update(json!({"text": {"format": {"type": "json_schema", "name": "s", "schema": schema}}})),
+            update(json!({"reasoning": {"effort": "high"}, "text": null})),
+            {"role": "user", "content": "b"},
+        ],
+    }));
+    assert_eq!(request.chat.reasoning_effort, Some("high"));
+    assert!(request.reasoning.as_summary);
+    assert_eq!(request.chat.output_format, OutputFormat::JsonSchema(schema));
+    assert_eq!(request.chat.messages.len(), 2);
+    let wrong = json!({"input": [{"role": "user", "content": "a"},
+        update(json!({"reasoning": {"effort": "huge"}}))]});
+    assert_eq!(refused(&wrong), "reasoning.effort");
+    let none = json!({"reasoning": "low", "input": [{"role": "user", "content": "a"},
+        update(json!({"reasoning": {"effort": "high"}}))]});
+    assert_eq!(refused(&none), "reasoning");
 }

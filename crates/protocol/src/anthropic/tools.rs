@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::error::ApiError;
 use crate::fields::{Fields, element};
-use crate::limits::{MAX_LABEL_BYTES, MAX_TOOL_NAME_BYTES, MAX_TOOLS};
+use crate::limits::{MAX_LABEL_BYTES, MAX_MESSAGES, MAX_TOOL_NAME_BYTES, MAX_TOOLS};
 use crate::tools::ToolChoice;
 
 /// What a request offers to call.
@@ -20,14 +20,67 @@ pub(super) fn parse_tools(body: &Fields<'_>) -> Result<Offer, ApiError> {
     let elements = body.array("tools", MAX_TOOLS)?.unwrap_or_default();
     let mut offer = Offer::default();
     for (index, value) in elements.iter().enumerate() {
-        let fields = Fields::of_value(value, element("tools", index))?;
-        let tool = parse_tool(&fields)?;
-        if fields.flag("strict", false)? {
-            offer.strict.extend(tool_name(&tool).map(str::to_owned));
-        }
-        offer.tools.push(tool);
+        offer.add(&Fields::of_value(value, element("tools", index))?)?;
     }
+    offer.follow_changes(body)?;
     Ok(offer)
+}
+
+impl Offer {
+    fn add(&mut self, fields: &Fields<'_>) -> Result<(), ApiError> {
+        let tool = parse_tool(fields)?;
+        if fields.flag("strict", false)? {
+            self.strict.extend(tool_name(&tool).map(str::to_owned));
+        }
+        self.tools.push(tool);
+        Ok(())
+    }
+
+    /// Tools come and go within a conversation: what counts is what is offered at its end. Tools that
+    /// would run on Anthropic's servers are none that could come.
+    fn follow_changes(&mut self, body: &Fields<'_>) -> Result<(), ApiError> {
+        let messages = body.array("messages", MAX_MESSAGES)?.unwrap_or_default();
+        let mut removed = Vec::new();
+        for (index, message) in messages.iter().enumerate() {
+            let blocks = message["content"].as_array();
+            for (place, block) in blocks.into_iter().flatten().enumerate() {
+                let tool = &block["tool"];
+                let name = tool["name"].as_str();
+                match (block["type"].as_str(), tool["type"].as_str()) {
+                    (Some("tool_addition"), Some("tool_definition")) => {
+                        let path = format!("messages.{index}.content.{place}.tool.definition");
+                        self.define(&tool["definition"], path)?;
+                    }
+                    (Some("tool_addition"), _) => {
+                        let known = removed.iter().position(|tool| tool_name(tool) == name);
+                        self.tools.extend(known.map(|known| removed.remove(known)));
+                    }
+                    (Some("tool_removal"), _) => removed.extend(self.take(name)),
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn define(&mut self, definition: &Value, path: String) -> Result<(), ApiError> {
+        if !definition["type"].is_null() && definition["type"] != "custom" {
+            return Ok(());
+        }
+        // A conversation may define a tool anew.
+        let _ = self.take(definition["name"].as_str());
+        if self.tools.len() == MAX_TOOLS {
+            let requirement = format!("must be one of at most {MAX_TOOLS} tools");
+            return Err(ApiError::invalid_field(path, &requirement));
+        }
+        self.add(&Fields::of_value(definition, path)?)
+    }
+
+    /// Takes the tool of this name out of the offer.
+    fn take(&mut self, name: Option<&str>) -> Option<Value> {
+        let known = self.tools.iter().position(|tool| tool_name(tool) == name)?;
+        Some(self.tools.remove(known))
+    }
 }
 
 fn tool_name(tool: &Value) -> Option<&str> {

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::history::History;
 use super::reasoning;
 use super::tools::{TOOL_SEARCH, Toolbox, function_name};
+use super::updates::UPDATE;
 use crate::error::ApiError;
 use crate::fields::{Fields, element};
 use crate::foreign::{self, Speaker, UnsupportedContent};
@@ -43,9 +44,8 @@ pub(super) fn parse(
 fn speaker(item: &Value) -> Speaker {
     match (item["type"].as_str(), item["role"].as_str()) {
         (None | Some("message"), Some("user")) => Speaker::User,
-        (None | Some("message"), Some("system" | "developer")) | (Some("additional_tools"), _) => {
-            Speaker::Instructions
-        }
+        (None | Some("message"), Some("system" | "developer"))
+        | (Some("additional_tools" | UPDATE), _) => Speaker::Instructions,
         _ => Speaker::Assistant,
     }
 }
@@ -83,14 +83,12 @@ fn parse_item(
             toolbox.add(item, "tools")?;
         }
         "item_reference" => history.record(foreign::note("item reference")),
-        // These ask for something now.
+        // It asks for something now.
         "compaction_trigger" => {
             return Err(item.unsupported("type", "conversations are not compacted here"));
         }
-        "configuration_update" => {
-            let explanation = "set 'reasoning' and 'text' of the request instead";
-            return Err(item.unsupported("type", explanation));
-        }
+        // Among the settings by now.
+        UPDATE => {}
         "mcp_approval_response" => {
             let approves = item.flag("approve", false)?;
             let answer = if approves { "approved" } else { "denied" };

@@ -12,6 +12,7 @@ mod request;
 mod response;
 mod tool_choice;
 mod tools;
+mod updates;
 
 pub use events::{Event, PartKind, PartPlace};
 pub use failure::sse_failure;

@@ -8,6 +8,7 @@ use super::input;
 use super::reasoning::ReasoningForm;
 use super::tool_choice::{self, Choice};
 use super::tools::{ToolTable, Toolbox};
+use super::updates;
 use crate::chat::{ConstraintPaths, ValidChatRequest, parse_effort};
 use crate::error::ApiError;
 use crate::fields::{Fields, element, memory_bytes, parse_chat_body};
@@ -100,12 +101,13 @@ impl ValidResponsesRequest {
     /// Parses a body; every error is a 400 that names the field. `unsupported` says what becomes of
     /// images and the like in the latest user message.
     pub fn from_bytes(body: &[u8], unsupported: UnsupportedContent) -> Result<Self, ApiError> {
-        Self::from_value(&parse_chat_body(body)?, unsupported)
+        Self::from_value(parse_chat_body(body)?, unsupported)
     }
 
     /// As [`ValidResponsesRequest::from_bytes`], from JSON that is parsed already.
-    pub fn from_value(body: &Value, unsupported: UnsupportedContent) -> Result<Self, ApiError> {
-        let body = &Fields::of_body(body)?;
+    pub fn from_value(mut body: Value, unsupported: UnsupportedContent) -> Result<Self, ApiError> {
+        updates::apply(&mut body);
+        let body = &Fields::of_body(&body)?;
         check_available(body)?;
         let instructions = body.string("instructions")?;
         let mut history = History::new();

@@ -49,7 +49,11 @@ fn render_as_accepted(
 ) -> Result<PromptText, TemplateError> {
     let mut rendered = render(input);
     for plainness in [Plainness::InTurns, Plainness::WithoutSystem] {
-        if !matches!(rendered, Err(TemplateError::Raised(_))) {
+        let is_refused = matches!(
+            rendered,
+            Err(TemplateError::Raised(_) | TemplateError::Failed(_))
+        );
+        if !is_refused {
             break;
         }
         rendered = render(&input.plainer(plainness));
