@@ -15,8 +15,8 @@ use futures::FutureExt;
 
 use crate::cors::Cors;
 use crate::entropy::random_u128;
-use crate::keys::Caller;
-use crate::patience::{self, Intervals, WriteFailure};
+use crate::keys::{Caller, Ticket};
+use crate::patience::{self, Intervals, LateFailure, WriteFailure};
 use crate::reply::ErrorReply;
 use crate::routes::{Access, WITH_BODY, manner, route};
 use crate::serve::{HeadFault, Visit};
@@ -181,8 +181,7 @@ async fn counted(
         Ok(ticket) => {
             request.extensions_mut().insert(ticket);
             let response = respond(request).await;
-            // Refused for want of room, or by a fault of the server's.
-            if matches!(response.status().as_u16(), 429 | 500..) {
+            if is_no_fault_of_the_caller(response.status().as_u16()) {
                 caller.refund();
             }
             response
@@ -209,9 +208,40 @@ async fn respond(
         streamed: server.config().keep_alive_interval,
         whole: server.config().response_keep_alive,
     };
-    let write_failure = Dialect::of(&request).writer(&id);
+    let late_failure = late_failure(server, &request, (label, &id));
     let respond = move |request| caught(next.run(request), label, id);
-    patience::keep(intervals, manner, write_failure, request, respond).await
+    patience::keep(intervals, manner, late_failure, request, respond).await
+}
+
+/// What becomes of a request's failure that comes too late for a status: the same, but for that.
+fn late_failure(
+    server: &Server,
+    request: &Request,
+    (label, id): (&'static str, &HeaderValue),
+) -> LateFailure {
+    let server = server.clone();
+    let ticket = request.extensions().get::<Ticket>().cloned();
+    let request_id = id.clone();
+    let note = move |error: &ApiError| {
+        let status = error.status;
+        tracing::debug!(route = label, status, ?request_id, "failed late");
+        server.metrics().failed_late(label, status);
+        if let Some(ticket) = ticket
+            .as_ref()
+            .filter(|_| is_no_fault_of_the_caller(status))
+        {
+            ticket.caller().refund();
+        }
+    };
+    LateFailure {
+        write: Dialect::of(request).writer(id),
+        note: Box::new(note),
+    }
+}
+
+/// Whether a request was refused for want of room, or by a fault of the server's.
+fn is_no_fault_of_the_caller(status: u16) -> bool {
+    matches!(status, 429 | 500..)
 }
 
 /// The answer of a route, whatever becomes of it.

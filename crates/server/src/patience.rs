@@ -26,7 +26,6 @@ use tokio::sync::watch;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep};
 
 use crate::body::BudgetedBody;
-use crate::keys::Ticket;
 use crate::sse;
 
 /// White space, of which JSON may have any amount before it begins.
@@ -111,14 +110,21 @@ fn form_of(body: &[u8], streams_by_default: bool) -> Form {
     }
 }
 
-/// How a failure is written where an answer is not streamed.
+/// What becomes of a failure that is too late for a status.
+pub(crate) struct LateFailure {
+    /// Writes it where the answer is not streamed.
+    pub(crate) write: WriteFailure,
+    /// Takes note of it.
+    pub(crate) note: Box<dyn FnMut(&ApiError) + Send>,
+}
+
 pub(crate) type WriteFailure = Box<dyn Fn(&ApiError) -> String + Send>;
 
 /// Answers a request by `respond`, and looks after its client until the answer begins.
 pub(crate) async fn keep<F>(
     intervals: Intervals,
     manner: Manner,
-    write_failure: WriteFailure,
+    late_failure: LateFailure,
     mut request: Request,
     respond: impl FnOnce(Request) -> F,
 ) -> Response
@@ -126,7 +132,6 @@ where
     F: Future<Output = Response> + Send + 'static,
 {
     let (form, mut told) = watch::channel(None);
-    let ticket = request.extensions().get::<Ticket>().cloned();
     request.extensions_mut().insert(BodyWatch {
         streams_by_default: manner.streams_by_default,
         form,
@@ -149,13 +154,14 @@ where
         response = &mut answering => return response,
         () = sleep(interval) => {}
     }
-    let (kind, sign, write_failure) = match form {
+    let LateFailure { write, note } = late_failure;
+    let (kind, sign, write) = match form {
         Form::Streamed => (
             manner.stream_type,
             manner.sign,
             Box::new(manner.failure) as _,
         ),
-        Form::Whole => ("application/json", space as fn() -> String, write_failure),
+        Form::Whole => ("application/json", space as fn() -> String, write),
     };
     let mut ticks = interval_at(Instant::now() + interval, interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -163,8 +169,8 @@ where
         stage: Stage::Answering(answering),
         ticks,
         sign,
-        write_failure,
-        ticket,
+        write,
+        note,
     };
     late.respond(kind)
 }
@@ -189,8 +195,8 @@ struct LateAnswer {
     stage: Stage,
     ticks: Interval,
     sign: fn() -> String,
-    write_failure: WriteFailure,
-    ticket: Option<Ticket>,
+    write: WriteFailure,
+    note: Box<dyn FnMut(&ApiError) + Send>,
 }
 
 enum Stage {
@@ -259,16 +265,8 @@ impl LateAnswer {
             return None;
         };
         self.stage = Stage::Over;
-        tracing::debug!(
-            status = error.status,
-            code = error.code,
-            "failed after its head was sent"
-        );
-        // As for a status that says so.
-        if let (429 | 500.., Some(ticket)) = (error.status, &self.ticket) {
-            ticket.caller().refund();
-        }
-        Some(Bytes::from((self.write_failure)(&error)))
+        (self.note)(&error);
+        Some(Bytes::from((self.write)(&error)))
     }
 }
 

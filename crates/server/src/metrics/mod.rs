@@ -41,6 +41,7 @@ struct ResponseLabels {
 pub(crate) struct Metrics {
     process: Registry,
     responses: Family<ResponseLabels, Counter>,
+    late_failures: Family<ResponseLabels, Counter>,
     /// Present once a model is.
     model: OnceLock<Registry>,
 }
@@ -61,11 +62,19 @@ impl Metrics {
             "HTTP responses by route and status",
             responses.clone(),
         );
+        let late_failures = Family::<ResponseLabels, Counter>::default();
+        process.register(
+            "backstop:late_failures",
+            "Answers that failed after a 200 had been sent for them, by route and the status they \
+             would have had",
+            late_failures.clone(),
+        );
         process.register_collector(Box::new(LifecycleCollector { lifecycle }));
         process.register_collector(Box::new(admission));
         Self {
             process,
             responses,
+            late_failures,
             model: OnceLock::new(),
         }
     }
@@ -88,6 +97,13 @@ impl Metrics {
     /// Counts an answer.
     pub(crate) fn responded(&self, route: &'static str, status: u16) {
         self.responses
+            .get_or_create(&ResponseLabels { route, status })
+            .inc();
+    }
+
+    /// Counts an answer whose head said 200 before it turned out to be a failure.
+    pub(crate) fn failed_late(&self, route: &'static str, status: u16) {
+        self.late_failures
             .get_or_create(&ResponseLabels { route, status })
             .inc();
     }

@@ -16,8 +16,11 @@ fn intervals() -> Intervals {
     }
 }
 
-fn write_failure() -> WriteFailure {
-    Box::new(ApiError::to_json_string)
+fn late_failure() -> LateFailure {
+    LateFailure {
+        write: Box::new(ApiError::to_json_string),
+        note: Box::new(|error| assert_eq!(error.status, 500)),
+    }
 }
 
 /// A route that has read a body, works for so long, and then gives this answer.
@@ -34,7 +37,7 @@ async fn kept<A: IntoResponse + Send + 'static>(
         answer.into_response()
     };
     let request = Request::new(Body::empty());
-    keep(intervals(), MANNER, write_failure(), request, respond).await
+    keep(intervals(), MANNER, late_failure(), request, respond).await
 }
 
 async fn text(response: Response) -> String {
@@ -125,6 +128,6 @@ async fn who_is_not_looked_after_waits_for_as_long_as_it_takes() {
         ErrorReply(ApiError::engine_failure()).into_response()
     };
     let request = Request::new(Body::empty());
-    let response = keep(patient, MANNER, write_failure(), request, respond).await;
+    let response = keep(patient, MANNER, late_failure(), request, respond).await;
     assert_eq!(response.status(), 500);
 }

@@ -380,6 +380,9 @@ async fn a_late_failure_gives_its_request_back() {
         assert_eq!(answer.status, 200);
         assert_eq!(answer.json()["error"]["code"], "deadline_exceeded");
     }
+    let metrics = key(&fixture).get("/metrics").await.text;
+    let late = "late_failures_total{route=\"/v1/chat/completions\",status=\"503\"} 4";
+    assert!(metrics.contains(late), "{metrics}");
 }
 
 #[tokio::test]
