@@ -16,6 +16,7 @@ mod chat;
 mod chat_response;
 mod completion_response;
 mod completions;
+mod decisions;
 mod error;
 mod fields;
 mod fim;
@@ -44,6 +45,10 @@ pub use completion_response::{
     CompletionChoice, CompletionChunks, CompletionLogprobs, TextCompletion,
 };
 pub use completions::{CompletionPrompt, ValidCompletionRequest};
+pub use decisions::{
+    ChoiceOption, ChoiceProbability, ChoiceValue, Decision, DecisionAnswer, DecisionQuestion,
+    LevelProbability, QuestionKind, ScoreLevel, ValidDecisionRequest,
+};
 pub use error::ApiError;
 pub use foreign::UnsupportedContent;
 pub use infill::{

@@ -29,6 +29,12 @@ pub const MAX_LABEL_BYTES: usize = 1_024;
 /// Bytes of a name or an id in a conversation: of a call, of a tool that is no longer offered, of a
 /// participant. Some providers keep their own state in the ids that they give.
 pub const MAX_OPAQUE_BYTES: usize = 64 << 10;
+/// Questions of one request for decisions, as OpenAI has it.
+pub const MAX_DECISION_QUESTIONS: usize = 400;
+/// Options of one question, as OpenAI has it.
+pub const MAX_DECISION_CHOICES: usize = 255;
+/// Levels of one score, as OpenAI has it.
+pub const MAX_DECISION_LEVELS: usize = 10;
 /// Other files that a request to fill in the middle may bring.
 pub const MAX_CONTEXT_FILES: usize = 1_024;
 /// Fields of an answer that a request to fill in the middle may name.

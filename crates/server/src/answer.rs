@@ -217,7 +217,7 @@ impl Admission {
                 &job.sampling,
                 &model.defaults,
                 choice,
-                rules.constraint.clone(),
+                prompt.forced.clone().or_else(|| rules.constraint.clone()),
             ),
             stop: self.stop(job, prompt),
             priority: if chosen {

@@ -3,8 +3,8 @@
 //! One request passes through here in this order: the [`envelope`] checks who may call and what its
 //! [`keys`] allow, [`body`] reads within limits, [`prepare`] makes token ids of it, the [`gate`]
 //! lets it wait, [`answer`] hands it to the engine and waits until it begins, and [`chat`],
-//! [`completions`] or [`responses`] writes what comes back. A client that goes
-//! away drops the answer, and with it the sequences.
+//! [`completions`], [`responses`] or another module named like its route writes what comes back. A
+//! client that goes away drops the answer, and with it the sequences.
 //!
 //! Meanwhile [`patience`] tells the client that its request is at work.
 //!
@@ -23,6 +23,7 @@ mod completions;
 mod config;
 mod constraint;
 mod cors;
+mod decisions;
 mod entropy;
 mod envelope;
 mod fim;

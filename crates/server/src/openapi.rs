@@ -113,6 +113,17 @@ mod tests {
         assert_eq!(schemas["OpaqueId"]["maxLength"], limits::MAX_OPAQUE_BYTES);
         assert_eq!(schemas["CacheSalt"]["maxLength"], limits::MAX_LABEL_BYTES);
         assert_eq!(schemas["TokenId"]["maximum"], limits::MAX_TOKEN_NUMBER);
+        let decision = request("DecisionRequest");
+        assert_eq!(
+            decision["questions"]["maxItems"],
+            limits::MAX_DECISION_QUESTIONS
+        );
+        let question = request("DecisionQuestion");
+        assert_eq!(
+            question["choices"]["maxItems"],
+            limits::MAX_DECISION_CHOICES
+        );
+        assert_eq!(question["levels"]["maxItems"], limits::MAX_DECISION_LEVELS);
         let infill = request("InfillRequest");
         assert_eq!(infill["input_extra"]["maxItems"], limits::MAX_CONTEXT_FILES);
         assert_eq!(

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use backstop_protocol::{ApiError, SamplingFields};
 use backstop_text::{ChatFormat, OfferedTools, PromptText, TokenizerError, chat_format};
-use backstop_types::{StopConditions, TokenId};
+use backstop_types::{SharedConstraint, StopConditions, TokenId};
 
 use crate::body::BudgetedBody;
 use crate::constraint::ConstraintRequest;
@@ -27,6 +27,8 @@ const PROMPTS_TOKENS_MAX: usize = 1 << 20;
 pub(crate) struct Prompt {
     pub(crate) tokens: Arc<[TokenId]>,
     pub(crate) stop: Arc<StopConditions>,
+    /// The answer, where that is known; instead of the job's constraint.
+    pub(crate) forced: Option<SharedConstraint>,
 }
 
 impl Prompt {
@@ -88,9 +90,14 @@ impl Job {
         &self.prompts[index / self.sampling.choices as usize]
     }
 
-    /// Tokens of all prompts, each counted once however many choices answer it.
+    /// Tokens of all prompts, each counted once however many choices answer it, or known answers
+    /// one after the other.
     pub(crate) fn prompt_tokens(&self) -> u32 {
-        let tokens: usize = self.prompts.iter().map(|prompt| prompt.tokens.len()).sum();
+        let is_another = |pair: &[Prompt]| !Arc::ptr_eq(&pair[0].tokens, &pair[1].tokens);
+        let others = self.prompts.windows(2).filter(|pair| is_another(pair));
+        let others = others.map(|pair| &pair[1]);
+        let prompts = self.prompts.first().into_iter().chain(others);
+        let tokens: usize = prompts.map(|prompt| prompt.tokens.len()).sum();
         u32::try_from(tokens).unwrap_or(u32::MAX)
     }
 
@@ -243,6 +250,7 @@ pub(crate) fn fit(
     Ok(Prompt {
         tokens: tokens.into(),
         stop,
+        forced: None,
     })
 }
 

@@ -14,7 +14,8 @@ use crate::patience::Manner;
 use crate::reply::ErrorReply;
 use crate::server::Server;
 use crate::{
-    body, chat, completions, infill, messages, mistral_fim, openapi, probes, responses, sse, tokens,
+    body, chat, completions, decisions, infill, messages, mistral_fim, openapi, probes, responses,
+    sse, tokens,
 };
 
 /// Who may call a route, and when.
@@ -30,7 +31,7 @@ pub(crate) enum Access {
 }
 
 /// Paths and who may call them. Everything else is `("other", Access::Ready)`.
-pub(crate) const ACCESS: [(&str, Access); 18] = [
+pub(crate) const ACCESS: [(&str, Access); 19] = [
     ("/health", Access::Open),
     ("/ready", Access::Open),
     ("/ping", Access::Open),
@@ -43,6 +44,7 @@ pub(crate) const ACCESS: [(&str, Access); 18] = [
     ("/v1/completions", Access::Ready),
     ("/v1/fim/completions", Access::Ready),
     ("/infill", Access::Ready),
+    ("/v1/decisions", Access::Ready),
     ("/v1/responses", Access::Ready),
     ("/v1/messages", Access::Ready),
     ("/v1/messages/count_tokens", Access::Ready),
@@ -52,11 +54,12 @@ pub(crate) const ACCESS: [(&str, Access); 18] = [
 ];
 
 /// Routes whose handlers read the body. Of every other request it is thrown away beforehand.
-pub(crate) const WITH_BODY: [&str; 9] = [
+pub(crate) const WITH_BODY: [&str; 10] = [
     "/v1/chat/completions",
     "/v1/completions",
     "/v1/fim/completions",
     "/infill",
+    "/v1/decisions",
     "/v1/responses",
     "/v1/messages",
     "/v1/messages/count_tokens",
@@ -68,9 +71,11 @@ pub(crate) const WITH_BODY: [&str; 9] = [
 /// long. Each of these routes has a body.
 pub(crate) fn manner(label: &str) -> Option<Manner> {
     match label {
-        "/v1/chat/completions" | "/v1/completions" | "/v1/fim/completions" | "/infill" => {
-            Some(Manner::events(sse::comment, sse_error))
-        }
+        "/v1/chat/completions"
+        | "/v1/completions"
+        | "/v1/fim/completions"
+        | "/infill"
+        | "/v1/decisions" => Some(Manner::events(sse::comment, sse_error)),
         "/v1/responses" => Some(Manner::events(sse::comment, sse_failure)),
         "/v1/messages" => Some(Manner::events(messages::ping, sse_anthropic_error)),
         _ => None,
@@ -95,6 +100,7 @@ impl Server {
             .route("/v1/completions", post(completions::handle))
             .route("/v1/fim/completions", post(mistral_fim::handle))
             .route("/infill", post(infill::handle))
+            .route("/v1/decisions", post(decisions::handle))
             .route("/v1/responses", post(responses::handle))
             .route("/v1/messages", post(messages::handle))
             .route("/v1/messages/count_tokens", post(messages::count_tokens))

@@ -11,6 +11,7 @@ mod completions;
 mod connections;
 mod constrained;
 mod cors;
+mod decisions;
 mod encodings;
 mod fairness;
 mod fim;
