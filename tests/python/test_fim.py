@@ -1,5 +1,7 @@
 """Filling in the middle, as editors and SDKs ask for it, of a checkpoint whose vocabulary has the tokens."""
 
+import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,7 +10,7 @@ import httpx
 import pytest
 from openai import OpenAI
 
-from backstop_process import REQUEST_TIMEOUT_S, BackstopProcess
+from backstop_process import BINARY, REQUEST_TIMEOUT_S, BackstopProcess
 from conftest import sdk
 from fim_checkpoint import TOKENS, write_fim_checkpoint
 
@@ -137,3 +139,25 @@ def test_a_model_without_the_tokens_says_so(server: BackstopProcess) -> None:
         answer = httpx.post(f"{server.root}{path}", json=body, timeout=REQUEST_TIMEOUT_S)
         assert answer.status_code == 400, path
         assert "no tokens to fill in the middle" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("way", "complaint"),
+    [("unheard-of", "known are: qwen"), ("mellum", "the vocabulary lacks tokens to fill in the middle: <fim_prefix>")],
+)
+def test_a_manifest_that_names_another_way_is_refused(way: str, complaint: str, tmp_path: Path) -> None:
+    (tmp_path / "filling").mkdir()
+    write_fim_checkpoint(tmp_path / "filling")
+    manifest = f"""
+name = "filling"
+architecture = "Cohere2MoeForCausalLM"
+description = "A model that fills in the middle."
+[serving]
+fill_in_the_middle = "{way}"
+"""
+    (tmp_path / "filling.toml").write_text(manifest)
+    command = [str(BINARY), "serve", "filling", "--port", "0"]
+    environment = {**os.environ, "BACKSTOP_MODELS_DIR": str(tmp_path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=REQUEST_TIMEOUT_S)
+    assert done.returncode != 0
+    assert complaint in done.stderr
