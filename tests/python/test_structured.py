@@ -166,8 +166,22 @@ def test_legacy_functions(client: OpenAI) -> None:
 
 
 def test_what_cannot_be_enforced_is_refused_by_name(client: OpenAI) -> None:
-    broken = tool("broken", {"type": "object", "properties": {"secret": {"not": {}}}})
+    broken = tool("broken", {"type": "object", "properties": {"secret": {"not": {}}}}, strict=True)
     with pytest.raises(BadRequestError) as caught:
         client.chat.completions.create(**chat(tools=[WEATHER_TOOL, broken], tool_choice="required"))
     assert caught.value.param == "tools.1.function.parameters"
     assert "not" in caught.value.message and "secret" not in caught.value.message
+
+
+def test_a_tool_that_is_not_strict_is_held_to_what_can_be_enforced(client: OpenAI) -> None:
+    tags = {"type": "array", "items": {"type": "string", "maxLength": 3}, "maxItems": 3, "uniqueItems": True}
+    code = {"type": "string", "pattern": r"^(?=.*[A-Z])(?=.*\d)(?!.*A1)\w{4,6}$"}
+    schema = {"type": "object", "properties": {"tags": tags, "code": code}, "required": ["tags", "code"]}
+    body = chat(**BRIEF, max_tokens=300, tools=[tool("mark", schema)], tool_choice="required")
+    for seed in range(5):
+        raw = client.chat.completions.with_raw_response.create(**body, seed=seed)
+        assert raw.headers["x-backstop-not-enforced"] == "tools.0.function.parameters uniqueItems"
+        (call, *_) = raw.parse().choices[0].message.tool_calls
+        arguments = json.loads(call.function.arguments)
+        assert re.search(code["pattern"], arguments["code"])
+        assert all(len(tag) <= 3 for tag in arguments["tags"])

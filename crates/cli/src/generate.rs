@@ -108,7 +108,7 @@ fn prompt(
         .map_err(|error| error.to_string())?;
     let format = open.chat_format;
     let parser = format.parser(ParserOptions {
-        starts_in_reasoning: format.starts_in_reasoning(&rendered),
+        opening: format.opening(&rendered),
         ..ParserOptions::default()
     });
     Ok((encode(&rendered, false)?, parser))

@@ -1,8 +1,12 @@
-//! Grammars are followed, alone and among others, after preemptions and failed steps, and one that
-//! fails ends its own sequence only.
+//! Grammars are followed and budgets of reasoning kept, alone and among others, after preemptions and
+//! failed steps; a grammar that fails ends its own sequence only.
 
 mod common;
 
+use std::sync::Arc;
+
+use backstop_text::constraint::{Opening, ReasoningBudget};
+use backstop_text::{Tokenizer, chat_format};
 use backstop_types::Executor;
 use common::{Drive, Driven, Flaky, Loaded, Request, cpu_executor, drive, drive_with, grammars};
 use common::{load, repository};
@@ -72,4 +76,60 @@ fn grammars_are_followed_after_failed_steps() {
     let mut flaky = Flaky::new(&mut executor, 4);
     let found = drive_with(&mut flaky, &spec, &roomy(), std::slice::from_ref(&requests));
     assert_same(&alone(&loaded, &requests), &found);
+}
+
+/// Requests whose answers begin within reasoning; two in three have a budget of a few tokens.
+fn reasoning_requests(loaded: &Loaded) -> Vec<Request> {
+    let tokenizer = repository("models/demo/tokenizer.json");
+    let tokenizer = Arc::new(Tokenizer::from_file(tokenizer).unwrap());
+    let mut requests = grammars::requests(common::vocabulary(loaded), 24, LENGTH);
+    for (index, request) in requests.iter_mut().enumerate() {
+        let budget = ReasoningBudget {
+            tokens: index as u32 % 6,
+            tokenizer: Arc::clone(&tokenizer),
+            format: chat_format("cohere_cmd4").unwrap(),
+            opening: Opening::Reasoning,
+            grammar: None,
+        };
+        let constraint = budget.into_constraint();
+        request.sampling.constraint = constraint.filter(|_| index % 3 < 2);
+        request.stop_token_ids.clear();
+    }
+    requests
+}
+
+#[test]
+fn budgets_of_reasoning_are_kept_alone_and_after_preemptions_and_failed_steps() {
+    let loaded = load(&repository("models/demo"));
+    let requests = reasoning_requests(&loaded);
+    let expected = alone(&loaded, &requests);
+    let tokenizer = Tokenizer::from_file(repository("models/demo/tokenizer.json")).unwrap();
+    let end = tokenizer.token_to_id("<|END_THINKING|>").unwrap();
+    for (index, request) in requests.iter().enumerate() {
+        if request.sampling.constraint.is_some() {
+            let ids = expected.ids(index);
+            let found = ids.iter().position(|id| *id == end).unwrap();
+            assert!(found <= index % 6, "answer {index}: {ids:?}");
+        }
+    }
+    assert_same(
+        &expected,
+        &drive(&loaded, &roomy(), std::slice::from_ref(&requests)),
+    );
+
+    let settings = Drive {
+        block_size: 2,
+        blocks: 40,
+        enable_prefix_caching: false,
+        ..roomy()
+    };
+    let found = drive(&loaded, &settings, std::slice::from_ref(&requests));
+    assert!(found.preemptions >= 5, "{} preemptions", found.preemptions);
+    assert_same(&expected, &found);
+
+    let mut executor = cpu_executor(&loaded, &roomy());
+    let spec = executor.kv_spec().clone();
+    let mut flaky = Flaky::new(&mut executor, 4);
+    let found = drive_with(&mut flaky, &spec, &roomy(), std::slice::from_ref(&requests));
+    assert_same(&expected, &found);
 }

@@ -2,12 +2,14 @@
 
 use serde_json::{Map, Value};
 
+use crate::binding_format;
 use crate::error::ApiError;
 use crate::fields::{Fields, element, parse_chat_body};
 use crate::foreign::UnsupportedContent;
 use crate::limits::{MAX_DOCUMENTS, MAX_LABEL_BYTES, MAX_TEMPLATE_KWARGS, MAX_TOP_LOGPROBS};
 use crate::messages::{Conversation, parse_messages};
 use crate::output_format::{OutputFormat, parse_output_format};
+use crate::reasoning;
 use crate::sampling::{SamplingFields, StreamOptions, parse_priority, parse_stream};
 use crate::tools::{ToolChoice, parse_tools};
 use crate::unsupported;
@@ -58,6 +60,8 @@ pub struct ValidChatRequest {
     pub legacy_functions: bool,
     /// What the answer's text must look like.
     pub output_format: OutputFormat,
+    /// The answer must satisfy all of its schema, not just what can be enforced.
+    pub format_is_binding: bool,
     /// Which fields of the request hold what a constrained answer follows.
     pub constraint_paths: ConstraintPaths,
     /// How to sample and when to stop.
@@ -73,6 +77,8 @@ pub struct ValidChatRequest {
     pub chat_template_kwargs: Map<String, Value>,
     /// One of none, minimal, low, medium, high, xhigh, max, auto: a variable for the template.
     pub reasoning_effort: Option<&'static str>,
+    /// Tokens of reasoning at most.
+    pub reasoning_budget: Option<u32>,
     /// Return the reasoning with the answer.
     pub include_reasoning: bool,
     /// Documents for the chat template; each is an object.
@@ -98,6 +104,7 @@ impl ValidChatRequest {
             parallel_tool_calls: true,
             legacy_functions: false,
             output_format: OutputFormat::Text,
+            format_is_binding: true,
             constraint_paths: ConstraintPaths::default(),
             sampling: SamplingFields::default(),
             stream: None,
@@ -105,6 +112,7 @@ impl ValidChatRequest {
             continue_final_message: false,
             chat_template_kwargs: Map::new(),
             reasoning_effort: None,
+            reasoning_budget: None,
             include_reasoning: true,
             documents: Vec::new(),
             return_token_ids: false,
@@ -128,7 +136,8 @@ impl ValidChatRequest {
         let ending = parse_ending(body, &conversation)?;
         let offer = parse_tools(body)?;
         let asked = parse_output_format(body)?;
-        Ok(Self {
+        let reasoning = reasoning::parse(body)?;
+        let mut chat = Self {
             model: body.label("model", MAX_LABEL_BYTES)?.map(str::to_owned),
             constraint_paths: ConstraintPaths {
                 tools: if offer.legacy { "functions" } else { "tools" },
@@ -152,19 +161,23 @@ impl ValidChatRequest {
             allowed_tools: offer.allowed,
             strict_tools: offer.strict,
             output_format: asked.format,
+            format_is_binding: binding_format::of_chat(body),
             sampling: SamplingFields::parse(body, parse_logprobs(body)?)?,
             stream: parse_stream(body)?,
             add_generation_prompt: ending.add_generation_prompt,
             continue_final_message: ending.continue_final_message,
             chat_template_kwargs: parse_template_kwargs(body)?,
             reasoning_effort: parse_effort(body, "reasoning_effort")?,
+            reasoning_budget: None,
             include_reasoning: parse_include_reasoning(body)?,
             documents: parse_documents(body)?,
             return_token_ids: body.flag("return_token_ids", false)?,
             priority: parse_priority(body)?,
             user: body.label("user", MAX_LABEL_BYTES)?.map(str::to_owned),
             messages: conversation.messages,
-        })
+        };
+        reasoning.apply(&mut chat);
+        Ok(chat)
     }
 
     /// The tools that the model may call, for the template and for the parser of its answer:

@@ -11,6 +11,7 @@
 //! texts for phrases, and an echoed prompt can turn a plain 400 into something else.
 
 pub mod anthropic;
+mod binding_format;
 mod calls;
 mod chat;
 mod chat_response;
@@ -26,6 +27,7 @@ pub mod limits;
 mod messages;
 mod models;
 mod output_format;
+mod reasoning;
 mod response;
 pub mod responses;
 mod sampling;

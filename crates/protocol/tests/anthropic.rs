@@ -252,7 +252,7 @@ const FIELDS: &[(&str, &str)] = &[
         "thinking.budget_tokens",
     ),
     (
-        r#""thinking": {"type": "enabled", "budget_tokens": 0}"#,
+        r#""thinking": {"type": "enabled", "budget_tokens": -1}"#,
         "thinking.budget_tokens",
     ),
     (

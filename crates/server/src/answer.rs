@@ -5,12 +5,16 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use axum::extract::Request;
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::response::Response;
 use backstop_engine::GenerationRequest;
 use backstop_protocol::{ApiError, Usage};
+use backstop_text::constraint::{Opening, ReasoningBudget};
 use backstop_text::{ParserOptions, StreamOptions, TextStream, ToolCallIds};
 use backstop_types::{SharedConstraint, StopConditions};
 use futures::future::try_join_all;
 use futures::stream::{self, BoxStream, SelectAll, StreamExt};
+use serde::Serialize;
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
 use crate::body;
@@ -27,6 +31,9 @@ use crate::sampling;
 use crate::server::{InstalledModel, RequestGuard, Server};
 use crate::timer::{Arrival, ChoiceTimer};
 
+/// Names what the answer's schemas say and no grammar can enforce.
+const NOT_ENFORCED: HeaderName = HeaderName::from_static("x-backstop-not-enforced");
+
 /// The choices of a request in progress. Dropping it aborts them.
 pub(crate) struct Answer {
     updates: SelectAll<BoxStream<'static, Result<Update, ApiError>>>,
@@ -34,6 +41,8 @@ pub(crate) struct Answer {
     /// for every token.
     deadline: Pin<Box<Sleep>>,
     tally: Tally,
+    /// What the request's schemas say and no grammar enforces.
+    not_enforced: Option<String>,
     guard: RequestGuard,
 }
 
@@ -116,10 +125,15 @@ impl Admission {
     /// head go out before.
     pub(crate) async fn start(self, job: &Job) -> Result<Answer, ApiError> {
         let deadline = self.arrived + self.server.config().request_timeout;
-        let constraint = match &job.constraint {
+        let enforced = match &job.constraint {
             Some(request) => Some(constraint::compile(&self.guard, &self.model, request).await?),
             None => None,
         };
+        let (grammar, not_enforced) = match enforced {
+            Some(enforced) => (Some(enforced.constraint), enforced.not_enforced),
+            None => (None, None),
+        };
+        let constraint = self.within_budget(job, grammar);
         let charge = self.guard.ticket.charge_prompt(job.prompt_tokens())?;
         let rules = Arc::new(rules(&self, job, constraint));
         let submissions = self.enter(job)?.into_iter().enumerate();
@@ -154,8 +168,28 @@ impl Admission {
             updates: stream::select_all(streams),
             deadline: Box::pin(sleep_until(deadline)),
             tally,
+            not_enforced,
             guard: self.guard,
         })
+    }
+
+    /// The grammar, or else nothing, within what the request allows of reasoning.
+    fn within_budget(
+        &self,
+        job: &Job,
+        grammar: Option<SharedConstraint>,
+    ) -> Option<SharedConstraint> {
+        let Some(tokens) = job.reasoning_budget else {
+            return grammar;
+        };
+        let budget = ReasoningBudget {
+            tokens,
+            tokenizer: Arc::clone(&self.model.served.tokenizer),
+            format: job.format,
+            opening: job.opening,
+            grammar,
+        };
+        budget.into_constraint()
     }
 
     /// Places in the queue for all sequences of a job, before the engine is asked.
@@ -241,7 +275,7 @@ impl Admission {
         let timer = ChoiceTimer::new(self.model.metrics.clone(), tenant, place, times);
         let text = TextStream::new(Arc::clone(&model.tokenizer), stream_options(job, &rules));
         Ok(Choice::new(index, generation, text, rules, timer)
-            .starting_in_reasoning(job.starts_in_reasoning))
+            .starting_in_reasoning(job.opening == Opening::Reasoning))
     }
 }
 
@@ -271,7 +305,7 @@ fn rules(admission: &Admission, job: &Job, constraint: Option<SharedConstraint>)
 
 fn stream_options(job: &Job, rules: &ChoiceRules) -> StreamOptions {
     let parser = job.format.parser(ParserOptions {
-        starts_in_reasoning: job.starts_in_reasoning,
+        opening: job.opening,
         parse_tools: job.parse_tools,
         tools: job.tools.clone(),
         tool_call_ids: ToolCallIds::from_seed(random_u128()),
@@ -303,6 +337,22 @@ impl Answer {
     /// The server that gives it.
     pub(crate) fn server(&self) -> &Server {
         &self.guard.server
+    }
+
+    /// Says in a response what the answer is not held to.
+    pub(crate) fn annotation(&self) -> impl FnOnce(Response) -> Response + use<> {
+        let note = self.not_enforced.as_deref().map(HeaderValue::from_str);
+        move |mut response| {
+            if let Some(Ok(note)) = note {
+                response.headers_mut().insert(NOT_ENFORCED, note);
+            }
+            response
+        }
+    }
+
+    /// The response that gives all of it.
+    pub(crate) fn reply(&self, whole: &impl Serialize) -> Response {
+        self.annotation()(reply::json(StatusCode::OK, whole))
     }
 
     /// Token counts over all choices so far.

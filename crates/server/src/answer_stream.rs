@@ -59,6 +59,7 @@ pub(crate) fn respond<W: EventWriter>(
     keep_alive: impl FnMut() -> String + Send + 'static,
 ) -> Response {
     let interval = answer.server().config().keep_alive_interval;
+    let annotate = answer.annotation();
     let stream = AnswerStream {
         answer,
         writer,
@@ -67,7 +68,7 @@ pub(crate) fn respond<W: EventWriter>(
     let events = stream::unfold(stream, async |mut stream| {
         stream.next().await.map(|event| (event, stream))
     });
-    sse::response(events, interval, keep_alive, W::broken)
+    annotate(sse::response(events, interval, keep_alive, W::broken))
 }
 
 impl<W: EventWriter> AnswerStream<W> {

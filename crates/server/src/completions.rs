@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::StatusCode;
 use axum::response::Response;
 use backstop_protocol::{
     ApiError, CompletionChoice, CompletionChunks, CompletionPrompt, FinishReason, SSE_DONE,
@@ -20,7 +19,7 @@ use crate::fim::Gap;
 use crate::logprobs::{CompletionLogprobsWriter, RatedPrompt};
 use crate::model::ServedModel;
 use crate::prepare::{self, Job};
-use crate::reply::{self, ErrorReply};
+use crate::reply::ErrorReply;
 use crate::server::Server;
 use crate::{answer_stream, sampling, sse, stamp};
 
@@ -324,7 +323,7 @@ async fn whole(
     let complete = shape
         .chunks
         .complete(choices.collect(), shape.usage(&answer));
-    Ok(reply::json(StatusCode::OK, &complete))
+    Ok(answer.reply(&complete))
 }
 
 /// Writes a stream. It ends with `[DONE]`, or with an error event and without it.

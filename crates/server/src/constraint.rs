@@ -7,8 +7,8 @@ use backstop_protocol::{
 };
 use backstop_text::ConstraintFactory;
 use backstop_text::constraint::{
-    AnswerShape, CallShape, CallableTool, ConstraintError, ConstraintReason, GrammarPart, Opening,
-    TextShape,
+    AnswerShape, CallShape, CallableTool, Compiled, ConstraintError, ConstraintReason, GrammarPart,
+    LeftOut, Opening, TextShape,
 };
 use backstop_text::format::FORMATS;
 use backstop_types::SharedConstraint;
@@ -62,11 +62,12 @@ impl Constraints {
         model: &ServedModel,
         shape: &AnswerShape,
         waiting: &dyn Fn() -> bool,
-    ) -> Result<SharedConstraint, Failure> {
+    ) -> Result<Compiled, Failure> {
         let whole = |reason| {
             Failure::Refused(ConstraintError {
                 part: GrammarPart::Whole,
                 reason,
+                place: None,
             })
         };
         let factory = self.factory(model);
@@ -84,7 +85,7 @@ impl Constraints {
                 TrialFailure::Unavailable(error) => Failure::Busy(error),
             })?;
         }
-        factory.compile(shape).map_err(Failure::Refused)
+        factory.compile_with_notes(shape).map_err(Failure::Refused)
     }
 
     /// The factory; whoever comes first makes it, and all others wait.
@@ -127,11 +128,11 @@ pub(crate) fn of_chat(
     if free_text && !(callable && calls_matter) {
         return Ok(None);
     }
-    check_combination(request, &paths)?;
+    check_combination(request, &paths, opening)?;
     let named = matches!(request.tool_choice, ToolChoice::Function(_));
     let shape = AnswerShape {
         opening,
-        text: (!forced).then(|| text_shape(&request.output_format)),
+        text: (!forced).then(|| text_shape(&request.output_format, request.format_is_binding)),
         calls: callable.then_some(CallShape {
             tools,
             // Who names a tool wants one call of it.
@@ -168,13 +169,15 @@ fn callable_tools(request: &ValidChatRequest) -> Vec<CallableTool> {
             index,
             name: name.to_owned(),
             parameters: (forced || is_strict).then(|| tool["function"]["parameters"].clone()),
+            strict: is_strict,
         })
     });
     tools.collect()
 }
 
-fn text_shape(format: &OutputFormat) -> TextShape {
+fn text_shape(format: &OutputFormat, is_binding: bool) -> TextShape {
     match format {
+        OutputFormat::JsonSchema(schema) if !is_binding => TextShape::JsonHint(schema.clone()),
         OutputFormat::Text => TextShape::Any,
         OutputFormat::JsonObject => TextShape::JsonObject,
         OutputFormat::JsonSchema(schema) => TextShape::Json(schema.clone()),
@@ -185,13 +188,20 @@ fn text_shape(format: &OutputFormat) -> TextShape {
 }
 
 /// Refuses what contradicts a constrained answer.
-fn check_combination(request: &ValidChatRequest, paths: &ConstraintPaths) -> Result<(), ApiError> {
+fn check_combination(
+    request: &ValidChatRequest,
+    paths: &ConstraintPaths,
+    opening: Opening,
+) -> Result<(), ApiError> {
     check_sampling(&request.sampling)?;
-    let begins_late = "must not be set where a message is continued, or no turn is begun";
-    if !request.add_generation_prompt && request.output_format != OutputFormat::Text {
+    let begins_late = "must not be set where a text is continued, or no turn is begun";
+    // Behind reasoning that is continued the whole answer is still to come.
+    let goes_on = request.continue_final_message && opening != Opening::Text;
+    let begins = request.add_generation_prompt || goes_on;
+    if !begins && request.output_format != OutputFormat::Text {
         return Err(ApiError::invalid_field(paths.output_format, begins_late));
     }
-    if !request.add_generation_prompt && is_forced(&request.tool_choice) {
+    if !begins && is_forced(&request.tool_choice) {
         return Err(ApiError::invalid_field(paths.tool_choice, begins_late));
     }
     Ok(())
@@ -214,7 +224,7 @@ pub(crate) async fn compile(
     sender: &RequestGuard,
     model: &Arc<InstalledModel>,
     request: &ConstraintRequest,
-) -> Result<SharedConstraint, ApiError> {
+) -> Result<Enforced, ApiError> {
     let (model, shape) = (Arc::clone(model), Arc::clone(&request.shape));
     let compile = move |cancelled: &Cancelled| {
         let waiting = || !cancelled.is_set();
@@ -226,26 +236,54 @@ pub(crate) async fn compile(
         constraints.compile(served, &shape, &waiting)
     };
     let compiled = work::grammar(sender, compile).await?;
-    compiled.map_err(|failure| match failure {
+    let compiled = compiled.map_err(|failure| match failure {
         Failure::Refused(error) => refusal(request, error),
         Failure::Busy(error) => {
             tracing::error!(%error, "no process can try grammars");
             sender.server.deadline_exceeded()
         }
+    })?;
+    let note = |left_out: &LeftOut| format!("{} {}", request.path(left_out.part), left_out.keyword);
+    let notes: Vec<String> = compiled.left_out.iter().map(note).collect();
+    Ok(Enforced {
+        constraint: compiled.constraint,
+        not_enforced: Some(notes.join(", ")).filter(|notes| !notes.is_empty()),
     })
 }
 
+/// A grammar, and what of the request it does not enforce.
+#[derive(Debug)]
+pub(crate) struct Enforced {
+    pub(crate) constraint: SharedConstraint,
+    /// Paths of schemas, each with a keyword. Nothing of it is the client's own words.
+    pub(crate) not_enforced: Option<String>,
+}
+
+impl ConstraintRequest {
+    /// The field of the request that holds a part.
+    fn path(&self, part: GrammarPart) -> String {
+        match part {
+            GrammarPart::Tool(index) => self.paths.tool_schema(index),
+            GrammarPart::Whole if self.shape.calls.is_some() => self.paths.tools.to_owned(),
+            GrammarPart::Text | GrammarPart::Whole => self.paths.output_format.to_owned(),
+        }
+    }
+}
+
 fn refusal(request: &ConstraintRequest, error: ConstraintError) -> ApiError {
-    let paths = &request.paths;
-    let param = match error.part {
-        GrammarPart::Tool(index) => paths.tool_schema(index),
-        GrammarPart::Text => paths.output_format.to_owned(),
-        GrammarPart::Whole if request.shape.calls.is_some() => paths.tools.to_owned(),
-        GrammarPart::Whole => paths.output_format.to_owned(),
-    };
+    let param = request.path(error.part);
+    // Numbers stand in it for the names of properties, which are the client's.
+    let place = error
+        .place
+        .map_or(String::new(), |place| format!(" at {place}"));
     match error.reason {
         ConstraintReason::Keyword(keyword) => {
-            let explanation = format!("what it says with '{keyword}' cannot be enforced");
+            let explanation = format!("what it says with '{keyword}'{place} cannot be enforced");
+            ApiError::unsupported_field(param, &explanation)
+        }
+        ConstraintReason::Construct(construct) => {
+            let explanation =
+                format!("the expression{place} has {construct}, which cannot be enforced");
             ApiError::unsupported_field(param, &explanation)
         }
         ConstraintReason::Unsatisfiable => {
@@ -257,7 +295,7 @@ fn refusal(request: &ConstraintRequest, error: ConstraintError) -> ApiError {
         ConstraintReason::Invalid => {
             ApiError::invalid_field(param, "must be a valid schema, expression or grammar")
         }
-        ConstraintReason::NoToolCalls(format) => no_tool_calls(paths.tool_choice, format),
+        ConstraintReason::NoToolCalls(format) => no_tool_calls(request.paths.tool_choice, format),
         ConstraintReason::ParameterName => {
             let explanation =
                 "the chat format of this model cannot write a required parameter of that name";

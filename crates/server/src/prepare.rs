@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use backstop_protocol::{ApiError, SamplingFields};
+use backstop_text::constraint::Opening;
 use backstop_text::{ChatFormat, OfferedTools, PromptText, TokenizerError, chat_format};
 use backstop_types::{SharedConstraint, StopConditions, TokenId};
 
@@ -53,7 +54,10 @@ pub(crate) struct Job {
     pub(crate) param: &'static str,
     /// How to read the answers.
     pub(crate) format: &'static ChatFormat,
-    pub(crate) starts_in_reasoning: bool,
+    /// Where in the assistant's turn the answers begin.
+    pub(crate) opening: Opening,
+    /// Tokens of reasoning at most.
+    pub(crate) reasoning_budget: Option<u32>,
     pub(crate) parse_tools: bool,
     /// The tools on offer, for formats that need them to read calls.
     pub(crate) tools: OfferedTools,
@@ -77,7 +81,8 @@ impl Job {
             priority,
             param,
             format: chat_format("plain").ok_or_else(ApiError::internal)?,
-            starts_in_reasoning: false,
+            opening: Opening::Turn,
+            reasoning_budget: None,
             parse_tools: false,
             tools: OfferedTools::default(),
             constraint: None,

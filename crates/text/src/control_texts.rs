@@ -158,7 +158,7 @@ impl ControlTexts {
 
     /// Positions behind the first characters of control texts, ascending. `own`: in a text that the
     /// model wrote.
-    fn places(&self, text: &str, own: bool) -> Vec<usize> {
+    pub(crate) fn places(&self, text: &str, own: bool) -> Vec<usize> {
         let mut places: Vec<usize> = self.occurrences(text, own).collect();
         places.sort_unstable();
         places.dedup();

@@ -58,6 +58,11 @@ impl IncrementalDetokenizer {
         }
     }
 
+    /// Whether an unfinished character is held back.
+    pub fn is_within_character(&self) -> bool {
+        !self.incomplete.is_empty()
+    }
+
     /// Ends the answer: what is left of an unfinished character becomes U+FFFD.
     pub fn finish(&mut self) -> String {
         String::from_utf8_lossy(&std::mem::take(&mut self.incomplete)).into_owned()

@@ -9,6 +9,7 @@
 //! The current time and the seed of tool call ids come in as values.
 
 pub mod constraint;
+mod continuation;
 mod control_texts;
 mod deep_stack;
 mod detokenize;
@@ -24,6 +25,7 @@ mod test_vocabulary;
 mod tokenizer;
 
 pub use constraint::{AnswerShape, ConstraintFactory};
+pub use continuation::{Continuation, NoPlace};
 pub use control_texts::ControlTexts;
 pub use detokenize::IncrementalDetokenizer;
 pub use fim::{FimIds, FimParts, FimTokens};

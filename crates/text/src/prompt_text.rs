@@ -1,5 +1,7 @@
 //! A prompt's text, and where in it the text of a request stands that only looks like control tokens.
 
+use crate::ControlTexts;
+
 /// A text to encode.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PromptText {
@@ -61,6 +63,20 @@ impl PromptText {
     /// Where the text is the request's although it looks like a control token.
     pub fn content_points(&self) -> &[usize] {
         &self.content_points
+    }
+
+    /// Adds text that stands for what it says, tokens included.
+    pub(crate) fn push_template_text(&mut self, text: &str) {
+        self.text.push_str(text);
+    }
+
+    /// Adds text of an assistant's, in which tags of reasoning alone mean what they say.
+    pub(crate) fn push_answer_text(&mut self, text: &str, controls: &ControlTexts) {
+        let start = self.text.len();
+        let places = controls.places(text, true);
+        self.content_points
+            .extend(places.into_iter().map(|place| start + place));
+        self.text.push_str(text);
     }
 
     /// Shortens the text.

@@ -34,6 +34,7 @@ fn check_calls(
         index,
         name: name.to_owned(),
         parameters: Some(parameters),
+        strict: true,
     };
     let none = json!({"type": "object", "properties": {}});
     let shape = AnswerShape {

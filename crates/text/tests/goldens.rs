@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use backstop_text::constraint::Opening;
 use backstop_text::{
     ChatTemplate, ChatTemplateInput, ParsedEvent, ParsedMessage, ParserOptions,
     SentencePieceVocabulary, Tokenizer, chat_format,
@@ -77,7 +78,8 @@ fn chats_are_rendered_and_tokenized_as_transformers_does() {
         let tokens = tokenizer.encode(&text, false).unwrap();
         assert_eq!(json!(tokens), golden["tokens"], "{name}");
         let thinks = text.ends_with("<|START_THINKING|>");
-        assert_eq!(format.starts_in_reasoning(&text), thinks, "{name}");
+        let opening = format.opening(&text);
+        assert_eq!(opening == Opening::Reasoning, thinks, "{name}");
         let bytes = tokens
             .iter()
             .flat_map(|token| tokenizer.token_bytes(*token).unwrap());
@@ -139,7 +141,7 @@ const DIFFERENCES: &[Difference] = &[
 fn parse<'a>(pieces: impl IntoIterator<Item = &'a str>) -> ParsedMessage {
     let format = chat_format("cohere_cmd4").expect("a known format");
     let mut parser = format.parser(ParserOptions {
-        starts_in_reasoning: true,
+        opening: Opening::Reasoning,
         parse_tools: true,
         ..ParserOptions::default()
     });

@@ -102,6 +102,7 @@ fn tools(schema: &Value) -> Vec<CallableTool> {
         index,
         name: name.to_owned(),
         parameters,
+        strict: true,
     };
     vec![
         tool(0, "look.up", Some(schema.clone())),

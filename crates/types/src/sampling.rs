@@ -29,8 +29,8 @@ pub struct SamplingParams {
     /// Report the log-probability of every prompt token but the first, with those of this many
     /// most likely tokens at its position.
     pub prompt_logprobs: Option<u32>,
-    /// Only tokens that this grammar allows are sampled. A sequence with one honours its stop
-    /// tokens, and `min_tokens` is 0.
+    /// Only tokens that this constraint, mostly a grammar, allows are sampled. A sequence with a
+    /// grammar honours its stop tokens, and `min_tokens` is 0.
     pub constraint: Option<SharedConstraint>,
 }
 

@@ -22,15 +22,18 @@ pub enum ThinkingDisplay {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Thinking {
     on: bool,
+    /// Tokens of reasoning at most.
+    budget: Option<u32>,
     pub(super) display: ThinkingDisplay,
 }
 
 /// A request that does not mention thinking gets none: its client may well read the first block
-/// of the answer as text. `budget_tokens` is checked, and a hint that no one follows: `max_tokens`
-/// alone bounds reasoning and answer together.
+/// of the answer as text. Anthropic's least `budget_tokens` is 1024, and less than `max_tokens`; here
+/// it is any number, and `max_tokens` bounds reasoning and answer together all the same.
 pub(super) fn parse_thinking(body: &Fields<'_>) -> Result<Thinking, ApiError> {
     let off = Thinking {
         on: false,
+        budget: None,
         display: ThinkingDisplay::Full,
     };
     let Some(thinking) = body.object("thinking")? else {
@@ -47,12 +50,18 @@ pub(super) fn parse_thinking(body: &Fields<'_>) -> Result<Thinking, ApiError> {
         None => Err(thinking.missing("type")),
         Some("disabled") => Ok(off),
         Some("enabled") => {
-            thinking
-                .unsigned("budget_tokens", 1..=i32::MAX as u32)?
-                .ok_or_else(|| thinking.missing("budget_tokens"))?;
-            Ok(Thinking { on: true, display })
+            let budget = thinking.unsigned("budget_tokens", 0..=i32::MAX as u32)?;
+            Ok(Thinking {
+                on: true,
+                budget: Some(budget.ok_or_else(|| thinking.missing("budget_tokens"))?),
+                display,
+            })
         }
-        Some("adaptive") => Ok(Thinking { on: true, display }),
+        Some("adaptive") => Ok(Thinking {
+            on: true,
+            budget: thinking.unsigned("budget_tokens", 0..=i32::MAX as u32)?,
+            display,
+        }),
         Some("between_tools") => {
             Err(thinking.unsupported("type", "use 'enabled', 'adaptive' or 'disabled'"))
         }
@@ -81,10 +90,12 @@ impl Thinking {
     /// Says it in the variables that templates read, which disagree on the name.
     pub(super) fn apply(self, effort: Option<&'static str>, chat: &mut ValidChatRequest) {
         chat.include_reasoning = self.on;
+        chat.reasoning_budget = self.budget;
         chat.reasoning_effort = if self.on { effort } else { Some("none") };
         for name in ["reasoning", "enable_thinking"] {
+            let on = self.on && self.budget != Some(0);
             chat.chat_template_kwargs
-                .insert(name.to_owned(), Value::Bool(self.on));
+                .insert(name.to_owned(), Value::Bool(on));
         }
     }
 }

@@ -3,6 +3,7 @@
 //! The endpoint keeps nothing between requests: the whole conversation comes with each of them,
 //! and what would refer to an earlier answer is refused.
 
+mod continuation;
 mod events;
 mod failure;
 mod history;

@@ -3,12 +3,14 @@
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use super::continuation;
 use super::history::History;
 use super::input;
 use super::reasoning::ReasoningForm;
 use super::tool_choice::{self, Choice};
 use super::tools::{ToolTable, Toolbox};
 use super::updates;
+use crate::binding_format;
 use crate::chat::{ConstraintPaths, ValidChatRequest, parse_effort};
 use crate::error::ApiError;
 use crate::fields::{Fields, element, memory_bytes, parse_chat_body};
@@ -18,6 +20,7 @@ use crate::limits::{
     MAX_METADATA_VALUE_BYTES, MAX_TOOLS, MAX_TOP_LOGPROBS,
 };
 use crate::output_format::{AskedFormat, OutputFormat, json_field, parse_output_format};
+use crate::reasoning::budget as reasoning_budget;
 use crate::sampling::{SamplingFields, parse_priority, parse_stream};
 use crate::unsupported;
 
@@ -121,6 +124,7 @@ impl ValidResponsesRequest {
         if messages.is_empty() {
             return Err(body.invalid("input", "must have at least one message"));
         }
+        let is_continued = continuation::parse(body, &messages)?;
         let Choice { choice, allowed } = tool_choice::parse(body, &toolbox)?;
         let asked = parse_format(body)?;
         let included = parse_include(body)?;
@@ -129,6 +133,12 @@ impl ValidResponsesRequest {
             as_summary: parse_summary(settings.as_ref())?,
             with_encrypted_content: included.contains(&"reasoning.encrypted_content"),
         };
+        let in_settings = settings
+            .as_ref()
+            .map(|settings| reasoning_budget(settings, "max_tokens"));
+        let in_settings = in_settings.transpose()?.flatten();
+        let budget = reasoning_budget(body, "thinking_token_budget")?;
+        let budget = budget.into_iter().chain(in_settings);
         let effort = settings
             .as_ref()
             .map(|settings| parse_effort(settings, "effort"));
@@ -140,6 +150,7 @@ impl ValidResponsesRequest {
             strict_tools: toolbox.strict,
             parallel_tool_calls: body.flag("parallel_tool_calls", true)?,
             output_format: asked.format,
+            format_is_binding: binding_format::of_response(body),
             constraint_paths: ConstraintPaths {
                 tool_schema: "parameters",
                 output_format: asked.path,
@@ -147,7 +158,10 @@ impl ValidResponsesRequest {
             },
             sampling: parse_sampling(body, &included)?,
             stream: parse_stream(body)?,
+            add_generation_prompt: !is_continued,
+            continue_final_message: is_continued,
             reasoning_effort: effort.transpose()?.flatten(),
+            reasoning_budget: budget.min(),
             priority: parse_priority(body)?,
             user: body.label("user", MAX_LABEL_BYTES)?.map(str::to_owned),
             ..ValidChatRequest::new(messages)

@@ -1,6 +1,7 @@
 //! `POST /v1/chat/completions`.
 
 mod prompt;
+mod refusal;
 mod stream;
 mod whole;
 
@@ -103,10 +104,8 @@ pub(crate) fn prepare(
     let model_name = prepare::resolve_model_name(server, model, request.model.take())?;
     sampling::check_token_ids(model, &request.sampling)?;
     let rendered = prompt::render(server, model, &mut request, param)?;
-    let format = model.chat_format;
-    let opening = format.opening(rendered.as_str(), request.continue_final_message);
-    let constraint = constraint::of_chat(&request, model, opening)?;
-    let tokens = prepare::encode(model, &rendered, false, param)?;
+    let constraint = constraint::of_chat(&request, model, rendered.opening)?;
+    let tokens = prepare::encode(model, &rendered.text, false, param)?;
     let is_constrained = constraint.is_some();
     let prompt = prepare::fit(model, &request.sampling, tokens, param)?;
     Ok(Chat {
@@ -114,8 +113,9 @@ pub(crate) fn prepare(
             prompts: vec![prompt],
             priority: request.priority,
             param,
-            format,
-            starts_in_reasoning: format.starts_in_reasoning(rendered.as_str()),
+            format: model.chat_format,
+            opening: rendered.opening,
+            reasoning_budget: request.reasoning_budget,
             parse_tools: !request.offered_tools().is_empty(),
             tools: OfferedTools::new(request.offered_tools()),
             sampling: request.sampling,
@@ -141,7 +141,7 @@ pub(crate) fn tokenize(
     param: &'static str,
 ) -> Result<Vec<TokenId>, ApiError> {
     let rendered = prompt::render(server, model, request, param)?;
-    prepare::count(model, &rendered, add_special_tokens, param)
+    prepare::count(model, &rendered.text, add_special_tokens, param)
 }
 
 fn prompt_token_ids(job: &Job) -> Option<Arc<[TokenId]>> {

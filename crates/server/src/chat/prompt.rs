@@ -3,13 +3,23 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use backstop_protocol::{ApiError, ValidChatRequest};
-use backstop_text::{ChatTemplateInput, Plainness, PromptText, TemplateError};
+use backstop_text::constraint::Opening;
+use backstop_text::{
+    ChatTemplate, ChatTemplateInput, Continuation, NoPlace, Plainness, PromptText, TemplateError,
+};
 use serde_json::{Map, Value};
 
+use super::refusal;
 use crate::entropy::random_u128;
 use crate::model::ServedModel;
 use crate::prepare;
 use crate::server::Server;
+
+/// A prompt, and where in the assistant's turn its answer begins.
+pub(super) struct Rendered {
+    pub(super) text: PromptText,
+    pub(super) opening: Opening,
+}
 
 /// Renders the prompt; takes the conversation out of the request.
 pub(super) fn render(
@@ -17,48 +27,98 @@ pub(super) fn render(
     model: &ServedModel,
     request: &mut ValidChatRequest,
     param: &'static str,
-) -> Result<PromptText, ApiError> {
+) -> Result<Rendered, ApiError> {
     let Some(template) = &model.template else {
         let explanation = "this model has no chat template; use the completions endpoint";
         return Err(ApiError::unsupported_field(param, explanation));
     };
-    let mark = request
-        .continue_final_message
-        .then(|| mark_end(&mut request.messages));
-    let input = input(model, request);
-    let render = |input: &ChatTemplateInput| match server.config().allow_special_tokens_in_content {
-        true => template.render(input).map(PromptText::raw),
-        false => {
-            let mark = format!("{:039}", random_u128());
-            let marks_max = prepare::counted_tokens_max(model);
-            template.render_apart(input, &model.control_texts, &mark, marks_max)
-        }
+    let renderer = Renderer {
+        server,
+        model,
+        template,
+        param,
     };
-    let rendered = render_as_accepted(&input, render);
-    let rendered = rendered.map_err(|error| refused(model, error, param))?;
-    match mark {
-        None => Ok(rendered),
-        Some(mark) => cut_at(rendered, &mark),
+    let format = model.chat_format;
+    if !request.continue_final_message {
+        let text = renderer.text(&input(model, request))?;
+        let opening = format.opening(text.as_str());
+        return Ok(Rendered { text, opening });
     }
+    let mark = format!("{:032x}", random_u128());
+    let continuation = Continuation::begin(&mut request.messages, format, mark);
+    let mut input = input(model, request);
+    let cut = continuation.cut(renderer.text(&input)?, format);
+    let no_place = match cut {
+        Ok((text, opening)) => return Ok(Rendered { text, opening }),
+        Err(no_place) => no_place,
+    };
+    if continuation.is_within_reasoning() {
+        // The template leaves reasoning out, or writes it otherwise than it came.
+        input.messages.pop();
+        input.add_generation_prompt = true;
+        let begun = renderer.text(&input)?;
+        let text = continuation.append_reasoning(begun, format, &model.control_texts);
+        if let Some(text) = text {
+            let opening = Opening::Reasoning;
+            return Ok(Rendered { text, opening });
+        }
+    }
+    Err(ApiError::unsupported_field(
+        "continue_final_message",
+        match no_place {
+            NoPlace::Absent => "the chat template does not let this message be continued",
+            NoPlace::Repeated => "the chat template writes this message more than once",
+        },
+    ))
 }
 
-/// Renders the conversation as it is, or else in the first plainer form that the template accepts.
-fn render_as_accepted(
-    input: &ChatTemplateInput,
-    render: impl Fn(&ChatTemplateInput) -> Result<PromptText, TemplateError>,
-) -> Result<PromptText, TemplateError> {
-    let mut rendered = render(input);
-    for plainness in [Plainness::InTurns, Plainness::WithoutSystem] {
-        let is_refused = matches!(
-            rendered,
-            Err(TemplateError::Raised(_) | TemplateError::Failed(_))
-        );
-        if !is_refused {
-            break;
+struct Renderer<'a> {
+    server: &'a Server,
+    model: &'a ServedModel,
+    template: &'a ChatTemplate,
+    /// The field that held the conversation.
+    param: &'static str,
+}
+
+impl Renderer<'_> {
+    /// Renders the conversation as it is, or else in the first plainer form that the template
+    /// accepts. What it says of the conversation as it is counts.
+    fn text(&self, input: &ChatTemplateInput) -> Result<PromptText, ApiError> {
+        let is_refused = |rendered: &Result<PromptText, TemplateError>| {
+            let refusal = rendered.as_ref().err();
+            refusal.is_some_and(|error| {
+                matches!(error, TemplateError::Raised(_) | TemplateError::Failed(_))
+            })
+        };
+        let mut rendered = self.render(input);
+        for plainness in [Plainness::InTurns, Plainness::WithoutSystem] {
+            if !is_refused(&rendered) {
+                break;
+            }
+            let plainer = self.render(&input.plainer(plainness));
+            if !is_refused(&plainer) {
+                rendered = plainer;
+            }
         }
-        rendered = render(&input.plainer(plainness));
+        let Self {
+            model, template, ..
+        } = self;
+        rendered.map_err(|error| refusal::of_template(model, template, error, self.param))
     }
-    rendered
+
+    fn render(&self, input: &ChatTemplateInput) -> Result<PromptText, TemplateError> {
+        let Self {
+            model, template, ..
+        } = self;
+        match self.server.config().allow_special_tokens_in_content {
+            true => template.render(input).map(PromptText::raw),
+            false => {
+                let mark = format!("{:039}", random_u128());
+                let marks_max = prepare::counted_tokens_max(model);
+                template.render_apart(input, &model.control_texts, &mark, marks_max)
+            }
+        }
+    }
 }
 
 fn input(model: &ServedModel, request: &mut ValidChatRequest) -> ChatTemplateInput {
@@ -80,10 +140,14 @@ fn input(model: &ServedModel, request: &mut ValidChatRequest) -> ChatTemplateInp
 }
 
 /// The template's further variables. What the request says in `chat_template_kwargs` counts more
-/// than what follows from `reasoning_effort`.
+/// than what follows from `reasoning_effort`. A model that may not reason at all is asked not to.
 fn variables(request: &mut ValidChatRequest) -> Map<String, Value> {
     let mut variables = Map::new();
-    match request.reasoning_effort {
+    let effort = match (request.reasoning_effort, request.reasoning_budget) {
+        (None | Some("auto"), Some(0)) => Some("none"),
+        (effort, _) => effort,
+    };
+    match effort {
         None | Some("auto") => {}
         Some("none") => {
             // Templates disagree on the name; one that doesn't know a variable ignores it.
@@ -97,55 +161,4 @@ fn variables(request: &mut ValidChatRequest) -> Map<String, Value> {
     }
     variables.extend(std::mem::take(&mut request.chat_template_kwargs));
     variables
-}
-
-/// The template's own words may repeat the conversation, so the client gets none of them.
-fn refused(model: &ServedModel, error: TemplateError, param: &'static str) -> ApiError {
-    match error {
-        TemplateError::ControlTexts(tokens) => prepare::too_long(model, tokens, None, param),
-        TemplateError::Raised(_) | TemplateError::UnsupportedContent(_) => ApiError::invalid_field(
-            param,
-            "is not a conversation that the chat template accepts",
-        ),
-        TemplateError::Limit => ApiError::invalid_field(
-            param,
-            "takes the chat template more time or memory than it may",
-        ),
-        TemplateError::Failed(reason) | TemplateError::Syntax(reason) => {
-            tracing::warn!(%reason, "the chat template failed on a request");
-            ApiError::invalid_field(param, "cannot be rendered by the chat template")
-        }
-    }
-}
-
-/// Puts a mark behind the final message's text. A template may trim or rearrange the text, but
-/// where the mark comes out is where the model has to go on.
-fn mark_end(messages: &mut [Value]) -> String {
-    let mark = format!("{:032x}", random_u128());
-    if let Some(Value::String(content)) = messages
-        .last_mut()
-        .and_then(|message| message.get_mut("content"))
-    {
-        content.push_str(&mark);
-    }
-    mark
-}
-
-fn cut_at(mut rendered: PromptText, mark: &str) -> Result<PromptText, ApiError> {
-    let Some(end) = rendered.as_str().rfind(mark) else {
-        let explanation = "the chat template does not let this message be continued";
-        return Err(ApiError::unsupported_field(
-            "continue_final_message",
-            explanation,
-        ));
-    };
-    rendered.truncate(end);
-    // A template that writes the text twice has no one place to go on from.
-    match rendered.as_str().contains(mark) {
-        true => Err(ApiError::unsupported_field(
-            "continue_final_message",
-            "the chat template writes this message more than once",
-        )),
-        false => Ok(rendered),
-    }
 }

@@ -1,6 +1,5 @@
 //! The answer to a chat in one piece.
 
-use axum::http::StatusCode;
 use axum::response::Response;
 use backstop_protocol::{ApiError, AssistantMessage, ChatChoice, ToolCall};
 use backstop_text::{ParsedMessage, ParsedToolCall};
@@ -10,7 +9,6 @@ use super::Shape;
 use crate::answer::Answer;
 use crate::choice::{End, Update};
 use crate::logprobs;
-use crate::reply;
 
 /// One choice as far as it is known.
 #[derive(Default)]
@@ -39,7 +37,7 @@ pub(super) async fn respond(mut answer: Answer, shape: &Shape) -> Result<Respons
     if let Some(ids) = &shape.prompt_token_ids {
         completion = completion.with_prompt_token_ids(ids.to_vec());
     }
-    Ok(reply::json(StatusCode::OK, &completion))
+    Ok(answer.reply(&completion))
 }
 
 impl Collected {

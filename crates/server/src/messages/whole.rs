@@ -1,6 +1,5 @@
 //! An answer in one piece.
 
-use axum::http::StatusCode;
 use axum::response::Response;
 use backstop_protocol::ApiError;
 use backstop_protocol::anthropic::Message;
@@ -9,7 +8,6 @@ use super::blocks::{Blocks, Collected};
 use super::{Shape, usage};
 use crate::answer::Answer;
 use crate::choice::End;
-use crate::reply;
 
 /// Waits for the end.
 pub(super) async fn respond(mut answer: Answer, shape: &Shape) -> Result<Response, ApiError> {
@@ -35,5 +33,5 @@ pub(super) async fn respond(mut answer: Answer, shape: &Shape) -> Result<Respons
         end.stop_reason,
         end.stop_sequence,
     );
-    Ok(reply::json(StatusCode::OK, &message))
+    Ok(answer.reply(&message))
 }

@@ -1,13 +1,11 @@
 //! The answer in one piece.
 
-use axum::http::StatusCode;
 use axum::response::Response;
 use backstop_protocol::ApiError;
 use backstop_protocol::responses::ResponseBuilder;
 
 use super::output::Output;
 use crate::answer::Answer;
-use crate::reply;
 
 /// Waits for the whole answer.
 pub(super) async fn respond(
@@ -23,7 +21,7 @@ pub(super) async fn respond(
         if let Some(end) = update.end {
             let status = output.end(end.reason, &mut ());
             let response = builder.ended(status, output.items(), answer.usage());
-            return Ok(reply::json(StatusCode::OK, &response));
+            return Ok(answer.reply(&response));
         }
     }
     // An answer ends with an update that says so.

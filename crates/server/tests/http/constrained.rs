@@ -165,10 +165,11 @@ async fn reasoning_comes_before_what_is_constrained() {
 
 #[tokio::test]
 async fn what_cannot_be_enforced_is_refused_by_name() {
-    let function = |parameters: Value| json!({"name": "f", "parameters": parameters});
+    let function =
+        |parameters: Value| json!({"name": "f", "parameters": parameters, "strict": true});
     let tools =
         |parameters| json!([{"function": {"name": "g"}}, {"function": function(parameters)}]);
-    let format = |schema: Value| json!({"type": "json_schema", "json_schema": {"schema": schema}});
+    let format = |schema: Value| json!({"type": "json_schema", "json_schema": {"schema": schema, "strict": true}});
     let unsupported = json!({"type": "object", "properties": {"secret": {"not": {}}}});
     let cases = [
         (
@@ -323,4 +324,62 @@ async fn stop_strings_wait_for_the_least_number_of_tokens() {
             "{min_tokens}"
         );
     }
+}
+
+#[tokio::test]
+async fn the_construct_and_its_place_are_told() {
+    let fixture = saying(FREE_TEXT).await;
+    let lookbehind =
+        json!({"type": "array", "items": {"type": "string", "pattern": "(?<=secret)a"}});
+    let schema = json!({"type": "object", "properties": {"hidden": {}, "secret": lookbehind}});
+    let answer = fixture
+        .client()
+        .chat(&chat(json!({"guided_json": schema})))
+        .await;
+    let error = answer.json()["error"].clone();
+    assert_eq!(error["param"], "guided_json");
+    let message = error["message"].as_str().unwrap();
+    assert!(
+        message.contains("properties.1.items has a lookbehind"),
+        "{message}"
+    );
+    assert!(!message.contains("secret"), "{message}");
+}
+
+#[tokio::test]
+async fn what_is_left_out_of_a_hint_is_told() {
+    const NOTE: &str = "x-backstop-not-enforced";
+    let unique = json!({"type": "array", "items": {"type": "string"}, "uniqueItems": true});
+    let schema = json!({"type": "object", "properties": {"city": {"type": "string"}, "tags": unique},
+        "required": ["city"], "propertyNames": {"minLength": 1}});
+    let tool = |strict: bool| json!([{"type": "function", "function": {"name": "weather", "parameters": schema, "strict": strict}}]);
+    let forced =
+        |strict: bool| without_reasoning(json!({"tools": tool(strict), "tool_choice": "required"}));
+    let fixture = saying(WEATHER).await;
+    let client = fixture.client();
+    let mut body = forced(false);
+    for stream in [false, true] {
+        body["stream"] = json!(stream);
+        let answer = client.chat(&body).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        let path = "tools.0.function.parameters";
+        assert_eq!(
+            answer.header(NOTE),
+            format!("{path} propertyNames, {path} uniqueItems")
+        );
+    }
+    assert_eq!(client.chat(&forced(true)).await.status, 400);
+    let format = json!({"type": "json_schema", "json_schema": {"name": "n", "schema": schema}});
+    let fixture = saying(JSON_TEXT).await;
+    let answer = fixture
+        .client()
+        .chat(&without_reasoning(json!({"response_format": format})))
+        .await;
+    let path = "response_format.json_schema.schema";
+    assert_eq!(
+        answer.header(NOTE),
+        format!("{path} propertyNames, {path} uniqueItems")
+    );
+    let free = fixture.client().chat(&without_reasoning(json!({}))).await;
+    assert_eq!(free.header(NOTE), "");
 }

@@ -21,6 +21,7 @@ mod hostile;
 mod large_json;
 mod limits;
 mod patience;
+mod reasoning;
 mod responses;
 mod routes;
 mod support;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::error::{ConstraintError, ConstraintReason, GrammarPart};
+use super::error::{ConstraintError, ConstraintReason, Fault, GrammarPart};
 use super::limits;
 use super::shape::{AnswerShape, TextShape};
 
@@ -14,15 +14,14 @@ pub(super) fn check(shape: &AnswerShape) -> Result<(), ConstraintError> {
     let mut bytes = 0;
     let mut add = |part, more: usize, levels: usize| {
         bytes += more;
-        let reason = ConstraintReason::TooComplex;
         match bytes > limits::SOURCE_BYTES_MAX || levels > limits::LEVELS_MAX {
-            true => Err(ConstraintError { part, reason }),
+            true => Err(Fault::from(ConstraintReason::TooComplex).of(part)),
             false => Ok(()),
         }
     };
     match &shape.text {
         None | Some(TextShape::Any | TextShape::JsonObject) => {}
-        Some(TextShape::Json(schema)) => {
+        Some(TextShape::Json(schema) | TextShape::JsonHint(schema)) => {
             add(GrammarPart::Text, json_bytes(schema), schema_levels(schema))?;
         }
         // The library's reader of expressions has a limit on their nesting.

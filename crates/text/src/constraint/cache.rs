@@ -1,7 +1,6 @@
 //! Compiled grammars by their source: agents send the same tools with every request.
 
-use backstop_types::SharedConstraint;
-
+use super::Compiled;
 use super::limits::{CACHED_BYTES_MAX, CACHED_GRAMMARS_MAX};
 
 /// The most recently used grammars, least recently used first.
@@ -12,26 +11,26 @@ pub(super) struct Cache {
 
 struct Entry {
     key: String,
-    constraint: SharedConstraint,
+    compiled: Compiled,
     /// Of the compiled grammar.
     bytes: usize,
 }
 
 impl Cache {
-    pub(super) fn find(&mut self, key: &str) -> Option<SharedConstraint> {
+    pub(super) fn find(&mut self, key: &str) -> Option<Compiled> {
         let index = self.entries.iter().position(|entry| entry.key == key)?;
         let entry = self.entries.remove(index);
-        let found = entry.constraint.clone();
+        let found = entry.compiled.clone();
         self.entries.push(entry);
         Some(found)
     }
 
     /// Keeps a grammar whose tables have so many bytes.
-    pub(super) fn insert(&mut self, key: String, constraint: SharedConstraint, bytes: usize) {
+    pub(super) fn insert(&mut self, key: String, compiled: Compiled, bytes: usize) {
         self.entries.retain(|entry| entry.key != key);
         self.entries.push(Entry {
             key,
-            constraint,
+            compiled,
             bytes,
         });
         while self.entries.len() > CACHED_GRAMMARS_MAX
@@ -58,7 +57,7 @@ mod tests {
         Constraint, ConstraintFault, ConstraintMatcher, SharedConstraint, TokenId,
     };
 
-    use super::{CACHED_BYTES_MAX, CACHED_GRAMMARS_MAX, Cache};
+    use super::{CACHED_BYTES_MAX, CACHED_GRAMMARS_MAX, Cache, Compiled};
 
     #[derive(Debug)]
     struct Nothing;
@@ -79,8 +78,11 @@ mod tests {
         }
     }
 
-    fn constraint() -> SharedConstraint {
-        SharedConstraint(Arc::new(Nothing))
+    fn constraint() -> Compiled {
+        Compiled {
+            constraint: SharedConstraint(Arc::new(Nothing)),
+            left_out: Arc::new([]),
+        }
     }
 
     #[test]

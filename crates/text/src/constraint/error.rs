@@ -1,17 +1,46 @@
 //! Why a grammar cannot be followed.
 
 /// Why a request's constraint cannot be enforced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{part:?}: {reason:?}")]
 pub struct ConstraintError {
     /// What is to blame.
     pub part: GrammarPart,
     /// What is wrong with it.
     pub reason: ConstraintReason,
+    /// The schema within it that is at fault, if that is known: keywords, and the numbers of what
+    /// stands under them, such as `properties.0.items`. The names of properties are the request's.
+    pub place: Option<String>,
+}
+
+/// What is wrong with a part, and where in it if that is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Fault {
+    pub(super) reason: ConstraintReason,
+    pub(super) place: Option<String>,
+}
+
+impl From<ConstraintReason> for Fault {
+    fn from(reason: ConstraintReason) -> Self {
+        Self {
+            reason,
+            place: None,
+        }
+    }
+}
+
+impl Fault {
+    pub(super) fn of(self, part: GrammarPart) -> ConstraintError {
+        ConstraintError {
+            part,
+            reason: self.reason,
+            place: self.place,
+        }
+    }
 }
 
 /// A part of an [`AnswerShape`](super::AnswerShape).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum GrammarPart {
     /// The form of the text.
     Text,
@@ -26,6 +55,8 @@ pub enum GrammarPart {
 pub enum ConstraintReason {
     /// It uses this keyword of JSON Schema, or uses it in a way, that cannot be enforced.
     Keyword(&'static str),
+    /// It has an expression with this construct, which cannot be enforced.
+    Construct(&'static str),
     /// Nothing satisfies it.
     Unsatisfiable,
     /// It takes too much time or memory.
@@ -42,10 +73,7 @@ pub enum ConstraintReason {
 
 impl ConstraintError {
     pub(super) fn whole(reason: ConstraintReason) -> Self {
-        Self {
-            part: GrammarPart::Whole,
-            reason,
-        }
+        Fault::from(reason).of(GrammarPart::Whole)
     }
 }
 

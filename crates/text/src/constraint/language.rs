@@ -23,7 +23,7 @@ pub(super) enum Language {
 }
 
 /// Steps after which it stays unknown whether a language has any string.
-const STEPS_MAX: u64 = 10_000;
+const STEPS_MAX: u64 = 100_000;
 
 impl Language {
     /// Any string.
@@ -71,7 +71,7 @@ impl Language {
         Ok(regex.always_empty())
     }
 
-    fn syntax(&self) -> RegexAst {
+    pub(super) fn syntax(&self) -> RegexAst {
         let all = |parts: &[Self]| parts.iter().map(Self::syntax).collect();
         match self {
             Self::Literal(text) => RegexAst::Literal(text.clone()),

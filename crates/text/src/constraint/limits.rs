@@ -24,6 +24,8 @@ pub(super) const PARAMETER_BYTES_MAX: usize = 2 << 20;
 pub(super) const SQUARED_MEMBERS_MAX: usize = 300_000;
 /// Properties of an object that limits their number, which takes it longer yet.
 pub(super) const COUNTED_PROPERTIES_MAX: usize = 64;
+/// Keywords that are left out of hints: for each, grammars are compiled again.
+pub(super) const LEFT_OUT_MAX: usize = 16;
 /// Alternatives of a choice.
 pub(super) const CHOICES_MAX: usize = 1024;
 /// Tokens longer than this are never sampled under a grammar: the library has a limit on them.

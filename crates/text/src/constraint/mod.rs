@@ -11,17 +11,22 @@
 
 mod automaton;
 mod bounds;
+mod budget;
 mod cache;
 mod error;
 mod language;
 mod limits;
 mod matcher;
+mod omissions;
 mod parameters;
+mod pattern;
+mod plain_expression;
 mod schema;
 mod shape;
 mod string_formats;
 mod strings;
 mod trial;
+mod unique_items;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -33,7 +38,11 @@ use llguidance::panic_utils::catch_unwind;
 use llguidance::toktrie::{ApproximateTokEnv, InferenceCapabilities, TokEnv, TokRxInfo, TokTrie};
 use llguidance::{Logger, ParserFactory};
 
+pub use self::budget::ReasoningBudget;
+pub(crate) use self::error::Fault;
 pub use self::error::{ConstraintError, ConstraintReason, GrammarPart};
+pub use self::omissions::LeftOut;
+pub(crate) use self::omissions::Omissions;
 pub(crate) use self::parameters::{ParameterLayout, grammars as parameter_grammars};
 pub use self::shape::{AnswerShape, CallShape, CallableTool, Opening, TextShape};
 pub(crate) use self::shape::{json_arguments, literal};
@@ -44,6 +53,15 @@ use self::cache::Cache;
 use self::matcher::CompiledGrammar;
 use self::shape::Part;
 use crate::{ChatFormat, Tokenizer, deep_stack};
+
+/// A grammar that is ready to be followed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Compiled {
+    /// The grammar.
+    pub constraint: SharedConstraint,
+    /// What it does not enforce.
+    pub left_out: Arc<[LeftOut]>,
+}
 
 /// Compiles grammars for one model.
 pub struct ConstraintFactory {
@@ -104,23 +122,32 @@ impl ConstraintFactory {
     }
 
     /// The grammar of an answer, if it is among those that were compiled last.
-    pub fn find(&self, shape: &AnswerShape) -> Option<SharedConstraint> {
+    pub fn find(&self, shape: &AnswerShape) -> Option<Compiled> {
         self.cached().find(&cache_key(shape))
     }
 
     /// The grammar of an answer. What a request wrote can make this take seconds, and memory and
     /// stack without end: a server tries it elsewhere first ([`try_out`](Self::try_out)).
-    pub fn compile(&self, shape: &AnswerShape) -> Result<SharedConstraint, ConstraintError> {
+    pub fn compile_with_notes(&self, shape: &AnswerShape) -> Result<Compiled, ConstraintError> {
         let key = cache_key(shape);
         if let Some(found) = self.cached().find(&key) {
             return Ok(found);
         }
-        let automaton = self.compile_on(limits::COMPILE_STACK_BYTES, shape)?;
+        let (automaton, left_out) = self.compile_on(limits::COMPILE_STACK_BYTES, shape)?;
         let bytes = automaton.bytes();
-        let compiled = CompiledGrammar::new(automaton, Arc::clone(&self.eos_tokens));
-        let constraint = SharedConstraint(Arc::new(compiled));
-        self.cached().insert(key, constraint.clone(), bytes);
-        Ok(constraint)
+        let grammar = CompiledGrammar::new(automaton, Arc::clone(&self.eos_tokens));
+        let compiled = Compiled {
+            constraint: SharedConstraint(Arc::new(grammar)),
+            left_out: left_out.into(),
+        };
+        self.cached().insert(key, compiled.clone(), bytes);
+        Ok(compiled)
+    }
+
+    /// The grammar alone.
+    pub fn compile(&self, shape: &AnswerShape) -> Result<SharedConstraint, ConstraintError> {
+        self.compile_with_notes(shape)
+            .map(|compiled| compiled.constraint)
     }
 
     /// Compiles a grammar and throws it away, in a process that may end by it and with less stack
@@ -138,17 +165,45 @@ impl ConstraintFactory {
         &self,
         stack_bytes: usize,
         shape: &AnswerShape,
-    ) -> Result<Automaton, ConstraintError> {
+    ) -> Result<(Automaton, Vec<LeftOut>), ConstraintError> {
         bounds::check(shape)?;
-        let compiled = deep_stack::with_stack("grammar", stack_bytes, || self.compile_here(shape));
+        let compiled = deep_stack::with_stack("grammar", stack_bytes, || self.compile_hints(shape));
         compiled.unwrap_or(Err(ConstraintError::whole(ConstraintReason::TooComplex)))
     }
 
-    fn compile_here(&self, shape: &AnswerShape) -> Result<Automaton, ConstraintError> {
+    /// Leaves out of hints, one keyword after the other, what cannot be enforced.
+    fn compile_hints(
+        &self,
+        shape: &AnswerShape,
+    ) -> Result<(Automaton, Vec<LeftOut>), ConstraintError> {
+        let mut left_out = Vec::new();
+        loop {
+            let error = match self.compile_here(shape, &left_out) {
+                Ok(automaton) => {
+                    left_out.sort_unstable();
+                    return Ok((automaton, left_out));
+                }
+                Err(error) => error,
+            };
+            let remedy = omissions::remedy(error.part, error.reason, &left_out);
+            match remedy.filter(|_| shape.is_hint(error.part)) {
+                Some(remedy) if left_out.len() < limits::LEFT_OUT_MAX => left_out.push(remedy),
+                _ => return Err(error),
+            }
+        }
+    }
+
+    fn compile_here(
+        &self,
+        shape: &AnswerShape,
+        left_out: &[LeftOut],
+    ) -> Result<Automaton, ConstraintError> {
         let layout = self.format.layout(shape, &self.tokenizer);
         let no_calls = ConstraintReason::NoToolCalls(self.format.id);
         let layout = layout.ok_or(ConstraintError::whole(no_calls))?;
-        let parts = shape.parts(|tool| self.format.arguments(tool, &self.tokenizer))?;
+        let parts = shape.parts(left_out, |tool, omitted| {
+            self.format.arguments(tool, omitted, &self.tokenizer)
+        })?;
         let whole = grammar(&layout, &parts);
         let limits = match shape.text {
             Some(TextShape::Lark(_)) => limits::foreign_parser_limits(),
@@ -189,10 +244,7 @@ impl ConstraintFactory {
                 max_tokens: None,
             };
             if let Err(reason) = self.start(alone, limits::parser_limits()) {
-                return ConstraintError {
-                    part: *part,
-                    reason,
-                };
+                return Fault::from(reason).of(*part);
             }
         }
         ConstraintError::whole(reason)

@@ -4,8 +4,9 @@
 use llguidance::api::GrammarWithLexer;
 use serde_json::{Map, Value, json};
 
-use super::error::ConstraintReason;
+use super::error::{ConstraintReason, Fault};
 use super::language::Language;
+use super::omissions::Omissions;
 use super::shape::{CallableTool, arguments_grammar, literal};
 use super::strings::Strings;
 use super::{limits, schema};
@@ -39,7 +40,8 @@ const ARGUMENTS: &str = "arguments";
 pub(crate) fn grammars(
     tool: &CallableTool,
     layout: &ParameterLayout,
-) -> Result<Vec<GrammarWithLexer>, ConstraintReason> {
+    omitted: &Omissions,
+) -> Result<Vec<GrammarWithLexer>, Fault> {
     let mut writer = Writer {
         layout,
         name: tool.grammar_name(),
@@ -49,7 +51,7 @@ pub(crate) fn grammars(
         bytes: 0,
     };
     let start = match &tool.parameters {
-        Some(parameters) => writer.listed_parameters(parameters)?,
+        Some(parameters) => writer.listed_parameters(parameters, omitted)?,
         None => writer.any_parameters(),
     };
     let mut grammar = GrammarWithLexer::from_lark(format!("start: {start}\n{}", writer.rules));
@@ -74,8 +76,12 @@ struct Writer<'a> {
 
 impl Writer<'_> {
     /// Parameters of an object whose schema says which it has, in its order.
-    fn listed_parameters(&mut self, parameters: &Value) -> Result<String, ConstraintReason> {
-        let mut parameters = schema::of_arguments(parameters)?;
+    fn listed_parameters(
+        &mut self,
+        parameters: &Value,
+        omitted: &Omissions,
+    ) -> Result<String, Fault> {
+        let mut parameters = schema::of_arguments(parameters, omitted)?;
         schema::prefix_references(&mut parameters, &format!("#/$defs/{ARGUMENTS}"));
         self.document = json!({"$defs": {ARGUMENTS: parameters}});
         let document = self.document.clone();
@@ -85,14 +91,14 @@ impl Writer<'_> {
             let required = object.required.contains(&name.as_str());
             let value = match (self.layout.can_write)(name) {
                 true => self.value(&index.to_string(), schema)?,
-                false if required => return Err(ConstraintReason::ParameterName),
+                false if required => return Err(ConstraintReason::ParameterName.into()),
                 false => None,
             };
             if let Some(value) = value {
                 let rule = self.parameter(&literal(name), &value);
                 start.push(format!("({rule}){}", if required { "" } else { "?" }));
             } else if required {
-                return Err(ConstraintReason::Unsatisfiable);
+                return Err(ConstraintReason::Unsatisfiable.into());
             }
         }
         if let Some(more) = object.more {

@@ -2,8 +2,9 @@
 
 use serde_json::{Map, Value, json};
 
-use super::error::ConstraintReason;
-use super::limits;
+use super::error::{ConstraintReason, Fault};
+use super::omissions::Omissions;
+use super::{limits, pattern, unique_items};
 
 /// Keywords that say what an instance must be and that cannot be enforced while it is written.
 const UNSUPPORTED: &[&str] = &[
@@ -59,27 +60,27 @@ const NAMED_SCHEMAS: &[&str] = &["properties", "patternProperties", "$defs", "de
 const APPLICATORS: &[&str] = &["anyOf", "oneOf", "allOf", "$ref"];
 
 /// The schema of a text.
-pub(super) fn of_text(schema: &Value) -> Result<Value, ConstraintReason> {
+pub(super) fn of_text(schema: &Value, omitted: &Omissions) -> Result<Value, Fault> {
     match schema {
         Value::Bool(true) => Ok(json!({})),
-        Value::Bool(false) => Err(ConstraintReason::Unsatisfiable),
-        Value::Object(_) => prepare(schema),
-        _ => Err(ConstraintReason::Invalid),
+        Value::Bool(false) => Err(ConstraintReason::Unsatisfiable.into()),
+        Value::Object(_) => prepare(schema, omitted),
+        _ => Err(ConstraintReason::Invalid.into()),
     }
 }
 
 /// The schema of a tool's arguments, which are an object even where it does not say so.
-pub(super) fn of_arguments(schema: &Value) -> Result<Value, ConstraintReason> {
-    let mut schema = of_text(schema)?;
+pub(super) fn of_arguments(schema: &Value, omitted: &Omissions) -> Result<Value, Fault> {
+    let mut schema = of_text(schema, omitted)?;
     if let Some(entries) = schema.as_object_mut() {
         let allowed = match entries.get("type") {
             None => true,
             Some(Value::String(name)) => name == "object",
             Some(Value::Array(names)) => names.iter().any(|name| name == "object"),
-            Some(_) => return Err(ConstraintReason::Invalid),
+            Some(_) => return Err(ConstraintReason::Invalid.into()),
         };
         if !allowed {
-            return Err(ConstraintReason::Unsatisfiable);
+            return Err(ConstraintReason::Unsatisfiable.into());
         }
         entries.insert("type".to_owned(), Value::from("object"));
     }
@@ -96,34 +97,44 @@ pub(super) fn prefix_references(schema: &mut Value, prefix: &str) {
     {
         *reference = format!("{prefix}{pointer}");
     }
-    children(entries).for_each(|child| prefix_references(child, prefix));
+    children(entries).for_each(|(_, child)| prefix_references(child, prefix));
 }
 
-/// The schemas within a schema.
-fn children(entries: &mut Map<String, Value>) -> impl Iterator<Item = &mut Value> {
+/// The schemas within a schema, with their places: keywords, and numbers under them.
+fn children(entries: &mut Map<String, Value>) -> impl Iterator<Item = (String, &mut Value)> {
     entries.iter_mut().flat_map(|(name, value)| {
         let name = name.as_str();
         let children: Vec<&mut Value> = match value {
-            Value::Object(_) if SCHEMA.contains(&name) => vec![value],
+            Value::Object(_) if SCHEMA.contains(&name) => return vec![(name.to_owned(), value)],
             Value::Array(elements) if SCHEMAS.contains(&name) => elements.iter_mut().collect(),
             Value::Object(schemas) if NAMED_SCHEMAS.contains(&name) => {
                 schemas.values_mut().collect()
             }
             _ => Vec::new(),
         };
-        children
+        let numbered = children.into_iter().enumerate();
+        numbered
+            .map(|(index, child)| (format!("{name}.{index}"), child))
+            .collect()
     })
 }
 
-fn prepare(schema: &Value) -> Result<Value, ConstraintReason> {
-    let mut schema = schema.clone();
-    let closes_objects = !combines_objects(&schema);
+fn prepare(schema: &Value, omitted: &Omissions) -> Result<Value, Fault> {
+    let mut prepared = schema.clone();
+    let closes_objects = !combines_objects(schema);
     let mut preparation = Preparation {
+        document: schema,
+        omitted,
+        place: Vec::new(),
         closes_objects,
         squared_members: 0,
     };
-    preparation.visit(&mut schema)?;
-    Ok(schema)
+    let visited = preparation.visit(&mut prepared);
+    visited.map_err(|reason| Fault {
+        reason,
+        place: Some(preparation.place.join(".")).filter(|place| !place.is_empty()),
+    })?;
+    Ok(prepared)
 }
 
 /// Whether several schemas may speak of one object's properties, so that none of them alone knows
@@ -155,7 +166,12 @@ fn combines_objects(schema: &Value) -> bool {
     }
 }
 
-struct Preparation {
+struct Preparation<'a> {
+    /// The schema as it came.
+    document: &'a Value,
+    omitted: &'a Omissions,
+    /// Where the schema stands that is visited; where it was given up in the end.
+    place: Vec<String>,
     /// Objects whose properties are listed have no others. The standard allows them, but a client
     /// that lists what it knows has no use for what a model makes up beside it.
     closes_objects: bool,
@@ -163,7 +179,7 @@ struct Preparation {
     squared_members: usize,
 }
 
-impl Preparation {
+impl Preparation<'_> {
     fn visit(&mut self, schema: &mut Value) -> Result<(), ConstraintReason> {
         let Some(entries) = schema.as_object_mut() else {
             return Ok(());
@@ -172,6 +188,12 @@ impl Preparation {
             entries.shift_remove(*name);
         });
         drop_empty_demands(entries);
+        if entries.get("uniqueItems") == Some(&Value::Bool(true)) {
+            unique_items::write_out(entries, self.document);
+        }
+        self.leave_out(entries);
+        self.rewrite_pattern(entries)?;
+        Self::rewrite_names(entries)?;
         if let Some(keyword) = UNSUPPORTED.iter().find(|name| entries.contains_key(**name)) {
             return Err(ConstraintReason::Keyword(keyword));
         }
@@ -183,7 +205,76 @@ impl Preparation {
         if self.closes_objects && lists_all_properties(entries) {
             entries.insert("additionalProperties".to_owned(), Value::Bool(false));
         }
-        children(entries).try_for_each(|child| self.visit(child))
+        children(entries).try_for_each(|(place, child)| {
+            self.place.push(place);
+            self.visit(child)?;
+            self.place.pop();
+            Ok(())
+        })
+    }
+
+    /// Takes out the keywords that are to be left out, with those that mean something else
+    /// without them.
+    fn leave_out(&self, entries: &mut Map<String, Value>) {
+        for keyword in self.omitted.iter() {
+            match keyword {
+                // Some patterns can be enforced.
+                "pattern" => {}
+                "oneOf" if !entries.contains_key("anyOf") => {
+                    if let Some(branches) = entries.shift_remove("oneOf") {
+                        entries.insert("anyOf".to_owned(), branches);
+                    }
+                }
+                "patternProperties" if entries.contains_key("patternProperties") => {
+                    entries.shift_remove("patternProperties");
+                    entries.insert("additionalProperties".to_owned(), Value::Bool(true));
+                }
+                _ => {
+                    entries.shift_remove(keyword);
+                }
+            }
+        }
+    }
+
+    /// Writes a pattern with lookaheads as several without.
+    fn rewrite_pattern(&self, entries: &mut Map<String, Value>) -> Result<(), ConstraintReason> {
+        let patterns = match entries.get("pattern") {
+            Some(Value::String(source)) => pattern::without_lookaheads(source, true),
+            _ => return Ok(()),
+        };
+        let patterns = match patterns {
+            Ok(None) => return Ok(()),
+            Ok(Some(patterns)) => patterns,
+            Err(ConstraintReason::Construct(_)) if self.omitted.has("pattern") => Vec::new(),
+            Err(reason) => return Err(reason),
+        };
+        entries.shift_remove("pattern");
+        let more = patterns
+            .into_iter()
+            .map(|pattern| json!({"pattern": pattern}));
+        match entries.get_mut("allOf") {
+            Some(Value::Array(all)) => all.extend(more),
+            _ => {
+                let all: Vec<Value> = more.collect();
+                if !all.is_empty() {
+                    entries.insert("allOf".to_owned(), all.into());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The same for the patterns of names.
+    fn rewrite_names(entries: &mut Map<String, Value>) -> Result<(), ConstraintReason> {
+        let Some(Value::Object(named)) = entries.get_mut("patternProperties") else {
+            return Ok(());
+        };
+        for (pattern, schema) in std::mem::take(named) {
+            let plain = pattern::without_lookaheads(&pattern, false)?;
+            let plain = plain.and_then(|mut patterns| patterns.pop());
+            named.insert(plain.unwrap_or(pattern), schema);
+        }
+        Ok(())
     }
 
     fn count_members(&mut self, entries: &Map<String, Value>) -> Result<(), ConstraintReason> {

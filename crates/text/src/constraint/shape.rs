@@ -5,7 +5,9 @@ use llguidance::regex_to_lark;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::error::{ConstraintError, ConstraintReason, GrammarPart};
+use super::error::{ConstraintError, Fault, GrammarPart};
+use super::omissions::{LeftOut, Omissions};
+use super::pattern::{self, Reach};
 use super::schema;
 
 /// What an answer may be. At least one of `text` and `calls` is there.
@@ -42,6 +44,8 @@ pub enum TextShape {
     JsonObject,
     /// JSON that satisfies this schema.
     Json(Value),
+    /// JSON that satisfies this schema as far as that can be enforced.
+    JsonHint(Value),
     /// Text that matches this regular expression as a whole.
     Regex(String),
     /// One of these strings.
@@ -68,6 +72,8 @@ pub struct CallableTool {
     pub name: String,
     /// What the arguments, an object, must satisfy; `None` if they may be any object.
     pub parameters: Option<Value>,
+    /// They must satisfy all of it, not just what can be enforced.
+    pub strict: bool,
 }
 
 /// A part of a shape and its grammars, the first of which may refer to the others.
@@ -93,17 +99,19 @@ impl CallableTool {
 }
 
 impl AnswerShape {
-    /// The grammars that a format's layout refers to by name. `arguments` makes those of a tool's
-    /// arguments.
+    /// The grammars that a format's layout refers to by name, without what is `left_out`.
+    /// `arguments` makes those of a tool's arguments.
     pub(super) fn parts(
         &self,
-        arguments: impl Fn(&CallableTool) -> Result<Vec<GrammarWithLexer>, ConstraintReason>,
+        left_out: &[LeftOut],
+        arguments: impl Fn(&CallableTool, &Omissions) -> Result<Vec<GrammarWithLexer>, Fault>,
     ) -> Result<Vec<Part>, ConstraintError> {
         let mut parts = Vec::new();
-        if let Some(grammar) = self.text.as_ref().and_then(text_grammar) {
+        let omitted = |part| Omissions::of(left_out, part);
+        if let Some(text) = &self.text {
             let part = GrammarPart::Text;
-            let grammar = grammar.map_err(|reason| ConstraintError { part, reason })?;
-            parts.push((part, vec![grammar]));
+            let grammar = text_grammar(text, &omitted(part)).map_err(|fault| fault.of(part))?;
+            parts.extend(grammar.map(|grammar| (part, vec![grammar])));
         }
         let tools = self.calls.iter().flat_map(|calls| &calls.tools);
         let with_any_arguments = tools.clone().find(|tool| tool.parameters.is_none());
@@ -113,11 +121,20 @@ impl AnswerShape {
                 Some(_) => GrammarPart::Tool(tool.index),
                 None => GrammarPart::Whole,
             };
-            let grammars = arguments(tool);
-            let grammars = grammars.map_err(|reason| ConstraintError { part, reason })?;
-            parts.push((part, grammars));
+            let grammars = arguments(tool, &omitted(part));
+            parts.push((part, grammars.map_err(|fault| fault.of(part))?));
         }
         Ok(parts)
+    }
+
+    /// Whether what cannot be enforced of a part may be left out.
+    pub(super) fn is_hint(&self, part: GrammarPart) -> bool {
+        let mut tools = self.calls.iter().flat_map(|calls| &calls.tools);
+        match part {
+            GrammarPart::Text => matches!(self.text, Some(TextShape::JsonHint(_))),
+            GrammarPart::Tool(index) => tools.any(|tool| tool.index == index && !tool.strict),
+            GrammarPart::Whole => false,
+        }
     }
 
     /// Whether it holds anything that a request wrote: a schema, an expression, a grammar.
@@ -132,19 +149,24 @@ impl AnswerShape {
 }
 
 /// The grammar of a text, if it is not just any text.
-fn text_grammar(text: &TextShape) -> Option<Result<GrammarWithLexer, ConstraintReason>> {
+fn text_grammar(text: &TextShape, omitted: &Omissions) -> Result<Option<GrammarWithLexer>, Fault> {
     let grammar = match text {
-        TextShape::Any => return None,
-        TextShape::JsonObject => Ok(text_json(json!({"type": "object"}))),
-        TextShape::Json(schema) => schema::of_text(schema).map(text_json),
-        TextShape::Regex(pattern) => Ok(lark(format!("start: /{}/", regex_to_lark(pattern, "")))),
+        TextShape::Any => return Ok(None),
+        TextShape::JsonObject => text_json(json!({"type": "object"})),
+        TextShape::Json(schema) | TextShape::JsonHint(schema) => {
+            text_json(schema::of_text(schema, omitted)?)
+        }
+        TextShape::Regex(pattern) => lark(match pattern::language(pattern, Reach::Whole)? {
+            Some(language) => format!("start: TEXT\nTEXT: {}", language.lark()),
+            None => format!("start: /(?:{})/", regex_to_lark(pattern, "")),
+        }),
         TextShape::Choice(choices) => {
             let choices: Vec<String> = choices.iter().map(|choice| literal(choice)).collect();
-            Ok(lark(format!("start: {}", choices.join(" | "))))
+            lark(format!("start: {}", choices.join(" | ")))
         }
-        TextShape::Lark(source) => Ok(lark(source.clone())),
+        TextShape::Lark(source) => lark(source.clone()),
     };
-    Some(grammar)
+    Ok(Some(grammar))
 }
 
 fn lark(source: String) -> GrammarWithLexer {
@@ -166,9 +188,10 @@ fn text_json(schema: Value) -> GrammarWithLexer {
 /// The grammar of a tool's arguments where they are one JSON object.
 pub(crate) fn json_arguments(
     tool: &CallableTool,
-) -> Result<Vec<GrammarWithLexer>, ConstraintReason> {
+    omitted: &Omissions,
+) -> Result<Vec<GrammarWithLexer>, Fault> {
     let schema = match &tool.parameters {
-        Some(parameters) => schema::of_arguments(parameters)?,
+        Some(parameters) => schema::of_arguments(parameters, omitted)?,
         None => json!({"type": "object"}),
     };
     Ok(vec![arguments_grammar(&tool.grammar_name(), schema)])
@@ -194,7 +217,8 @@ fn json_grammar(name: &str, mut schema: Value, options: Value) -> GrammarWithLex
     grammar
 }
 
-/// A string as Lark writes it.
+/// A string as Lark writes it: as JSON does, but no control character stands for itself, and JSON
+/// has U+007F for none.
 pub(crate) fn literal(text: &str) -> String {
-    Value::from(text).to_string()
+    Value::from(text).to_string().replace('\u{7f}', "\\u007f")
 }

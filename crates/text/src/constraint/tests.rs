@@ -29,6 +29,7 @@ fn tool(index: usize, name: &str, parameters: Option<Value>) -> CallableTool {
         index,
         name: name.to_owned(),
         parameters,
+        strict: true,
     }
 }
 
@@ -227,6 +228,10 @@ fn the_part_that_cannot_be_enforced_is_named() {
             ConstraintReason::Keyword("uniqueItems"),
         ),
         (
+            object(json!({"type": "string", "pattern": "^(?<=a)b"})),
+            ConstraintReason::Construct("a lookbehind"),
+        ),
+        (
             object(json!({"oneOf": [{"minimum": 1}, {"maximum": 5}]})),
             ConstraintReason::Keyword("oneOf"),
         ),
@@ -305,4 +310,204 @@ fn vocabulary_and_logits_may_differ_in_size() {
     }
     assert!(ConstraintFactory::new(demo(), format, &[], 4096).is_err());
     assert!(ConstraintFactory::new(demo(), format, &[9999], 4096).is_err());
+}
+
+#[test]
+fn the_place_of_a_fault_is_told_without_names() {
+    let factory = factory("plain");
+    let inner =
+        json!({"type": "array", "items": {"anyOf": [{"type": "null"}, {"pattern": "a(?<!b)"}]}});
+    let schema = json!({"type": "object", "properties": {"secret": {}, "hidden": inner}});
+    let text = shape(Some(TextShape::Json(schema)), vec![], Opening::Turn);
+    let error = factory.compile(&text).unwrap_err();
+    assert_eq!(error.part, GrammarPart::Text);
+    assert_eq!(error.place.unwrap(), "properties.1.items.anyOf.1");
+}
+
+#[test]
+fn hints_are_enforced_as_far_as_they_can_be() {
+    let properties = json!({
+        "a": {"type": "array", "items": {"type": "integer"}, "uniqueItems": true, "maxItems": 2},
+        "b": {"not": {"const": 1}, "if": {}, "then": {}, "oneOf": [{"minimum": 1}, {"maximum": 5}]},
+        "c": {"type": "string", "pattern": "^(?<=x)y$", "maxLength": 2},
+        "d": {"type": "string", "pattern": "^[xy](?=z)z"},
+    });
+    let schema = json!({"type": "object", "properties": properties, "required": ["a", "b", "c", "d"],
+        "propertyNames": {"maxLength": 1}, "dependentRequired": {"a": ["b"]}});
+    for format in ["cohere_cmd4", "qwen3_coder"] {
+        let factory = factory(format);
+        let mut tool = tool(3, "f", Some(schema.clone()));
+        let strict = shape(None, vec![tool.clone()], Opening::ReasoningClosed);
+        assert!(factory.compile(&strict).is_err());
+        tool.strict = false;
+        let hint = shape(None, vec![tool], Opening::ReasoningClosed);
+        let compiled = factory.compile_with_notes(&hint).unwrap();
+        let mut left_out: Vec<&str> = compiled
+            .left_out
+            .iter()
+            .map(|left_out| left_out.keyword)
+            .collect();
+        left_out.sort_unstable();
+        let expected = [
+            "dependentRequired",
+            "if",
+            "not",
+            "oneOf",
+            "pattern",
+            "propertyNames",
+            "then",
+            "uniqueItems",
+        ];
+        assert_eq!(left_out, expected, "{format}");
+        assert!(
+            compiled
+                .left_out
+                .iter()
+                .all(|left_out| left_out.part == GrammarPart::Tool(3))
+        );
+        if format == "cohere_cmd4" {
+            let start = "<|START_ACTION|>[\n    {\"tool_call_id\": \"0\", \"tool_name\": \"f\", \"parameters\": ";
+            let call = |json: &str| format!("{start}{json}}}\n]<|END_ACTION|>");
+            assert!(accepts(
+                &factory,
+                &hint,
+                &call("{\"a\": [1, 1], \"b\": 3, \"c\": \"ab\", \"d\": \"xz\"}")
+            ));
+            for refused in [
+                "{\"a\": [1, 1, 1], \"b\": 3, \"c\": \"ab\", \"d\": \"xz\"}",
+                "{\"a\": [], \"b\": 3, \"c\": \"abc\", \"d\": \"xz\"}",
+                "{\"a\": [], \"b\": 3, \"c\": \"ab\", \"d\": \"x\"}",
+            ] {
+                assert!(!accepts(&factory, &hint, &call(refused)), "{refused}");
+            }
+        }
+    }
+    let broken = shape(
+        Some(TextShape::JsonHint(json!({"$ref": "#/nowhere"}))),
+        vec![],
+        Opening::Turn,
+    );
+    let reason = factory("plain").compile(&broken).unwrap_err().reason;
+    assert_eq!(reason, ConstraintReason::Keyword("$ref"));
+}
+
+#[test]
+fn arrays_of_few_values_are_held_to_be_without_repetitions() {
+    let factory = factory("plain");
+    let items = [
+        (
+            json!({"enum": ["a", "b", "c", "a"]}),
+            "[\"c\",\"a\"]",
+            "[\"c\",\"c\"]",
+        ),
+        (
+            json!({"type": "boolean"}),
+            "[true,false]",
+            "[true,false,true]",
+        ),
+        (
+            json!({"type": "string", "enum": ["a", 1]}),
+            "[\"a\"]",
+            "[1]",
+        ),
+        (json!({"$ref": "#/$defs/x"}), "[null,2]", "[2,2]"),
+    ];
+    for (items, accepted, refused) in items {
+        let schema = json!({"type": "array", "items": items, "uniqueItems": true, "minItems": 1,
+            "$defs": {"x": {"title": "X", "enum": [null, 2]}}});
+        let text = shape(Some(TextShape::Json(schema)), vec![], Opening::Turn);
+        assert!(accepts(&factory, &text, accepted), "{accepted}");
+        assert!(!accepts(&factory, &text, refused), "{refused}");
+        assert!(!accepts(&factory, &text, "[]"));
+    }
+    let untyped = json!({"items": {"const": 1}, "uniqueItems": true});
+    let text = shape(Some(TextShape::Json(untyped)), vec![], Opening::Turn);
+    assert!(accepts(&factory, &text, "\"x\"") && accepts(&factory, &text, "[1]"));
+    assert!(!accepts(&factory, &text, "[1,1]"));
+    let many: Vec<u32> = (0..7).collect();
+    let many = json!({"type": "array", "items": {"enum": many}, "uniqueItems": true});
+    let text = shape(Some(TextShape::Json(many)), vec![], Opening::Turn);
+    assert_eq!(
+        factory.compile(&text).unwrap_err().reason,
+        ConstraintReason::Keyword("uniqueItems")
+    );
+}
+
+#[test]
+fn expressions_with_lookaheads_are_enforced_everywhere() {
+    let pattern = "^(?=.*[A-Z])(?!.*foo).{3,}$";
+    let texts = [
+        TextShape::Regex(pattern.to_owned()),
+        TextShape::Json(json!({"type": "string", "pattern": pattern})),
+        TextShape::Json(
+            json!({"type": "object", "patternProperties": {pattern: {"const": 1}},
+            "additionalProperties": false}),
+        ),
+    ];
+    let written: [fn(&str) -> String; 3] = [
+        |text| text.to_owned(),
+        |text| format!("\"{text}\""),
+        |text| format!("{{\"{text}\":1}}"),
+    ];
+    let factory = factory("plain");
+    for (text, write) in texts.into_iter().zip(written) {
+        let constraint = shape(Some(text.clone()), vec![], Opening::Turn);
+        let may_end = |answer: &str| {
+            let constraint = factory.compile(&constraint).unwrap();
+            let next = follow(&mut *constraint.0.matcher(), answer);
+            next.is_ok_and(|next| next.contains(&END_OF_TURN))
+        };
+        assert!(may_end(&write("abCd")), "{text:?}");
+        for refused in ["abcd", "Afoo", "aB"] {
+            assert!(!may_end(&write(refused)), "{text:?}: {refused}");
+        }
+    }
+}
+
+#[test]
+fn any_character_may_stand_in_a_constant() {
+    let odd = "\u{0}\u{1}\t\n\r\u{1f}\u{7f}\u{80}\u{2028}\u{feff}\u{fffd}\u{10ffff}\"\\/";
+    for character in odd.chars() {
+        let constant = format!("a{character}b");
+        for format in ["qwen3_coder", "glm45", "glm47"] {
+            let factory = factory(format);
+            let schema = json!({"type": "object", "properties": {"k": {"enum": [constant, "c"]}}, "required": ["k"]});
+            let forced = shape(
+                None,
+                vec![tool(0, "f", Some(schema))],
+                Opening::ReasoningClosed,
+            );
+            let call = match format {
+                "qwen3_coder" => format!(
+                    "<tool_call>\n<function=f>\n<parameter=k>\n{constant}\n</parameter>\n</function>\n</tool_call>"
+                ),
+                "glm45" => format!(
+                    "<tool_call>f\n<arg_key>k</arg_key>\n<arg_value>{constant}</arg_value>\n</tool_call>"
+                ),
+                _ => format!(
+                    "<tool_call>f<arg_key>k</arg_key><arg_value>{constant}</arg_value></tool_call>"
+                ),
+            };
+            let constraint = factory.compile(&forced).unwrap();
+            let mut matcher = constraint.0.matcher();
+            let next = follow(&mut *matcher, &call);
+            assert!(
+                next.is_ok_and(|next| next.contains(&END_OF_TURN)),
+                "{format}: {constant:?}"
+            );
+        }
+        let plain = factory("plain");
+        let choice = shape(
+            Some(TextShape::Choice(vec![constant.clone()])),
+            vec![],
+            Opening::Turn,
+        );
+        assert!(accepts(&plain, &choice, &constant), "{constant:?}");
+        let json = shape(
+            Some(TextShape::Json(json!({"const": constant}))),
+            vec![],
+            Opening::Turn,
+        );
+        assert!(plain.compile(&json).is_ok(), "{constant:?}");
+    }
 }

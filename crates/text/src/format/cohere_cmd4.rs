@@ -17,12 +17,15 @@ mod grammar;
 use super::json_calls::{CallSyntax, JsonCalls};
 use super::tags::{Piece, TagScanner};
 use super::{ChatFormat, OutputParser, ParsedEvent, ParserOptions, push_merged};
+use crate::constraint::Opening;
 
 pub(super) const FORMAT: ChatFormat = ChatFormat {
     id: "cohere_cmd4",
     calls_tools: true,
     reasoning_opener: Some(START_THINKING),
     reasoning_closer: Some(END_THINKING),
+    reasoning_end: Some(END_THINKING),
+    marks_text: true,
     tags: TAGS,
     build: |options| Box::new(CohereCmd4::new(options)),
     layout: grammar::layout,
@@ -95,10 +98,10 @@ struct Sections {
 
 impl CohereCmd4 {
     fn new(options: ParserOptions) -> Self {
-        let section = if options.starts_in_reasoning {
-            Section::Thinking
-        } else {
-            Section::Outside { blank: true }
+        let section = match options.opening {
+            Opening::Reasoning => Section::Thinking,
+            Opening::Text => Section::Text,
+            Opening::Turn | Opening::ReasoningClosed => Section::Outside { blank: true },
         };
         Self {
             scanner: TagScanner::new(TAGS),
@@ -131,6 +134,10 @@ impl OutputParser for CohereCmd4 {
         }
         self.sections.leave(false, &mut events);
         events
+    }
+
+    fn in_reasoning(&self) -> bool {
+        self.sections.section == Section::Thinking
     }
 
     fn tags(&self) -> &'static [&'static str] {

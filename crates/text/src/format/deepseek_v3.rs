@@ -14,6 +14,8 @@ pub(super) const FORMAT: ChatFormat = ChatFormat {
     calls_tools: true,
     reasoning_opener: Some(THINK),
     reasoning_closer: Some(END_THINK),
+    reasoning_end: Some(END_THINK),
+    marks_text: false,
     tags: TAGS,
     build: |options| Box::new(Tagged::new(&MARKUP, &options, DeepSeek::new(&options))),
     layout: |shape, layout| rules(shape, layout, Generation::V3),
@@ -178,7 +180,7 @@ impl CallReader for DeepSeek {
 
 fn rules(shape: &AnswerShape, layout: &Layout<'_>, generation: Generation) -> Option<String> {
     let form = TextAndCalls {
-        reasoning: Some((THINK, END_THINK)).filter(|(open, _)| layout.has_token(open)),
+        reasoning: Some((THINK, END_THINK)),
         call_opener: CALLS,
         calls: &|calls| call_rules(calls, layout, generation),
     };

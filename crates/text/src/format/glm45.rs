@@ -14,6 +14,8 @@ pub(super) const FORMAT: ChatFormat = ChatFormat {
     calls_tools: true,
     reasoning_opener: Some(THINK),
     reasoning_closer: Some(END_THINK),
+    reasoning_end: Some(END_THINK),
+    marks_text: false,
     tags: TAGS,
     build: |options| Box::new(Tagged::new(&MARKUP, &options, Glm::new(&options))),
     layout: |shape, layout| rules(shape, layout, "\n"),
@@ -178,7 +180,7 @@ const NO_LINES: ParameterForm = ParameterForm {
 /// `line` is what separates the parts.
 fn rules(shape: &AnswerShape, layout: &Layout<'_>, line: &str) -> Option<String> {
     let form = TextAndCalls {
-        reasoning: Some((THINK, END_THINK)).filter(|(open, _)| layout.has_token(open)),
+        reasoning: Some((THINK, END_THINK)),
         call_opener: TOOL_CALL,
         calls: &|calls| call_rules(calls, layout, &literal(line)),
     };

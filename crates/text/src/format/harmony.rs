@@ -17,6 +17,8 @@ pub(super) const FORMAT: ChatFormat = ChatFormat {
     calls_tools: true,
     reasoning_opener: Some("<|channel|>analysis<|message|>"),
     reasoning_closer: None,
+    reasoning_end: Some("<|end|><|start|>assistant"),
+    marks_text: true,
     tags: TAGS,
     build: |options| Box::new(Harmony::new(&options)),
     layout,
@@ -81,9 +83,10 @@ impl Harmony {
         Self {
             scanner: TagScanner::new(TAGS),
             messages: Messages {
-                section: match options.starts_in_reasoning {
-                    true => Section::Reasoning,
-                    false => Section::Beginning(String::new()),
+                section: match options.opening {
+                    Opening::Reasoning => Section::Reasoning,
+                    Opening::Text => Section::Content,
+                    Opening::Turn | Opening::ReasoningClosed => Section::Beginning(String::new()),
                 },
                 parse_tools: options.parse_tools,
                 calls: JsonCalls::new(&SYNTAX, options),
@@ -118,6 +121,10 @@ impl OutputParser for Harmony {
         }
         messages.leave(false, &mut events);
         events
+    }
+
+    fn in_reasoning(&self) -> bool {
+        self.messages.section == Section::Reasoning
     }
 
     fn tags(&self) -> &'static [&'static str] {

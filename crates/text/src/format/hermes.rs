@@ -13,6 +13,8 @@ pub(super) const FORMAT: ChatFormat = ChatFormat {
     calls_tools: true,
     reasoning_opener: Some(THINK),
     reasoning_closer: Some(END_THINK),
+    reasoning_end: Some("\n</think>"),
+    marks_text: false,
     tags: TAGS,
     build: |options| Box::new(Tagged::new(&MARKUP, &options, Hermes::new(&options))),
     layout,
@@ -115,8 +117,7 @@ impl CallReader for Hermes {
 
 fn layout(shape: &AnswerShape, layout: &Layout<'_>) -> Option<String> {
     let form = TextAndCalls {
-        // A model whose vocabulary lacks the tag does not think.
-        reasoning: Some((THINK, END_THINK)).filter(|(open, _)| layout.has_token(open)),
+        reasoning: Some((THINK, END_THINK)),
         call_opener: TOOL_CALL,
         calls: &|calls| call_rules(calls, layout),
     };

@@ -16,6 +16,8 @@ pub(super) const FORMAT: ChatFormat = ChatFormat {
     calls_tools: true,
     reasoning_opener: Some(THINK),
     reasoning_closer: Some(END_THINK),
+    reasoning_end: Some(END_THINK),
+    marks_text: false,
     tags: TAGS,
     build: |options| Box::new(Tagged::new(&MARKUP, &options, Kimi::new(&options))),
     layout,
@@ -157,7 +159,7 @@ impl CallReader for Kimi {
 
 fn layout(shape: &AnswerShape, layout: &Layout<'_>) -> Option<String> {
     let form = TextAndCalls {
-        reasoning: Some((THINK, END_THINK)).filter(|(open, _)| layout.has_token(open)),
+        reasoning: Some((THINK, END_THINK)),
         call_opener: SECTION,
         calls: &|calls| call_rules(calls, layout),
     };

@@ -131,8 +131,10 @@ pub(super) struct TextAndCalls<'a> {
 impl TextAndCalls<'_> {
     /// The whole grammar.
     pub(super) fn rules(&self, shape: &AnswerShape, layout: &Layout<'_>) -> Option<String> {
+        // A text of some form that is continued is all that follows; any text may end with calls.
         let calls = shape.calls.as_ref();
-        let calls = calls.filter(|_| shape.opening != Opening::Text);
+        let may_call = shape.opening != Opening::Text || shape.text == Some(TextShape::Any);
+        let calls = calls.filter(|_| may_call);
         let mut rules = self.start(shape.opening, layout);
         let open = layout.tag(self.call_opener);
         let answer = match (&shape.text, calls) {
@@ -155,8 +157,10 @@ impl TextAndCalls<'_> {
     }
 
     fn start(&self, opening: Opening, layout: &Layout<'_>) -> String {
-        let reasoning = self.reasoning.filter(|_| opening != Opening::Text);
-        let Some((open, close)) = reasoning else {
+        // A model whose vocabulary lacks the tag does not think, unless the prompt made it.
+        let thinks = |tag: &str| layout.has_token(tag) || opening == Opening::Reasoning;
+        let reasoning = self.reasoning.filter(|(open, _)| thinks(open));
+        let Some((open, close)) = reasoning.filter(|_| opening != Opening::Text) else {
             return "start: answer\n".to_owned();
         };
         let rules = match opening {

@@ -15,6 +15,8 @@ pub(super) const FORMAT: ChatFormat = ChatFormat {
     calls_tools: true,
     reasoning_opener: None,
     reasoning_closer: None,
+    reasoning_end: None,
+    marks_text: false,
     tags: TAGS,
     build: |options| Box::new(Llama3Json::new(&options)),
     layout,
@@ -60,7 +62,7 @@ impl Llama3Json {
         Self {
             scanner: TagScanner::new(TAGS),
             parts: Parts {
-                section: match options.parse_tools {
+                section: match options.parse_tools && options.opening != Opening::Text {
                     true => Section::Start,
                     false => Section::Text,
                 },
@@ -94,6 +96,10 @@ impl OutputParser for Llama3Json {
         let blank = std::mem::take(&mut self.parts.blank);
         push_merged(&mut events, ParsedEvent::ContentDelta(blank));
         events
+    }
+
+    fn in_reasoning(&self) -> bool {
+        false
     }
 
     fn tags(&self) -> &'static [&'static str] {

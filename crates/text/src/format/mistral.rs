@@ -13,6 +13,8 @@ pub(super) const FORMAT: ChatFormat = ChatFormat {
     calls_tools: true,
     reasoning_opener: Some(THINK),
     reasoning_closer: Some(END_THINK),
+    reasoning_end: Some(END_THINK),
+    marks_text: false,
     tags: TAGS,
     build: |options| Box::new(Tagged::new(&MARKUP, &options, Mistral::new(&options))),
     layout,
@@ -156,7 +158,7 @@ impl CallReader for Mistral {
 
 fn layout(shape: &AnswerShape, layout: &Layout<'_>) -> Option<String> {
     let form = TextAndCalls {
-        reasoning: Some((THINK, END_THINK)).filter(|(open, _)| layout.has_token(open)),
+        reasoning: Some((THINK, END_THINK)),
         call_opener: TOOL_CALLS,
         calls: &|calls| match layout.has_token(ARGS) {
             true => named_calls(calls, layout),

@@ -44,7 +44,7 @@ use llguidance::api::GrammarWithLexer;
 use self::layout::{Layout, ParameterForm};
 use crate::Tokenizer;
 use crate::constraint::{
-    AnswerShape, CallableTool, ConstraintReason, Opening, json_arguments, parameter_grammars,
+    AnswerShape, CallableTool, Fault, Omissions, Opening, json_arguments, parameter_grammars,
 };
 
 /// The formats that are known. Architectures, model manifests and users name them by id.
@@ -78,6 +78,10 @@ pub struct ChatFormat {
     pub calls_tools: bool,
     reasoning_opener: Option<&'static str>,
     reasoning_closer: Option<&'static str>,
+    /// What closes reasoning where the model is not left to: text, tags included.
+    reasoning_end: Option<&'static str>,
+    /// Text stands between tags of its own, so that a prompt that ends within it has opened it.
+    marks_text: bool,
     tags: &'static [&'static str],
     build: fn(ParserOptions) -> Box<dyn OutputParser>,
     layout: fn(&AnswerShape, &Layout<'_>) -> Option<String>,
@@ -86,26 +90,42 @@ pub struct ChatFormat {
 }
 
 impl ChatFormat {
-    /// Whether an answer to this rendered prompt begins inside a reasoning section, because the
-    /// prompt ends by opening one.
-    pub fn starts_in_reasoning(&self, prompt: &str) -> bool {
-        self.reasoning_opener
-            .is_some_and(|opener| prompt.trim_end().ends_with(opener))
-    }
-
-    /// Where in its turn an answer to this rendered prompt begins. `continues_text` if the prompt
-    /// ends within the assistant's text.
-    pub fn opening(&self, prompt: &str, continues_text: bool) -> Opening {
+    /// Where in its turn an answer to this rendered prompt begins, by the tag that the prompt ends
+    /// with.
+    pub fn opening(&self, prompt: &str) -> Opening {
         let ends_with = |tag: Option<&str>| tag.is_some_and(|tag| prompt.trim_end().ends_with(tag));
-        if continues_text {
-            Opening::Text
-        } else if ends_with(self.reasoning_opener) {
+        if ends_with(self.reasoning_opener) {
             Opening::Reasoning
         } else if ends_with(self.reasoning_closer) {
             Opening::ReasoningClosed
         } else {
             Opening::Turn
         }
+    }
+
+    /// The text that opens reasoning.
+    pub(crate) fn reasoning_opener(&self) -> Option<&'static str> {
+        self.reasoning_opener
+    }
+
+    /// The tag that closes reasoning, if there is one for nothing else.
+    pub(crate) fn reasoning_closer(&self) -> Option<&'static str> {
+        self.reasoning_closer
+    }
+
+    /// What closes reasoning where the model is not left to.
+    pub(crate) fn reasoning_end(&self) -> Option<&'static str> {
+        self.reasoning_end
+    }
+
+    /// Whether text stands between tags of its own.
+    pub(crate) fn marks_text(&self) -> bool {
+        self.marks_text
+    }
+
+    /// The format's marks.
+    pub(crate) fn tags(&self) -> &'static [&'static str] {
+        self.tags
     }
 
     /// Whether this text opens or closes a reasoning section.
@@ -119,15 +139,19 @@ impl ChatFormat {
         (self.layout)(shape, &Layout::new(tokenizer))
     }
 
-    /// The grammars of a tool's arguments; the first of them is called as [`CallableTool`] says.
+    /// The grammars of a tool's arguments, without what is `omitted`; the first of them is called as
+    /// [`CallableTool`] says.
     pub(crate) fn arguments(
         &self,
         tool: &CallableTool,
+        omitted: &Omissions,
         tokenizer: &Tokenizer,
-    ) -> Result<Vec<GrammarWithLexer>, ConstraintReason> {
+    ) -> Result<Vec<GrammarWithLexer>, Fault> {
         match self.parameters {
-            Some(form) => parameter_grammars(tool, &Layout::new(tokenizer).parameters(form)),
-            None => json_arguments(tool),
+            Some(form) => {
+                parameter_grammars(tool, &Layout::new(tokenizer).parameters(form), omitted)
+            }
+            None => json_arguments(tool, omitted),
         }
     }
 
@@ -146,8 +170,8 @@ impl ChatFormat {
 /// What a parser needs to know about the request.
 #[derive(Clone, Debug, Default)]
 pub struct ParserOptions {
-    /// The answer begins inside a reasoning section; see [`ChatFormat::starts_in_reasoning`].
-    pub starts_in_reasoning: bool,
+    /// Where in its turn the answer begins; see [`ChatFormat::opening`].
+    pub opening: Opening,
     /// Report tool calls. Without it the text of a tool call is content, without its tags where
     /// those are control tokens.
     pub parse_tools: bool,
@@ -169,6 +193,9 @@ pub trait OutputParser: Send {
     /// Ends the answer, complete or cut off, and returns what was held back.
     fn finish(&mut self) -> Vec<ParsedEvent>;
 
+    /// Whether the text so far ends inside a reasoning section.
+    fn in_reasoning(&self) -> bool;
+
     /// Marks that this parser acts on. They must reach it even where the vocabulary counts them
     /// as special tokens, which are otherwise left out of the text.
     fn tags(&self) -> &'static [&'static str];
@@ -176,7 +203,7 @@ pub trait OutputParser: Send {
 
 #[cfg(test)]
 mod tests {
-    use super::{FORMATS, chat_format};
+    use super::{FORMATS, Opening, chat_format};
 
     #[test]
     fn ids_are_unique_and_found() {
@@ -189,15 +216,24 @@ mod tests {
 
     #[test]
     fn the_end_of_the_prompt_tells_where_the_answer_begins() {
-        let cmd4 = chat_format("cohere_cmd4").unwrap();
-        assert!(cmd4.starts_in_reasoning("<|CHATBOT_TOKEN|><|START_THINKING|>"));
-        assert!(cmd4.starts_in_reasoning("<|START_THINKING|>\n"));
-        assert!(!cmd4.starts_in_reasoning("<|START_THINKING|><|END_THINKING|>"));
-        assert!(!cmd4.starts_in_reasoning(""));
-        assert!(
-            !chat_format("plain")
-                .unwrap()
-                .starts_in_reasoning("<|START_THINKING|>")
-        );
+        let opening = |format: &str, prompt| chat_format(format).unwrap().opening(prompt);
+        let cases = [
+            (
+                "cohere_cmd4",
+                "<|CHATBOT_TOKEN|><|START_THINKING|>",
+                Opening::Reasoning,
+            ),
+            ("cohere_cmd4", "<|START_THINKING|>\n", Opening::Reasoning),
+            (
+                "cohere_cmd4",
+                "<|START_THINKING|><|END_THINKING|>",
+                Opening::ReasoningClosed,
+            ),
+            ("cohere_cmd4", "", Opening::Turn),
+            ("plain", "<|START_THINKING|>", Opening::Turn),
+        ];
+        for (format, prompt, expected) in cases {
+            assert_eq!(opening(format, prompt), expected, "{format}: {prompt}");
+        }
     }
 }

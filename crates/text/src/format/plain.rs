@@ -9,6 +9,8 @@ pub(super) const FORMAT: ChatFormat = ChatFormat {
     calls_tools: false,
     reasoning_opener: None,
     reasoning_closer: None,
+    reasoning_end: None,
+    marks_text: false,
     tags: &[],
     build: |_: ParserOptions| Box::new(Plain),
     layout,
@@ -34,6 +36,10 @@ impl OutputParser for Plain {
 
     fn finish(&mut self) -> Vec<ParsedEvent> {
         Vec::new()
+    }
+
+    fn in_reasoning(&self) -> bool {
+        false
     }
 
     fn tags(&self) -> &'static [&'static str] {

@@ -2,6 +2,7 @@
 //! the text but the tags of calls.
 
 use super::{ParsedEvent, push_merged};
+use crate::constraint::Opening;
 
 /// Passes on reasoning and text.
 ///
@@ -23,14 +24,14 @@ pub(super) struct Prose {
 }
 
 impl Prose {
-    pub(super) fn new(in_reasoning: bool, trims_lines: bool) -> Self {
+    pub(super) fn new(opening: Opening, trims_lines: bool) -> Self {
         Self {
-            in_reasoning,
+            in_reasoning: opening == Opening::Reasoning,
             trims_lines,
             started: false,
-            after_tag: in_reasoning,
+            after_tag: opening == Opening::Reasoning,
             held: String::new(),
-            blank: true,
+            blank: opening != Opening::Text,
         }
     }
 

@@ -67,7 +67,7 @@ impl<R: CallReader> Tagged<R> {
             scanner: TagScanner::new(markup.tags),
             parts: Parts {
                 markup,
-                prose: Prose::new(options.starts_in_reasoning, markup.trims_lines),
+                prose: Prose::new(options.opening, markup.trims_lines),
                 parse_tools: options.parse_tools,
                 calls,
             },
@@ -95,6 +95,10 @@ impl<R: CallReader> OutputParser for Tagged<R> {
         self.parts.calls.finish(&mut events);
         self.parts.prose.finish(&mut events);
         events
+    }
+
+    fn in_reasoning(&self) -> bool {
+        self.parts.prose.in_reasoning() && !self.parts.calls.is_open()
     }
 
     fn tags(&self) -> &'static [&'static str] {

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{OfferedTools, ParsedEvent, ParsedMessage, ParserOptions, ToolCallIds, chat_format};
+use crate::constraint::Opening;
 
 /// A raw answer and what it is.
 pub(super) struct Case<'a> {
@@ -65,7 +66,7 @@ pub(super) fn with_tools() -> ParserOptions {
 /// Options of a request whose prompt began the reasoning.
 pub(super) fn in_reasoning() -> ParserOptions {
     ParserOptions {
-        starts_in_reasoning: true,
+        opening: Opening::Reasoning,
         ..with_tools()
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use backstop_types::TokenId;
 
 use super::{StreamOptions, TextStream};
+use crate::constraint::Opening;
 use crate::test_vocabulary::byte_level_json;
 use crate::{ParsedMessage, ParserOptions, Tokenizer, chat_format};
 
@@ -12,7 +13,7 @@ const END_OF_TURN: TokenId = 258;
 
 fn options(format: &str, stop: &[&str]) -> StreamOptions {
     let parser = ParserOptions {
-        starts_in_reasoning: true,
+        opening: Opening::Reasoning,
         parse_tools: true,
         ..Default::default()
     };

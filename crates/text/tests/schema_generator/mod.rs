@@ -16,13 +16,19 @@ const NAMES: [&str; 12] = [
     "\\",
     "tab\t",
 ];
-const PATTERNS: [&str; 6] = [
+const PATTERNS: [&str; 12] = [
     "^[a-z]{2,5}$",
     "^\\d{4}-\\d{2}$",
     "^(GET|POST) /[a-z]*$",
     "[0-9]+",
     "^ä+\\w?$",
     "^\"quoted\\\\\"$",
+    "^(?=.*[A-Z])(?=.*\\d).{8,12}$",
+    "^(?!.*foo)[a-z]{3,9}$",
+    "^(?!\\s*$).{1,9}",
+    "^(?!(admin|root)$)[a-z]+(?=-)-?[a-z]*$",
+    "(^ab|(?=[x-z])\\w{2}$)",
+    "^[a-z]+(?![0-9])[a-z0-9_]*$",
 ];
 // Not `email`, whose names end at 64 characters for the validator alone, and not `time` and
 // `date-time`, since a second 60 is one at midnight only, which no grammar knows.
@@ -127,7 +133,17 @@ fn array(random: &mut Random, depth: usize, definitions: &Map<String, Value>) ->
     if random.one_in(2) {
         array["maxItems"] = json!(least + random.below(4));
     }
-    if random.one_in(4) {
+    if random.one_in(5) {
+        let items = [
+            json!({"enum": ["a", 1, null, "a"]}),
+            json!({"type": "boolean"}),
+            json!({"type": "string", "enum": ["x", "ö", "z", 7]}),
+        ];
+        array["items"] = random.pick(&items).clone();
+        array["uniqueItems"] = json!(true);
+        // There are no more different ones.
+        array["minItems"] = json!(least.min(2));
+    } else if random.one_in(4) {
         array["prefixItems"] = json!([scalar(random), scalar(random)]);
     }
     array

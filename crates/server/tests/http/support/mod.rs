@@ -22,7 +22,9 @@ use self::vocabulary::{EOS, VOCAB_SIZE, tokenizer};
 /// Prompt and answer together.
 pub(crate) const MAX_MODEL_LEN: u32 = 2048;
 
-const PLAIN_TEMPLATE: &str = "{% for m in messages %}[{{ m.role }}]{{ m.content }}[end]\
+const PLAIN_TEMPLATE: &str = "{% for m in messages %}{% if 'refusal' in m.content %}\
+                              {{ raise_exception('No words like ' + m.content + ' here') }}\
+                              {% endif %}[{{ m.role }}]{{ m.content }}[end]\
                               {% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}";
 const REASONING_TEMPLATE: &str = "{% for m in messages %}[{{ m.role }}]{{ m.content }}\
                                   {% endfor %}{% if add_generation_prompt %}<|START_THINKING|>\

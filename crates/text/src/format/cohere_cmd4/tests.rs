@@ -6,11 +6,15 @@ use super::super::{
     OutputParser, ParsedEvent, ParsedMessage, ParserOptions, ToolCallIds, chat_format,
 };
 use super::TAGS;
+use crate::constraint::Opening;
 
 fn parser(starts_in_reasoning: bool, parse_tools: bool) -> Box<dyn OutputParser> {
     let tool_call_ids = ToolCallIds::from_seed(1);
     chat_format("cohere_cmd4").unwrap().parser(ParserOptions {
-        starts_in_reasoning,
+        opening: match starts_in_reasoning {
+            true => Opening::Reasoning,
+            false => Opening::Turn,
+        },
         parse_tools,
         tool_call_ids,
         ..ParserOptions::default()

@@ -1,5 +1,6 @@
 use super::super::ParserOptions;
 use super::super::testing::{Case, calls, check, text, thinking, with_tools};
+use crate::constraint::Opening;
 
 #[test]
 fn channels_are_told_apart() {
@@ -84,7 +85,7 @@ fn malformed_and_unfinished_messages_lose_nothing_that_matters() {
         &[text(raw, "{\"a\": 1}")],
     );
     let options = ParserOptions {
-        starts_in_reasoning: true,
+        opening: Opening::Reasoning,
         ..with_tools()
     };
     let raw = "Hm.<|end|><|start|>assistant<|channel|>final<|message|>Hi";

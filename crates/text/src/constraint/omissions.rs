@@ -1,0 +1,85 @@
+//! What of a schema is left out because it cannot be enforced.
+//!
+//! A schema that is binding is refused then; one that is a hint, as that of a tool that is not
+//! strict, is enforced as far as it can be, and the client is told what was left out. Leaving out
+//! a keyword allows more and never less: none of them stands under a `not`.
+
+use super::error::{ConstraintReason, GrammarPart};
+
+/// Keywords that can be left out. Others, such as a reference to nowhere, are mistakes.
+const DISPENSABLE: &[&str] = &[
+    "not",
+    "if",
+    "then",
+    "else",
+    "dependencies",
+    "dependentRequired",
+    "dependentSchemas",
+    "contains",
+    "minContains",
+    "maxContains",
+    "uniqueItems",
+    "propertyNames",
+    "unevaluatedItems",
+    "unevaluatedProperties",
+    "$dynamicRef",
+    "$recursiveRef",
+    "oneOf",
+    "pattern",
+    "patternProperties",
+    "minProperties",
+    "maxProperties",
+    "multipleOf",
+];
+
+/// A keyword of a part's schema that was left out, wherever it could not be enforced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LeftOut {
+    /// The part.
+    pub part: GrammarPart,
+    /// The keyword.
+    pub keyword: &'static str,
+}
+
+/// The keywords to leave out of one part.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Omissions {
+    keywords: Vec<&'static str>,
+}
+
+impl Omissions {
+    /// Those of a part.
+    pub(super) fn of(left_out: &[LeftOut], part: GrammarPart) -> Self {
+        let of_part = left_out.iter().filter(|left_out| left_out.part == part);
+        Self {
+            keywords: of_part.map(|left_out| left_out.keyword).collect(),
+        }
+    }
+
+    pub(super) fn has(&self, keyword: &str) -> bool {
+        self.keywords.contains(&keyword)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &'static str> + '_ {
+        self.keywords.iter().copied()
+    }
+}
+
+/// What to leave out beside all that is left out already, so that a part with this fault might be
+/// enforced.
+pub(super) fn remedy(
+    part: GrammarPart,
+    reason: ConstraintReason,
+    left_out: &[LeftOut],
+) -> Option<LeftOut> {
+    let candidates = match reason {
+        ConstraintReason::Keyword(keyword) => vec![keyword],
+        ConstraintReason::Construct(_) => vec!["pattern", "patternProperties"],
+        _ => return None,
+    };
+    let mut remedies = DISPENSABLE
+        .iter()
+        .filter(|keyword| candidates.contains(keyword))
+        .map(|keyword| LeftOut { part, keyword });
+    remedies.find(|remedy| !left_out.contains(remedy))
+}
