@@ -5,6 +5,7 @@ mod common;
 
 use std::sync::Arc;
 
+use backstop_sched::{PromptLookup, Speculation};
 use backstop_text::constraint::{Opening, ReasoningBudget};
 use backstop_text::{Tokenizer, chat_format};
 use backstop_types::Executor;
@@ -99,7 +100,7 @@ fn reasoning_requests(loaded: &Loaded) -> Vec<Request> {
 }
 
 #[test]
-fn budgets_of_reasoning_are_kept_alone_and_after_preemptions_and_failed_steps() {
+fn budgets_of_reasoning_are_kept_alone_among_guesses_and_after_preemptions_and_failed_steps() {
     let loaded = load(&repository("models/demo"));
     let requests = reasoning_requests(&loaded);
     let expected = alone(&loaded, &requests);
@@ -125,6 +126,18 @@ fn budgets_of_reasoning_are_kept_alone_and_after_preemptions_and_failed_steps() 
     };
     let found = drive(&loaded, &settings, std::slice::from_ref(&requests));
     assert!(found.preemptions >= 5, "{} preemptions", found.preemptions);
+    assert_same(&expected, &found);
+
+    let guessing = Drive {
+        speculation: Some(Speculation::PromptLookup(PromptLookup {
+            max_draft_tokens: 3,
+            min_ngram: 1,
+            max_ngram: 3,
+        })),
+        ..roomy()
+    };
+    let found = drive(&loaded, &guessing, std::slice::from_ref(&requests));
+    assert!(found.guessed.0 > 0);
     assert_same(&expected, &found);
 
     let mut executor = cpu_executor(&loaded, &roomy());

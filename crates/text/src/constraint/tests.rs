@@ -425,12 +425,18 @@ fn arrays_of_few_values_are_held_to_be_without_repetitions() {
     assert!(accepts(&factory, &text, "\"x\"") && accepts(&factory, &text, "[1]"));
     assert!(!accepts(&factory, &text, "[1,1]"));
     let many: Vec<u32> = (0..7).collect();
-    let many = json!({"type": "array", "items": {"enum": many}, "uniqueItems": true});
-    let text = shape(Some(TextShape::Json(many)), vec![], Opening::Turn);
-    assert_eq!(
-        factory.compile(&text).unwrap_err().reason,
-        ConstraintReason::Keyword("uniqueItems")
-    );
+    let long = [
+        "x".repeat(1000),
+        "y".repeat(1000),
+        "z".repeat(1000),
+        "w".repeat(1000),
+    ];
+    for many in [json!(many), json!(long)] {
+        let many = json!({"type": "array", "items": {"enum": many}, "uniqueItems": true});
+        let text = shape(Some(TextShape::Json(many)), vec![], Opening::Turn);
+        let reason = factory.compile(&text).unwrap_err().reason;
+        assert_eq!(reason, ConstraintReason::Keyword("uniqueItems"));
+    }
 }
 
 #[test]
@@ -509,5 +515,38 @@ fn any_character_may_stand_in_a_constant() {
             Opening::Turn,
         );
         assert!(plain.compile(&json).is_ok(), "{constant:?}");
+    }
+}
+
+#[test]
+fn a_forced_call_closes_reasoning_that_the_prompt_began() {
+    // The demo's vocabulary has no tokens for these tags.
+    let formats = [
+        (
+            "hermes",
+            "</think>\n\n<tool_call>\n{\"name\": \"now\", \"arguments\": {}}\n</tool_call>",
+        ),
+        (
+            "qwen3_coder",
+            "</think>\n\n<tool_call>\n<function=now>\n</function>\n</tool_call>",
+        ),
+        ("glm47", "</think><tool_call>now</tool_call>"),
+        (
+            "mistral",
+            "[/THINK][TOOL_CALLS][{\"name\": \"now\", \"arguments\": {}}]",
+        ),
+    ];
+    for (format, call) in formats {
+        let factory = factory(format);
+        let none = json!({"type": "object", "properties": {}});
+        let mut forced = shape(None, vec![tool(0, "now", Some(none))], Opening::Reasoning);
+        forced.calls.as_mut().unwrap().parallel = false;
+        assert!(
+            accepts(&factory, &forced, &format!("I ask.{call}")),
+            "{format}"
+        );
+        let (_, open) = call.split_at(call.find(['>', ']']).unwrap() + 1);
+        let without_end = format!("I ask.{open}");
+        assert!(!accepts(&factory, &forced, &without_end), "{format}");
     }
 }

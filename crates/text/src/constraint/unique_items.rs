@@ -5,8 +5,10 @@ use serde_json::{Map, Value, json};
 
 use crate::json_types::{JsonTypes, resolve};
 
-/// Arrays that are listed at most.
-const ARRAYS_MAX: usize = 400;
+/// Arrays that are listed at most: all of four items, or those of two among nine.
+const ARRAYS_MAX: usize = 100;
+/// Bytes of the items of all of them.
+const BYTES_MAX: usize = 64 << 10;
 
 /// Keywords that say nothing about a value.
 const ANNOTATIONS: [&str; 5] = ["title", "description", "default", "examples", "$comment"];
@@ -111,5 +113,9 @@ fn arrays(values: &[Value], least: u64, most: u64) -> Option<Vec<Value>> {
             return None;
         }
     }
-    (found.len() <= ARRAYS_MAX).then_some(found)
+    let longest = values
+        .iter()
+        .map(|value| value.to_string().len())
+        .sum::<usize>();
+    (found.len() <= ARRAYS_MAX && found.len() * longest <= BYTES_MAX).then_some(found)
 }
