@@ -1,6 +1,11 @@
 //! Grammars are followed and budgets of reasoning kept, alone and among others, after preemptions and
 //! failed steps; a grammar that fails ends its own sequence only.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, in its helpers as well"
+)]
+
 mod common;
 
 use std::sync::Arc;

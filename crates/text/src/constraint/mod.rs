@@ -21,6 +21,7 @@ mod omissions;
 mod parameters;
 mod pattern;
 mod plain_expression;
+mod property_names;
 mod schema;
 mod shape;
 mod string_formats;

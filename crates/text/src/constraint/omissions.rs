@@ -4,6 +4,8 @@
 //! strict, is enforced as far as it can be, and the client is told what was left out. Leaving out
 //! a keyword allows more and never less: none of them stands under a `not`.
 
+use serde_json::{Map, Value};
+
 use super::error::{ConstraintReason, GrammarPart};
 
 /// Keywords that can be left out. Others, such as a reference to nowhere, are mistakes.
@@ -60,8 +62,26 @@ impl Omissions {
         self.keywords.contains(&keyword)
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &'static str> + '_ {
-        self.keywords.iter().copied()
+    /// Takes them out of a schema, with what means something else without them.
+    pub(super) fn take_out(&self, entries: &mut Map<String, Value>) {
+        for keyword in &self.keywords {
+            match *keyword {
+                // Some patterns can be enforced.
+                "pattern" => {}
+                "oneOf" if !entries.contains_key("anyOf") => {
+                    if let Some(branches) = entries.shift_remove("oneOf") {
+                        entries.insert("anyOf".to_owned(), branches);
+                    }
+                }
+                "patternProperties" if entries.contains_key("patternProperties") => {
+                    entries.shift_remove("patternProperties");
+                    entries.insert("additionalProperties".to_owned(), Value::Bool(true));
+                }
+                keyword => {
+                    entries.shift_remove(keyword);
+                }
+            }
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::error::{ConstraintReason, Fault};
 use super::omissions::Omissions;
-use super::{limits, pattern, unique_items};
+use super::{limits, pattern, property_names, unique_items};
 
 /// Keywords that say what an instance must be and that cannot be enforced while it is written.
 const UNSUPPORTED: &[&str] = &[
@@ -191,7 +191,10 @@ impl Preparation<'_> {
         if entries.get("uniqueItems") == Some(&Value::Bool(true)) {
             unique_items::write_out(entries, self.document);
         }
-        self.leave_out(entries);
+        if entries.contains_key("propertyNames") {
+            property_names::write_out(entries, self.document);
+        }
+        self.omitted.take_out(entries);
         self.rewrite_pattern(entries)?;
         Self::rewrite_names(entries)?;
         if let Some(keyword) = UNSUPPORTED.iter().find(|name| entries.contains_key(**name)) {
@@ -211,29 +214,6 @@ impl Preparation<'_> {
             self.place.pop();
             Ok(())
         })
-    }
-
-    /// Takes out the keywords that are to be left out, with those that mean something else
-    /// without them.
-    fn leave_out(&self, entries: &mut Map<String, Value>) {
-        for keyword in self.omitted.iter() {
-            match keyword {
-                // Some patterns can be enforced.
-                "pattern" => {}
-                "oneOf" if !entries.contains_key("anyOf") => {
-                    if let Some(branches) = entries.shift_remove("oneOf") {
-                        entries.insert("anyOf".to_owned(), branches);
-                    }
-                }
-                "patternProperties" if entries.contains_key("patternProperties") => {
-                    entries.shift_remove("patternProperties");
-                    entries.insert("additionalProperties".to_owned(), Value::Bool(true));
-                }
-                _ => {
-                    entries.shift_remove(keyword);
-                }
-            }
-        }
     }
 
     /// Writes a pattern with lookaheads as several without.

@@ -86,7 +86,7 @@ fn values_of(schema: &Value, document: &Value) -> Option<Vec<Value>> {
 }
 
 /// The keywords of a schema that say something about a value, but for its type.
-fn said(schema: &Value) -> Option<Vec<&str>> {
+pub(super) fn said(schema: &Value) -> Option<Vec<&str>> {
     let names = schema.as_object()?.keys().map(String::as_str);
     let says = |name: &&str| *name != "type" && !ANNOTATIONS.contains(name);
     Some(names.filter(says).collect())

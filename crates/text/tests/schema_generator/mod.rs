@@ -105,6 +105,16 @@ fn any(random: &mut Random, depth: usize, definitions: &Map<String, Value>) -> V
 }
 
 fn object(random: &mut Random, depth: usize, definitions: &Map<String, Value>) -> Value {
+    if depth < 2 && random.one_in(8) {
+        let names = [
+            json!({"enum": ["a.b", "c/d", "ö|", "\"\\"]}),
+            json!({"type": "string", "pattern": "^[a-z]{1,3}(?!x)$"}),
+            json!({"minLength": 1, "maxLength": 4}),
+            json!({"const": "(only)"}),
+        ];
+        return json!({"type": "object", "propertyNames": random.pick(&names).clone(),
+            "additionalProperties": scalar(random)});
+    }
     let mut properties = Map::new();
     let mut required = Vec::new();
     for _ in 0..random.below(5) {
