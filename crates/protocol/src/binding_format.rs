@@ -19,7 +19,9 @@ pub(crate) fn of_response(body: &Fields<'_>) -> bool {
 
 /// `holder` is the object with the schema.
 fn is_binding(format: &Value, holder: &Value) -> bool {
-    format["type"] != "json_schema" || holder["strict"] == true
+    // Beside `json_object` a schema may stand as well, without a word on how it is meant.
+    let may_be_hint = ["json_schema", "json_object"].map(Value::from);
+    !may_be_hint.contains(&format["type"]) || holder["strict"] == true
 }
 
 #[cfg(test)]
@@ -38,8 +40,8 @@ mod tests {
             (json!({"guided_json": {}}), true, true),
             (
                 json!({"response_format": {"type": "json_object"}}),
-                true,
-                true,
+                false,
+                false,
             ),
             (json!({"response_format": schema(json!(true))}), true, true),
             (

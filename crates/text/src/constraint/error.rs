@@ -30,6 +30,14 @@ impl From<ConstraintReason> for Fault {
 }
 
 impl Fault {
+    /// At the place that these parts of a path lead to.
+    pub(super) fn at(reason: ConstraintReason, place: &[String]) -> Self {
+        Self {
+            reason,
+            place: Some(place.join(".")).filter(|place| !place.is_empty()),
+        }
+    }
+
     pub(super) fn of(self, part: GrammarPart) -> ConstraintError {
         ConstraintError {
             part,

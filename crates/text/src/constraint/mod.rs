@@ -16,6 +16,7 @@ mod cache;
 mod error;
 mod language;
 mod limits;
+mod lookaheads;
 mod matcher;
 mod omissions;
 mod parameters;

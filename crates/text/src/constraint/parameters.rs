@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::error::{ConstraintReason, Fault};
 use super::language::Language;
+use super::lookaheads::{self, Lookaheads};
 use super::omissions::Omissions;
 use super::shape::{CallableTool, arguments_grammar, literal};
 use super::strings::Strings;
@@ -44,6 +45,7 @@ pub(crate) fn grammars(
 ) -> Result<Vec<GrammarWithLexer>, Fault> {
     let mut writer = Writer {
         layout,
+        omitted,
         name: tool.grammar_name(),
         document: Value::Null,
         rules: String::new(),
@@ -51,7 +53,7 @@ pub(crate) fn grammars(
         bytes: 0,
     };
     let start = match &tool.parameters {
-        Some(parameters) => writer.listed_parameters(parameters, omitted)?,
+        Some(parameters) => writer.listed_parameters(parameters)?,
         None => writer.any_parameters(),
     };
     let mut grammar = GrammarWithLexer::from_lark(format!("start: {start}\n{}", writer.rules));
@@ -63,6 +65,7 @@ pub(crate) fn grammars(
 
 struct Writer<'a> {
     layout: &'a ParameterLayout,
+    omitted: &'a Omissions,
     name: String,
     /// The schema, in a place where others can refer to it.
     document: Value,
@@ -76,12 +79,8 @@ struct Writer<'a> {
 
 impl Writer<'_> {
     /// Parameters of an object whose schema says which it has, in its order.
-    fn listed_parameters(
-        &mut self,
-        parameters: &Value,
-        omitted: &Omissions,
-    ) -> Result<String, Fault> {
-        let mut parameters = schema::of_arguments(parameters, omitted)?;
+    fn listed_parameters(&mut self, parameters: &Value) -> Result<String, Fault> {
+        let mut parameters = schema::of_arguments(parameters, self.omitted, Lookaheads::Kept)?;
         schema::prefix_references(&mut parameters, &format!("#/$defs/{ARGUMENTS}"));
         self.document = json!({"$defs": {ARGUMENTS: parameters}});
         let document = self.document.clone();
@@ -156,7 +155,7 @@ impl Writer<'_> {
     }
 
     /// The values of a schema, with what follows them; `None` if there are none.
-    fn value(&mut self, key: &str, schema: &Value) -> Result<Option<String>, ConstraintReason> {
+    fn value(&mut self, key: &str, schema: &Value) -> Result<Option<String>, Fault> {
         let types = JsonTypes::of_schema(schema, &self.document);
         let mut alternatives = Vec::new();
         if !types.has(JsonTypes::STRING) {
@@ -217,20 +216,21 @@ impl Writer<'_> {
     }
 
     /// Values that are JSON, with what follows them.
-    fn json(&mut self, key: &str, schema: Value) -> Result<String, ConstraintReason> {
+    fn json(&mut self, key: &str, schema: Value) -> Result<String, Fault> {
         let name = format!("{}_{key}", self.name);
         let refers = schema.to_string().contains("\"$ref\"");
         let mut schema = match schema {
             Value::Bool(true) => json!({}),
-            Value::Bool(false) => return Err(ConstraintReason::Unsatisfiable),
+            Value::Bool(false) => return Err(ConstraintReason::Unsatisfiable.into()),
             schema => schema,
         };
         if let (true, Some(entries)) = (refers, schema.as_object_mut()) {
             entries.insert("$defs".to_owned(), self.document["$defs"].clone());
         }
+        lookaheads::treat(&mut schema, Lookaheads::WrittenOut, self.omitted)?;
         self.bytes += schema.to_string().len();
         if self.bytes > limits::PARAMETER_BYTES_MAX {
-            return Err(ConstraintReason::TooComplex);
+            return Err(ConstraintReason::TooComplex.into());
         }
         self.grammars.push(arguments_grammar(&name, schema));
         Ok(format!("@{name} {}", self.layout.end))

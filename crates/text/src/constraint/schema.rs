@@ -3,8 +3,9 @@
 use serde_json::{Map, Value, json};
 
 use super::error::{ConstraintReason, Fault};
+use super::lookaheads::{self, Lookaheads};
 use super::omissions::Omissions;
-use super::{limits, pattern, property_names, unique_items};
+use super::{limits, property_names, unique_items};
 
 /// Keywords that say what an instance must be and that cannot be enforced while it is written.
 const UNSUPPORTED: &[&str] = &[
@@ -64,14 +65,21 @@ pub(super) fn of_text(schema: &Value, omitted: &Omissions) -> Result<Value, Faul
     match schema {
         Value::Bool(true) => Ok(json!({})),
         Value::Bool(false) => Err(ConstraintReason::Unsatisfiable.into()),
-        Value::Object(_) => prepare(schema, omitted),
+        Value::Object(_) => prepare(schema, omitted, Lookaheads::WrittenOut),
         _ => Err(ConstraintReason::Invalid.into()),
     }
 }
 
 /// The schema of a tool's arguments, which are an object even where it does not say so.
-pub(super) fn of_arguments(schema: &Value, omitted: &Omissions) -> Result<Value, Fault> {
-    let mut schema = of_text(schema, omitted)?;
+pub(super) fn of_arguments(
+    schema: &Value,
+    omitted: &Omissions,
+    lookaheads: Lookaheads,
+) -> Result<Value, Fault> {
+    let mut schema = match schema {
+        Value::Object(_) => prepare(schema, omitted, lookaheads)?,
+        other => of_text(other, omitted)?,
+    };
     if let Some(entries) = schema.as_object_mut() {
         let allowed = match entries.get("type") {
             None => true,
@@ -101,7 +109,9 @@ pub(super) fn prefix_references(schema: &mut Value, prefix: &str) {
 }
 
 /// The schemas within a schema, with their places: keywords, and numbers under them.
-fn children(entries: &mut Map<String, Value>) -> impl Iterator<Item = (String, &mut Value)> {
+pub(super) fn children(
+    entries: &mut Map<String, Value>,
+) -> impl Iterator<Item = (String, &mut Value)> {
     entries.iter_mut().flat_map(|(name, value)| {
         let name = name.as_str();
         let children: Vec<&mut Value> = match value {
@@ -119,7 +129,7 @@ fn children(entries: &mut Map<String, Value>) -> impl Iterator<Item = (String, &
     })
 }
 
-fn prepare(schema: &Value, omitted: &Omissions) -> Result<Value, Fault> {
+fn prepare(schema: &Value, omitted: &Omissions, lookaheads: Lookaheads) -> Result<Value, Fault> {
     let mut prepared = schema.clone();
     let closes_objects = !combines_objects(schema);
     let mut preparation = Preparation {
@@ -130,10 +140,8 @@ fn prepare(schema: &Value, omitted: &Omissions) -> Result<Value, Fault> {
         squared_members: 0,
     };
     let visited = preparation.visit(&mut prepared);
-    visited.map_err(|reason| Fault {
-        reason,
-        place: Some(preparation.place.join(".")).filter(|place| !place.is_empty()),
-    })?;
+    visited.map_err(|reason| Fault::at(reason, &preparation.place))?;
+    lookaheads::treat(&mut prepared, lookaheads, omitted)?;
     Ok(prepared)
 }
 
@@ -195,8 +203,6 @@ impl Preparation<'_> {
             property_names::write_out(entries, self.document);
         }
         self.omitted.take_out(entries);
-        self.rewrite_pattern(entries)?;
-        Self::rewrite_names(entries)?;
         if let Some(keyword) = UNSUPPORTED.iter().find(|name| entries.contains_key(**name)) {
             return Err(ConstraintReason::Keyword(keyword));
         }
@@ -214,47 +220,6 @@ impl Preparation<'_> {
             self.place.pop();
             Ok(())
         })
-    }
-
-    /// Writes a pattern with lookaheads as several without.
-    fn rewrite_pattern(&self, entries: &mut Map<String, Value>) -> Result<(), ConstraintReason> {
-        let patterns = match entries.get("pattern") {
-            Some(Value::String(source)) => pattern::without_lookaheads(source, true),
-            _ => return Ok(()),
-        };
-        let patterns = match patterns {
-            Ok(None) => return Ok(()),
-            Ok(Some(patterns)) => patterns,
-            Err(ConstraintReason::Construct(_)) if self.omitted.has("pattern") => Vec::new(),
-            Err(reason) => return Err(reason),
-        };
-        entries.shift_remove("pattern");
-        let more = patterns
-            .into_iter()
-            .map(|pattern| json!({"pattern": pattern}));
-        match entries.get_mut("allOf") {
-            Some(Value::Array(all)) => all.extend(more),
-            _ => {
-                let all: Vec<Value> = more.collect();
-                if !all.is_empty() {
-                    entries.insert("allOf".to_owned(), all.into());
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// The same for the patterns of names.
-    fn rewrite_names(entries: &mut Map<String, Value>) -> Result<(), ConstraintReason> {
-        let Some(Value::Object(named)) = entries.get_mut("patternProperties") else {
-            return Ok(());
-        };
-        for (pattern, schema) in std::mem::take(named) {
-            let plain = pattern::without_lookaheads(&pattern, false)?;
-            let plain = plain.and_then(|mut patterns| patterns.pop());
-            named.insert(plain.unwrap_or(pattern), schema);
-        }
-        Ok(())
     }
 
     fn count_members(&mut self, entries: &Map<String, Value>) -> Result<(), ConstraintReason> {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::error::{ConstraintError, Fault, GrammarPart};
+use super::lookaheads::Lookaheads;
 use super::omissions::{LeftOut, Omissions};
 use super::pattern::{self, Reach};
 use super::schema;
@@ -191,7 +192,7 @@ pub(crate) fn json_arguments(
     omitted: &Omissions,
 ) -> Result<Vec<GrammarWithLexer>, Fault> {
     let schema = match &tool.parameters {
-        Some(parameters) => schema::of_arguments(parameters, omitted)?,
+        Some(parameters) => schema::of_arguments(parameters, omitted, Lookaheads::WrittenOut)?,
         None => json!({"type": "object"}),
     };
     Ok(vec![arguments_grammar(&tool.grammar_name(), schema)])

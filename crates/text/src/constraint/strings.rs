@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::error::ConstraintReason;
 use super::language::Language;
+use super::pattern::{self, Reach};
 use super::string_formats;
 use crate::json_types::{JsonTypes, resolve};
 
@@ -56,7 +57,8 @@ impl<'a> Strings<'a> {
                 ("const", value) => choice(std::slice::from_ref(value), demands),
                 ("enum", Value::Array(values)) => choice(values, demands),
                 ("pattern", Value::String(pattern)) => {
-                    demands.push(search(pattern)?);
+                    let language = pattern::language(pattern, Reach::Search)?;
+                    demands.push(language.map_or_else(|| search(pattern), Ok)?);
                     true
                 }
                 ("format", Value::String(name)) => {
