@@ -40,7 +40,8 @@ pub(super) fn parser_limits() -> ParserLimits {
     ParserLimits {
         max_items_in_row: 2000,
         initial_lexer_fuel: 1_000_000,
-        step_lexer_fuel: 50_000,
+        // Some milliseconds: intersections of several expressions of Unicode take their time.
+        step_lexer_fuel: 200_000,
         step_max_items: 20_000,
         max_lexer_states: 50_000,
         max_grammar_size: 250_000,
