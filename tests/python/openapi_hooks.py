@@ -10,6 +10,8 @@ import schemathesis
 TOKENS_MAX = 8
 LENGTHS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "min_tokens")
 GENERATING = ("/completions", "/responses", "/messages")
+# Their lengths are in `options`.
+OLLAMA = ("/api/chat", "/api/generate")
 # Of these one may be set, or every other case would be refused for having several.
 EXCLUSIVE = (
     ("tools", "functions"),
@@ -52,6 +54,8 @@ def map_body(context: Any, body: Any) -> Any:
     Values out of range stay as they are: they are to be refused.
     """
     path = context.operation.path
+    if isinstance(body, dict) and path in OLLAMA:
+        return bounded_options(body)
     if not isinstance(body, dict) or not path.endswith(GENERATING):
         return body
     for names in EXCLUSIVE:
@@ -67,4 +71,15 @@ def map_body(context: Any, body: Any) -> Any:
     name = "max_output_tokens" if path.endswith("/responses") else "max_tokens"
     if body.get(name) is None and not path.endswith("/messages"):
         body[name] = TOKENS_MAX
+    return body
+
+
+def bounded_options(body: dict[str, Any]) -> dict[str, Any]:
+    options = body.get("options")
+    if options is None:
+        options = body["options"] = {}
+    if isinstance(options, dict):
+        length = options.get("num_predict")
+        if length is None or (isinstance(length, int) and (-2 <= length <= 0 or TOKENS_MAX < length < 2**31)):
+            options["num_predict"] = TOKENS_MAX
     return body

@@ -7,6 +7,7 @@ mod descriptors;
 mod device;
 mod doctor;
 mod draft;
+mod facts;
 mod generate;
 mod grammar_worker;
 mod key;

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use backstop_engine::{EngineHandle, EngineThread, Lifecycle, LifecycleState};
-use backstop_server::{GrammarWorker, KeySet, ProbeThread, ServedModel, Server, ServerConfig};
+use backstop_server::{
+    GrammarWorker, KeySet, ModelFacts, ProbeThread, ServedModel, Server, ServerConfig,
+};
 use backstop_text::{ChatFormat, ControlTexts};
 use backstop_types::TokenId;
 use backstop_weights::Canary;
@@ -19,7 +21,7 @@ use crate::provenance::provenance;
 use crate::queue::Queues;
 use crate::start::{self, Prepared};
 use crate::warm_up::warm_up;
-use crate::{EXIT_ENGINE_FAILED, browsers, descriptors, settings, signals};
+use crate::{EXIT_ENGINE_FAILED, browsers, descriptors, facts, settings, signals};
 
 const DEFAULT_PORT: u16 = 8000;
 /// One address's strangers get one in so many of the connections.
@@ -98,7 +100,7 @@ async fn bring_up(
 ) -> Result<EngineThread, String> {
     let canary = comparable_canary(&args, &open);
     let prompt = open.warm_up_prompt()?;
-    let identity = ModelIdentity::of(&open)?;
+    let identity = ModelIdentity::of(&open, &prepared)?;
     let lifecycle = server.lifecycle().clone();
     let running = tokio::task::spawn_blocking(move || {
         start::start(&args, open, prepared, max_waiting, &lifecycle)
@@ -135,10 +137,11 @@ struct ModelIdentity {
     control_texts: Arc<ControlTexts>,
     vocab_size: u32,
     root: String,
+    facts: ModelFacts,
 }
 
 impl ModelIdentity {
-    fn of(open: &OpenModel) -> Result<Self, String> {
+    fn of(open: &OpenModel, prepared: &Prepared) -> Result<Self, String> {
         let repository = open
             .manifest
             .as_ref()
@@ -156,6 +159,7 @@ impl ModelIdentity {
             control_texts: Arc::new(controls),
             vocab_size: open.spec().vocabulary_size,
             root: repository.unwrap_or_else(|| open.name.clone()),
+            facts: facts::of(open, prepared),
         })
     }
 
@@ -178,6 +182,7 @@ impl ModelIdentity {
             vocab_size: self.vocab_size,
             engine,
             root: self.root,
+            facts: self.facts,
             created_s: now.map_or(0, |since| since.as_secs()),
         }
     }

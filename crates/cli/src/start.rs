@@ -150,6 +150,10 @@ impl Prepared {
         }
     }
 
+    pub(crate) fn is_on_gpu(&self) -> bool {
+        matches!(self.place, Place::Cuda { .. })
+    }
+
     pub(crate) fn kv_bytes(&self) -> u64 {
         match &self.place {
             Place::Cpu(kv, _) => kv.bytes,

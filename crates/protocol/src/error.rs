@@ -198,6 +198,13 @@ impl ApiError {
         Self::new(404, "not_found_error", "route_not_found", message)
     }
 
+    /// 400: the route is another server's, and `reason` says why it is none of this one's: a sentence
+    /// without its full stop.
+    pub fn unsupported_route(reason: &str) -> Self {
+        let message = format!("This endpoint is not available: {reason}.");
+        Self::new(400, INVALID_REQUEST, "unsupported_endpoint", message)
+    }
+
     /// 400: the head of the request is not HTTP/1.1 as the server insists on it. `explanation` is a
     /// sentence without its full stop.
     pub fn malformed_head(explanation: &str) -> Self {
@@ -418,6 +425,7 @@ mod tests {
             ApiError::route_not_found(),
             ApiError::method_not_allowed(),
             ApiError::body_timeout(),
+            ApiError::unsupported_route("this model does not support embeddings"),
             ApiError::malformed_head("a line does not end with CRLF"),
             ApiError::head_timeout(),
             ApiError::target_too_long(1 << 13),

@@ -1,4 +1,5 @@
-//! Wire types of the OpenAI API and of Anthropic's Messages API, validation and the error table.
+//! Wire types of the OpenAI API, of Anthropic's Messages API and of Ollama's API, validation and
+//! the error table.
 //!
 //! A request body is parsed once, into a `Valid*` type; every 400 that a body can earn is born
 //! in that parse, and what comes after never looks at the wire form again. Responses are plain
@@ -26,6 +27,7 @@ mod infill;
 pub mod limits;
 mod messages;
 mod models;
+pub mod ollama;
 mod output_format;
 mod reasoning;
 mod response;

@@ -11,7 +11,7 @@ use crate::limits::{
 };
 
 /// The smallest repetition penalty: the sampler divides by it.
-const MIN_REPETITION_PENALTY: f64 = 0.01;
+pub(crate) const MIN_REPETITION_PENALTY: f64 = 0.01;
 
 /// How to sample and when to stop, as far as the request says. `None` leaves the choice to the
 /// model's own defaults.
@@ -221,7 +221,7 @@ fn check_search(body: &Fields<'_>, choices: u32) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn parse_top_k(body: &Fields<'_>) -> Result<Option<u32>, ApiError> {
+pub(crate) fn parse_top_k(body: &Fields<'_>) -> Result<Option<u32>, ApiError> {
     let top_k = body.integer("top_k", -1..=MAX_TOKEN_NUMBER)?;
     Ok(top_k.map(|top_k| u32::try_from(top_k).unwrap_or(0)))
 }
@@ -273,7 +273,7 @@ fn parse_logit_bias(body: &Fields<'_>) -> Result<Vec<(u32, f32)>, ApiError> {
     Ok(biases)
 }
 
-fn parse_stop(body: &Fields<'_>) -> Result<Vec<String>, ApiError> {
+pub(crate) fn parse_stop(body: &Fields<'_>) -> Result<Vec<String>, ApiError> {
     let check = |text: &str, path: String| match text.len() {
         0 => Err(ApiError::invalid_field(path, "must not be an empty string")),
         1..=MAX_STOP_STRING_BYTES => Ok(text.to_owned()),
@@ -288,7 +288,7 @@ fn parse_stop(body: &Fields<'_>) -> Result<Vec<String>, ApiError> {
         Some(Value::Array(_)) => {
             let elements = body.array("stop", MAX_STOP_STRINGS)?.unwrap_or_default();
             let texts = elements.iter().enumerate().map(|(index, value)| {
-                let path = element("stop", index);
+                let path = element(&body.path("stop"), index);
                 match value.as_str() {
                     Some(text) => check(text, path),
                     None => Err(ApiError::invalid_field(path, "must be a string")),

@@ -34,19 +34,30 @@ pub(crate) struct ToolOffer {
     pub(crate) legacy: bool,
 }
 
+/// What `tools` offer, or `functions`, and the choice between them.
 pub(crate) fn parse_tools(body: &Fields<'_>) -> Result<ToolOffer, ApiError> {
-    let tools = body.array("tools", MAX_TOOLS)?.unwrap_or_default();
+    let mut offer = parse_offered_tools(body)?;
     let functions = body.array("functions", MAX_TOOLS)?.unwrap_or_default();
-    if !functions.is_empty() && !tools.is_empty() {
+    if !functions.is_empty() && !offer.tools.is_empty() {
         return Err(body.invalid("functions", "must not be set together with tools"));
     }
-    let legacy = !functions.is_empty();
+    offer.legacy = !functions.is_empty();
+    for (index, value) in functions.iter().enumerate() {
+        offer.add(&Fields::of_value(value, element("functions", index))?)?;
+    }
+    offer.parse_choice(body)?;
+    Ok(offer)
+}
+
+/// What `tools` alone offer; the choice is the model's.
+pub(crate) fn parse_offered_tools(body: &Fields<'_>) -> Result<ToolOffer, ApiError> {
+    let tools = body.array("tools", MAX_TOOLS)?.unwrap_or_default();
     let mut offer = ToolOffer {
-        tools: Vec::new(),
+        tools: Vec::with_capacity(tools.len()),
         strict: Vec::new(),
         choice: ToolChoice::Auto,
         allowed: None,
-        legacy,
+        legacy: false,
     };
     for (index, value) in tools.iter().enumerate() {
         let tool = Fields::of_value(value, element("tools", index))?;
@@ -56,10 +67,6 @@ pub(crate) fn parse_tools(body: &Fields<'_>) -> Result<ToolOffer, ApiError> {
             .ok_or_else(|| tool.missing("function"))?;
         offer.add(&function)?;
     }
-    for (index, value) in functions.iter().enumerate() {
-        offer.add(&Fields::of_value(value, element("functions", index))?)?;
-    }
-    offer.parse_choice(body)?;
     Ok(offer)
 }
 

@@ -8,6 +8,7 @@
 
 use backstop_protocol::UnsupportedContent::Refuse;
 use backstop_protocol::anthropic::ValidMessagesRequest;
+use backstop_protocol::ollama::{OllamaTask, ValidShowRequest};
 use backstop_protocol::responses::ValidResponsesRequest;
 use backstop_protocol::{ApiError, SamplingFields, ValidChatRequest, ValidCompletionRequest};
 use proptest::collection::vec;
@@ -85,6 +86,19 @@ const WORDS: &[&str] = &[
     "is_error",
     "stop_sequences",
     "output_config",
+    "options",
+    "format",
+    "json",
+    "think",
+    "keep_alive",
+    "context",
+    "raw",
+    "template",
+    "images",
+    "tool_name",
+    "num_predict",
+    "repeat_last_n",
+    "repeat_penalty",
 ];
 
 fn word() -> impl Strategy<Value = String> {
@@ -191,6 +205,28 @@ fn rich_messages_body() -> Value {
     })
 }
 
+/// The same for both of Ollama's endpoints.
+fn rich_ollama_body() -> Value {
+    json!({
+        "model": MARK, "stream": false, "keep_alive": "5m", "think": "low", "format": {"type": "object"},
+        "logprobs": true, "top_logprobs": 3, "truncate": true, "raw": false, "prompt": MARK,
+        "system": MARK, "suffix": "", "template": "", "context": [1, 2], "images": [],
+        "options": {"temperature": 1, "top_p": 0.5, "top_k": 5, "min_p": 0.1, "seed": 1,
+            "stop": [MARK], "num_predict": 5, "repeat_penalty": 1.1, "repeat_last_n": 64,
+            "presence_penalty": 1, "frequency_penalty": 1, "num_ctx": 4096, "mirostat": 0},
+        "tools": [{"type": "function", "function":
+            {"name": MARK, "description": MARK, "parameters": {"type": "object"}}}],
+        "messages": [
+            {"role": "system", "content": MARK},
+            {"role": "user", "content": MARK, "images": []},
+            {"role": "assistant", "content": "", "thinking": MARK, "tool_calls": [
+                {"id": MARK, "function": {"index": 0, "name": MARK, "arguments": {"a": MARK}}}]},
+            {"role": "tool", "tool_name": MARK, "content": MARK},
+            {"role": "assistant", "content": MARK},
+        ],
+    })
+}
+
 /// The JSON pointers of everything in `value`.
 fn pointers(value: &Value, at: String, found: &mut Vec<String>) {
     match value {
@@ -271,12 +307,35 @@ fn check_all(body: &[u8]) {
         }
         Err(error) => check_error(&error),
     }
+    check_ollama(OllamaTask::of_chat(body, Refuse));
+    check_ollama(OllamaTask::of_generation(body, Refuse));
+    if let Err(error) = ValidShowRequest::from_bytes(body) {
+        check_error(&error);
+    }
     match ValidMessagesRequest::from_bytes(body, Refuse) {
         Ok(request) => {
             assert!(request.max_tokens >= 1 && request.chat.sampling.max_tokens.is_none());
             check_chat(&request.chat);
         }
         Err(error) => check_error(&error),
+    }
+}
+
+fn check_ollama(task: Result<OllamaTask, ApiError>) {
+    match task {
+        Ok(OllamaTask::Chat(asked)) => {
+            assert!(asked.max_tokens != Some(0) && asked.chat.sampling.max_tokens.is_none());
+            check_chat(&asked.chat);
+        }
+        Ok(OllamaTask::Text(asked)) => {
+            assert!(asked.max_tokens != Some(0));
+            check_sampling(&asked.completion.sampling, 1);
+        }
+        Ok(OllamaTask::Load(_)) => {}
+        Err(error) => {
+            check_error(&error);
+            assert!(!error.to_ollama_json_string().contains(MARK), "{error}");
+        }
     }
 }
 
@@ -292,6 +351,14 @@ fn the_rich_bodies_are_valid() {
     );
     let body = rich_messages_body().to_string();
     assert!(ValidMessagesRequest::from_bytes(body.as_bytes(), Refuse).is_ok());
+    let body = rich_ollama_body().to_string();
+    let tasks = [OllamaTask::of_chat, OllamaTask::of_generation]
+        .map(|parse| parse(body.as_bytes(), Refuse));
+    assert!(
+        tasks
+            .iter()
+            .all(|task| matches!(task, Ok(OllamaTask::Chat(_))))
+    );
 }
 
 fn mutate(body: &mut Value, changes: &[(sample::Index, Value)]) {
@@ -324,7 +391,8 @@ proptest! {
 
     #[test]
     fn mutated_requests(changes in vec((any::<sample::Index>(), tree()), 1..4)) {
-        for mut body in [rich_body(), rich_responses_body(), rich_messages_body()] {
+        let bodies = [rich_body(), rich_responses_body(), rich_messages_body(), rich_ollama_body()];
+        for mut body in bodies {
             mutate(&mut body, &changes);
             check_all(body.to_string().as_bytes());
         }

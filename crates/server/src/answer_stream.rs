@@ -10,6 +10,9 @@ use crate::sse;
 
 /// How an endpoint writes an answer. Every text is any number of complete events.
 pub(crate) trait EventWriter: Send + 'static {
+    /// What kind of stream it is.
+    const CONTENT_TYPE: &'static str = sse::CONTENT_TYPE_VALUE;
+
     /// What is sent before anything has been generated.
     fn opening(&mut self, answer: &Answer) -> String;
     /// What an update has brought.
@@ -68,7 +71,8 @@ pub(crate) fn respond<W: EventWriter>(
     let events = stream::unfold(stream, async |mut stream| {
         stream.next().await.map(|event| (event, stream))
     });
-    annotate(sse::response(events, interval, keep_alive, W::broken))
+    let response = sse::response(events, W::CONTENT_TYPE, interval, keep_alive, W::broken);
+    annotate(response)
 }
 
 impl<W: EventWriter> AnswerStream<W> {

@@ -14,7 +14,7 @@ use serde::de::IgnoredAny;
 use crate::metrics::FinishLabel;
 use crate::reply;
 use crate::server::Server;
-use crate::timer::ChoiceTimer;
+use crate::timer::{ChoiceTimer, Phases};
 
 /// What is new about one choice. Everything that had happened by the time somebody looked is in
 /// one update, so that a slow client gets fewer and larger pieces.
@@ -35,6 +35,8 @@ pub(crate) struct Update {
     pub(crate) counts: Counts,
     /// Present in the last update.
     pub(crate) end: Option<End>,
+    /// Present in the last update.
+    pub(crate) phases: Option<Phases>,
 }
 
 /// Token counts of a choice.
@@ -239,6 +241,7 @@ impl Choice {
         let held_back = self.text.finish();
         self.absorb_events(held_back);
         self.place_tokens();
+        self.pending.phases = Some(self.timer.phases());
         self.timer.ended(match reason {
             FinishReason::Length => FinishLabel::length,
             FinishReason::Stop | FinishReason::ToolCalls => FinishLabel::stop,

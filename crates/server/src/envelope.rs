@@ -21,7 +21,7 @@ use crate::reply::ErrorReply;
 use crate::routes::{Access, WITH_BODY, manner, route};
 use crate::serve::{HeadFault, Visit};
 use crate::server::Server;
-use crate::{body, cors, messages};
+use crate::{body, cors, messages, ollama};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Characters of a client's request id that are kept.
@@ -38,13 +38,17 @@ const PREFLIGHT: &str = "preflight";
 enum Dialect {
     OpenAi,
     Anthropic,
+    Ollama,
 }
 
 impl Dialect {
     fn of(request: &Request) -> Self {
-        match messages::is_anthropic(request) {
-            true => Self::Anthropic,
-            false => Self::OpenAi,
+        if ollama::is_ollama(request) {
+            Self::Ollama
+        } else if messages::is_anthropic(request) {
+            Self::Anthropic
+        } else {
+            Self::OpenAi
         }
     }
 
@@ -53,6 +57,7 @@ impl Dialect {
         match self {
             Self::OpenAi => {}
             Self::Anthropic => messages::reshape(response, id),
+            Self::Ollama => ollama::reshape(response),
         }
     }
 
@@ -61,6 +66,7 @@ impl Dialect {
         let id = id.to_str().ok().map(str::to_owned);
         match self {
             Self::OpenAi => Box::new(ApiError::to_json_string),
+            Self::Ollama => Box::new(ApiError::to_ollama_json_string),
             Self::Anthropic => Box::new(move |error| error.to_anthropic_json_string(id.as_deref())),
         }
     }

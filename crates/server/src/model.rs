@@ -40,6 +40,26 @@ pub struct ServedModel {
     pub root: String,
     /// When it was loaded, in seconds since 1970.
     pub created_s: u64,
+    /// What clients are told of it.
+    pub facts: ModelFacts,
+}
+
+/// What is told of a model to those who ask. Nothing depends on it; empty texts are what is not
+/// known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ModelFacts {
+    /// Name of the architecture, as in `model_type`.
+    pub architecture: String,
+    /// The files' format: `gguf` or `safetensors`.
+    pub format: String,
+    /// The number format that most bytes of the weights have.
+    pub number_format: String,
+    /// Bytes of the files' weights.
+    pub file_bytes: u64,
+    /// Bytes of memory for the weights.
+    pub memory_bytes: u64,
+    /// That memory is a GPU's.
+    pub on_gpu: bool,
 }
 
 impl fmt::Debug for ServedModel {

@@ -145,6 +145,12 @@ mod tests {
             responses["metadata"]["maxProperties"],
             limits::MAX_METADATA_ENTRIES
         );
+        let ollama = request("OllamaChatRequest");
+        assert_eq!(ollama["messages"]["maxItems"], limits::MAX_MESSAGES);
+        assert_eq!(ollama["tools"]["maxItems"], limits::MAX_TOOLS);
+        assert_eq!(ollama["top_logprobs"]["maximum"], limits::MAX_TOP_LOGPROBS);
+        let generation = request("OllamaGenerateRequest");
+        assert_eq!(generation["context"]["maxItems"], limits::MAX_PROMPT_TOKENS);
         let detokenize = request("DetokenizeRequest");
         assert_eq!(detokenize["tokens"]["maxItems"], limits::MAX_PROMPT_TOKENS);
         let retry_after = &document()["components"]["headers"]["RetryAfter"];

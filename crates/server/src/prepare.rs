@@ -90,6 +90,21 @@ impl Job {
         })
     }
 
+    /// Ends the answers after `max_tokens`, or where the context ends; whether that comes first.
+    pub(crate) fn limit_answers(&mut self, max_tokens: u32) -> bool {
+        self.sampling.max_tokens = Some(max_tokens);
+        let mut cut_by_context = false;
+        for prompt in &mut self.prompts {
+            let room = prompt.stop.max_tokens;
+            cut_by_context |= room < max_tokens;
+            prompt.stop = Arc::new(StopConditions {
+                max_tokens: room.min(max_tokens),
+                ..StopConditions::clone(&prompt.stop)
+            });
+        }
+        cut_by_context
+    }
+
     /// Tokens of the prompt that choice `index` answers.
     pub(crate) fn prompt_of(&self, index: usize) -> &Prompt {
         &self.prompts[index / self.sampling.choices as usize]

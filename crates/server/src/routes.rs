@@ -14,8 +14,8 @@ use crate::patience::Manner;
 use crate::reply::ErrorReply;
 use crate::server::Server;
 use crate::{
-    body, chat, completions, decisions, infill, messages, mistral_fim, openapi, probes, responses,
-    sse, tokens,
+    body, chat, completions, decisions, infill, messages, mistral_fim, ollama, openapi, probes,
+    responses, sse, tokens,
 };
 
 /// Who may call a route, and when.
@@ -31,7 +31,7 @@ pub(crate) enum Access {
 }
 
 /// Paths and who may call them. Everything else is `("other", Access::Ready)`.
-pub(crate) const ACCESS: [(&str, Access); 19] = [
+pub(crate) const ACCESS: [(&str, Access); 25] = [
     ("/health", Access::Open),
     ("/ready", Access::Open),
     ("/ping", Access::Open),
@@ -51,10 +51,16 @@ pub(crate) const ACCESS: [(&str, Access); 19] = [
     ("/tokenize", Access::Ready),
     ("/detokenize", Access::Ready),
     ("/tokenizer_info", Access::Ready),
+    ("/api/version", Access::Key),
+    ("/api/tags", Access::Ready),
+    ("/api/ps", Access::Ready),
+    ("/api/show", Access::Ready),
+    ("/api/chat", Access::Ready),
+    ("/api/generate", Access::Ready),
 ];
 
 /// Routes whose handlers read the body. Of every other request it is thrown away beforehand.
-pub(crate) const WITH_BODY: [&str; 10] = [
+pub(crate) const WITH_BODY: [&str; 13] = [
     "/v1/chat/completions",
     "/v1/completions",
     "/v1/fim/completions",
@@ -65,6 +71,9 @@ pub(crate) const WITH_BODY: [&str; 10] = [
     "/v1/messages/count_tokens",
     "/tokenize",
     "/detokenize",
+    "/api/show",
+    "/api/chat",
+    "/api/generate",
 ];
 
 /// How clients of a route are looked after until their answers begin; `None` if those do not take
@@ -78,6 +87,8 @@ pub(crate) fn manner(label: &str) -> Option<Manner> {
         | "/v1/decisions" => Some(Manner::events(sse::comment, sse_error)),
         "/v1/responses" => Some(Manner::events(sse::comment, sse_failure)),
         "/v1/messages" => Some(Manner::events(messages::ping, sse_anthropic_error)),
+        "/api/chat" => Some(ollama::manner(ollama::chat_pause)),
+        "/api/generate" => Some(ollama::manner(ollama::generation_pause)),
         _ => None,
     }
 }
@@ -96,6 +107,13 @@ impl Server {
     /// All routes, for [`serve`](crate::serve) or for a server of one's own.
     pub fn router(&self) -> Router {
         let routes = Router::new()
+            .merge(ollama::refused())
+            .route("/api/version", get(ollama::version))
+            .route("/api/tags", get(ollama::tags))
+            .route("/api/ps", get(ollama::running))
+            .route("/api/show", post(ollama::show))
+            .route("/api/chat", post(ollama::chat))
+            .route("/api/generate", post(ollama::generate))
             .route("/v1/chat/completions", post(chat::handle))
             .route("/v1/completions", post(completions::handle))
             .route("/v1/fim/completions", post(mistral_fim::handle))

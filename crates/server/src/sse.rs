@@ -1,4 +1,5 @@
-//! A stream of server-sent events as a response body that keeps itself alive and survives panics.
+//! A stream of events, server-sent ones or lines, as a response body that keeps itself alive and
+//! survives panics.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -35,6 +36,7 @@ pub(crate) fn comment() -> String {
 /// `keep_alive_interval` it sends what `keep_alive` makes; after a panic, what `broken` makes.
 pub(crate) fn response(
     events: impl Stream<Item = String> + Send + 'static,
+    content_type: &'static str,
     keep_alive_interval: Duration,
     keep_alive: impl FnMut() -> String + Send + 'static,
     broken: fn() -> String,
@@ -49,7 +51,7 @@ pub(crate) fn response(
         .map(Ok::<_, Infallible>);
     let mut response = Response::new(Body::from_stream(body));
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE_VALUE));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     let (name, value) = NO_BUFFERING;
     headers.insert(name, value);
@@ -152,7 +154,13 @@ mod tests {
     async fn a_panic_becomes_an_event() {
         let events = stream::once(async { panic!("a defect") });
         let broken = || "broken".to_owned();
-        let response = response(events, Duration::from_secs(10), comment, broken);
+        let response = response(
+            events,
+            CONTENT_TYPE_VALUE,
+            Duration::from_secs(10),
+            comment,
+            broken,
+        );
         let body = axum::body::to_bytes(response.into_body(), 1000)
             .await
             .unwrap();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::gate::Place;
 use crate::keys::Tenant;
@@ -13,6 +13,19 @@ use crate::metrics::{FinishLabel, RequestMetrics};
 pub(crate) struct Arrival {
     pub(crate) arrived: Instant,
     pub(crate) submitted: Instant,
+}
+
+/// How long the parts of an answer took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Phases {
+    /// From the request's arrival until its sequence left the queue.
+    pub(crate) queued: Duration,
+    /// From there to the first token.
+    pub(crate) prompt: Duration,
+    /// From the first token to the last.
+    pub(crate) decoding: Duration,
+    /// From the request's arrival until now.
+    pub(crate) total: Duration,
 }
 
 /// The times of one choice. One that is dropped before its end counts as aborted.
@@ -81,6 +94,26 @@ impl ChoiceTimer {
                 .observe(seconds(self.last_token, now));
         }
         self.last_token = now;
+    }
+
+    /// How long its parts have taken so far.
+    pub(crate) fn phases(&self) -> Phases {
+        let arrived = self.arrival.arrived;
+        let total = arrived.elapsed();
+        let Some(admitted) = self.admitted else {
+            return Phases {
+                queued: total,
+                total,
+                ..Phases::default()
+            };
+        };
+        let first = self.first_token.unwrap_or(admitted);
+        Phases {
+            queued: admitted.duration_since(arrived),
+            prompt: first.duration_since(admitted),
+            decoding: self.last_token.saturating_duration_since(first),
+            total,
+        }
     }
 
     /// It ended. Only the first call counts.

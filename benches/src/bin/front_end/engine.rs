@@ -9,7 +9,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use backstop_engine::{EngineConfig, EngineThread, Lifecycle, LifecycleState};
-use backstop_server::{GenerationDefaults, QueueLimits, ServedModel, Server, ServerConfig};
+use backstop_server::{
+    GenerationDefaults, ModelFacts, QueueLimits, ServedModel, Server, ServerConfig,
+};
 use backstop_text::{ChatTemplate, ControlTexts, Tokenizer, chat_format};
 use backstop_types::{
     AttentionSpan, Executor, KvGroupSpec, KvSpec, SampledToken, StepFailure, StepOutcome, StepPlan,
@@ -77,6 +79,7 @@ pub(crate) fn serve(model: &Path, step: Duration) -> io::Result<()> {
             engine,
             root: "front-end".into(),
             created_s: 0,
+            facts: ModelFacts::default(),
         });
         lifecycle.advance(LifecycleState::Ready);
         let listener = backstop_server::listen((Ipv4Addr::LOCALHOST, 0).into())?;

@@ -5,8 +5,6 @@ mod envelope;
 mod stream;
 mod whole;
 
-use std::sync::Arc;
-
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -15,7 +13,6 @@ use backstop_protocol::anthropic::{
     ValidTokenCountRequest, sse_event,
 };
 use backstop_protocol::{ApiError, FinishReason, StopReason};
-use backstop_types::StopConditions;
 
 pub(crate) use self::envelope::{is_anthropic, reshape};
 use self::stream::MessageWriter;
@@ -96,16 +93,7 @@ fn prepare(server: &Server, model: &ServedModel, body: &[u8]) -> Result<Prepared
     let unsupported = server.config().unsupported_content;
     let request = ValidMessagesRequest::from_bytes(body, unsupported)?;
     let mut chat = chat::prepare(server, model, request.chat, PARAM)?;
-    let mut cut_by_context = false;
-    chat.job.sampling.max_tokens = Some(request.max_tokens);
-    for prompt in &mut chat.job.prompts {
-        let room = prompt.stop.max_tokens;
-        cut_by_context = room < request.max_tokens;
-        prompt.stop = Arc::new(StopConditions {
-            max_tokens: room.min(request.max_tokens),
-            ..StopConditions::clone(&prompt.stop)
-        });
-    }
+    let cut_by_context = chat.job.limit_answers(request.max_tokens);
     let shape = Shape {
         id: format!("msg_{:032x}", random_u128()),
         model: std::mem::take(&mut chat.model_name),

@@ -20,6 +20,7 @@ mod histories;
 mod hostile;
 mod large_json;
 mod limits;
+mod ollama;
 mod patience;
 mod reasoning;
 mod responses;

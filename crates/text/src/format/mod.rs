@@ -90,6 +90,12 @@ pub struct ChatFormat {
 }
 
 impl ChatFormat {
+    /// Whether prompts of this chat template have reasoning in them, so that answers may begin with it.
+    pub fn marks_reasoning(&self, template: &str) -> bool {
+        let tags = [self.reasoning_opener, self.reasoning_closer];
+        tags.into_iter().flatten().any(|tag| template.contains(tag))
+    }
+
     /// Where in its turn an answer to this rendered prompt begins, by the tag that the prompt ends
     /// with.
     pub fn opening(&self, prompt: &str) -> Opening {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backstop_engine::{EngineConfig, EngineHandle, EngineThread, Lifecycle, LifecycleState};
-use backstop_server::{GenerationDefaults, ServedModel, Server, ServerConfig};
+use backstop_server::{GenerationDefaults, ModelFacts, ServedModel, Server, ServerConfig};
 use backstop_text::{ChatTemplate, ControlTexts, FimTokens, chat_format};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
@@ -206,6 +206,7 @@ fn model(engine: EngineHandle, options: &Options) -> ServedModel {
         engine,
         root: "test/model".into(),
         created_s: 1,
+        facts: ModelFacts::default(),
     }
 }
 
