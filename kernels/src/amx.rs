@@ -275,9 +275,9 @@ pub(crate) unsafe fn interleave(rows: [*const u16; 2], pairs: *mut u16) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalog::random_values;
     use crate::element::{narrow_bf16, widen_bf16};
     use crate::features::InstructionSet;
+    use crate::random::values as random_values;
 
     #[test]
     fn rows_of_tiles_hold_the_nearest_bf16_numbers_or_two_that_keep_sixteen_bits() {

@@ -8,8 +8,6 @@
 
 mod activation;
 pub(crate) mod kv_cache;
-#[cfg(test)]
-mod tests;
 pub(crate) mod weights;
 
 use std::sync::Arc;
@@ -17,7 +15,7 @@ use std::sync::Arc;
 use backstop_types::AttentionSpan;
 
 pub use activation::CpuActivation;
-pub use kv_cache::{CpuKvCache, KvGroupLayout};
+pub use kv_cache::{CpuKvCache, KvGroupLayout, KvShape, KvView};
 pub use weights::{CpuExperts, CpuMatrix, CpuWeights, ExpertMatrices};
 
 use crate::backend::{
@@ -141,7 +139,8 @@ impl CpuBackend {
         self.instructions
     }
 
-    fn rows(&self) -> usize {
+    /// Rows of the batch that has begun.
+    pub fn rows(&self) -> usize {
         self.batch.tokens.len()
     }
 

@@ -18,14 +18,11 @@ mod codes;
 mod floats;
 mod integers;
 mod operands;
-#[cfg(test)]
-mod tests;
 #[cfg(target_arch = "x86_64")]
 mod tiles;
 mod view;
 mod walk;
 
-use std::borrow::Cow;
 use std::ops::Range;
 
 use block::Block;
@@ -38,6 +35,7 @@ use crate::parallel::{self, SharedOutput};
 use crate::scratch::with_scratch;
 use crate::simd;
 
+pub use operands::CODE_MAX;
 pub(crate) use operands::Operands;
 pub use view::{Bands, WeightFormat, WeightView};
 
@@ -51,20 +49,20 @@ const TASK_WORK_MIN: usize = 100_000;
 
 /// Rows of activations, all of them in order or those that `index` picks.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct InputRows<'a> {
+pub struct InputRows<'a> {
     /// `[rows, columns]`.
-    pub(crate) values: &'a [f32],
+    pub values: &'a [f32],
     /// Elements of one row.
-    pub(crate) columns: usize,
+    pub columns: usize,
     /// The rows to use, if not all.
-    pub(crate) index: Option<&'a [u32]>,
+    pub index: Option<&'a [u32]>,
     /// One factor for each row of `values`.
-    pub(crate) scales: Option<&'a [f32]>,
+    pub scales: Option<&'a [f32]>,
 }
 
 impl<'a> InputRows<'a> {
     /// All rows of `values`, unscaled.
-    pub(crate) fn all(values: &'a [f32], columns: usize) -> Self {
+    pub fn all(values: &'a [f32], columns: usize) -> Self {
         Self {
             values,
             columns,
@@ -73,7 +71,8 @@ impl<'a> InputRows<'a> {
         }
     }
 
-    pub(crate) fn len(&self) -> usize {
+    /// Rows that the product takes.
+    pub fn count(&self) -> usize {
         match self.index {
             Some(index) => index.len(),
             None => self.values.len() / self.columns,
@@ -88,13 +87,15 @@ impl<'a> InputRows<'a> {
         }
     }
 
+    /// The numbers of one of them.
     #[inline(always)]
-    pub(crate) fn row(&self, row: usize) -> &'a [f32] {
+    pub fn row(&self, row: usize) -> &'a [f32] {
         &self.values[self.source(row) * self.columns..][..self.columns]
     }
 
+    /// The factor on its products.
     #[inline(always)]
-    pub(crate) fn scale(&self, row: usize) -> f32 {
+    pub fn scale(&self, row: usize) -> f32 {
         match self.scales {
             Some(scales) => scales[self.source(row)],
             None => 1.0,
@@ -104,17 +105,20 @@ impl<'a> InputRows<'a> {
 
 /// `out[token, row] = dot(input[token], weight[row]) * factor * weight_scale[row] * scale[token]`.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Product<'a> {
-    pub(crate) weight: WeightView<'a>,
+pub struct Product<'a> {
+    /// The weights.
+    pub weight: WeightView<'a>,
     /// One factor for each row of the weights.
-    pub(crate) weight_scales: Option<&'a [f32]>,
-    pub(crate) input: InputRows<'a>,
+    pub weight_scales: Option<&'a [f32]>,
+    /// What is multiplied.
+    pub input: InputRows<'a>,
     /// One factor for all.
-    pub(crate) factor: f32,
+    pub factor: f32,
 }
 
 impl<'a> Product<'a> {
-    pub(crate) fn new(weight: WeightView<'a>, input: InputRows<'a>) -> Self {
+    /// The product without scales.
+    pub fn new(weight: WeightView<'a>, input: InputRows<'a>) -> Self {
         Self {
             weight,
             weight_scales: None,
@@ -124,12 +128,12 @@ impl<'a> Product<'a> {
     }
 
     /// Multiply-adds.
-    pub(crate) fn work(&self) -> usize {
-        self.weight.rows() * self.weight.columns() * self.input.len()
+    pub fn work(&self) -> usize {
+        self.weight.rows() * self.weight.columns() * self.input.count()
     }
 
     /// Panics unless the parts and an output of `out_len` numbers agree.
-    pub(crate) fn check(&self, out_len: usize) {
+    pub fn check(&self, out_len: usize) {
         assert_eq!(
             self.input.columns,
             self.weight.columns(),
@@ -137,7 +141,7 @@ impl<'a> Product<'a> {
         );
         assert_eq!(
             out_len,
-            self.input.len() * self.weight.rows(),
+            self.input.count() * self.weight.rows(),
             "outputs of a product"
         );
         let rows = self.weight.rows();
@@ -147,28 +151,8 @@ impl<'a> Product<'a> {
         );
     }
 
-    /// Naive product.
-    pub(crate) fn reference(&self, out: &mut [f32]) {
-        self.check(out.len());
-        for row in 0..self.weight.rows() {
-            let mut weights = vec![0.0; self.weight.columns()];
-            self.weight.widen_row(row, &mut weights);
-            let scale = self.factor * self.weight_scales.map_or(1.0, |scales| scales[row]);
-            let quantised = self.weight.arithmetic(row) == Some(Arithmetic::Integers);
-            for token in 0..self.input.len() {
-                let mut input = Cow::Borrowed(self.input.row(token));
-                if quantised {
-                    input = operands::quantised_reference(&input).into();
-                }
-                let products = input.iter().zip(&weights);
-                let sum: f32 = products.map(|(x, weight)| x * weight).sum();
-                out[token * self.weight.rows() + row] = sum * scale * self.input.scale(token);
-            }
-        }
-    }
-
     /// The product, spread over threads.
-    pub(crate) fn run(&self, instructions: InstructionSet, out: &mut [f32]) {
+    pub fn run(&self, instructions: InstructionSet, out: &mut [f32]) {
         self.check(out.len());
         let rows = rows_per_task(self.weight.rows(), self.work(), 1);
         let out = SharedOutput::new(out);
@@ -195,7 +179,7 @@ impl<'a> Product<'a> {
         for weight in self.weight.bands() {
             let start = rows.start.max(weight.first_row);
             let end = rows.end.min(weight.first_row + weight.band.rows);
-            if start >= end || self.input.len() == 0 {
+            if start >= end || self.input.count() == 0 {
                 continue;
             }
             let part = Part {

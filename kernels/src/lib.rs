@@ -1,4 +1,5 @@
-//! Operations on tensors: references, CPU implementations, later CUDA ones.
+//! Operations on tensors: their arguments and the CPU's implementations. The card's are in `kernels/card`; what proves
+//! both is in `kernels/proof`.
 //!
 //! # For executors
 //!
@@ -22,15 +23,14 @@ mod amx;
 pub mod backend;
 mod batch;
 mod blocks;
-pub mod catalog;
 mod cpu;
-pub mod cuda;
 mod element;
 mod features;
 mod gemm;
 pub mod ops;
 mod panels;
-mod parallel;
+pub mod parallel;
+pub mod random;
 mod scratch;
 mod simd;
 
@@ -44,9 +44,10 @@ pub use batch::{Batch, BatchSequence};
 pub use blocks::{BlockFormat, MXFP4_SCALE_MAX, ScaledFormat, split_nibbles};
 pub use cpu::{
     CpuActivation, CpuBackend, CpuExperts, CpuKvCache, CpuMatrix, CpuRouting, CpuWeights,
-    ExpertMatrices, KvGroupLayout,
+    ExpertMatrices, KvGroupLayout, KvShape, KvView,
 };
 pub use element::{Element, F8_MAX, decode_f8, encode_f8, narrow_bf16, round_f8, widen_bf16};
 pub use features::{Features, InstructionSet, features};
-pub use gemm::{Bands, WeightFormat, WeightView};
+pub use gemm::{Bands, CODE_MAX, InputRows, Product, WeightFormat, WeightView};
 pub use ops::sample::{SampleArgs, SampleScratch, rate, sample};
+pub use panels::{Arithmetic, GROUP_COLUMNS};

@@ -1,5 +1,4 @@
-//! The operations, one file each: arguments, a readable reference, the CPU path, cases and the
-//! tolerance between the two.
+//! The operations, one file each: arguments and the CPU path.
 
 pub mod add_scaled;
 pub mod attention;

@@ -15,14 +15,14 @@ use crate::gemm::WeightFormat;
 /// Rows of a panel.
 pub(crate) const PANEL_ROWS: usize = 16;
 /// Columns that products walk at a time; rows of a panel have a multiple of them.
-pub(crate) const GROUP_COLUMNS: usize = 32;
+pub const GROUP_COLUMNS: usize = 32;
 
 /// `[bytes, count]` of pieces, first to last, in the unit of a row.
 type Layout = &'static [[usize; 2]];
 
 /// How products with a panel are computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Arithmetic {
+pub enum Arithmetic {
     /// 8-bit activations times codes, in integers.
     Integers,
     /// f32 activations times widened numbers.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use backstop_kernels::cuda::{Device, open_nvidia};
+use backstop_card::{Device, open_nvidia};
 
 use crate::args::{DeviceChoice, ModelArgs};
 use crate::quantities::format_bytes;

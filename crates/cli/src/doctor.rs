@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use backstop_kernels::cuda::{NoCuda, open_nvidia};
+use backstop_card::{NoCuda, open_nvidia};
 use backstop_server::{KeySet, key_file_complaint};
 use backstop_weights::ModelLocator;
 

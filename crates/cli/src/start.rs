@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use backstop_arch::{KvGroup, Model};
+use backstop_card::Device;
+use backstop_card::backend::CudaBackend;
 use backstop_engine::{EngineConfig, EngineHandle, EngineThread, Lifecycle, LifecycleState};
 use backstop_executor::{
     CpuExecutor, CpuExecutorConfig, CudaPlan, CudaRequest, DeviceWeightPlan, KvMemoryPlan,
     KvMemoryRequest, full_demand_bytes, load_cpu_weights, load_device_weights, plan_kv_memory,
 };
-use backstop_kernels::cuda::Device;
-use backstop_kernels::cuda::backend::CudaBackend;
 use backstop_kernels::{CpuBackend, CpuKvCache, CpuWeights, KvGroupLayout};
 use backstop_types::Executor;
 

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use backstop_arch::Model;
-use backstop_kernels::cuda::DeviceError;
-use backstop_kernels::cuda::backend::CudaBackend;
-use backstop_kernels::cuda::runner::{Outputs, Runner, STEPS_IN_FLIGHT, Ticket};
+use backstop_card::DeviceError;
+use backstop_card::backend::CudaBackend;
+use backstop_card::runner::{Outputs, Runner, STEPS_IN_FLIGHT, Ticket};
 use backstop_types::{
     Executor, KvSpec, PlanId, PromptLogprobs, SampleFault, SampledToken, SequenceId, StepFailure,
     StepOutcome, StepPlan, TokenId, TokenLogprobs, TokenSample,

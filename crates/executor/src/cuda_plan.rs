@@ -4,11 +4,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use backstop_arch::{KvGroup, Model};
-use backstop_kernels::cuda::backend::{CudaBackend, StepLimits};
-use backstop_kernels::cuda::planning::PlanningDevice;
-use backstop_kernels::cuda::runner::{Rehearsal, Runner, RunnerConfig, rehearse};
-use backstop_kernels::cuda::{CudaKvCache, CudaWeights, Device, DeviceError, DeviceFacts};
-use backstop_kernels::ops::attention::cuda::Attention;
+use backstop_card::backend::{CudaBackend, StepLimits};
+use backstop_card::ops::attention::Attention;
+use backstop_card::planning::PlanningDevice;
+use backstop_card::runner::{Rehearsal, Runner, RunnerConfig, rehearse};
+use backstop_card::{CudaKvCache, CudaWeights, Device, DeviceError, DeviceFacts};
 use backstop_kernels::{Element, KvGroupLayout};
 
 use crate::device_memory::{DeviceMemoryError, DeviceMemoryRequest, plan_device_memory};

@@ -11,13 +11,13 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 
 use backstop_arch::Model;
+use backstop_card::DeviceError;
+use backstop_card::backend::CudaBackend;
+use backstop_card::batch::TableUpdate;
+use backstop_card::ops::embed::FEEDBACK;
+use backstop_card::ops::sample::{SampleStep, SampleStepFull, StepRow, needs_history};
+use backstop_card::runner::{HistoryStart, Runner, STEPS_IN_FLIGHT, StepWork, Ticket};
 use backstop_kernels::Batch;
-use backstop_kernels::cuda::DeviceError;
-use backstop_kernels::cuda::backend::CudaBackend;
-use backstop_kernels::cuda::batch::TableUpdate;
-use backstop_kernels::cuda::runner::{HistoryStart, Runner, STEPS_IN_FLIGHT, StepWork, Ticket};
-use backstop_kernels::ops::embed::cuda::FEEDBACK;
-use backstop_kernels::ops::sample::cuda::{SampleStep, SampleStepFull, StepRow, needs_history};
 use backstop_types::{
     SamplingParams, ScheduledSequence, StepFailure, StepPlan, StopConditions, TokenId,
 };

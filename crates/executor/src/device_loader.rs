@@ -8,9 +8,9 @@ use std::sync::Arc;
 use backstop_arch::{
     ExpertsRequest, MatrixRequest, MatrixRole, ModelSpec, VectorRequest, WeightMap,
 };
-use backstop_kernels::cuda::layout::TiledMatrix;
-use backstop_kernels::cuda::staging::{StagedRows, WeightNumbers, WeightRows, WeightStaging};
-use backstop_kernels::cuda::{CudaWeights, Device, DeviceError};
+use backstop_card::layout::TiledMatrix;
+use backstop_card::staging::{StagedRows, WeightNumbers, WeightRows, WeightStaging};
+use backstop_card::{CudaWeights, Device, DeviceError};
 use backstop_kernels::{Element, ExpertsId, MatrixId, VectorId};
 use backstop_weights::{Checkpoint, CopyJob, ElementType, QuantizedMatrix, Scales};
 

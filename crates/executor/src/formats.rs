@@ -67,7 +67,7 @@ pub enum LoadFailure {
     AlternatingForDevice(String),
     /// The device failed.
     #[error(transparent)]
-    Device(#[from] backstop_kernels::cuda::DeviceError),
+    Device(#[from] backstop_card::DeviceError),
 }
 
 /// The number formats of all weights, in the order of the map.

@@ -2,8 +2,8 @@
 //! processor and on a device.
 
 use backstop_arch::{ExpertsRequest, MatrixRole, ModelSpec, VectorRole, WeightMap};
-use backstop_kernels::cuda::synthetic_model::SyntheticModel;
-use backstop_kernels::cuda::{CudaWeights, DeviceError, Stream};
+use backstop_card::synthetic_model::SyntheticModel;
+use backstop_card::{CudaWeights, DeviceError, Stream};
 use backstop_kernels::{CpuWeights, Element, ExpertsId, MatrixId, VectorId};
 use backstop_weights::{
     Checkpoint, Codes, QuantizationError, QuantizationScheme, Scales, WeightsError,

@@ -5,13 +5,13 @@ mod common;
 use std::sync::Arc;
 
 use backstop_arch::Model;
+use backstop_card::backend::CudaBackend;
+use backstop_card::{Device, DeviceFacts};
 use backstop_executor::{
     CudaPlan, CudaPlanError, CudaRequest, DeviceWeightPlan, SyntheticWeights, load_in_pieces,
 };
 use backstop_kernels::Element;
-use backstop_kernels::cuda::backend::CudaBackend;
-use backstop_kernels::cuda::host::HostDevice;
-use backstop_kernels::cuda::{Device, DeviceFacts};
+use backstop_proof::host::HostDevice;
 use backstop_types::SamplingParams;
 use backstop_weights::{Checkpoint, Manifest};
 use common::{Drive, Request, drive_with, repository};

@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use backstop_arch::{Model, ModelSpec};
+use backstop_card::staging::{WeightNumbers, WeightRows};
+use backstop_card::{CudaWeights, Device};
 use backstop_executor::{DeviceWeightPlan, SyntheticWeights, load_in_pieces};
-use backstop_kernels::cuda::host::HostDevice;
-use backstop_kernels::cuda::staging::{WeightNumbers, WeightRows};
-use backstop_kernels::cuda::{CudaWeights, Device};
 use backstop_kernels::{CpuBackend, CpuWeights, ExpertsId, MatrixId, VectorId};
+use backstop_proof::host::HostDevice;
 use backstop_weights::Checkpoint;
 use common::{load, model, repository};
 

@@ -105,7 +105,8 @@ impl CpuKvCache {
             .sum()
     }
 
-    pub(crate) fn view(&self, layer: KvLayer) -> KvView<'_> {
+    /// What a layer's attention reads.
+    pub fn view(&self, layer: KvLayer) -> KvView<'_> {
         let group = &self.groups[layer.group as usize];
         KvView {
             shape: self.shape(group),
@@ -113,7 +114,8 @@ impl CpuKvCache {
         }
     }
 
-    pub(crate) fn view_mut(&mut self, layer: KvLayer) -> (KvShape, &mut [u8]) {
+    /// The layout and the bytes of a layer's keys and values.
+    pub fn view_mut(&mut self, layer: KvLayer) -> (KvShape, &mut [u8]) {
         let shape = self.shape(&self.groups[layer.group as usize]);
         let group = &mut self.groups[layer.group as usize];
         (

@@ -2,12 +2,8 @@
 
 use std::sync::Arc;
 
-use rayon::prelude::{IndexedParallelIterator, ParallelIterator, ParallelSlice, ParallelSliceMut};
-
 use crate::aligned::AlignedBytes;
 use crate::backend::{ExpertsId, MatrixId, VectorId};
-use crate::blocks::BlockFormat;
-use crate::catalog::random_values;
 use crate::element::Element;
 use crate::gemm::{Arrangement, Band, Bands, WeightFormat, WeightView};
 use crate::panels::{self, PANEL_ROWS};
@@ -60,14 +56,8 @@ impl CpuMatrix {
         )
     }
 
-    /// Random numbers of a size that keeps outputs near 1; the same for the same seed.
-    pub fn random(seed: u64, rows: usize, columns: usize, element: Element) -> Self {
-        let data = random_weights(seed, rows * columns, columns, element);
-        Self::new(rows, columns, element, data)
-    }
-
     /// See [`CpuWeights::arranged`].
-    pub(crate) fn arranged(self) -> Self {
+    pub fn arranged(self) -> Self {
         let bands = self.bands.arranged(self.columns);
         if bands == self.bands {
             return self;
@@ -177,30 +167,11 @@ impl ExpertMatrices {
     }
 
     /// Number format. Panics if the rows are stored in blocks.
-    pub(crate) fn element(&self) -> Element {
+    pub fn element(&self) -> Element {
         match self.format {
             WeightFormat::Numbers(element) => element,
             WeightFormat::Blocks(format) => panic!("experts in blocks of {format:?}"),
         }
-    }
-
-    fn random(
-        seed: u64,
-        [experts, rows, columns]: [usize; 3],
-        format: WeightFormat,
-    ) -> ExpertMatrices {
-        let numbers = experts * rows * columns;
-        let data = match format {
-            WeightFormat::Numbers(element) => random_weights(seed, numbers, columns, element),
-            WeightFormat::Blocks(_) => random_blocks(seed, numbers, columns, format),
-        };
-        let mut matrices = Self::new(format, data);
-        if matrices.are_fp8() {
-            let typical = 1.0 / 60.0 / (columns as f32).sqrt();
-            let factors = random_values(seed + 2, experts * rows, 0.2).into_iter();
-            matrices.scales = factors.map(|factor| typical * (1.0 + factor)).collect();
-        }
-        matrices
     }
 
     fn check(&self, [experts, rows, columns]: [usize; 3]) {
@@ -215,7 +186,7 @@ impl ExpertMatrices {
     }
 
     /// The matrix `[rows, columns]` of one expert.
-    pub(crate) fn view(&self, expert: usize, [rows, columns]: [usize; 2]) -> WeightView<'_> {
+    pub fn view(&self, expert: usize, [rows, columns]: [usize; 2]) -> WeightView<'_> {
         let len = self.format.bytes_of(rows * columns);
         let bytes = &self.data.as_slice()[expert * len..][..len];
         let band = Band {
@@ -227,12 +198,12 @@ impl ExpertMatrices {
     }
 
     /// Scales of one expert's rows.
-    pub(crate) fn scales_of(&self, expert: usize, rows: usize) -> Option<&[f32]> {
+    pub fn scales_of(&self, expert: usize, rows: usize) -> Option<&[f32]> {
         self.scales.get(expert * rows..(expert + 1) * rows)
     }
 
     /// Biases of one expert's rows.
-    pub(crate) fn biases_of(&self, expert: usize, rows: usize) -> Option<&[f32]> {
+    pub fn biases_of(&self, expert: usize, rows: usize) -> Option<&[f32]> {
         self.biases.get(expert * rows..(expert + 1) * rows)
     }
 
@@ -241,77 +212,9 @@ impl ExpertMatrices {
     }
 }
 
-/// `len` random numbers in storage, such that a sum over `inputs` of them is near 1.
-fn random_weights(seed: u64, len: usize, inputs: usize, element: Element) -> AlignedBytes {
-    // FP8 has scales of its own.
-    let scale = if element == Element::F8E4M3 {
-        60.0
-    } else {
-        1.0 / (inputs as f32).sqrt()
-    };
-    const PIECE: usize = 1 << 16;
-    let mut data = AlignedBytes::zeroed(len * element.bytes());
-    let values = random_values(seed, len, scale);
-    let pieces = data.as_mut_slice().par_chunks_mut(PIECE * element.bytes());
-    let pieces = pieces.zip(values.par_chunks(PIECE));
-    pieces.for_each(|(bytes, values)| {
-        for (index, &value) in values.iter().enumerate() {
-            element.write(bytes, index, value);
-        }
-    });
-    data
-}
-
-/// As many MXFP4 numbers, such that a sum over `inputs` of them is near 1.
-fn random_blocks(seed: u64, len: usize, inputs: usize, format: WeightFormat) -> AlignedBytes {
-    assert_eq!(format, BlockFormat::Mxfp4.into(), "a format to make up");
-    let bytes = format.bytes_of(len);
-    let random = random_values(seed, bytes, 1.0);
-    let mut data = AlignedBytes::zeroed(bytes);
-    for (byte, value) in data.as_mut_slice().iter_mut().zip(random) {
-        *byte = value.to_bits() as u8;
-    }
-    // Codes have a root of the mean square of nearly three.
-    let exponent = 127.0 - (3.0 * (inputs as f32).sqrt()).log2().round();
-    for block in data
-        .as_mut_slice()
-        .chunks_exact_mut(BlockFormat::Mxfp4.bytes())
-    {
-        block[0] = exponent as u8 + block[0] % 2;
-    }
-    data
-}
-
 impl CpuExperts {
-    /// Random experts of the shape `[num_experts, hidden, width]`, in a number format or in MXFP4;
-    /// the same for the same seed.
-    pub fn random(
-        seed: u64,
-        [num_experts, hidden, width]: [usize; 3],
-        format: impl Into<WeightFormat>,
-    ) -> Self {
-        let format = format.into();
-        let experts = Self {
-            num_experts,
-            hidden,
-            width,
-            gate_up: ExpertMatrices::random(seed, [num_experts, 2 * width, hidden], format),
-            down: ExpertMatrices::random(seed + 1, [num_experts, hidden, width], format),
-        };
-        experts.check();
-        experts
-    }
-
-    /// The same with biases.
-    pub(crate) fn with_random_biases(mut self, seed: u64) -> Self {
-        let rows = self.num_experts * 2 * self.width;
-        self.gate_up.biases = random_values(seed, rows, 1.0);
-        self.down.biases = random_values(seed + 1, self.num_experts * self.hidden, 1.0);
-        self
-    }
-
     /// See [`CpuWeights::arranged`]; only those in blocks are.
-    pub(crate) fn arranged(mut self) -> Self {
+    pub fn arranged(mut self) -> Self {
         self.gate_up = self.gate_up.arranged([2 * self.width, self.hidden]);
         self.down = self.down.arranged([self.hidden, self.width]);
         self
@@ -331,7 +234,7 @@ impl CpuExperts {
     }
 
     /// Whether activations are quantised to E4M3 before products.
-    pub(crate) fn quantises(&self) -> bool {
+    pub fn quantises(&self) -> bool {
         self.gate_up.are_fp8()
     }
 }

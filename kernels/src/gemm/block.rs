@@ -42,7 +42,7 @@ impl Program for Block<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let tokens = self.part.product.input.len();
+        let tokens = self.part.product.input.count();
         match self.part.weight.band.format {
             F32 if tokens == 1 => self.run_single::<S, AsF32>(simd),
             BF16 if tokens == 1 => self.run_single::<S, AsBf16>(simd),
@@ -61,7 +61,7 @@ impl<'a> Block<'a> {
 
     /// Numbers of scratch memory that a part needs.
     pub(super) fn scratch_len(part: &Part<'_>) -> usize {
-        let tokens = part.product.input.len();
+        let tokens = part.product.input.count();
         let strips = match part.weight.band.format {
             F32 => tokens > 1,
             WeightFormat::Numbers(_) => tokens >= WIDEN_TOKENS_MIN,
@@ -92,7 +92,7 @@ impl<'a> Block<'a> {
     /// Fewer rows of activations than make widening pay: weights are widened in registers.
     #[inline(always)]
     fn run_few<S: Simd, F: Format>(&self, simd: S) {
-        let tokens = self.part.product.input.len();
+        let tokens = self.part.product.input.count();
         let mut row = self.part.rows.start;
         while row + TILE_ROWS <= self.part.rows.end {
             let mut token = 0;
@@ -155,7 +155,7 @@ impl<'a> Block<'a> {
     /// Many rows of activations, in blocks that stay in the cache while the weights pass by.
     #[inline(always)]
     fn run_strips<S: Simd>(mut self, simd: S) {
-        let tokens = self.part.product.input.len();
+        let tokens = self.part.product.input.count();
         let block = token_block(self.part.product);
         let (strip, sums) =
             std::mem::take(&mut self.scratch).split_at_mut(STRIP_ROWS * STRIP_COLUMNS);

@@ -12,7 +12,7 @@ use crate::scratch::with_scratch_of;
 use crate::simd::{self, Program, Simd};
 
 /// Largest code of a quantised activation.
-const CODE_MAX: f32 = 127.0;
+pub const CODE_MAX: f32 = 127.0;
 /// The reciprocal of a smaller largest activation would not be finite.
 const LARGEST_MIN: f32 = 1e-36;
 
@@ -108,7 +108,7 @@ fn with_quantised<R>(
         return body(None);
     }
     let input = product.input;
-    let (tokens, columns) = (input.len(), input.columns);
+    let (tokens, columns) = (input.count(), input.columns);
     let groups = columns / GROUP_COLUMNS;
     with_scratch_of(tokens * columns, |codes: &mut [i8]| {
         with_scratch_of(tokens * groups, |factors: &mut [[f32; 4]]| {
@@ -141,7 +141,7 @@ fn with_quantised<R>(
 #[cfg(target_arch = "x86_64")]
 fn with_split<R>(product: &Product<'_>, body: impl FnOnce(Split<'_>) -> R) -> R {
     let input = product.input;
-    let (tokens, columns) = (input.len(), input.columns);
+    let (tokens, columns) = (input.count(), input.columns);
     let tile_len = 2 * TILE_TOKENS * columns;
     let tiles = tokens.div_ceil(TILE_TOKENS);
     with_scratch_of(tiles * tile_len, |parts: &mut [u16]| {
@@ -208,29 +208,10 @@ fn quantise(group: &[f32; GROUP_COLUMNS], codes: &mut [i8; GROUP_COLUMNS]) -> [f
     [scale, (sums[0] + sums[1]) as f32 * scale, first, second]
 }
 
-/// What a row's numbers are after they have been quantised.
-pub(super) fn quantised_reference(row: &[f32]) -> Vec<f32> {
-    let groups = row.chunks(GROUP_COLUMNS);
-    let values = groups.flat_map(|group| {
-        let largest = group.iter().fold(0f32, |most, value| most.max(value.abs()));
-        let step = largest / CODE_MAX;
-        let inverse = if largest > 0.0 {
-            CODE_MAX / largest
-        } else {
-            0.0
-        };
-        let codes = group
-            .iter()
-            .map(move |value| (value * inverse).round_ties_even());
-        codes.map(move |code| code * step)
-    });
-    values.collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalog::random_values;
+    use crate::random::values as random_values;
 
     #[test]
     fn a_quantised_group_is_within_half_a_step_and_never_hides_what_is_not_a_number() {

@@ -29,7 +29,7 @@ const WEIGHTS: [usize; 2] = [6, 7];
 /// Computes the part's elements, for two tiles of activations at a time, and for what remains.
 pub(in crate::gemm) fn run(panels: Panels<'_>, input: Split<'_>) {
     let product = Tiles { panels, input };
-    let tokens = product.panels.part.product.input.len();
+    let tokens = product.panels.part.product.input.count();
     let paired = tokens - tokens % (2 * TILE_TOKENS);
     // SAFETY: activations are only split where the processor has the instructions; nothing else
     // on this thread uses tiles meanwhile.

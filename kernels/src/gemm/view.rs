@@ -87,15 +87,15 @@ pub struct Bands {
 
 /// Rows of one format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Band {
-    pub(crate) rows: usize,
-    pub(crate) format: WeightFormat,
-    pub(crate) arrangement: Arrangement,
+pub struct Band {
+    pub rows: usize,
+    pub format: WeightFormat,
+    pub arrangement: Arrangement,
 }
 
 /// Where the numbers of a row are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Arrangement {
+pub enum Arrangement {
     /// One after the other.
     Rows,
     /// In [`panels`], of which the first begins with some rows that do not count.
@@ -103,7 +103,7 @@ pub(crate) enum Arrangement {
 }
 
 impl Band {
-    pub(crate) fn bytes(&self, columns: usize) -> usize {
+    pub fn bytes(&self, columns: usize) -> usize {
         let rows = match self.arrangement {
             Arrangement::Rows => self.rows,
             Arrangement::Panels { skipped } => (skipped + self.rows).next_multiple_of(PANEL_ROWS),
@@ -134,11 +134,11 @@ impl Band {
 
 /// Rows of one format within a matrix.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct BandPlace {
-    pub(crate) first_row: usize,
-    pub(crate) band: Band,
+pub struct BandPlace {
+    pub first_row: usize,
+    pub band: Band,
     /// First byte.
-    pub(crate) offset: usize,
+    pub offset: usize,
 }
 
 impl Bands {
@@ -152,7 +152,7 @@ impl Bands {
     }
 
     /// All rows in one band.
-    pub(crate) fn of(band: Band) -> Self {
+    pub fn of(band: Band) -> Self {
         Self {
             bands: [band; BANDS_MAX],
             len: 1,
@@ -180,7 +180,7 @@ impl Bands {
     }
 
     /// The same with panels where formats and the rows' length allow it.
-    pub(crate) fn arranged(mut self, columns: usize) -> Self {
+    pub fn arranged(mut self, columns: usize) -> Self {
         for band in &mut self.bands[..self.len] {
             *band = band.arranged(columns);
         }
@@ -211,7 +211,8 @@ impl Bands {
         start..start + rows * row_bytes
     }
 
-    pub(crate) fn places(&self, columns: usize) -> impl Iterator<Item = BandPlace> {
+    /// Where each band's rows and bytes lie.
+    pub fn places(&self, columns: usize) -> impl Iterator<Item = BandPlace> {
         let (mut first_row, mut end) = (0, 0_usize);
         self.bands.into_iter().take(self.len).map(move |band| {
             let place = BandPlace {
@@ -301,7 +302,7 @@ impl<'a> WeightView<'a> {
     }
 
     /// How products with this row are computed, if it lies in a panel.
-    pub(super) fn arithmetic(&self, row: usize) -> Option<Arithmetic> {
+    pub fn arithmetic(&self, row: usize) -> Option<Arithmetic> {
         self.bands.place_of(self.columns, row).band.arithmetic()
     }
 

@@ -60,7 +60,7 @@ pub(super) trait BlockProduct {
 /// Computes all elements that belong to the panels' part.
 #[inline(always)]
 pub(super) fn walk<S: Simd, B: BlockProduct>(simd: S, panels: &Panels<'_>, product: &B) {
-    let tokens = panels.part.product.input.len();
+    let tokens = panels.part.product.input.count();
     let columns = panels.part.weight.columns;
     let block = TOKEN_BLOCK_BYTES / (columns * B::INPUT_BYTES);
     let block = block.max(8).next_multiple_of(8);

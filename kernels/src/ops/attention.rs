@@ -13,16 +13,11 @@
     reason = "tiles load vectors from raw pointers; tasks write disjoint parts"
 )]
 
-pub(crate) mod cases;
-pub mod cuda;
-mod shapes;
 mod state;
 #[cfg(target_arch = "x86_64")]
 mod tiles;
 mod vectors;
 mod walk;
-
-pub use cases::cases;
 
 use std::ops::Range;
 
@@ -52,7 +47,7 @@ const PARTITION: usize = 1024;
 const TASK_QUERIES: usize = 128;
 
 /// Whether attention over such a cache uses AMX tiles.
-fn on_tiles(cache: KvShape, instructions: InstructionSet) -> bool {
+pub fn on_tiles(cache: KvShape, instructions: InstructionSet) -> bool {
     cfg!(target_arch = "x86_64")
         && instructions >= InstructionSet::Amx
         && cache.element == Element::BF16
@@ -80,15 +75,17 @@ pub struct AttentionArgs<'a> {
 
 impl AttentionArgs<'_> {
     /// Query heads for each key-value head.
-    fn group(&self) -> usize {
+    pub fn group(&self) -> usize {
         (self.shape.heads / self.shape.kv_heads) as usize
     }
 
-    fn columns(&self) -> usize {
+    /// Numbers in a row of the batch: queries, keys and values.
+    pub fn columns(&self) -> usize {
         (self.shape.heads + 2 * self.shape.kv_heads) as usize * self.shape.head_dim as usize
     }
 
-    fn check(&self, out: &[f32]) {
+    /// Panics unless the parts agree.
+    pub fn check(&self, out: &[f32]) {
         let layout = self.cache.shape;
         assert_eq!(
             layout.kv_heads, self.shape.kv_heads as usize,
@@ -118,77 +115,8 @@ impl AttentionArgs<'_> {
     }
 
     /// The positions that a row of the batch selects, if it does.
-    fn selected(&self, row: usize) -> Option<&[u32]> {
+    pub fn selected(&self, row: usize) -> Option<&[u32]> {
         self.selection?.of(row)
-    }
-
-    /// Naive attention; `out` is `[rows, heads * head_dim]`.
-    pub fn reference(&self, out: &mut [f32]) {
-        self.check(out);
-        let (heads, head_dim) = (self.shape.heads as usize, self.shape.head_dim as usize);
-        for sequence in self.sequences {
-            for row in 0..sequence.rows {
-                let at = sequence.first_row + row;
-                let position = sequence.first_position + row;
-                for head in 0..heads {
-                    let query = &self.qkv[at * self.columns() + head * head_dim..][..head_dim];
-                    let out = &mut out[(at * heads + head) * head_dim..][..head_dim];
-                    let first = self.span.first_visible(position as u32) as usize;
-                    let positions: Vec<usize> = match self.selected(at) {
-                        Some(selected) => selected.iter().map(|&own| own as usize).collect(),
-                        None => (first..=position).collect(),
-                    };
-                    self.reference_row(sequence, &positions, head, query, out);
-                }
-            }
-        }
-    }
-
-    fn reference_row(
-        &self,
-        sequence: &SequenceRows<'_>,
-        positions: &[usize],
-        head: usize,
-        query: &[f32],
-        out: &mut [f32],
-    ) {
-        let layout = self.cache.shape;
-        let kv_head = head / self.group();
-        let memory = |position: usize| {
-            let block = sequence.table[position / layout.block_size];
-            let start = layout.keys_start(block, kv_head);
-            (
-                &self.cache.bytes[start..][..2 * layout.half_bytes()],
-                position % layout.block_size,
-            )
-        };
-        let scores: Vec<f32> = positions
-            .iter()
-            .map(|&position| {
-                let (memory, offset) = memory(position);
-                let key = |d: usize| layout.element.read(memory, layout.key_index(offset, d));
-                let dot: f32 = query.iter().enumerate().map(|(d, q)| q * key(d)).sum();
-                dot * self.shape.scale
-            })
-            .collect();
-        let sink = self.sinks.map(|sinks| sinks[head]);
-        let largest = scores.iter().copied().chain(sink);
-        let largest = largest.fold(f32::NEG_INFINITY, f32::max);
-        let weight = |score: &f32| (score - largest).exp();
-        let weights: Vec<f32> = scores.iter().map(weight).collect();
-        let sum: f32 = weights
-            .iter()
-            .copied()
-            .chain(sink.as_ref().map(weight))
-            .sum();
-        out.fill(0.0);
-        for (&position, weight) in positions.iter().zip(&weights) {
-            let (memory, offset) = memory(position);
-            for (d, out) in out.iter_mut().enumerate() {
-                let value = layout.element.read(memory, layout.value_index(offset, d));
-                *out += weight / sum * value;
-            }
-        }
     }
 
     /// Attention; `out` is `[rows, heads * head_dim]`.

@@ -5,13 +5,6 @@
     reason = "tasks write disjoint parts of the intermediate activations"
 )]
 
-mod cases;
-pub(crate) mod cuda;
-
-#[cfg(test)]
-pub(crate) use cases::ExpertsCase;
-pub use cases::cases;
-
 use std::ops::Range;
 
 use crate::backend::GatedActivation;
@@ -19,7 +12,7 @@ use crate::cpu::weights::{CpuExperts, ExpertMatrices};
 use crate::element::{F8_MAX, round_f8};
 use crate::features::InstructionSet;
 use crate::gemm::{InputRows, Operands, Product, rows_per_task};
-use crate::ops::gated_mlp::{activate, activated_reference};
+use crate::ops::gated_mlp::activate;
 use crate::ops::router::Routing;
 use crate::parallel::{self, SharedOutput};
 use crate::scratch::with_scratch;
@@ -39,7 +32,8 @@ pub struct ExpertsArgs<'a> {
 }
 
 impl ExpertsArgs<'_> {
-    fn check(&self, out: &[f32]) {
+    /// Panics unless the parts agree.
+    pub fn check(&self, out: &[f32]) {
         assert_eq!(self.input.len(), out.len(), "outputs of experts");
         let tokens = self.input.len() / self.experts.hidden;
         assert_eq!(
@@ -60,58 +54,6 @@ impl ExpertsArgs<'_> {
                 .all(|&expert| expert < num_experts),
             "experts"
         );
-    }
-
-    /// Naive experts; `out` is `[tokens, hidden]`.
-    pub fn reference(&self, out: &mut [f32]) {
-        self.check(out);
-        let (hidden, width, top_k) = (self.experts.hidden, self.experts.width, self.routing.top_k);
-        out.fill(0.0);
-        for (token, out) in out.chunks_exact_mut(hidden).enumerate() {
-            for slot in token * top_k..(token + 1) * top_k {
-                let expert = self.routing.experts[slot] as usize;
-                let input = &self.input[token * hidden..][..hidden];
-                let mut gated = vec![0.0; 2 * width];
-                self.reference_product(input, &self.experts.gate_up, expert, &mut gated);
-                let inner = activated_reference(&gated, self.activation);
-                let mut result = vec![0.0; hidden];
-                self.reference_product(&inner, &self.experts.down, expert, &mut result);
-                for (out, result) in out.iter_mut().zip(result) {
-                    *out += self.routing.weights[slot] * result;
-                }
-            }
-        }
-    }
-
-    fn reference_product(
-        &self,
-        input: &[f32],
-        matrices: &ExpertMatrices,
-        expert: usize,
-        out: &mut [f32],
-    ) {
-        let weight = matrices.view(expert, [out.len(), input.len()]);
-        let mut quantised = input.to_vec();
-        let mut scales = [1.0];
-        if self.experts.quantises() {
-            scales[0] = scale_of(input);
-            quantised
-                .iter_mut()
-                .for_each(|value| *value = round_f8(*value / scales[0]));
-        }
-        let input = InputRows {
-            scales: Some(&scales),
-            ..InputRows::all(&quantised, weight.columns())
-        };
-        Product {
-            weight_scales: matrices.scales_of(expert, weight.rows()),
-            ..Product::new(weight, input)
-        }
-        .reference(out);
-        let biases = matrices.biases_of(expert, weight.rows());
-        for (out, bias) in out.iter_mut().zip(biases.unwrap_or_default()) {
-            *out += bias;
-        }
     }
 
     /// The experts; `out` is `[tokens, hidden]`.
@@ -345,7 +287,7 @@ impl<'a> Quantised<'a> {
 
 /// The scale that maps the largest magnitude of a row to the largest E4M3 value.
 #[inline(always)]
-fn scale_of(row: &[f32]) -> f32 {
+pub fn scale_of(row: &[f32]) -> f32 {
     let mut largest = 0f32;
     for value in row {
         let magnitude = value.abs();
@@ -426,8 +368,7 @@ impl Program for CombineRows<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalog::{Tolerance, random_values};
-    use crate::element::Element;
+    use crate::random::values as random_values;
 
     #[test]
     fn scales_map_the_largest_magnitude_to_the_largest_value() {
@@ -456,41 +397,5 @@ mod tests {
         assert_eq!(groups.used().collect::<Vec<_>>(), [0, 1, 2]);
         assert_eq!(groups.tokens, [0, 2, 1, 0, 1, 2]);
         assert_eq!(groups.pair_of_slot, [3, 0, 2, 4, 5, 1]);
-    }
-
-    #[test]
-    fn equal_experts_with_weights_that_sum_to_one_are_one_expert() {
-        let one = CpuExperts::random(9, [1, 48, 24], Element::BF16);
-        let mut two = CpuExperts::random(9, [2, 48, 24], Element::BF16);
-        for (one, two) in [(&one.gate_up, &mut two.gate_up), (&one.down, &mut two.down)] {
-            let one = one.data.as_slice();
-            let (first, second) = two.data.as_mut_slice().split_at_mut(one.len());
-            first.copy_from_slice(one);
-            second.copy_from_slice(one);
-        }
-        let input = random_values(1, 48, 1.0);
-        let run = |experts: &CpuExperts, routing: &Routing| {
-            let mut out = vec![0.0; 48];
-            ExpertsArgs {
-                input: &input,
-                routing,
-                experts,
-                activation: GatedActivation::Swiglu,
-            }
-            .run(InstructionSet::detect(), &mut out);
-            out
-        };
-        let single = Routing {
-            top_k: 1,
-            experts: vec![0],
-            weights: vec![1.0],
-        };
-        let double = Routing {
-            top_k: 2,
-            experts: vec![1, 0],
-            weights: vec![0.25, 0.75],
-        };
-        let (single, double) = (run(&one, &single), run(&two, &double));
-        assert_eq!(Tolerance(1e-6).violation(&single, &double, 48), None);
     }
 }

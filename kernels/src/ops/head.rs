@@ -1,15 +1,5 @@
 //! Logits of the rows that the batch samples.
 
-pub(crate) mod cuda;
-
-use std::sync::Arc;
-
-use crate::catalog::{
-    Case, CaseSpec, Cost, DeviceResult, Tolerance, random_indices, random_values,
-};
-use crate::cpu::CpuMatrix;
-use crate::cuda::Device;
-use crate::element::Element;
 use crate::features::InstructionSet;
 use crate::gemm::{InputRows, Product, WeightView};
 
@@ -27,9 +17,10 @@ pub struct HeadArgs<'a> {
 }
 
 impl<'a> HeadArgs<'a> {
-    fn product(&self) -> Product<'a> {
+    /// The product that the logits are.
+    pub fn product(&self) -> Product<'a> {
         let all = InputRows::all(self.input, self.weight.columns());
-        let tokens = all.len();
+        let tokens = all.count();
         assert!(
             self.rows.iter().all(|&row| (row as usize) < tokens),
             "rows of head"
@@ -44,106 +35,8 @@ impl<'a> HeadArgs<'a> {
         }
     }
 
-    /// Naive logits; `out` is `[rows, vocabulary]`.
-    pub fn reference(&self, out: &mut [f32]) {
-        self.product().reference(out);
-    }
-
     /// The logits; `out` is `[rows, vocabulary]`.
     pub fn run(&self, instructions: InstructionSet, out: &mut [f32]) {
         self.product().run(instructions, out);
     }
-}
-
-/// Factor on the logits of the cases.
-const CASE_SCALE: f32 = 0.375;
-
-struct HeadCase {
-    input: Vec<f32>,
-    rows: Vec<u32>,
-    weight: CpuMatrix,
-}
-
-impl HeadCase {
-    fn run(&self, rows: &[u32], run: impl FnOnce(&HeadArgs<'_>, &mut [f32])) -> Vec<f32> {
-        self.run_on(&self.input, rows, run)
-    }
-
-    fn run_on(
-        &self,
-        input: &[f32],
-        rows: &[u32],
-        run: impl FnOnce(&HeadArgs<'_>, &mut [f32]),
-    ) -> Vec<f32> {
-        let mut out = vec![0.0; rows.len() * self.weight.rows()];
-        let weight = self.weight.view();
-        run(
-            &HeadArgs {
-                input,
-                rows,
-                weight,
-                scale: CASE_SCALE,
-            },
-            &mut out,
-        );
-        out
-    }
-}
-
-impl Case for HeadCase {
-    fn rows(&self) -> usize {
-        self.rows.len()
-    }
-
-    fn reference(&self) -> Vec<f32> {
-        self.run(&self.rows, |args, out| args.reference(out))
-    }
-
-    fn cpu(&self, instructions: InstructionSet) -> Vec<f32> {
-        self.run(&self.rows, |args, out| args.run(instructions, out))
-    }
-
-    fn cpu_row(&self, instructions: InstructionSet, row: usize) -> Vec<f32> {
-        self.run(&self.rows[row..=row], |args, out| {
-            args.run(instructions, out)
-        })
-    }
-
-    fn tolerance(&self) -> Tolerance {
-        Tolerance::of(self.weight.view().element())
-    }
-
-    fn cost(&self) -> Cost {
-        let shape = [self.weight.rows(), self.weight.columns(), self.rows()];
-        Cost::of_product(shape, self.weight.view().element())
-    }
-
-    fn device<'a>(&'a self, device: &'a Arc<dyn Device>) -> Option<DeviceResult<'a>> {
-        cuda::device(self, device)
-    }
-}
-
-/// Shapes `[vocabulary, hidden]`, numbers of tokens and of those that are sampled.
-pub fn cases() -> Vec<CaseSpec> {
-    let shapes = [
-        (1, 1, 1, 1),
-        (11, 7, 5, 0),
-        (1000, 65, 9, 4),
-        (4099, 2048, 3, 7),
-    ];
-    let large = [1, 64, 256].map(|rows| (262_144, 2048, rows, rows));
-    let case = |(vocabulary, hidden, tokens, sampled)| {
-        let label = format!("BF16 [{vocabulary}, {hidden}], {sampled} of {tokens} tokens");
-        CaseSpec::new(label, move || HeadCase {
-            input: random_values(1, tokens * hidden, 1.0),
-            rows: random_indices(2, sampled, tokens),
-            weight: CpuMatrix::random(3, vocabulary, hidden, Element::BF16),
-        })
-    };
-    let large = large.into_iter().map(|shape| {
-        let (vocabulary, hidden, _, rows) = shape;
-        let large = case(shape).only_for_benchmarks();
-        large.made_on_device(move |device| cuda::made_on_device(device, [vocabulary, hidden, rows]))
-    });
-    shapes.into_iter().map(case).chain(large).collect()
 }

@@ -1,14 +1,6 @@
 //! RMSNorm over each head of the queries and keys, in place.
 
-mod cuda;
-
-use std::ops::Range;
-use std::sync::Arc;
-
 use crate::backend::AttentionShape;
-use crate::catalog::{Case, CaseSpec, Cost, DeviceResult, Tolerance, random_values};
-use crate::cuda::Device;
-use crate::element::Element;
 use crate::features::InstructionSet;
 use crate::ops::norm::centred_square_sum;
 use crate::parallel;
@@ -29,11 +21,13 @@ pub struct HeadNormArgs<'a> {
 }
 
 impl HeadNormArgs<'_> {
-    fn columns(&self) -> usize {
+    /// Numbers in a row: queries, keys and values.
+    pub fn columns(&self) -> usize {
         (self.shape.heads + 2 * self.shape.kv_heads) as usize * self.shape.head_dim as usize
     }
 
-    fn check(&self) {
+    /// Panics unless the parts agree.
+    pub fn check(&self) {
         assert!(
             self.qkv.len().is_multiple_of(self.columns()),
             "inputs of head_norm"
@@ -41,25 +35,6 @@ impl HeadNormArgs<'_> {
         let head_dim = self.shape.head_dim as usize;
         for weight in self.weights {
             assert_eq!(weight.len(), head_dim, "weights of head_norm");
-        }
-    }
-
-    /// Naive norm in f64.
-    pub fn reference(self) {
-        self.check();
-        let (head_dim, columns) = (self.shape.head_dim as usize, self.columns());
-        for row in self.qkv.chunks_exact_mut(columns) {
-            for (head, values) in row.chunks_exact_mut(head_dim).enumerate() {
-                let Some(weight) = weight_of(self.shape, self.weights, head) else {
-                    break;
-                };
-                let squares = values.iter().map(|&value| f64::from(value).powi(2));
-                let mean = squares.sum::<f64>() / head_dim as f64;
-                let factor = 1.0 / (mean + f64::from(self.epsilon)).sqrt();
-                for (value, &weight) in values.iter_mut().zip(weight) {
-                    *value = (f64::from(*value) * factor * f64::from(weight)) as f32;
-                }
-            }
         }
     }
 
@@ -83,7 +58,7 @@ impl HeadNormArgs<'_> {
 
 /// The gain of a head, unless it holds values.
 #[inline(always)]
-fn weight_of(shape: AttentionShape, [query, key]: [&[f32]; 2], head: usize) -> Option<&[f32]> {
+pub fn weight_of(shape: AttentionShape, [query, key]: [&[f32]; 2], head: usize) -> Option<&[f32]> {
     let (heads, kv_heads) = (shape.heads as usize, shape.kv_heads as usize);
     match head {
         _ if head < heads => Some(query),
@@ -119,96 +94,4 @@ impl Program for Rows<'_> {
             }
         }
     }
-}
-
-/// Added to the mean square in the cases.
-const CASE_EPSILON: f32 = 1e-6;
-
-struct HeadNormCase {
-    qkv: Vec<f32>,
-    rows: usize,
-    shape: AttentionShape,
-    weights: [Vec<f32>; 2],
-}
-
-impl HeadNormCase {
-    /// The given rows of `qkv`, normalised.
-    fn run_with(
-        &self,
-        qkv: &[f32],
-        rows: Range<usize>,
-        run: impl FnOnce(HeadNormArgs<'_>),
-    ) -> Vec<f32> {
-        let columns = qkv.len() / self.rows;
-        let mut qkv = qkv[rows.start * columns..rows.end * columns].to_vec();
-        run(HeadNormArgs {
-            qkv: &mut qkv,
-            shape: self.shape,
-            weights: [&self.weights[0], &self.weights[1]],
-            epsilon: CASE_EPSILON,
-        });
-        qkv
-    }
-}
-
-impl Case for HeadNormCase {
-    fn rows(&self) -> usize {
-        self.rows
-    }
-
-    fn reference(&self) -> Vec<f32> {
-        self.run_with(&self.qkv, 0..self.rows, |args| args.reference())
-    }
-
-    fn cpu(&self, instructions: InstructionSet) -> Vec<f32> {
-        self.run_with(&self.qkv, 0..self.rows, |args| args.run(instructions))
-    }
-
-    fn cpu_row(&self, instructions: InstructionSet, row: usize) -> Vec<f32> {
-        self.run_with(&self.qkv, row..row + 1, |args| args.run(instructions))
-    }
-
-    fn tolerance(&self) -> Tolerance {
-        Tolerance::of(Element::F32)
-    }
-
-    fn cost(&self) -> Cost {
-        Cost {
-            multiply_adds: self.qkv.len() * 2,
-            bytes: 0,
-        }
-    }
-
-    fn device<'a>(&'a self, device: &'a Arc<dyn Device>) -> Option<DeviceResult<'a>> {
-        cuda::device(self, device)
-    }
-}
-
-/// Heads, key-value heads, head size and number of rows; the last is Qwen3-Coder-30B-A3B's.
-pub fn cases() -> Vec<CaseSpec> {
-    let shapes = [
-        ([1, 1, 2], 1),
-        ([3, 1, 7], 4),
-        ([4, 2, 34], 5),
-        ([5, 5, 32], 3),
-        ([6, 2, 64], 7),
-        ([32, 4, 128], 40),
-    ];
-    let case = |([heads, kv_heads, head_dim], rows): ([u32; 3], usize)| {
-        let shape = AttentionShape {
-            heads,
-            kv_heads,
-            head_dim,
-            scale: 1.0,
-        };
-        let label = format!("{heads}+{kv_heads} heads of {head_dim}, {rows} rows");
-        let columns = ((heads + 2 * kv_heads) * head_dim) as usize;
-        CaseSpec::new(label, move || HeadNormCase {
-            qkv: random_values(1, rows * columns, 3.0),
-            rows,
-            shape,
-            weights: [2, 3].map(|seed| random_values(seed, head_dim as usize, 1.0)),
-        })
-    };
-    shapes.into_iter().map(case).collect()
 }

@@ -10,10 +10,6 @@
     reason = "tiles load vectors from raw pointers; tasks write disjoint parts"
 )]
 
-mod cases;
-
-pub use cases::cases;
-
 use std::cmp::Ordering;
 use std::ops::Range;
 
@@ -45,12 +41,12 @@ pub struct Selection {
     /// Index among those rows; a row without attends to all that it sees.
     choosing: Vec<Option<usize>>,
     /// `[choosing rows, chosen]`, ascending.
-    positions: Vec<u32>,
+    pub positions: Vec<u32>,
 }
 
 impl Selection {
     /// All positions 0, for rows at these places.
-    pub(crate) fn unset(chosen: usize, sequences: &[SequenceRows<'_>]) -> Self {
+    pub fn unset(chosen: usize, sequences: &[SequenceRows<'_>]) -> Self {
         assert!(chosen > 0, "a row attends to something");
         let mut count = 0;
         let mut index = |position: usize| {
@@ -80,7 +76,7 @@ impl Selection {
     }
 
     /// The same, to be set.
-    pub(crate) fn of_mut(&mut self, row: usize) -> Option<&mut [u32]> {
+    pub fn of_mut(&mut self, row: usize) -> Option<&mut [u32]> {
         let index = self.choosing[row]?;
         Some(&mut self.positions[index * self.chosen..][..self.chosen])
     }
@@ -146,16 +142,18 @@ pub struct IndexerArgs<'a> {
 }
 
 /// A row that sees more positions than it may attend to.
-struct Choosing<'a> {
-    sequence: &'a SequenceRows<'a>,
+pub struct Choosing<'a> {
+    /// Whose row it is.
+    pub sequence: &'a SequenceRows<'a>,
     /// In the batch.
-    row: usize,
+    pub row: usize,
     /// Positions that it sees.
-    visible: usize,
+    pub visible: usize,
 }
 
 impl IndexerArgs<'_> {
-    fn check(&self) {
+    /// Panics unless the parts agree.
+    pub fn check(&self) {
         check_layout(self.cache.shape);
         let rows: usize = self.sequences.iter().map(|sequence| sequence.rows).sum();
         assert!(self.heads > 0, "heads of the indexer");
@@ -167,7 +165,8 @@ impl IndexerArgs<'_> {
         );
     }
 
-    fn choosing(&self) -> Vec<Choosing<'_>> {
+    /// The rows that see more positions than they may choose.
+    pub fn choosing(&self) -> Vec<Choosing<'_>> {
         let rows = self.sequences.iter().flat_map(|sequence| {
             (0..sequence.rows).map(move |row| Choosing {
                 sequence,
@@ -176,45 +175,6 @@ impl IndexerArgs<'_> {
             })
         });
         rows.filter(|row| row.visible > self.chosen).collect()
-    }
-
-    /// Naive scores and a full sort.
-    pub fn reference(&self) -> Selection {
-        self.check();
-        let mut selection = Selection::unset(self.chosen, self.sequences);
-        let positions = selection.positions.chunks_exact_mut(self.chosen);
-        for (row, positions) in self.choosing().iter().zip(positions) {
-            let score = |position: usize| -> f32 {
-                let heads = (0..self.heads).map(|head| self.reference_product(row, head, position));
-                let weights = &self.head_weights[row.row * self.heads..];
-                let terms = heads.zip(weights).map(|(product, weight)| product * weight);
-                // Not -0, which would be less than 0.
-                terms.sum::<f32>() + 0.0
-            };
-            let scores: Vec<f32> = (0..row.visible).map(score).collect();
-            let mut best: Vec<usize> = (0..row.visible).collect();
-            best.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]).then(a.cmp(&b)));
-            best.truncate(self.chosen);
-            best.sort_unstable();
-            for (out, position) in positions.iter_mut().zip(best) {
-                *out = position as u32;
-            }
-        }
-        selection
-    }
-
-    /// `max(0, query . key)` of one head.
-    fn reference_product(&self, row: &Choosing<'_>, head: usize, position: usize) -> f32 {
-        let layout = self.cache.shape;
-        let block = row.sequence.table[position / layout.block_size];
-        let memory = &self.cache.bytes[layout.keys_start(block, 0)..];
-        let query = &self.queries[(row.row * self.heads + head) * layout.head_dim..];
-        let query = query[..layout.head_dim].iter().enumerate();
-        let products = query.map(|(dimension, &query)| {
-            let index = layout.key_index(position % layout.block_size, dimension);
-            query * layout.element.read(memory, index)
-        });
-        products.sum::<f32>().max(0.0)
     }
 
     /// The choice, some rows after others so that their scores fit in memory.
@@ -240,7 +200,12 @@ impl IndexerArgs<'_> {
     }
 
     /// Scores and choices of some rows.
-    fn choose(&self, instructions: InstructionSet, rows: &[Choosing<'_>], positions: &mut [u32]) {
+    pub fn choose(
+        &self,
+        instructions: InstructionSet,
+        rows: &[Choosing<'_>],
+        positions: &mut [u32],
+    ) {
         let mut ends = Vec::with_capacity(rows.len());
         let mut len = 0;
         for row in rows {

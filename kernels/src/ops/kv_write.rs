@@ -4,17 +4,9 @@
     reason = "threads write the interleaved places of different heads"
 )]
 
-pub mod cuda;
-
-use std::sync::Arc;
-
 use crate::backend::AttentionShape;
-use crate::catalog::{Case, CaseSpec, Cost, DeviceResult, Tolerance};
 use crate::cpu::kv_cache::KvShape;
-use crate::cuda::Device;
 use crate::element::{Element, encode_f8, narrow_bf16};
-use crate::features::InstructionSet;
-use crate::ops::attention::cases::{Paged, shapes};
 use crate::parallel::{self, SharedOutput};
 
 /// Rows of one sequence and where its positions lie in the cache.
@@ -48,11 +40,13 @@ pub struct KvWriteArgs<'a> {
 }
 
 impl KvWriteArgs<'_> {
-    fn columns(&self) -> usize {
+    /// Numbers in a row: queries, keys and values.
+    pub fn columns(&self) -> usize {
         (self.shape.heads + 2 * self.shape.kv_heads) as usize * self.shape.head_dim as usize
     }
 
-    fn check(&self) {
+    /// Panics unless the parts agree.
+    pub fn check(&self) {
         assert_eq!(
             self.layout.kv_heads, self.shape.kv_heads as usize,
             "kv_heads of the cache"
@@ -63,35 +57,6 @@ impl KvWriteArgs<'_> {
         );
         let rows: usize = self.sequences.iter().map(|sequence| sequence.rows).sum();
         assert_eq!(self.qkv.len(), rows * self.columns(), "inputs of kv_write");
-    }
-
-    /// Naive writes.
-    pub fn reference(self) {
-        self.check();
-        let (layout, head_dim, columns) = (self.layout, self.layout.head_dim, self.columns());
-        for sequence in self.sequences {
-            for row in 0..sequence.rows {
-                let position = sequence.first_position + row;
-                let block = sequence.table[position / layout.block_size];
-                let offset = position % layout.block_size;
-                let values = &self.qkv[(sequence.first_row + row) * columns..][..columns];
-                let keys = &values[self.shape.heads as usize * head_dim..];
-                for kv_head in 0..layout.kv_heads {
-                    let start = layout.keys_start(block, kv_head);
-                    let memory = &mut self.cache[start..][..2 * layout.half_bytes()];
-                    for dimension in 0..head_dim {
-                        let key = keys[kv_head * head_dim + dimension];
-                        let value = keys[(layout.kv_heads + kv_head) * head_dim + dimension];
-                        layout
-                            .element
-                            .write(memory, layout.key_index(offset, dimension), key);
-                        layout
-                            .element
-                            .write(memory, layout.value_index(offset, dimension), value);
-                    }
-                }
-            }
-        }
     }
 
     /// The writes, one task for each sequence and head.
@@ -153,92 +118,4 @@ fn write_as<const BYTES: usize>(
     for (place, &number) in row.iter_mut().zip(value) {
         *place = convert(number);
     }
-}
-
-struct KvWriteCase(Paged);
-
-impl KvWriteCase {
-    /// The places of each row in a cache that was zero, keys then values of each head.
-    fn run(&self, rows: std::ops::Range<usize>, run: impl FnOnce(KvWriteArgs<'_>)) -> Vec<f32> {
-        self.run_with(&self.0.batch(rows.clone()).qkv, rows, run)
-    }
-
-    /// The same with these queries, keys and values.
-    fn run_with(
-        &self,
-        qkv: &[f32],
-        rows: std::ops::Range<usize>,
-        run: impl FnOnce(KvWriteArgs<'_>),
-    ) -> Vec<f32> {
-        let Self(paged) = self;
-        let layout = paged.layout();
-        let mut cache = paged.empty_cache();
-        let sequences = paged.batch(rows.clone()).sequences();
-        run(KvWriteArgs {
-            qkv,
-            shape: paged.shape,
-            sequences: &sequences,
-            layout,
-            cache: cache.as_mut_slice(),
-        });
-        let mut out = Vec::new();
-        for row in rows {
-            let (table, position) = paged.place(row);
-            let block = table[position / layout.block_size];
-            let offset = position % layout.block_size;
-            for kv_head in 0..layout.kv_heads {
-                let memory = &cache.as_slice()[layout.keys_start(block, kv_head)..];
-                let read = |index| layout.element.read(memory, index);
-                let dimensions = 0..layout.head_dim;
-                out.extend(
-                    dimensions
-                        .clone()
-                        .map(|d| read(layout.key_index(offset, d))),
-                );
-                out.extend(dimensions.map(|d| read(layout.value_index(offset, d))));
-            }
-        }
-        out
-    }
-}
-
-impl Case for KvWriteCase {
-    fn rows(&self) -> usize {
-        self.0.rows()
-    }
-
-    fn reference(&self) -> Vec<f32> {
-        self.run(0..self.rows(), |args| args.reference())
-    }
-
-    fn cpu(&self, _: InstructionSet) -> Vec<f32> {
-        self.run(0..self.rows(), |args| args.run())
-    }
-
-    fn cpu_row(&self, _: InstructionSet, row: usize) -> Vec<f32> {
-        self.run(row..row + 1, |args| args.run())
-    }
-
-    fn tolerance(&self) -> Tolerance {
-        Tolerance::EXACT
-    }
-
-    fn cost(&self) -> Cost {
-        Cost {
-            multiply_adds: 0,
-            bytes: self.rows() * self.0.bytes_per_position(),
-        }
-    }
-
-    fn device<'a>(&'a self, device: &'a Arc<dyn Device>) -> Option<DeviceResult<'a>> {
-        cuda::device(self, device)
-    }
-}
-
-/// The shapes of attention.
-pub fn cases() -> Vec<CaseSpec> {
-    let cases = shapes()
-        .into_iter()
-        .map(|shape| CaseSpec::new(shape.label(), move || KvWriteCase(Paged::new(&shape))));
-    cases.collect()
 }

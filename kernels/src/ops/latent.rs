@@ -13,9 +13,6 @@
 use std::ops::Range;
 
 use crate::backend::LatentShape;
-use crate::catalog::{Case, CaseSpec, Cost, Tolerance, random_values};
-use crate::cpu::CpuMatrix;
-use crate::element::Element;
 use crate::features::InstructionSet;
 use crate::gemm::{InputRows, Product, WeightView};
 use crate::ops::norm::centred_square_sum;
@@ -54,16 +51,22 @@ pub struct LatentOutputArgs<'a> {
 
 /// The sizes as they are computed with.
 #[derive(Clone, Copy)]
-struct Sizes {
-    heads: usize,
-    rank: usize,
-    rope: usize,
-    content: usize,
-    value: usize,
+pub struct Sizes {
+    /// Heads of queries.
+    pub heads: usize,
+    /// Elements of a latent.
+    pub rank: usize,
+    /// Rotated elements of a head.
+    pub rope: usize,
+    /// Other elements of a query's head.
+    pub content: usize,
+    /// Elements of a head's value.
+    pub value: usize,
 }
 
 impl Sizes {
-    fn of(shape: LatentShape, up: WeightView<'_>) -> Self {
+    /// Panics unless the weights have the shape's size.
+    pub fn of(shape: LatentShape, up: WeightView<'_>) -> Self {
         let sizes = Self {
             heads: shape.heads as usize,
             rank: shape.rank as usize,
@@ -81,23 +84,24 @@ impl Sizes {
     }
 
     /// Elements of a head in the cache.
-    fn head(&self) -> usize {
+    pub fn head(&self) -> usize {
         self.rope + self.rank
     }
 
     /// Columns of the way in's output.
-    fn columns(&self) -> usize {
+    pub fn columns(&self) -> usize {
         (self.heads + 2) * self.head()
     }
 
     /// First row of a head's weights for its content; those for its value follow.
-    fn first_row(&self, head: usize) -> usize {
+    pub fn first_row(&self, head: usize) -> usize {
         head * (self.content + self.value)
     }
 }
 
 impl LatentInputArgs<'_> {
-    fn check(&self, out: &[f32]) -> (Sizes, usize) {
+    /// Panics unless the parts agree.
+    pub fn check(&self, out: &[f32]) -> (Sizes, usize) {
         let sizes = Sizes::of(self.shape, self.up);
         assert_eq!(self.gain.len(), sizes.rank, "gain of the latents");
         let rows = self.latents.len() / (sizes.rank + sizes.rope);
@@ -112,41 +116,6 @@ impl LatentInputArgs<'_> {
             "inputs and outputs of latent attention"
         );
         (sizes, rows)
-    }
-
-    /// Naive sums in f64.
-    pub fn reference(&self, out: &mut [f32]) {
-        let (sizes, _) = self.check(out);
-        let query_len = sizes.content + sizes.rope;
-        for (row, out) in out.chunks_exact_mut(sizes.columns()).enumerate() {
-            let (latent, shared) = self.latents[row * (sizes.rank + sizes.rope)..]
-                [..sizes.rank + sizes.rope]
-                .split_at(sizes.rank);
-            let mut heads = out.chunks_exact_mut(sizes.head());
-            for head in 0..sizes.heads {
-                let query = &self.queries[(row * sizes.heads + head) * query_len..][..query_len];
-                let (rotated, carried) = heads.next().expect("a head").split_at_mut(sizes.rope);
-                rotated.copy_from_slice(&query[sizes.content..]);
-                for (column, carried) in carried.iter_mut().enumerate() {
-                    let weight = |index| f64::from(self.up.read(index, column));
-                    let first = sizes.first_row(head);
-                    let products = query[..sizes.content].iter().enumerate();
-                    let products =
-                        products.map(|(index, &query)| f64::from(query) * weight(first + index));
-                    *carried = products.sum::<f64>() as f32;
-                }
-            }
-            let squares = latent.iter().map(|&value| f64::from(value).powi(2));
-            let mean = squares.sum::<f64>() / sizes.rank as f64;
-            let factor = 1.0 / (mean + f64::from(self.epsilon)).sqrt();
-            for side in heads {
-                let (rotated, content) = side.split_at_mut(sizes.rope);
-                rotated.copy_from_slice(shared);
-                for ((content, &value), &gain) in content.iter_mut().zip(latent).zip(self.gain) {
-                    *content = (f64::from(value) * factor * f64::from(gain)) as f32;
-                }
-            }
-        }
     }
 
     /// The way in.
@@ -261,7 +230,8 @@ impl Program for KeyAndValue<'_> {
 }
 
 impl LatentOutputArgs<'_> {
-    fn check(&self, out: &[f32]) -> (Sizes, usize) {
+    /// Panics unless the parts agree.
+    pub fn check(&self, out: &[f32]) -> (Sizes, usize) {
         let sizes = Sizes::of(self.shape, self.up);
         let rows = out.len() / (sizes.heads * sizes.value);
         assert_eq!(
@@ -276,7 +246,12 @@ impl LatentOutputArgs<'_> {
     }
 
     /// The product of one head's latents; `inputs` and `outputs` hold that head alone.
-    fn head_product<'a>(&'a self, sizes: Sizes, head: usize, inputs: &'a mut [f32]) -> Product<'a> {
+    pub fn head_product<'a>(
+        &'a self,
+        sizes: Sizes,
+        head: usize,
+        inputs: &'a mut [f32],
+    ) -> Product<'a> {
         let rows = inputs.chunks_exact_mut(sizes.rank);
         for (row, input) in rows.enumerate() {
             let attended = &self.attended[(row * sizes.heads + head) * sizes.head()..];
@@ -287,17 +262,13 @@ impl LatentOutputArgs<'_> {
         Product::new(weights, InputRows::all(inputs, sizes.rank))
     }
 
-    /// Naive products; `out` is `[rows, heads * value_dim]`.
-    pub fn reference(&self, out: &mut [f32]) {
-        self.compute(out, |product, values| product.reference(values));
-    }
-
     /// The products; `out` is `[rows, heads * value_dim]`.
     pub fn run(&self, instructions: InstructionSet, out: &mut [f32]) {
         self.compute(out, |product, values| product.run(instructions, values));
     }
 
-    fn compute(&self, out: &mut [f32], compute: impl Fn(&Product<'_>, &mut [f32]) + Sync) {
+    /// Computes every head's product with `compute` and puts the heads side by side.
+    pub fn compute(&self, out: &mut [f32], compute: impl Fn(&Product<'_>, &mut [f32]) + Sync) {
         let (sizes, rows) = self.check(out);
         let work = rows * sizes.heads * sizes.value * sizes.rank;
         let out = SharedOutput::new(out);
@@ -314,145 +285,4 @@ impl LatentOutputArgs<'_> {
             });
         });
     }
-}
-
-/// Added to the mean square in the cases.
-const CASE_EPSILON: f32 = 1e-6;
-
-/// The way in, and the way out of its queries.
-struct LatentCase {
-    queries: Vec<f32>,
-    latents: Vec<f32>,
-    up: CpuMatrix,
-    gain: Vec<f32>,
-    shape: LatentShape,
-}
-
-impl LatentCase {
-    fn sizes(&self) -> Sizes {
-        Sizes::of(self.shape, self.up.view())
-    }
-
-    /// Both ways' outputs of some rows, side by side.
-    fn run(
-        &self,
-        rows: Range<usize>,
-        way_in: impl FnOnce(&LatentInputArgs<'_>, &mut [f32]),
-        way_out: impl FnOnce(&LatentOutputArgs<'_>, &mut [f32]),
-    ) -> Vec<f32> {
-        let sizes = self.sizes();
-        let query = sizes.heads * (sizes.content + sizes.rope);
-        let latent = sizes.rank + sizes.rope;
-        let count = rows.len();
-        let mut inside = vec![0.0; count * sizes.columns()];
-        way_in(
-            &LatentInputArgs {
-                queries: &self.queries[rows.start * query..rows.end * query],
-                latents: &self.latents[rows.start * latent..rows.end * latent],
-                up: self.up.view(),
-                gain: &self.gain,
-                epsilon: CASE_EPSILON,
-                shape: self.shape,
-            },
-            &mut inside,
-        );
-        let heads = sizes.heads * sizes.head();
-        let attended: Vec<f32> = inside
-            .chunks_exact(sizes.columns())
-            .flat_map(|row| &row[..heads])
-            .copied()
-            .collect();
-        let values = sizes.heads * sizes.value;
-        let mut outside = vec![0.0; count * values];
-        way_out(
-            &LatentOutputArgs {
-                attended: &attended,
-                up: self.up.view(),
-                shape: self.shape,
-            },
-            &mut outside,
-        );
-        let inside = inside.chunks_exact(sizes.columns());
-        let both = inside.zip(outside.chunks_exact(values));
-        both.flat_map(|(inside, outside)| [inside, outside].concat())
-            .collect()
-    }
-}
-
-impl Case for LatentCase {
-    fn rows(&self) -> usize {
-        self.latents.len() / (self.sizes().rank + self.sizes().rope)
-    }
-
-    fn reference(&self) -> Vec<f32> {
-        self.run(
-            0..self.rows(),
-            |args, out| args.reference(out),
-            |args, out| args.reference(out),
-        )
-    }
-
-    fn cpu(&self, instructions: InstructionSet) -> Vec<f32> {
-        self.run(
-            0..self.rows(),
-            |args, out| args.run(instructions, out),
-            |args, out| args.run(instructions, out),
-        )
-    }
-
-    fn cpu_row(&self, instructions: InstructionSet, row: usize) -> Vec<f32> {
-        self.run(
-            row..row + 1,
-            |args, out| args.run(instructions, out),
-            |args, out| args.run(instructions, out),
-        )
-    }
-
-    fn tolerance(&self) -> Tolerance {
-        Tolerance::of(Element::F32)
-    }
-
-    fn cost(&self) -> Cost {
-        let weights = self.up.rows() * self.up.columns();
-        Cost {
-            multiply_adds: weights * self.rows(),
-            bytes: weights * self.up.view().element().bytes(),
-        }
-    }
-}
-
-/// Heads, rank, rotated part, content and value of a head, and rows; the last is GLM-4.7-Flash's.
-pub fn cases() -> Vec<CaseSpec> {
-    let shapes = [
-        ([1, 1, 2, 1, 1], 1),
-        ([3, 17, 6, 5, 9], 4),
-        ([2, 32, 8, 16, 24], 0),
-        ([5, 48, 16, 33, 20], 11),
-        ([20, 512, 64, 192, 256], 3),
-    ];
-    let mut cases = Vec::new();
-    for ([heads, rank, rope_dim, content_dim, value_dim], rows) in shapes {
-        for element in [Element::F32, Element::BF16] {
-            let shape = LatentShape {
-                heads,
-                rank,
-                rope_dim,
-                content_dim,
-                value_dim,
-            };
-            let label = format!("{element:?}, {shape:?}, {rows} rows");
-            cases.push(CaseSpec::new(label, move || {
-                let query = (heads * (content_dim + rope_dim)) as usize;
-                let up = (heads * (content_dim + value_dim)) as usize;
-                LatentCase {
-                    queries: random_values(1, rows * query, 1.0),
-                    latents: random_values(2, rows * (rank + rope_dim) as usize, 2.0),
-                    up: CpuMatrix::random(3, up, rank as usize, element),
-                    gain: random_values(4, rank as usize, 1.0),
-                    shape,
-                }
-            }));
-        }
-    }
-    cases
 }

@@ -1,15 +1,6 @@
 //! Choice of experts: logits, scores, the best few.
 
-#[expect(unsafe_code, reason = "launches are outside the compiler's view")]
-pub mod cuda;
-
-use std::sync::Arc;
-
-use crate::backend::{RouterGroups, RouterRule, RouterScoring};
-use crate::catalog::{Case, CaseSpec, Cost, DeviceResult, Tolerance, random_values};
-use crate::cpu::CpuMatrix;
-use crate::cuda::Device;
-use crate::element::Element;
+use crate::backend::{RouterRule, RouterScoring};
 use crate::features::InstructionSet;
 use crate::gemm::{InputRows, Product, WeightView};
 use crate::parallel;
@@ -42,7 +33,7 @@ pub struct Routing {
 
 impl Routing {
     /// Experts, then weights, of each token.
-    fn side_by_side(&self) -> Vec<f32> {
+    pub fn side_by_side(&self) -> Vec<f32> {
         let experts = self.experts.chunks(self.top_k);
         let rows = experts.zip(self.weights.chunks(self.top_k));
         rows.flat_map(|(experts, weights)| {
@@ -54,7 +45,8 @@ impl Routing {
 }
 
 impl RouterArgs<'_> {
-    fn product(&self) -> Product<'_> {
+    /// The product that the logits are, without the bias.
+    pub fn product(&self) -> Product<'_> {
         let (experts, top_k) = (self.gate.rows(), self.rule.top_k as usize);
         let groups = self.rule.groups.map_or((1, 1), |groups| {
             (groups.count as usize, groups.chosen as usize)
@@ -79,25 +71,17 @@ impl RouterArgs<'_> {
         Product::new(self.gate, InputRows::all(self.input, self.gate.columns()))
     }
 
-    /// Naive routing.
-    pub fn reference(&self) -> Routing {
-        let product = self.product();
-        let mut logits = vec![0.0; product.input.len() * self.gate.rows()];
-        product.reference(&mut logits);
-        self.add_bias(&mut logits);
-        self.choose(&logits)
-    }
-
     /// The routing.
     pub fn run(&self, instructions: InstructionSet) -> Routing {
         let product = self.product();
-        let mut logits = vec![0.0; product.input.len() * self.gate.rows()];
+        let mut logits = vec![0.0; product.input.count() * self.gate.rows()];
         product.run(instructions, &mut logits);
         self.add_bias(&mut logits);
         self.choose(&logits)
     }
 
-    fn add_bias(&self, logits: &mut [f32]) {
+    /// Adds the bias, if there is one, to each row.
+    pub fn add_bias(&self, logits: &mut [f32]) {
         let Some(bias) = self.bias else { return };
         for row in logits.chunks_exact_mut(bias.len()) {
             for (logit, bias) in row.iter_mut().zip(bias) {
@@ -139,7 +123,7 @@ impl RouterArgs<'_> {
     }
 
     /// From logits `[tokens, experts]` to the choice.
-    fn choose(&self, logits: &[f32]) -> Routing {
+    pub fn choose(&self, logits: &[f32]) -> Routing {
         let (num_experts, top_k) = (self.gate.rows(), self.rule.top_k as usize);
         let tokens = logits.len() / num_experts;
         let mut chosen = vec![(0u32, 0f32); tokens * top_k];
@@ -212,162 +196,10 @@ fn sigmoid(logit: f32) -> f32 {
     1.0 / (1.0 + (-logit).exp())
 }
 
-struct RouterCase {
-    input: Vec<f32>,
-    gate: CpuMatrix,
-    bias: Option<Vec<f32>>,
-    correction: Option<Vec<f32>>,
-    rule: RouterRule,
-}
-
-impl RouterCase {
-    fn args<'a>(&'a self, input: &'a [f32]) -> RouterArgs<'a> {
-        RouterArgs {
-            input,
-            gate: self.gate.view(),
-            bias: self.bias.as_deref(),
-            correction: self.correction.as_deref(),
-            rule: self.rule,
-        }
-    }
-
-    /// Logits of all tokens.
-    fn logits(&self) -> Vec<f32> {
-        let args = self.args(&self.input);
-        let product = args.product();
-        let mut logits = vec![0.0; product.input.len() * self.gate.rows()];
-        product.reference(&mut logits);
-        logits
-    }
-
-    /// The choice from logits of all tokens.
-    fn choose(&self, logits: &[f32]) -> Routing {
-        self.args(&self.input).choose(logits)
-    }
-
-    /// Experts, then weights, of each token.
-    fn run(&self, input: &[f32], run: impl FnOnce(&RouterArgs<'_>) -> Routing) -> Vec<f32> {
-        run(&self.args(input)).side_by_side()
-    }
-}
-
-impl Case for RouterCase {
-    fn rows(&self) -> usize {
-        self.input.len() / self.gate.columns()
-    }
-
-    fn reference(&self) -> Vec<f32> {
-        self.run(&self.input, |args| args.reference())
-    }
-
-    fn cpu(&self, instructions: InstructionSet) -> Vec<f32> {
-        self.run(&self.input, |args| args.run(instructions))
-    }
-
-    fn cpu_row(&self, instructions: InstructionSet, row: usize) -> Vec<f32> {
-        let columns = self.gate.columns();
-        let input = &self.input[row * columns..][..columns];
-        self.run(input, |args| args.run(instructions))
-    }
-
-    fn tolerance(&self) -> Tolerance {
-        Tolerance::of(Element::F32)
-    }
-
-    fn cost(&self) -> Cost {
-        let weights = self.gate.rows() * self.gate.columns();
-        let bytes = weights * self.gate.view().element().bytes();
-        Cost {
-            multiply_adds: weights * self.rows(),
-            bytes,
-        }
-    }
-
-    fn device<'a>(&'a self, device: &'a Arc<dyn Device>) -> Option<DeviceResult<'a>> {
-        let plain = self.bias.is_none() && self.correction.is_none() && self.rule.groups.is_none();
-        plain.then(|| cuda::device(self, device))
-    }
-}
-
-/// Experts, experts per token, hidden size and number of tokens.
-pub fn cases() -> Vec<CaseSpec> {
-    let shapes = [
-        (1, 1, 1, 1),
-        (5, 5, 3, 2),
-        (7, 2, 16, 0),
-        (128, 8, 2048, 67),
-    ];
-    let mut cases = Vec::new();
-    for (experts, top_k, hidden, tokens) in shapes {
-        for scoring in [RouterScoring::Sigmoid, RouterScoring::Softmax] {
-            for renormalise in [false, true] {
-                let rule = RouterRule {
-                    top_k,
-                    scoring,
-                    renormalise,
-                    factor: 1.0,
-                    groups: None,
-                };
-                cases.push(case([experts, hidden, tokens], rule));
-            }
-        }
-    }
-    // With a correction, too; the last is DeepSeek-V3's.
-    for (experts, top_k, count, chosen) in [(6, 2, 1, 1), (8, 3, 4, 2), (256, 8, 8, 4)] {
-        let rule = RouterRule {
-            top_k,
-            scoring: RouterScoring::Sigmoid,
-            renormalise: true,
-            factor: 2.5,
-            groups: Some(RouterGroups { count, chosen }),
-        };
-        cases.push(case([experts, 64, 9], rule));
-    }
-    // gpt-oss's.
-    let rule = RouterRule {
-        top_k: 4,
-        scoring: RouterScoring::Softmax,
-        renormalise: true,
-        factor: 1.0,
-        groups: None,
-    };
-    cases.push(CaseSpec::new("[32, 64], biased, 9 tokens", move || {
-        RouterCase {
-            bias: Some(random_values(4, 32, 2.0)),
-            ..random_case([32, 64, 9], rule)
-        }
-    }));
-    for tokens in [1, 8, 64, 256, 8192] {
-        let rule = RouterRule {
-            top_k: 8,
-            scoring: RouterScoring::Sigmoid,
-            renormalise: false,
-            factor: 1.0,
-            groups: None,
-        };
-        cases.push(case([128, 2048, tokens], rule).only_for_benchmarks());
-    }
-    cases
-}
-
-fn case([experts, hidden, tokens]: [usize; 3], rule: RouterRule) -> CaseSpec {
-    let label = format!("[{experts}, {hidden}], {tokens} tokens, {rule:?}");
-    CaseSpec::new(label, move || random_case([experts, hidden, tokens], rule))
-}
-
-fn random_case([experts, hidden, tokens]: [usize; 3], rule: RouterRule) -> RouterCase {
-    RouterCase {
-        input: random_values(1, tokens * hidden, 1.0),
-        gate: CpuMatrix::random(2, experts, hidden, Element::BF16),
-        bias: None,
-        correction: rule.groups.map(|_| random_values(3, experts, 0.1)),
-        rule,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::random::values as random_values;
 
     fn choose(logits: &[f32], top_k: u32, scoring: RouterScoring) -> Vec<(u32, f32)> {
         let mut chosen = vec![(0, 0.0); top_k as usize];
@@ -400,40 +232,6 @@ mod tests {
         let sum: f32 = chosen.iter().map(|&(_, weight)| weight).sum();
         assert!((sum - 1.0).abs() < 1e-5);
         assert!(chosen.windows(2).all(|pair| pair[0].1 >= pair[1].1));
-    }
-
-    #[test]
-    fn corrections_choose_and_do_not_weigh_and_groups_leave_experts_out() {
-        // Of pairs of experts the last is best, and the first by its correction.
-        let gate = CpuMatrix::from_f32(6, 1, &[0.0, 0.0, 1.0, 1.5, 2.0, 3.0]);
-        let args = |correction, chosen| RouterArgs {
-            input: &[1.0],
-            gate: gate.view(),
-            bias: None,
-            correction,
-            rule: RouterRule {
-                top_k: 2,
-                scoring: RouterScoring::Sigmoid,
-                renormalise: false,
-                factor: 3.0,
-                groups: Some(RouterGroups { count: 3, chosen }),
-            },
-        };
-        let correction = [0.9, 0.8, 0.0, 0.0, 0.0, 0.0];
-        for (correction, chosen, expected) in [
-            (None, 1, [5, 4]),
-            (Some(correction.as_slice()), 1, [0, 1]),
-            (Some(correction.as_slice()), 2, [0, 1]),
-        ] {
-            let args = args(correction, chosen);
-            for routing in [args.reference(), args.run(InstructionSet::detect())] {
-                assert_eq!(routing.experts, expected);
-                for (&expert, weight) in routing.experts.iter().zip(&routing.weights) {
-                    let score = sigmoid(gate.view().read(expert as usize, 0));
-                    assert!((weight - 3.0 * score).abs() < 1e-6);
-                }
-            }
-        }
     }
 
     #[test]

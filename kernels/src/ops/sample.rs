@@ -11,8 +11,6 @@
 //! total. All of it is arithmetic that every processor does alike, without fused multiply-adds
 //! and with sums of integers, so that neither the instruction set nor the device matters.
 
-#[expect(unsafe_code, reason = "launches are outside the compiler's view")]
-pub mod cuda;
 mod logprobs;
 mod nucleus;
 mod select;
@@ -141,7 +139,7 @@ pub fn random_bits(seed: u64, position: u32) -> u64 {
 }
 
 /// The SplitMix64 finaliser.
-pub(crate) fn mix(mut bits: u64) -> u64 {
+pub fn mix(mut bits: u64) -> u64 {
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     bits ^ (bits >> 31)

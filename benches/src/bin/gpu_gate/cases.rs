@@ -6,10 +6,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use backstop_benches::statistics::{median, percentile};
-use backstop_kernels::catalog::{self, Case, CaseSpec, Cost, DeviceRun, DeviceWork};
-use backstop_kernels::cuda::bandwidth::MemoryTraffic;
-use backstop_kernels::cuda::{Device, DeviceError, Stream, invariance};
-use backstop_kernels::ops::sample;
+use backstop_card::{Device, DeviceError, Stream};
+use backstop_proof::bandwidth::MemoryTraffic;
+use backstop_proof::catalog::{self, Case, CaseSpec, Cost, DeviceRun, DeviceWork};
+use backstop_proof::invariance;
 use serde_json::{Value, json};
 
 use crate::device::{Stopwatch, open};
@@ -21,7 +21,7 @@ type Failures = fn(&Arc<dyn Device>) -> Result<Vec<String>, DeviceError>;
 
 /// Checks that have no cases in the catalog, each as if it were a kernel with one case.
 pub(crate) const CHECKS: [(&str, Failures); 2] = [
-    ("sample", sample::cuda::checks::failures),
+    ("sample", backstop_proof::ops::sample::failures),
     ("invariance", invariance::failures),
 ];
 /// Multiply-adds for which the naive reference of a benchmark's case is still worth its time.

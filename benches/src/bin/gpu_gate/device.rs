@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use backstop_benches::report::Table;
 use backstop_benches::statistics::median;
-use backstop_kernels::cuda::bandwidth::MemoryTraffic;
-use backstop_kernels::cuda::host::{HostDevice, build_library};
-use backstop_kernels::cuda::{Device, DeviceError, Event, Stream, cubins, open_nvidia};
+use backstop_card::{Device, DeviceError, Event, Stream, cubins, open_nvidia};
+use backstop_proof::bandwidth::MemoryTraffic;
+use backstop_proof::host::{HostDevice, build_library};
 use serde_json::json;
 
 use crate::settings::DeviceKind;

@@ -7,8 +7,8 @@ use std::thread;
 use std::time::Duration;
 
 use backstop_benches::report::Table;
-use backstop_kernels::catalog;
-use backstop_kernels::cuda::cubins::DIRECTORY_VARIABLE;
+use backstop_card::cubins::DIRECTORY_VARIABLE;
+use backstop_proof::catalog;
 use serde_json::{Map, Value, json};
 
 use crate::cases::{CHECKS, specs};

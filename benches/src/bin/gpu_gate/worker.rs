@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
-use backstop_kernels::cuda::cubins::DIRECTORY_VARIABLE;
+use backstop_card::cubins::DIRECTORY_VARIABLE;
 use serde_json::{Value, json};
 
 use crate::cases::{CHECKS, is_fatal};

@@ -81,9 +81,9 @@ impl Nucleus {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalog::random_indices;
     use crate::features::InstructionSet;
     use crate::ops::sample::weights::share_of;
+    use crate::random::indices as random_indices;
 
     #[test]
     fn the_set_is_that_of_a_sort() {
