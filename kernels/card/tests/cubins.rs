@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use backstop_card::cubins::{CUBINS, Cubin};
 
-/// A directory of this crate.
+/// A place in `kernels`.
 fn directory(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name)
 }
 
 fn read(path: &Path) -> String {
@@ -74,7 +74,9 @@ fn the_manifest_lists_what_there_is() {
 fn every_kernel_is_launched_somewhere() {
     assert!(!CUBINS.is_empty());
     let mut text = String::new();
-    rust_text(&directory("src"), &mut text);
+    for sources in ["card/src", "proof/src"] {
+        rust_text(&directory(sources), &mut text);
+    }
     for name in CUBINS.iter().flat_map(kernels) {
         assert!(
             text.contains(&format!("\"{name}\"")),
