@@ -14,7 +14,6 @@
 )]
 
 mod block;
-mod codes;
 mod floats;
 mod integers;
 mod operands;
@@ -26,8 +25,8 @@ mod walk;
 use std::ops::Range;
 
 use block::Block;
-use floats::FloatBlock;
-use integers::IntegerBlock;
+pub(crate) use floats::FloatBlock;
+pub(crate) use integers::IntegerBlock;
 
 use crate::features::InstructionSet;
 use crate::panels::{Arithmetic, PANEL_ROWS};

@@ -22,10 +22,10 @@ mod aligned;
 mod amx;
 pub mod backend;
 mod batch;
-mod blocks;
 mod cpu;
 mod element;
 mod features;
+mod formats;
 mod gemm;
 pub mod ops;
 mod panels;
@@ -41,13 +41,13 @@ pub use backend::{
     RouterGroups, RouterRule, RouterScoring, RouterWeights, VectorId,
 };
 pub use batch::{Batch, BatchSequence};
-pub use blocks::{BlockFormat, MXFP4_SCALE_MAX, ScaledFormat, split_nibbles};
 pub use cpu::{
     CpuActivation, CpuBackend, CpuExperts, CpuKvCache, CpuMatrix, CpuRouting, CpuWeights,
     ExpertMatrices, KvGroupLayout, KvShape, KvView,
 };
 pub use element::{Element, F8_MAX, decode_f8, encode_f8, narrow_bf16, round_f8, widen_bf16};
 pub use features::{Features, InstructionSet, features};
+pub use formats::{BlockFormat, FormatFacts, MXFP4_SCALE_MAX, Separate, split_nibbles};
 pub use gemm::{Bands, CODE_MAX, InputRows, Product, WeightFormat, WeightView};
 pub use ops::sample::{SampleArgs, SampleScratch, rate, sample};
 pub use panels::{Arithmetic, GROUP_COLUMNS};

@@ -8,7 +8,6 @@
 
 use rayon::prelude::{ParallelIterator, ParallelSliceMut};
 
-use crate::blocks::{BlockFormat, ScaledFormat};
 use crate::element::Element;
 use crate::gemm::WeightFormat;
 
@@ -18,7 +17,7 @@ pub(crate) const PANEL_ROWS: usize = 16;
 pub const GROUP_COLUMNS: usize = 32;
 
 /// `[bytes, count]` of pieces, first to last, in the unit of a row.
-type Layout = &'static [[usize; 2]];
+pub(crate) type Layout = &'static [[usize; 2]];
 
 /// How products with a panel are computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,35 +34,14 @@ pub enum Arithmetic {
 /// How products with a format are computed, and the pieces of a unit (a block, or two numbers), if
 /// it can be arranged in panels.
 const fn plan(format: WeightFormat) -> Option<(Arithmetic, Layout)> {
-    use Arithmetic::{Floats, Integers, Tiles};
-    let blocks = match format {
-        WeightFormat::Numbers(Element::BF16) => return Some((Tiles, &[[4, 1]])),
-        WeightFormat::Numbers(_) => return None,
-        WeightFormat::Blocks(blocks) => blocks,
-    };
-    let layout: Layout = match blocks {
-        BlockFormat::F16 => return Some((Floats, &[[2, 1]])),
-        BlockFormat::Scaled(ScaledFormat::F8x32) => return Some((Floats, &[[4, 1], [1, 32]])),
-        BlockFormat::Scaled(ScaledFormat::F8x128) => return Some((Floats, &[[4, 1], [1, 128]])),
-        BlockFormat::Q8_0 => &[[2, 1], [4, 8]],
-        BlockFormat::Q4_0 => &[[2, 1], [4, 4]],
-        BlockFormat::Q4_1 => &[[2, 2], [4, 4]],
-        BlockFormat::Mxfp4 => &[[1, 1], [4, 4]],
-        BlockFormat::Q5_0 => &[[2, 1], [4, 5]],
-        BlockFormat::Q5_1 => &[[2, 2], [4, 5]],
-        BlockFormat::Q2K => &[[1, 16], [4, 16], [2, 2]],
-        BlockFormat::Q3K => &[[4, 24], [1, 12], [2, 1]],
-        BlockFormat::Q4K => &[[2, 2], [1, 12], [4, 32]],
-        BlockFormat::Q5K => &[[2, 2], [1, 12], [4, 40]],
-        BlockFormat::Q6K => &[[4, 48], [1, 16], [2, 1]],
-        BlockFormat::Scaled(ScaledFormat::I8x128) => &[[4, 33]],
-        BlockFormat::Scaled(ScaledFormat::I8x32) => &[[4, 9]],
-        BlockFormat::Scaled(ScaledFormat::I4x128) => &[[4, 17]],
-        BlockFormat::Scaled(ScaledFormat::I4x32) => &[[4, 5]],
-        BlockFormat::Scaled(ScaledFormat::I4x32Bf16) => &[[2, 1], [4, 4]],
-        BlockFormat::Scaled(ScaledFormat::Nvfp4) => &[[4, 1], [1, 4], [4, 8]],
-    };
-    Some((Integers, layout))
+    match format {
+        WeightFormat::Numbers(Element::BF16) => Some((Arithmetic::Tiles, &[[4, 1]])),
+        WeightFormat::Numbers(_) => None,
+        WeightFormat::Blocks(format) => {
+            let facts = format.facts();
+            Some((facts.arithmetic, facts.pieces))
+        }
+    }
 }
 
 /// How products with panels of a format are computed, if it can be arranged in panels.
@@ -129,12 +107,11 @@ pub(crate) fn read_row(format: WeightFormat, panels: &[u8], row: usize, out: &mu
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::formats::BlockFormat;
 
     #[test]
     fn every_row_is_found_again_in_its_panel() {
-        let scaled = ScaledFormat::ALL.map(BlockFormat::Scaled).into_iter();
-        let formats = BlockFormat::ALL.into_iter().chain(scaled);
-        let formats = formats.map(WeightFormat::from);
+        let formats = BlockFormat::ALL.iter().copied().map(WeightFormat::from);
         for format in formats.chain([Element::BF16.into()]) {
             assert!(can_arrange(format, 512), "{format:?}");
             let row_bytes = format.bytes_of(512);

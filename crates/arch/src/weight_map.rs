@@ -1,31 +1,30 @@
 //! A model's weights as data: which tensors of a checkpoint make up which weight.
 
+use backstop_kernels::BlockFormat;
 use backstop_kernels::backend::{ExpertsId, MatrixId, VectorId};
 use backstop_weights::{ElementType, ExpectedTensor};
 
 const FLOAT: &[ElementType] = &[ElementType::BF16, ElementType::F32];
 const VECTOR: &[ElementType] = &[ElementType::BF16, ElementType::F32, ElementType::F16];
-const EXPERT: &[ElementType] = &[
-    ElementType::F8E4M3,
-    ElementType::BF16,
-    ElementType::F32,
-    ElementType::F16,
-    ElementType::Q8_0,
-    ElementType::Q4_0,
-    ElementType::Q4_1,
-    ElementType::Q5_0,
-    ElementType::Q5_1,
-    ElementType::Q2K,
-    ElementType::Q3K,
-    ElementType::Q4K,
-    ElementType::Q5K,
-    ElementType::Q6K,
-];
+/// FP8, BF16, F32, and every format that GGUF files have.
+const EXPERT: &[ElementType] = &{
+    let mut all = [ElementType::F8E4M3; 3 + BlockFormat::IN_GGUF.len()];
+    (all[1], all[2]) = (ElementType::BF16, ElementType::F32);
+    let mut index = 0;
+    while index < BlockFormat::IN_GGUF.len() {
+        all[3 + index] = match BlockFormat::IN_GGUF[index] {
+            BlockFormat::F16 => ElementType::F16,
+            format => ElementType::Block(format),
+        };
+        index += 1;
+    }
+    all
+};
 /// Without FP8, which needs the scales of its rows.
 const MATRIX: &[ElementType] = EXPERT.split_at(1).1;
 const BYTE: &[ElementType] = &[ElementType::U8];
 /// Numbers of an MXFP4 block.
-const MXFP4_NUMBERS: usize = 32;
+const MXFP4_NUMBERS: usize = BlockFormat::Mxfp4.numbers();
 
 /// All weights of a model. Ids are positions in these lists.
 #[derive(Clone, Debug, Default)]

@@ -78,7 +78,7 @@ impl Kind<'_> {
         experts
             .enumerate()
             .try_for_each(|(expert, out)| match self.layer.element {
-                ElementType::Mxfp4 => self.load_blocks(expert, out),
+                ElementType::Block(BlockFormat::Mxfp4) => self.load_blocks(expert, out),
                 ElementType::F32 => self.load_numbers::<4>(expert, out),
                 _ => self.load_numbers::<2>(expert, out),
             })?;

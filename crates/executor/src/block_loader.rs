@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use backstop_kernels::{ScaledFormat, split_nibbles};
+use backstop_kernels::{BlockFormat, Separate, split_nibbles};
 use backstop_weights::{Checkpoint, Codes, CopyJob, ElementType, LoadError, QuantizedMatrix};
 use rayon::prelude::*;
 
@@ -18,7 +18,7 @@ const NVFP4_SCALES: usize = 4;
 /// One matrix to read, and where to.
 pub(crate) struct BlockJob<'a> {
     pub(crate) matrix: &'a QuantizedMatrix,
-    pub(crate) format: ScaledFormat,
+    pub(crate) format: BlockFormat,
     /// As many bytes as all its blocks have.
     pub(crate) destination: &'a mut [u8],
 }
@@ -26,7 +26,7 @@ pub(crate) struct BlockJob<'a> {
 /// Some rows of a matrix.
 struct Strip<'a> {
     matrix: &'a QuantizedMatrix,
-    format: ScaledFormat,
+    format: BlockFormat,
     first_row: usize,
     /// Whole rows of blocks.
     destination: &'a mut [u8],
@@ -97,12 +97,14 @@ impl Strip<'_> {
         let codes = read(checkpoint, &matrix.codes, first_byte, rows * code_row_bytes)?;
         let scales = Scales::of_rows(checkpoint, matrix, self.first_row..self.first_row + rows)?;
         let blocks = self.destination.chunks_exact_mut(format.bytes());
-        let codes_of_blocks = codes.chunks_exact(format.code_bytes());
+        let separate = format.facts().separate;
+        let separate = separate.expect("a format whose codes are a tensor of their own");
+        let codes_of_blocks = codes.chunks_exact(separate.code_bytes);
         let per_row = matrix.columns / format.numbers();
         for (index, (block, codes)) in blocks.zip(codes_of_blocks).enumerate() {
             let (row, column) = (index / per_row, index % per_row * format.numbers());
-            scales.write(format, block, row, column);
-            let first = block.len() - format.code_bytes();
+            scales.write(separate, block, row, column);
+            let first = block.len() - separate.code_bytes;
             write_codes(matrix.quantization.codes, codes, &mut block[first..]);
         }
         Ok(codes.len() as u64)
@@ -182,11 +184,11 @@ impl Scales {
     }
 
     /// Stores the scales of the block that begins at this number.
-    fn write(&self, format: ScaledFormat, block: &mut [u8], row: usize, column: usize) {
+    fn write(&self, separate: Separate, block: &mut [u8], row: usize, column: usize) {
         match &self.values {
-            ScaleValues::Singles(_) => format.write_scale(block, self.at(row, column)),
+            ScaleValues::Singles(_) => separate.write_scale(block, self.at(row, column)),
             ScaleValues::Divided(bytes, divisor) => {
-                format.write_scale(block, *divisor);
+                separate.write_scale(block, *divisor);
                 let place = self.place(row, column);
                 block[4..][..NVFP4_SCALES].copy_from_slice(&bytes[place..][..NVFP4_SCALES]);
             }

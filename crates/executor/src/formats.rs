@@ -1,7 +1,7 @@
 //! In which forms and number formats a checkpoint stores a model's weights.
 
 use backstop_arch::{ExpertsRequest, MatrixRequest, WeightMap};
-use backstop_kernels::{BlockFormat, Element, ScaledFormat, WeightFormat};
+use backstop_kernels::{BlockFormat, Element, Separate, WeightFormat};
 use backstop_weights::{
     CensusError, Checkpoint, Codes, ElementType, LoadError, QuantizationError, QuantizationScheme,
     QuantizedMatrix, Scales, WeightsError, census,
@@ -84,7 +84,7 @@ pub(crate) enum StoredMatrix {
     /// As it is.
     Plain(ElementType),
     /// As codes and scales.
-    Quantized(QuantizedMatrix, ScaledFormat),
+    Quantized(QuantizedMatrix, BlockFormat),
 }
 
 impl StoredMatrix {
@@ -92,7 +92,7 @@ impl StoredMatrix {
     pub(crate) fn format(&self) -> WeightFormat {
         match self {
             Self::Plain(element) => weight_format(*element),
-            Self::Quantized(_, format) => BlockFormat::Scaled(*format).into(),
+            Self::Quantized(_, format) => (*format).into(),
         }
     }
 
@@ -257,7 +257,9 @@ impl Stored<'_> {
         for (name, columns) in names.iter().zip(columns) {
             let element = match self.checkpoint.tensor(name) {
                 Some(tensor) => tensor.element_type,
-                None if columns.is_multiple_of(BlockFormat::Mxfp4.numbers()) => ElementType::Mxfp4,
+                None if columns.is_multiple_of(BlockFormat::Mxfp4.numbers()) => {
+                    ElementType::Block(BlockFormat::Mxfp4)
+                }
                 None => return Err(LoadFailure::PartialBlocks(name.clone())),
             };
             found.push(element);
@@ -276,7 +278,7 @@ impl Stored<'_> {
             true => Ok(Element::F8E4M3.into()),
             false => {
                 let format = scaled_format(matrix, self.element(&matrix.scales))?;
-                Ok::<_, LoadFailure>(BlockFormat::Scaled(format).into())
+                Ok::<_, LoadFailure>(format.into())
             }
         };
         let mut formats = None;
@@ -319,29 +321,24 @@ pub(crate) fn described(matrix: &QuantizedMatrix) -> String {
     format!("{} with {scales}", matrix.quantization.codes.name())
 }
 
-/// The blocks in which a quantised matrix lies in memory: the longest that share a scale.
+/// The blocks in which a quantised matrix lies in memory: the first that share a scale.
 fn scaled_format(
     matrix: &QuantizedMatrix,
     scales: ElementType,
-) -> Result<ScaledFormat, LoadFailure> {
+) -> Result<BlockFormat, LoadFailure> {
     let (columns, tile) = (matrix.columns, matrix.scale_tile()[1]);
-    let short = match scales {
-        ElementType::BF16 => ScaledFormat::I4x32Bf16,
-        _ => ScaledFormat::I4x32,
-    };
     let codes = matrix.quantization.codes;
-    let candidates: &[ScaledFormat] = match codes {
-        Codes::F8E4M3 => &[ScaledFormat::F8x128, ScaledFormat::F8x32],
-        Codes::I8 | Codes::PackedI8 => &[ScaledFormat::I8x128, ScaledFormat::I8x32],
-        Codes::PackedI4 => &[ScaledFormat::I4x128, short],
-        Codes::PackedE2M1 => &[ScaledFormat::Nvfp4],
+    let fits = |format: &BlockFormat| {
+        let facts = format.facts();
+        let share =
+            codes == Codes::PackedE2M1 || tile.is_multiple_of(facts.numbers) || tile >= columns;
+        let holds = |scale: Separate| !scale.bf16_scale || scales == ElementType::BF16;
+        facts.separate.is_some_and(holds)
+            && facts.name == codes.name()
+            && columns.is_multiple_of(facts.numbers)
+            && share
     };
-    let fits = |format: &&ScaledFormat| {
-        let numbers = format.numbers();
-        let share = codes == Codes::PackedE2M1 || tile.is_multiple_of(numbers) || tile >= columns;
-        columns.is_multiple_of(numbers) && share
-    };
-    let found = candidates.iter().find(fits).copied();
+    let found = BlockFormat::ALL.iter().copied().find(fits);
     found.ok_or_else(|| LoadFailure::Blocks {
         name: matrix.codes.clone(),
         format: codes.name(),
@@ -377,17 +374,7 @@ pub(crate) fn weight_format(element: ElementType) -> WeightFormat {
         ElementType::BF16 => return Element::BF16.into(),
         ElementType::F8E4M3 => return Element::F8E4M3.into(),
         ElementType::F16 => BlockFormat::F16,
-        ElementType::Q8_0 => BlockFormat::Q8_0,
-        ElementType::Q4_0 => BlockFormat::Q4_0,
-        ElementType::Q4_1 => BlockFormat::Q4_1,
-        ElementType::Mxfp4 => BlockFormat::Mxfp4,
-        ElementType::Q5_0 => BlockFormat::Q5_0,
-        ElementType::Q5_1 => BlockFormat::Q5_1,
-        ElementType::Q2K => BlockFormat::Q2K,
-        ElementType::Q3K => BlockFormat::Q3K,
-        ElementType::Q4K => BlockFormat::Q4K,
-        ElementType::Q5K => BlockFormat::Q5K,
-        ElementType::Q6K => BlockFormat::Q6K,
+        ElementType::Block(format) => format,
         _ => unreachable!("the census allows no other number format"),
     })
 }

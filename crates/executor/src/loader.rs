@@ -4,8 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use backstop_arch::{ExpertsRequest, MatrixRequest, ModelSpec, WeightMap};
 use backstop_kernels::{
-    AlignedBytes, Bands, BlockFormat, CpuExperts, CpuMatrix, CpuWeights, ExpertMatrices,
-    WeightFormat,
+    AlignedBytes, Bands, CpuExperts, CpuMatrix, CpuWeights, ExpertMatrices, WeightFormat,
 };
 use backstop_weights::{Checkpoint, CopyJob, ElementType, QuantizedMatrix};
 use rayon::prelude::*;
@@ -327,7 +326,7 @@ impl StoredExpertBuffers {
         for (expert, projection, destination) in gate_up.chain(down) {
             let format = self.formats[projection / 2];
             match (format, stored.quantized.get(expert)) {
-                (WeightFormat::Blocks(BlockFormat::Scaled(format)), Some(matrices)) => {
+                (WeightFormat::Blocks(format), Some(matrices)) => {
                     jobs.blocks.push(BlockJob {
                         matrix: &matrices[projection],
                         format,

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use backstop_kernels::BlockFormat;
 use safetensors::Dtype;
 
 /// The type of a tensor's elements.
@@ -54,28 +55,8 @@ pub enum ElementType {
     U32,
     /// Unsigned 64-bit integer.
     U64,
-    /// Blocks of 32: 8-bit numbers and a scale.
-    Q8_0,
-    /// Blocks of 32: 4-bit numbers and a scale.
-    Q4_0,
-    /// Blocks of 32: 4-bit numbers, a scale and a minimum.
-    Q4_1,
-    /// Blocks of 32: 4-bit E2M1 numbers and an E8M0 scale.
-    Mxfp4,
-    /// Blocks of 32: 5-bit numbers and a scale.
-    Q5_0,
-    /// Blocks of 32: 5-bit numbers, a scale and a minimum.
-    Q5_1,
-    /// Blocks of 256 in sixteens: 2-bit numbers, scales and minima.
-    Q2K,
-    /// Blocks of 256 in sixteens: 3-bit numbers and scales.
-    Q3K,
-    /// Blocks of 256 in groups of 32: 4-bit numbers, scales and minima.
-    Q4K,
-    /// Blocks of 256 in groups of 32: 5-bit numbers, scales and minima.
-    Q5K,
-    /// Blocks of 256 in sixteens: 6-bit numbers and scales.
-    Q6K,
+    /// Blocks of small numbers that share scales.
+    Block(BlockFormat),
     /// A type that the file format knows and this crate does not.
     Other,
 }
@@ -106,17 +87,7 @@ impl ElementType {
             Self::U16 => "U16",
             Self::U32 => "U32",
             Self::U64 => "U64",
-            Self::Q8_0 => "Q8_0",
-            Self::Q4_0 => "Q4_0",
-            Self::Q4_1 => "Q4_1",
-            Self::Mxfp4 => "MXFP4",
-            Self::Q5_0 => "Q5_0",
-            Self::Q5_1 => "Q5_1",
-            Self::Q2K => "Q2_K",
-            Self::Q3K => "Q3_K",
-            Self::Q4K => "Q4_K",
-            Self::Q5K => "Q5_K",
-            Self::Q6K => "Q6_K",
+            Self::Block(format) => format.facts().name,
             Self::Other => "unknown",
         }
     }
@@ -143,17 +114,7 @@ impl ElementType {
     /// them with its scales. `None` if that is not a whole number of bytes.
     pub fn unit(self) -> Option<(usize, usize)> {
         match self {
-            Self::Q4_0 => Some((32, 18)),
-            Self::Q4_1 => Some((32, 20)),
-            Self::Mxfp4 => Some((32, 17)),
-            Self::Q5_0 => Some((32, 22)),
-            Self::Q5_1 => Some((32, 24)),
-            Self::Q8_0 => Some((32, 34)),
-            Self::Q2K => Some((256, 84)),
-            Self::Q3K => Some((256, 110)),
-            Self::Q4K => Some((256, 144)),
-            Self::Q5K => Some((256, 176)),
-            Self::Q6K => Some((256, 210)),
+            Self::Block(format) => Some((format.numbers(), format.bytes())),
             _ => self.bytes().map(|bytes| (1, bytes)),
         }
     }

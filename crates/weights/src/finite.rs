@@ -18,15 +18,10 @@ pub fn check_finite(element_type: ElementType, bytes: &[u8]) -> Option<usize> {
         ElementType::F8E4M3 => first_bad::<1>(bytes, |[byte]| byte & 0x7f == 0x7f),
         ElementType::F8E5M2 => first_bad::<1>(bytes, |[byte]| byte & 0x7f >= 0x7c),
         ElementType::F8E8M0 => first_bad::<1>(bytes, |[byte]| byte == 0xff),
-        ElementType::Q4_0 | ElementType::Q5_0 | ElementType::Q8_0 => {
-            first_bad_block(element_type, bytes, &[0])
+        ElementType::Block(format) => {
+            let block = format.first_not_finite(bytes)?;
+            Some(block * format.numbers())
         }
-        ElementType::Q4_1 | ElementType::Q5_1 | ElementType::Q4K | ElementType::Q5K => {
-            first_bad_block(element_type, bytes, &[0, 2])
-        }
-        ElementType::Q2K => first_bad_block(element_type, bytes, &[80, 82]),
-        ElementType::Q3K => first_bad_block(element_type, bytes, &[108]),
-        ElementType::Q6K => first_bad_block(element_type, bytes, &[208]),
         _ => None,
     }
 }
@@ -58,16 +53,4 @@ fn first_bad<const SIZE: usize>(
         }
     }
     None
-}
-
-/// The first number of the first block with a half-precision scale, at one of these offsets, that
-/// is not finite.
-fn first_bad_block(element_type: ElementType, bytes: &[u8], scales: &[usize]) -> Option<usize> {
-    let (numbers, block_bytes) = element_type.unit()?;
-    let is_bad = |block: &[u8]| {
-        let bad = |&at: &usize| magnitude_16([block[at], block[at + 1]]) >= 0x7c00;
-        scales.iter().any(bad)
-    };
-    let index = bytes.chunks_exact(block_bytes).position(is_bad)?;
-    Some(index * numbers)
 }

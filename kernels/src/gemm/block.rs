@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use super::view::{BandView, WeightFormat};
 use super::{Part, Product};
-use crate::blocks::BlockFormat;
 use crate::element::Element;
+use crate::formats::BlockFormat;
 use crate::simd::{
     AsBf16, AsF8, AsF32, Format, LANES_MAX, Program, Simd, load_slice, store_slice, widen_rows,
 };

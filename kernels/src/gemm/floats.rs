@@ -6,40 +6,16 @@
 
 use std::marker::PhantomData;
 
-use super::codes::Place;
 use super::walk::{BlockProduct, PARTS_MAX, Sums, parts, walk};
 use super::{InputRows, Panels, WeightFormat};
-use crate::blocks::{BlockFormat, ScaledFormat};
 use crate::element::Element;
-use crate::simd::{F8_FOLD, Program, Simd};
+use crate::formats::{Numbers, Place};
+use crate::simd::{Program, Simd};
 
 /// Some columns of the output.
-pub(super) struct FloatBlock<'a> {
+pub(crate) struct FloatBlock<'a> {
     pub(super) format: WeightFormat,
     pub(super) panels: Panels<'a>,
-}
-
-/// A format of floating-point numbers, in panels.
-trait Numbers {
-    /// Columns that share a scale, and are walked together.
-    const COLUMNS: usize;
-    /// Bytes of so many columns of one row.
-    const BYTES: usize;
-
-    /// What numbers are to be multiplied with: 1, unless the format has scales.
-    ///
-    /// # Safety
-    /// `place` is that of a whole block of `S::LANES` rows. The same goes for `pair`.
-    #[inline(always)]
-    unsafe fn scale<S: Simd>(simd: S, _place: Place) -> S::Vector {
-        simd.splat(1.0)
-    }
-
-    /// The numbers of an even column of the block, and of the next one.
-    ///
-    /// # Safety
-    /// As `scale`.
-    unsafe fn pair<S: Simd>(simd: S, place: Place, column: usize) -> [S::Vector; 2];
 }
 
 /// BF16 numbers, which are stored in pairs and have no scales.
@@ -61,65 +37,23 @@ impl Numbers for Bf16 {
     }
 }
 
-/// Half-precision numbers, which have no scales.
-struct Halves;
-
-impl Numbers for Halves {
-    const COLUMNS: usize = 32;
-    const BYTES: usize = 64;
-
-    #[inline(always)]
-    unsafe fn pair<S: Simd>(simd: S, place: Place, column: usize) -> [S::Vector; 2] {
-        let [first, second] = [2 * column, 2 * column + 2].map(|at| place.piece(at, 2));
-        // SAFETY: the columns lie within the block, by the caller's promise.
-        unsafe { [simd.load_f16(first), simd.load_f16(second)] }
-    }
-}
-
-/// E4M3 numbers behind an f32 scale.
-struct F8<const COLUMNS: usize>;
-
-impl<const COLUMNS: usize> Numbers for F8<COLUMNS> {
-    const COLUMNS: usize = COLUMNS;
-    const BYTES: usize = 4 + COLUMNS;
-
-    #[inline(always)]
-    unsafe fn scale<S: Simd>(simd: S, place: Place) -> S::Vector {
-        // SAFETY: the block begins with the scale.
-        let scale = unsafe { simd.load(place.piece(0, 4).cast()) };
-        simd.multiply(scale, simd.splat(F8_FOLD))
-    }
-
-    #[inline(always)]
-    unsafe fn pair<S: Simd>(simd: S, place: Place, column: usize) -> [S::Vector; 2] {
-        let [first, second] = [4 + column, 5 + column].map(|at| place.piece(at, 1));
-        // SAFETY: the columns lie within the block, by the caller's promise.
-        unsafe { [simd.load_f8(first), simd.load_f8(second)] }
-    }
-}
-
 impl Program for FloatBlock<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let blocks = match self.format {
-            WeightFormat::Numbers(Element::BF16) => return self.run_format::<S, Bf16>(simd),
+        match self.format {
+            WeightFormat::Numbers(Element::BF16) => self.multiply::<S, Bf16>(simd),
             WeightFormat::Numbers(element) => unreachable!("{element:?} in panels"),
-            WeightFormat::Blocks(blocks) => blocks,
-        };
-        match blocks {
-            BlockFormat::F16 => self.run_format::<S, Halves>(simd),
-            BlockFormat::Scaled(ScaledFormat::F8x32) => self.run_format::<S, F8<32>>(simd),
-            BlockFormat::Scaled(ScaledFormat::F8x128) => self.run_format::<S, F8<128>>(simd),
-            other => unreachable!("{other:?} as floating-point numbers"),
+            WeightFormat::Blocks(format) => format.multiply_numbers(simd, &self),
         }
     }
 }
 
 impl FloatBlock<'_> {
+    /// Multiplies numbers of the format `F`.
     #[inline(always)]
-    fn run_format<S: Simd, F: Numbers>(&self, simd: S) {
+    pub(crate) fn multiply<S: Simd, F: Numbers>(&self, simd: S) {
         let product = FloatProduct::<F> {
             input: self.panels.part.product.input,
             format: PhantomData,

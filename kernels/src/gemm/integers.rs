@@ -8,15 +8,14 @@
 use std::marker::PhantomData;
 
 use super::Panels;
-use super::codes::{self, Codes, Group, Place};
 use super::operands::Quantised;
 use super::walk::{BlockProduct, Sums, parts, walk};
-use crate::blocks::{BlockFormat, ScaledFormat};
+use crate::formats::{BlockFormat, Codes, Group, Place};
 use crate::panels::GROUP_COLUMNS;
 use crate::simd::{Program, Simd};
 
 /// Some columns of the output.
-pub(super) struct IntegerBlock<'a> {
+pub(crate) struct IntegerBlock<'a> {
     pub(super) format: BlockFormat,
     pub(super) input: Quantised<'a>,
     pub(super) panels: Panels<'a>,
@@ -27,40 +26,14 @@ impl Program for IntegerBlock<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        match self.format {
-            BlockFormat::Q8_0 => self.run_format::<S, codes::Q8_0>(simd),
-            BlockFormat::Q4_0 => self.run_format::<S, codes::Q4_0>(simd),
-            BlockFormat::Q4_1 => self.run_format::<S, codes::Q4_1>(simd),
-            BlockFormat::Mxfp4 => self.run_format::<S, codes::Mxfp4>(simd),
-            BlockFormat::Q5_0 => self.run_format::<S, codes::Q5_0>(simd),
-            BlockFormat::Q5_1 => self.run_format::<S, codes::Q5_1>(simd),
-            BlockFormat::Q2K => self.run_format::<S, codes::Q2K>(simd),
-            BlockFormat::Q3K => self.run_format::<S, codes::Q3K>(simd),
-            BlockFormat::Q4K => self.run_format::<S, codes::Q4K>(simd),
-            BlockFormat::Q5K => self.run_format::<S, codes::Q5K>(simd),
-            BlockFormat::Q6K => self.run_format::<S, codes::Q6K>(simd),
-            BlockFormat::Scaled(format) => self.run_scaled(simd, format),
-            BlockFormat::F16 => unreachable!("half-precision numbers are not codes"),
-        }
+        self.format.multiply_codes(simd, &self);
     }
 }
 
 impl IntegerBlock<'_> {
+    /// Multiplies codes of the format `F`.
     #[inline(always)]
-    fn run_scaled<S: Simd>(&self, simd: S, format: ScaledFormat) {
-        match format {
-            ScaledFormat::I8x128 => self.run_format::<S, codes::I8x128>(simd),
-            ScaledFormat::I8x32 => self.run_format::<S, codes::I8x32>(simd),
-            ScaledFormat::I4x128 => self.run_format::<S, codes::I4x128>(simd),
-            ScaledFormat::I4x32 => self.run_format::<S, codes::I4x32>(simd),
-            ScaledFormat::I4x32Bf16 => self.run_format::<S, codes::I4x32Bf16>(simd),
-            ScaledFormat::Nvfp4 => self.run_format::<S, codes::Nvfp4>(simd),
-            ScaledFormat::F8x128 | ScaledFormat::F8x32 => unreachable!("{format:?} has no codes"),
-        }
-    }
-
-    #[inline(always)]
-    fn run_format<S: Simd, F: Codes>(&self, simd: S) {
+    pub(crate) fn multiply<S: Simd, F: Codes>(&self, simd: S) {
         let product = CodeProduct::<F> {
             input: self.input,
             format: PhantomData,
@@ -76,7 +49,7 @@ struct CodeProduct<'a, F> {
 }
 
 impl<F: Codes> BlockProduct for CodeProduct<'_, F> {
-    const COLUMNS: usize = F::COLUMNS;
+    const COLUMNS: usize = F::NUMBERS;
     const BYTES: usize = F::BYTES;
     const INPUT_BYTES: usize = 1;
     /// Codes, and the factors of their groups.
@@ -95,7 +68,7 @@ impl<F: Codes> BlockProduct for CodeProduct<'_, F> {
         inputs: &mut [Self::Input; T],
         sums: &mut [Sums<S>; T],
     ) {
-        for group in 0..F::COLUMNS / GROUP_COLUMNS {
+        for group in 0..F::NUMBERS / GROUP_COLUMNS {
             for part in 0..parts::<S>() {
                 // SAFETY: the block has these groups, and so have the activations.
                 unsafe {

@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use crate::blocks::BlockFormat;
 use crate::element::{Element, widen_bf16};
+use crate::formats::BlockFormat;
 use crate::panels::{self, Arithmetic, PANEL_ROWS};
 use crate::simd::Format;
 

@@ -1,8 +1,8 @@
 //! Vectors as arrays, which the compiler turns into the baseline's instructions.
 
 use super::{F8_TABLE, Simd};
-use crate::blocks::widen_f16;
 use crate::element::widen_bf16;
+use crate::formats::widen_f16;
 
 const LANES: usize = 8;
 

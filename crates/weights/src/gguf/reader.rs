@@ -7,6 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 
+use backstop_kernels::BlockFormat;
+
 use crate::ElementType;
 use crate::header::{HeaderEntry, NAME_BYTES_MAX};
 
@@ -371,35 +373,14 @@ const KIND_F64: u32 = 12;
 
 /// The element type with this number in `enum ggml_type`.
 fn element_type(kind: u32) -> Result<ElementType, String> {
-    const UNSUPPORTED: &[(u32, &str)] = &[
-        (9, "Q8_1"),
-        (15, "Q8_K"),
-        (16, "IQ2_XXS"),
-        (17, "IQ2_XS"),
-        (18, "IQ3_XXS"),
-        (19, "IQ1_S"),
-        (20, "IQ4_NL"),
-        (21, "IQ3_S"),
-        (22, "IQ2_S"),
-        (23, "IQ4_XS"),
-        (29, "IQ1_M"),
-        (34, "TQ1_0"),
-        (35, "TQ2_0"),
-        (39, "MXFP4"),
-    ];
+    if let Some(format) = BlockFormat::of_gguf(kind) {
+        return Ok(match format {
+            BlockFormat::F16 => ElementType::F16,
+            format => ElementType::Block(format),
+        });
+    }
     Ok(match kind {
         0 => ElementType::F32,
-        1 => ElementType::F16,
-        2 => ElementType::Q4_0,
-        3 => ElementType::Q4_1,
-        6 => ElementType::Q5_0,
-        7 => ElementType::Q5_1,
-        8 => ElementType::Q8_0,
-        10 => ElementType::Q2K,
-        11 => ElementType::Q3K,
-        12 => ElementType::Q4K,
-        13 => ElementType::Q5K,
-        14 => ElementType::Q6K,
         24 => ElementType::I8,
         25 => ElementType::I16,
         26 => ElementType::I32,
@@ -410,11 +391,35 @@ fn element_type(kind: u32) -> Result<ElementType, String> {
             let known = UNSUPPORTED.iter().find(|(number, _)| *number == kind);
             return Err(match known {
                 Some((_, name)) => format!(
-                    "{name} is not supported; supported are F32, F16, BF16, Q8_0, Q4_0, Q4_1, \
-                     Q5_0, Q5_1 and Q2_K to Q6_K"
+                    "{name} is not supported; supported are F32, BF16, {}",
+                    block_names()
                 ),
                 None => format!("its type {kind} is unknown"),
             });
         }
     })
+}
+
+/// Formats of `enum ggml_type` that are known by name alone.
+const UNSUPPORTED: &[(u32, &str)] = &[
+    (9, "Q8_1"),
+    (15, "Q8_K"),
+    (16, "IQ2_XXS"),
+    (17, "IQ2_XS"),
+    (18, "IQ3_XXS"),
+    (19, "IQ1_S"),
+    (21, "IQ3_S"),
+    (22, "IQ2_S"),
+    (23, "IQ4_XS"),
+    (29, "IQ1_M"),
+    (34, "TQ1_0"),
+    (35, "TQ2_0"),
+];
+
+fn block_names() -> String {
+    let names: Vec<&str> = BlockFormat::IN_GGUF
+        .iter()
+        .map(|format| format.facts().name)
+        .collect();
+    names.join(", ")
 }

@@ -352,7 +352,7 @@ fn scales_that_are_not_finite_are_found() {
         .unwrap();
     assert_eq!(
         checkpoint.tensor("x").unwrap().element_type,
-        ElementType::Q4K
+        ElementType::Block(backstop_kernels::BlockFormat::Q4K)
     );
     let error = checkpoint.read("x").unwrap_err().to_string();
     assert_mentions(&error, &["x holds", "element 256"]);

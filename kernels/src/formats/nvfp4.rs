@@ -1,0 +1,86 @@
+//! NVFP4: 64 E2M1 numbers, one E4M3 scale for each 16 of them, and an f32 by which these are divided (NVIDIA 2025,
+//! "Pretraining Large Language Models with NVFP4").
+
+use super::panel::{Codes, Group, Place, centred_halves, raised_e2m1, singles, within};
+use super::unpack::{e4m3, single_at, widen_blocks};
+use super::{Format, IntegerBlock, Layout, Separate, Simd};
+use crate::simd::F8_FOLD;
+
+/// The format.
+pub(crate) struct Nvfp4;
+
+impl Format for Nvfp4 {
+    const NAME: &str = "NVFP4";
+    const NUMBERS: usize = 64;
+    const BYTES: usize = 40;
+    const PIECES: Layout = &[[4, 1], [1, 4], [4, 8]];
+    const SEPARATE: Option<Separate> = Some(Separate {
+        code_bytes: Self::NUMBERS / 2,
+        bf16_scale: false,
+    });
+
+    #[inline(always)]
+    fn widen(blocks: &[u8], out: &mut [f32]) {
+        widen_blocks(blocks, out, widen_block);
+    }
+
+    #[inline(always)]
+    fn multiply_codes<S: Simd>(simd: S, block: &IntegerBlock<'_>) {
+        block.multiply::<S, Self>(simd);
+    }
+}
+
+impl Codes for Nvfp4 {
+    const HALVES: bool = true;
+    const SMALL: bool = true;
+
+    #[inline(always)]
+    unsafe fn group<S: Simd>(simd: S, place: Place, group: usize) -> Group<S> {
+        let divisor = within!(singles(simd, place));
+        let first = within!(half_scale(simd, place, divisor, 2 * group));
+        let second = within!(half_scale(simd, place, divisor, 2 * group + 1));
+        let codes = within!(raised_e2m1(simd, place, 8 + 16 * group));
+        centred_halves(simd, codes, [first, second], 12.0)
+    }
+}
+
+/// Half the scale with this number: codes stand for twice their numbers.
+#[inline(always)]
+unsafe fn half_scale<S: Simd>(
+    simd: S,
+    place: Place,
+    divisor: S::Vector,
+    index: usize,
+) -> S::Vector {
+    let scale = within!(simd.load_f8(place.piece(4 + index, 1)));
+    let half = simd.multiply(scale, simd.splat(F8_FOLD * 0.5));
+    simd.divide(half, divisor)
+}
+
+/// Twice the number that an E2M1 code stands for, which is whole: 0, 1, 2, 3, 4, 6, 8 or 12, and the
+/// same below zero.
+#[inline(always)]
+fn twice_e2m1(code: u8) -> i8 {
+    let magnitude = code & 7;
+    let size = magnitude + magnitude.saturating_sub(4) + 2 * magnitude.saturating_sub(6);
+    if code & 8 == 0 {
+        size as i8
+    } else {
+        -(size as i8)
+    }
+}
+
+#[inline(always)]
+fn widen_block(block: &[u8; Nvfp4::BYTES], out: &mut [f32; Nvfp4::NUMBERS]) {
+    let divisor = single_at(block, 0);
+    let (codes, _) = block[8..].as_chunks::<16>();
+    let (groups, _) = out.as_chunks_mut::<16>();
+    for (index, out) in groups.iter_mut().enumerate() {
+        // Numbers are stored doubled: then they are whole.
+        let half_scale = e4m3(block[4 + index]) / divisor * 0.5;
+        let shift = index % 2 * 4;
+        for (out, &byte) in out.iter_mut().zip(&codes[index / 2]) {
+            *out = half_scale * f32::from(twice_e2m1((byte >> shift) & 15));
+        }
+    }
+}
