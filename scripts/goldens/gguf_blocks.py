@@ -24,6 +24,9 @@ SCALES = {
     "Q4_K": [0, 2],
     "Q5_K": [0, 2],
     "Q6_K": [208],
+    "IQ4_NL": [0],
+    # A power of two in its first byte instead.
+    "MXFP4": [],
 }
 # Scales, and minima that centre the numbers, for numbers near 2^-4.
 SIZES = {
@@ -54,6 +57,8 @@ def random_blocks(
         else:
             scales = SIZES[name][position] * random.uniform(0.5, 1.0, data.shape[:2])
         data[:, :, at : at + 2] = scales.astype("<f2")[:, :, None].view(np.uint8)
+    if name == "MXFP4":
+        data[:, :, 0] = random.integers(64, 192, data.shape[:2])
     return data.reshape(rows, -1)
 
 

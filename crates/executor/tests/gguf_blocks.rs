@@ -6,25 +6,12 @@ use std::path::Path;
 use backstop_kernels::{BlockFormat, WeightFormat};
 use backstop_weights::Checkpoint;
 
-const NAMES: [(&str, BlockFormat); 11] = [
-    ("F16", BlockFormat::F16),
-    ("Q8_0", BlockFormat::Q8_0),
-    ("Q4_0", BlockFormat::Q4_0),
-    ("Q4_1", BlockFormat::Q4_1),
-    ("Q5_0", BlockFormat::Q5_0),
-    ("Q5_1", BlockFormat::Q5_1),
-    ("Q2_K", BlockFormat::Q2K),
-    ("Q3_K", BlockFormat::Q3K),
-    ("Q4_K", BlockFormat::Q4K),
-    ("Q5_K", BlockFormat::Q5K),
-    ("Q6_K", BlockFormat::Q6K),
-];
-
 #[test]
 fn every_block_format_is_widened_to_the_reference_numbers() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens/gguf/blocks.gguf");
     let checkpoint = Checkpoint::open(&path).expect("the golden file");
-    for (name, format) in NAMES {
+    for &format in BlockFormat::IN_GGUF {
+        let name = format.facts().name;
         let tensor = checkpoint.tensor(name).expect("a tensor");
         assert_eq!(tensor.element_type.name(), name);
         assert_eq!(
