@@ -117,6 +117,25 @@ pub(crate) struct HeadsPlan {
     pub(crate) sinks: bool,
 }
 
+impl HeadsPlan {
+    /// Without norms, biases and sinks.
+    pub(crate) fn new(shape: AttentionShape, rope: Option<Rope>) -> Self {
+        Self {
+            shape,
+            rope,
+            norm_epsilon: None,
+            qkv_bias: false,
+            output_bias: false,
+            sinks: false,
+        }
+    }
+
+    /// Queries, keys, values and the output have biases, or none of them has.
+    pub(crate) fn set_biases(&mut self, bias: bool) {
+        (self.qkv_bias, self.output_bias) = (bias, bias);
+    }
+}
+
 impl HeadsAttention {
     fn new(
         weights: &mut WeightMap,

@@ -10,7 +10,7 @@
 //! transformers attends to w keys.
 
 use backstop_kernels::backend::{
-    Backend, GatedActivation, Norm, Rope, RopePairing, RouterRule, RouterScoring, VectorId,
+    Backend, Norm, Rope, RopePairing, RouterRule, RouterScoring, VectorId,
 };
 use backstop_weights::StrictFields;
 use serde_json::{Map, Value};
@@ -18,7 +18,7 @@ use serde_json::{Map, Value};
 use crate::attention::{Attention, HeadsPlan};
 use crate::config::{self, Shape, ShapeDefaults};
 use crate::kv_groups::KvGroups;
-use crate::mlp::{Mlp, PROJECTIONS, RouterNames, SparsePlan};
+use crate::mlp::{Mlp, SparsePlan};
 use crate::parallel_block::{self, ParallelBlock};
 use crate::registry::{ArchError, Model};
 use crate::rope::{self, RopeDefaults};
@@ -122,14 +122,8 @@ impl Config {
                 .saturating_add(1),
             layers,
             experts: SparsePlan {
-                num_experts,
-                width,
-                rule,
-                router: RouterNames::Plain,
-                activation: GatedActivation::Swiglu,
-                alternating: false,
-                projections: PROJECTIONS,
                 shared: (num_shared > 0).then_some((width * num_shared, shared_scale)),
+                ..SparsePlan::new(num_experts, width, rule)
             },
             logit_scale: fields.optional_f64("logit_scale").unwrap_or(0.0625) as f32,
             shape,
@@ -271,14 +265,8 @@ impl Cohere2Moe {
 fn layer(config: &Config, kv: &KvGroups, index: usize, weights: &mut WeightMap) -> ParallelBlock {
     let kind = config.layers[index];
     let hidden = config.shape.hidden;
-    let plan = HeadsPlan {
-        shape: config.shape.attention,
-        rope: kind.rope.then_some(config.rope),
-        norm_epsilon: None,
-        qkv_bias: false,
-        output_bias: false,
-        sinks: false,
-    };
+    let rope = kind.rope.then_some(config.rope);
+    let plan = HeadsPlan::new(config.shape.attention, rope);
     let prefix = format!("model.layers.{index}");
     ParallelBlock::new(weights, &prefix, hidden, |weights, [attention, mlp]| {
         (

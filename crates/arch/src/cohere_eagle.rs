@@ -197,14 +197,8 @@ fn table_groups(own: &[KvGroup], model: &ModelSpec) -> Result<Vec<usize>, Vec<St
 
 fn layer(config: &Config, kv: &KvGroups, index: usize, weights: &mut WeightMap) -> ParallelBlock {
     let hidden = config.shape.hidden;
-    let plan = HeadsPlan {
-        shape: config.shape.attention,
-        rope: config.windows[index].map(|_| config.rope),
-        norm_epsilon: None,
-        qkv_bias: false,
-        output_bias: false,
-        sinks: false,
-    };
+    let rope = config.windows[index].map(|_| config.rope);
+    let plan = HeadsPlan::new(config.shape.attention, rope);
     let prefix = format!("model.layers.{index}");
     ParallelBlock::new(weights, &prefix, hidden, |weights, [attention, mlp]| {
         (

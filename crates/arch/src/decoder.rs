@@ -51,6 +51,33 @@ pub(crate) struct LayerPlan {
     pub(crate) mlp: MlpPlan,
 }
 
+impl DecoderPlan {
+    /// Lets each layer see so many keys, if not all.
+    pub(crate) fn set_windows(&mut self, visible_keys: impl Fn(usize) -> Option<u32>) {
+        for (index, layer) in self.layers.iter_mut().enumerate() {
+            layer.visible_keys = visible_keys(index);
+        }
+    }
+
+    /// Gives each layer this MLP.
+    pub(crate) fn set_mlps(&mut self, mlp: impl Fn(usize) -> MlpPlan) {
+        for (index, layer) in self.layers.iter_mut().enumerate() {
+            layer.mlp = mlp(index);
+        }
+    }
+}
+
+impl LayerPlan {
+    /// A layer that attends to everything.
+    pub(crate) fn new(mlp: MlpPlan) -> Self {
+        Self {
+            visible_keys: None,
+            selects_keys: false,
+            mlp,
+        }
+    }
+}
+
 /// A layer's feed-forward block.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum MlpPlan {

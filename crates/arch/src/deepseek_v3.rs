@@ -6,7 +6,7 @@
 //! different.
 
 use backstop_kernels::backend::{
-    GatedActivation, LatentShape, RopePairing, RouterGroups, RouterRule, RouterScoring,
+    LatentShape, RopePairing, RouterGroups, RouterRule, RouterScoring,
 };
 use backstop_weights::StrictFields;
 use serde_json::{Map, Value};
@@ -15,7 +15,7 @@ use crate::attention::AttentionPlan;
 use crate::config::{self, Shape, ShapeDefaults};
 use crate::decoder::{Decoder, DecoderPlan, LayerPlan, MlpPlan};
 use crate::latent::{IndexerPlan, LatentPlan};
-use crate::mlp::{PROJECTIONS, RouterNames, SparsePlan};
+use crate::mlp::{RouterNames, SparsePlan};
 use crate::registry::ArchError;
 use crate::rope::{self, RopeDefaults};
 
@@ -205,21 +205,17 @@ fn read_experts(fields: &mut StrictFields<'_>) -> SparsePlan {
         fields.problem("topk_group must lie between 1 and n_group");
     }
     let candidates = size.saturating_mul(groups.chosen as usize);
+    let rule = RouterRule {
+        top_k: config::experts_per_token(fields, None, candidates),
+        scoring: RouterScoring::Sigmoid,
+        renormalise: fields.optional_bool("norm_topk_prob").unwrap_or(true),
+        factor: fields.f64("routed_scaling_factor") as f32,
+        groups: (groups.count > 1).then_some(groups),
+    };
     SparsePlan {
-        num_experts,
-        width,
-        rule: RouterRule {
-            top_k: config::experts_per_token(fields, None, candidates),
-            scoring: RouterScoring::Sigmoid,
-            renormalise: fields.optional_bool("norm_topk_prob").unwrap_or(true),
-            factor: fields.f64("routed_scaling_factor") as f32,
-            groups: (groups.count > 1).then_some(groups),
-        },
         router: RouterNames::Corrected,
-        activation: GatedActivation::Swiglu,
-        alternating: false,
-        projections: PROJECTIONS,
         shared: Some((width * num_shared, 1.0)),
+        ..SparsePlan::new(num_experts, width, rule)
     }
 }
 

@@ -4,81 +4,60 @@
 //! Reference implementation: `models/gpt_oss` of Hugging Face transformers 5.23. Its softmax over
 //! the chosen experts is the one over all, renormalised. A window of `w` means `w` visible keys.
 
-use backstop_kernels::backend::{GatedActivation, RouterRule, RouterScoring};
+use backstop_kernels::backend::GatedActivation;
 use backstop_weights::StrictFields;
 use serde_json::{Map, Value};
 
-use crate::attention::{AttentionPlan, HeadsPlan};
 use crate::config::{self, Shape, ShapeDefaults};
-use crate::decoder::{Decoder, DecoderPlan, LayerPlan, MlpPlan};
-use crate::mlp::{PROJECTIONS, RouterNames, SparsePlan};
+use crate::decoder::{Decoder, MlpPlan};
+use crate::family::Family;
+use crate::mlp::{RouterNames, SparsePlan, softmax_rule};
 use crate::registry::ArchError;
-use crate::rope::{self, RopeDefaults};
 
-const ARCHITECTURE: &str = "gpt_oss";
-
-const DEFAULTS: ShapeDefaults = ShapeDefaults {
-    head_dim: Some(64),
-    kv_heads: Some(8),
-    max_position_embeddings: 131_072,
-    tied: false,
+const FAMILY: Family = Family {
+    // The length of the first training, which the rotary embedding states as well.
+    inert: &["initial_context_length"],
+    shape: ShapeDefaults {
+        head_dim: Some(64),
+        kv_heads: Some(8),
+        max_position_embeddings: 131_072,
+        tied: false,
+    },
+    rms_norm_epsilon: 1e-5,
+    rope_theta: 150_000.0,
+    ..Family::new("gpt_oss")
 };
-
-/// The length of the first training, which the rotary embedding states as well.
-const INERT: &[&str] = &["initial_context_length"];
 
 /// Reads the configuration and lays out the weights.
 pub(crate) fn from_config(config: &Map<String, Value>) -> Result<Decoder, ArchError> {
-    let plan = config::read(ARCHITECTURE, config, INERT, |fields| {
-        let shape = Shape::read(fields, DEFAULTS);
-        // The name of a part of the activation, whose rest is in `swiglu_*`.
-        fields.only("hidden_act", &Value::from("silu"));
-        let bias = fields.optional_bool("attention_bias").unwrap_or(true);
-        let layers = read_layers(fields, &shape);
+    FAMILY.read(config, |fields, plan, heads| {
         if !["rope_parameters", "rope_scaling"]
             .iter()
-            .any(|name| fields.value(name).is_some())
+            .any(|name| config.contains_key(*name))
         {
             fields.problem("rope_scaling is missing");
         }
-        DecoderPlan {
-            architecture: ARCHITECTURE,
-            chat_format: "harmony",
-            norm: config::rms_norm(fields, 1e-5),
-            attention: AttentionPlan::Heads(HeadsPlan {
-                shape: shape.attention,
-                rope: Some(rope::read(fields, RopeDefaults::halves(&shape, 150_000.0))),
-                norm_epsilon: None,
-                qkv_bias: bias,
-                output_bias: bias,
-                sinks: true,
-            }),
-            layers,
-            sparse_name: "mlp",
-            prediction_layers: 0,
-            shape,
-        }
-    })?;
-    Ok(Decoder::new(&plan))
+        heads.set_biases(fields.optional_bool("attention_bias").unwrap_or(true));
+        heads.sinks = true;
+        plan.chat_format = "harmony";
+        let experts = MlpPlan::Sparse(read_experts(fields));
+        plan.set_mlps(|_| experts);
+        let windows = read_windows(fields, &plan.shape);
+        plan.set_windows(|layer| windows[layer]);
+    })
 }
 
 /// Without a list the layers slide and do not, in turns.
-fn read_layers(fields: &mut StrictFields<'_>, shape: &Shape) -> Vec<LayerPlan> {
-    let mlp = MlpPlan::Sparse(read_experts(fields));
+fn read_windows(fields: &mut StrictFields<'_>, shape: &Shape) -> Vec<Option<u32>> {
     let window = fields.optional_u32("sliding_window").unwrap_or(128);
     if window == 0 {
         fields.problem("sliding_window must be positive");
     }
     let kinds = config::sliding_layers(fields, shape.num_layers);
     shape.layers(|layer| {
-        let slides = kinds
-            .as_ref()
-            .map_or(layer.is_multiple_of(2), |kinds| kinds[layer]);
-        LayerPlan {
-            visible_keys: slides.then_some(window),
-            selects_keys: false,
-            mlp,
-        }
+        let in_turn = layer.is_multiple_of(2);
+        let slides = kinds.as_ref().map_or(in_turn, |kinds| kinds[layer]);
+        slides.then_some(window)
     })
 }
 
@@ -98,20 +77,11 @@ fn read_experts(fields: &mut StrictFields<'_>) -> SparsePlan {
         alpha: positive("swiglu_alpha", 1.702),
         limit: positive("swiglu_limit", 7.0),
     };
+    let width = config::width(fields, "intermediate_size");
     SparsePlan {
-        num_experts,
-        width: config::width(fields, "intermediate_size"),
-        rule: RouterRule {
-            top_k,
-            scoring: RouterScoring::Softmax,
-            renormalise: true,
-            factor: 1.0,
-            groups: None,
-        },
         router: RouterNames::Biased,
         activation,
         alternating: true,
-        projections: PROJECTIONS,
-        shared: None,
+        ..SparsePlan::new(num_experts, width, softmax_rule(top_k, true))
     }
 }

@@ -1,8 +1,8 @@
 //! Model architectures: one file each and one line in [`registry`].
 //!
 //! What several of them share: reading configurations ([`config`], [`rope`]), the parts of layers
-//! ([`attention`], [`latent`], [`mlp`]), and the usual orders of these ([`decoder`],
-//! [`parallel_block`]). Draft heads, which guess for a model, are files as well ([`draft_head`]).
+//! ([`attention`], [`latent`], [`mlp`]), the usual orders of these ([`decoder`],
+//! [`parallel_block`]), and what Llama's many kin are but for a few things ([`family`]). Draft heads, which guess for a model, are files as well ([`draft_head`]).
 //!
 //! An architecture file reads its `config.json`, describes the model ([`ModelSpec`]), names its
 //! weights as data ([`WeightMap`]) and computes with them over the operations of
@@ -17,6 +17,7 @@ mod config;
 mod decoder;
 mod deepseek_v3;
 mod draft_head;
+mod family;
 mod glm4_moe_lite;
 mod glm_moe_dsa;
 mod gpt_oss;

@@ -1,7 +1,7 @@
 //! Feed-forward blocks: one gated MLP, or experts with or without shared ones.
 
 use backstop_kernels::backend::{
-    Backend, ExpertsId, GatedActivation, MatrixId, RouterRule, RouterWeights,
+    Backend, ExpertsId, GatedActivation, MatrixId, RouterRule, RouterScoring, RouterWeights,
 };
 
 use crate::{ExpertsRequest, WeightMap};
@@ -47,6 +47,33 @@ pub(crate) struct SparsePlan {
     pub(crate) shared: Option<(usize, f32)>,
 }
 
+impl SparsePlan {
+    /// Routed experts with SwiGLU and the usual names, alone.
+    pub(crate) fn new(num_experts: usize, width: usize, rule: RouterRule) -> Self {
+        Self {
+            num_experts,
+            width,
+            rule,
+            router: RouterNames::Plain,
+            activation: GatedActivation::Swiglu,
+            alternating: false,
+            projections: ["gate_proj", "up_proj", "down_proj"],
+            shared: None,
+        }
+    }
+}
+
+/// The softmax over all experts; of the chosen ones' shares, renormalised or not.
+pub(crate) fn softmax_rule(top_k: u32, renormalise: bool) -> RouterRule {
+    RouterRule {
+        top_k,
+        scoring: RouterScoring::Softmax,
+        renormalise,
+        factor: 1.0,
+        groups: None,
+    }
+}
+
 /// What checkpoints have of a router, and under which name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RouterNames {
@@ -57,9 +84,6 @@ pub(crate) enum RouterNames {
     /// `router`, whose logits have a bias.
     Biased,
 }
-
-/// Names of projections in most checkpoints.
-pub(crate) const PROJECTIONS: [&str; 3] = ["gate_proj", "up_proj", "down_proj"];
 
 impl Mlp {
     /// One gated MLP at `prefix`.

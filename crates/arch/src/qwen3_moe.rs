@@ -3,105 +3,66 @@
 //! Reference implementation: `models/qwen3_moe` of Hugging Face transformers 5.23. All layers
 //! slide if `use_sliding_window` is set; a window of `w` means `w` visible keys.
 
-use backstop_kernels::backend::{GatedActivation, RouterRule, RouterScoring};
 use backstop_weights::StrictFields;
 use serde_json::{Map, Value};
 
-use crate::attention::{AttentionPlan, HeadsPlan};
-use crate::config::{self, Shape, ShapeDefaults};
-use crate::decoder::{Decoder, DecoderPlan, LayerPlan, MlpPlan};
-use crate::mlp::{PROJECTIONS, RouterNames, SparsePlan};
+use crate::config::{self, ShapeDefaults};
+use crate::decoder::{Decoder, MlpPlan};
+use crate::family::Family;
+use crate::mlp::{SparsePlan, softmax_rule};
 use crate::registry::ArchError;
-use crate::rope::{self, RopeDefaults};
 
-const ARCHITECTURE: &str = "qwen3_moe";
-
-const DEFAULTS: ShapeDefaults = ShapeDefaults {
-    head_dim: None,
-    kv_heads: Some(4),
-    max_position_embeddings: 32_768,
-    tied: false,
+const FAMILY: Family = Family {
+    // The reference implementation does not read them.
+    inert: &["max_window_layers", "rope_interleaved"],
+    shape: ShapeDefaults {
+        head_dim: None,
+        kv_heads: Some(4),
+        max_position_embeddings: 32_768,
+        tied: false,
+    },
+    ..Family::new("qwen3_moe")
 };
-
-/// Fields that the reference implementation does not read.
-const INERT: &[&str] = &["max_window_layers", "rope_interleaved"];
 
 /// Reads the configuration and lays out the weights.
 pub(crate) fn from_config(config: &Map<String, Value>) -> Result<Decoder, ArchError> {
-    let plan = config::read(ARCHITECTURE, config, INERT, |fields| {
-        let shape = Shape::read(fields, DEFAULTS);
-        fields.only("hidden_act", &Value::from("silu"));
+    FAMILY.read(config, |fields, plan, heads| {
         // The reference implementation does not read these; they say what it does.
         fields.only("qkv_bias", &Value::from(false));
         fields.only("use_qk_norm", &Value::from(true));
         fields.only("shared_expert_intermediate_size", &Value::from(0));
-        let bias = config::flag(fields, "attention_bias");
-        let layers = read_layers(fields, config, &shape);
-        let norm = config::rms_norm(fields, 1e-6);
-        DecoderPlan {
-            architecture: ARCHITECTURE,
-            chat_format: "plain",
-            norm,
-            attention: AttentionPlan::Heads(HeadsPlan {
-                shape: shape.attention,
-                rope: Some(rope::read(fields, RopeDefaults::halves(&shape, 10_000.0))),
-                norm_epsilon: Some(norm.epsilon()),
-                qkv_bias: bias,
-                output_bias: bias,
-                sinks: false,
-            }),
-            layers,
-            sparse_name: "mlp",
-            prediction_layers: 0,
-            shape,
-        }
-    })?;
-    Ok(Decoder::new(&plan))
+        heads.norm_epsilon = Some(plan.norm.epsilon());
+        heads.set_biases(config::flag(fields, "attention_bias"));
+        let window = config::common_window(fields, config, Some(4096));
+        let visible_keys = window.filter(|_| config::flag(fields, "use_sliding_window"));
+        plan.set_windows(|_| visible_keys);
+        let dense = plan.layers.first().map(|layer| layer.mlp);
+        let is_sparse = read_sparse_layers(fields);
+        let experts = MlpPlan::Sparse(read_experts(fields));
+        plan.set_mlps(|layer| dense.filter(|_| !is_sparse(layer)).unwrap_or(experts));
+    })
 }
 
 /// Layers are sparse but for those that are named and those that the step leaves out.
-fn read_layers(
-    fields: &mut StrictFields<'_>,
-    config: &Map<String, Value>,
-    shape: &Shape,
-) -> Vec<LayerPlan> {
-    let window = config::common_window(fields, config, Some(4096));
-    let slides = config::flag(fields, "use_sliding_window");
-    let visible_keys = window.filter(|_| slides);
+fn read_sparse_layers(fields: &mut StrictFields<'_>) -> impl Fn(usize) -> bool + use<> {
     let dense_only = fields.optional_u32_list("mlp_only_layers");
     let dense_only = dense_only.unwrap_or_default();
     let step = fields.optional_u32("decoder_sparse_step").unwrap_or(1) as usize;
     if step == 0 {
         fields.problem("decoder_sparse_step must be positive");
     }
-    let dense = MlpPlan::Dense(config::width(fields, "intermediate_size"));
+    move |layer| {
+        let named = dense_only.iter().any(|&named| named as usize == layer);
+        !named && (layer + 1).checked_rem(step) == Some(0)
+    }
+}
+
+fn read_experts(fields: &mut StrictFields<'_>) -> SparsePlan {
     // transformers 5 writes the second name.
     let newer = fields.optional_u32("num_local_experts");
     let num_experts = config::num_experts(fields, "num_experts", newer.or(Some(128)));
-    let sparse = MlpPlan::Sparse(SparsePlan {
-        num_experts,
-        width: config::width(fields, "moe_intermediate_size"),
-        rule: RouterRule {
-            top_k: config::experts_per_token(fields, Some(8), num_experts),
-            scoring: RouterScoring::Softmax,
-            renormalise: config::flag(fields, "norm_topk_prob"),
-            factor: 1.0,
-            groups: None,
-        },
-        router: RouterNames::Plain,
-        activation: GatedActivation::Swiglu,
-        alternating: false,
-        projections: PROJECTIONS,
-        shared: None,
-    });
-    shape.layers(|layer| {
-        let named = dense_only.iter().any(|&named| named as usize == layer);
-        let in_step = (layer + 1).checked_rem(step) == Some(0);
-        let mlp = if !named && in_step { sparse } else { dense };
-        LayerPlan {
-            visible_keys,
-            selects_keys: false,
-            mlp,
-        }
-    })
+    let width = config::width(fields, "moe_intermediate_size");
+    let top_k = config::experts_per_token(fields, Some(8), num_experts);
+    let rule = softmax_rule(top_k, config::flag(fields, "norm_topk_prob"));
+    SparsePlan::new(num_experts, width, rule)
 }
