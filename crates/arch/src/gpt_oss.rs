@@ -33,7 +33,7 @@ pub(crate) fn from_config(config: &Map<String, Value>) -> Result<Decoder, ArchEr
     FAMILY.read(config, |fields, plan, heads| {
         if !["rope_parameters", "rope_scaling"]
             .iter()
-            .any(|name| config.contains_key(*name))
+            .any(|name| fields.value(name).is_some())
         {
             fields.problem("rope_scaling is missing");
         }

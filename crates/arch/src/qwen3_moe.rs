@@ -34,7 +34,8 @@ pub(crate) fn from_config(config: &Map<String, Value>) -> Result<Decoder, ArchEr
         heads.norm_epsilon = Some(plan.norm.epsilon());
         heads.set_biases(config::flag(fields, "attention_bias"));
         let window = config::common_window(fields, config, Some(4096));
-        let visible_keys = window.filter(|_| config::flag(fields, "use_sliding_window"));
+        let slides = config::flag(fields, "use_sliding_window");
+        let visible_keys = window.filter(|_| slides);
         plan.set_windows(|_| visible_keys);
         let dense = plan.layers.first().map(|layer| layer.mlp);
         let is_sparse = read_sparse_layers(fields);
