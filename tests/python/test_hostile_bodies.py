@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import random
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,14 +14,18 @@ import pytest
 from backstop_process import REQUEST_TIMEOUT_S, BackstopProcess
 from requests_made import WEATHER_TOOL, chat, completion
 
-BODIES = 2000
+# More of them, for who has the time: BACKSTOP_FUZZED_BODIES=50000.
+BODIES = int(os.environ.get("BACKSTOP_FUZZED_BODIES", "2000"))
 CLIENTS = 8
 SEED = 20_260_301
-ROUTES = ["/v1/chat/completions"] * 10 + ["/v1/completions"] * 8 + ["/v1/responses", "/v1/models", "/ping", "/nothing", "/"]
+# Where bodies are sent that are made for another place.
+ELSEWHERE = ["/v1/models", "/ping", "/nothing", "/", "/api/tags", "/api/pull", "/api/embed", "/api/version", "//v1//completions/"]
 # Must never come back: an error names the field and does not repeat what stands in it.
 MARKER = "zq7echo"
 
-ALLOWED_STATUSES = {200, 400, 404, 405, 408, 413, 422, 429}
+ALLOWED_STATUSES = {200, 400, 404, 405, 408, 413, 415, 422, 429, 501}
+# How streams end that do not end in `[DONE]`.
+ENDS_IN_AN_EVENT = ["/v1/messages", "/v1/responses", "/infill"]
 
 
 class Raw(float):
@@ -59,12 +64,13 @@ ODD_FIELDS = [
     "function_call", "response_format", "reasoning_effort", "chat_template_kwargs", "documents", "min_tokens", "ignore_eos",
     "repetition_penalty", "frequency_penalty", "presence_penalty", "echo", "suffix", "best_of", "user", "priority", "add_generation_prompt",
     "continue_final_message", "add_special_tokens", "skip_special_tokens", "include_stop_str_in_output", "max_completion_tokens",
-    "guided_json", "structured_outputs", "chat_template", "audio", "modalities", "include_reasoning", "use_beam_search", "prompt_logprobs",
+    "system", "thinking", "max_tokens", "input", "instructions", "text", "reasoning", "options", "format", "think", "raw", "template",
+    "keep_alive", "images", "input_extra", "n_predict", "thinking_budget", "prefix", "guided_json", "structured_outputs", "chat_template", "audio", "modalities", "include_reasoning", "use_beam_search", "prompt_logprobs",
 ]  # fmt: skip
 
 
-def seeds() -> list[dict[str, Any]]:
-    """Good bodies to begin with; all of them ask for little work."""
+def seeds() -> list[tuple[str, dict[str, Any]]]:
+    """Good bodies to begin with, and where they go; all of them ask for little work."""
     call = {"id": "1", "type": "function", "function": {"name": "get_weather", "arguments": '{"city": "Rome"}'}}
     conversation = [
         {"role": "system", "content": "Be brief."},
@@ -73,14 +79,61 @@ def seeds() -> list[dict[str, Any]]:
         {"role": "tool", "tool_call_id": "1", "content": "sunny"},
         {"role": "user", "content": "Thanks", "name": "ann"},
     ]
-    return [
+    chats = [
         chat(max_tokens=2),
         chat(max_tokens=3, stream=True, stream_options={"include_usage": True, "continuous_usage_stats": True}),
         chat(max_tokens=2, messages=conversation, tools=[WEATHER_TOOL], tool_choice="auto"),
         chat(max_tokens=2, logprobs=True, top_logprobs=2, logit_bias={"300": 1.5}, n=2, seed=1, stop=["a", "b"]),
+    ]
+    completions = [
         completion(max_tokens=2),
         completion([1, 2, 3], max_tokens=2, logprobs=2),
         completion(["a", "b"], max_tokens=2, echo=True, stream=True),
+        completion(max_tokens=2, suffix="c"),
+    ]
+    seeds = [("/v1/chat/completions", body) for body in chats] + [("/v1/completions", body) for body in completions]
+    return seeds + of_other_apis()
+
+
+def of_other_apis() -> list[tuple[str, dict[str, Any]]]:
+    """The same for Anthropic's Messages, Responses, editors and Ollama."""
+    used = {"type": "tool_use", "id": "t1", "name": "get_weather", "input": {"city": "Rome"}}
+    result = {"type": "tool_result", "tool_use_id": "t1", "content": [{"type": "text", "text": "sunny"}]}
+    turns = [
+        {"role": "user", "content": "Weather?"},
+        {"role": "assistant", "content": [{"type": "thinking", "thinking": "Hm.", "signature": "s"}, used]},
+        {"role": "user", "content": [result, {"type": "text", "text": "Thanks"}]},
+    ]
+    tool = {"name": "get_weather", "description": "d", "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}}}
+    messages = {"model": "demo", "max_tokens": 2, "system": "s", "messages": turns, "tools": [tool], "thinking": {"type": "enabled", "budget_tokens": 1}}
+    items = [
+        {"role": "user", "content": [{"type": "input_text", "text": "Weather?"}]},
+        {"type": "reasoning", "id": "r", "summary": [], "encrypted_content": "e"},
+        {"type": "function_call", "call_id": "c", "name": "get_weather", "arguments": '{"city": "Rome"}'},
+        {"type": "function_call_output", "call_id": "c", "output": "sunny"},
+    ]
+    function = {"type": "function", "name": "get_weather", "parameters": tool["input_schema"]}
+    responses = {"model": "demo", "max_output_tokens": 16, "instructions": "i", "input": items, "tools": [function], "reasoning": {"effort": "low"}}
+    spoken = [{"role": "user", "content": "Hi"}, {"role": "tool", "tool_name": "get_weather", "content": "sunny"}]
+    options = {"num_predict": 2, "temperature": 0.5, "top_k": 3, "top_p": 0.9, "seed": 1, "stop": ["a"], "num_ctx": 128}
+    ollama = {"model": "demo", "messages": spoken, "tools": [WEATHER_TOOL], "options": options, "think": False, "keep_alive": "5m"}
+    infill = {"input_prefix": "a", "input_suffix": "b", "input_extra": [{"filename": "f", "text": "t"}], "prompt": "c", "n_predict": 2, "stop": ["x"]}
+    return [
+        ("/v1/messages", messages),
+        ("/v1/messages", {**messages, "stream": True}),
+        ("/v1/messages/count_tokens", {key: messages[key] for key in ("model", "messages", "tools")}),
+        ("/v1/responses", responses),
+        ("/v1/responses", {**responses, "stream": True, "text": {"format": {"type": "text"}}}),
+        ("/tokenize", {"model": "demo", "messages": turns[:1], "add_generation_prompt": True}),
+        ("/detokenize", {"tokens": [1, 2, 3]}),
+        ("/infill", infill),
+        ("/infill", {**infill, "stream": True}),
+        ("/v1/fim/completions", {"model": "demo", "prompt": "a", "suffix": "b", "max_tokens": 2, "random_seed": 1}),
+        ("/api/chat", ollama),
+        ("/api/chat", {**ollama, "stream": False, "format": {"type": "object", "properties": {"a": {"type": "boolean"}}}}),
+        ("/api/generate", {"model": "demo", "prompt": "a", "system": "s", "options": options, "raw": False}),
+        ("/api/generate", {"model": "demo", "prompt": "a", "suffix": "b", "stream": False, "options": options, "raw": True}),
+        ("/api/show", {"model": "demo", "verbose": True}),
     ]
 
 
@@ -134,8 +187,11 @@ def mutate_bytes(data: bytes, chooser: random.Random) -> bytes:
     return bytes(flipped)
 
 
-def hostile_body(chooser: random.Random) -> bytes:
-    body = copy.deepcopy(chooser.choice(seeds()))
+def hostile_request(chooser: random.Random) -> tuple[str, bytes]:
+    """A route and a body."""
+    route, body = copy.deepcopy(chooser.choice(seeds()))
+    if chooser.random() < 0.05:
+        route = chooser.choice(ELSEWHERE)
     for _ in range(chooser.choice([0, 1, 1, 1, 2, 3, 5])):
         mutate_value(body, chooser)
         if not body:
@@ -148,7 +204,7 @@ def hostile_body(chooser: random.Random) -> bytes:
     data = json.dumps(body, ensure_ascii=chooser.random() < 0.5).encode("utf-8", "surrogatepass")
     if chooser.random() < 0.3:
         data = mutate_bytes(data, chooser)
-    return data
+    return route, data
 
 
 CONTENT_TYPES = ["application/json"] * 6 + ["text/plain", "application/x-www-form-urlencoded", "application/json; charset=latin-1", "\x80", ""]
@@ -156,7 +212,7 @@ CONTENT_TYPES = ["application/json"] * 6 + ["text/plain", "application/x-www-for
 
 def send(client: httpx.Client, index: int) -> tuple[bytes, str, httpx.Response]:
     chooser = random.Random(SEED + index)
-    data, route = hostile_body(chooser), chooser.choice(ROUTES)
+    route, data = hostile_request(chooser)
     headers = {"content-type": chooser.choice(CONTENT_TYPES).encode("latin-1")}
     return data, route, client.post(route, content=data, headers=headers)
 
@@ -167,14 +223,18 @@ def check(data: bytes, route: str, answer: httpx.Response) -> None:
         assert 1 <= int(answer.headers["retry-after"]) <= 60, context
         return
     assert answer.status_code in ALLOWED_STATUSES, context
+    kind = answer.headers.get("content-type", "")
     if answer.status_code >= 400:
         error = answer.json()["error"]
-        assert error["message"] and error["type"], context
+        assert error if route.startswith("/api/") else error["message"] and error["type"], context
         assert MARKER not in answer.text, context
-    elif "event-stream" in answer.headers["content-type"]:
-        assert answer.text.rstrip().endswith("data: [DONE]"), context
-        assert '{"error"' not in answer.text, context
-    else:
+    elif "event-stream" in kind:
+        assert route in ENDS_IN_AN_EVENT or answer.text.rstrip().endswith("data: [DONE]"), context
+        assert '{"error"' not in answer.text and "event: error" not in answer.text, context
+    elif "ndjson" in kind:
+        last = json.loads(answer.text.strip().splitlines()[-1])
+        assert last["done"] is True, context
+    elif answer.content:
         answer.json()
 
 
@@ -190,12 +250,11 @@ def test_no_body_breaks_the_server(start: Callable[..., BackstopProcess]) -> Non
     server = start("--max-model-len", "512", "--served-model-name", "demo,*").wait_until_ready()
     with httpx.Client(base_url=server.root, timeout=REQUEST_TIMEOUT_S) as client:
         expected = canary(client)
-        with ThreadPoolExecutor(CLIENTS) as pool:
-            answers = list(pool.map(lambda index: send(client, index), range(BODIES)))
         statuses: dict[int, int] = {}
-        for data, route, answer in answers:
-            check(data, route, answer)
-            statuses[answer.status_code] = statuses.get(answer.status_code, 0) + 1
+        with ThreadPoolExecutor(CLIENTS) as pool:
+            for data, route, answer in pool.map(lambda index: send(client, index), range(BODIES)):
+                check(data, route, answer)
+                statuses[answer.status_code] = statuses.get(answer.status_code, 0) + 1
         # Mutations that leave every body good, or break every one, test little.
         assert statuses[200] > BODIES / 20 and statuses[400] > BODIES / 5, statuses
         server.wait_until_idle()
