@@ -1,5 +1,6 @@
 //! Formats in which weights are stored in blocks: small numbers that share scales and minima. One file each, with
-//! everything that is peculiar to it, and one line in [`BlockFormat`].
+//! everything that is peculiar to it, and one line in the list of [`BlockFormat`]: a name, and whether products with
+//! panels take codes or floating-point numbers.
 //!
 //! Most layouts are those of ggml (`ggml-common.h` and `ggml-quants.c`). A block is unpacked into
 //! unsigned codes, one for each number, and a scale and a minimum for each group of numbers; a
@@ -65,18 +66,6 @@ pub(crate) trait Format {
         let finite = |&at: &usize| u16::from_le_bytes([block[at], block[at + 1]]) & 0x7fff < 0x7c00;
         Self::HALF_SCALES.iter().all(finite)
     }
-
-    /// Multiplies panels of codes; for formats with [`Arithmetic::Integers`].
-    #[inline(always)]
-    fn multiply_codes<S: Simd>(_: S, _: &IntegerBlock<'_>) {
-        unreachable!("{} has no codes", Self::NAME)
-    }
-
-    /// Multiplies panels of numbers; for formats with [`Arithmetic::Floats`].
-    #[inline(always)]
-    fn multiply_numbers<S: Simd>(_: S, _: &FloatBlock<'_>) {
-        unreachable!("{} has no numbers but codes", Self::NAME)
-    }
 }
 
 /// How codes and scales that are tensors of their own lie in a block: the scale first, the codes last.
@@ -134,7 +123,16 @@ const fn facts_of<F: Format>() -> FormatFacts {
 }
 
 macro_rules! registry {
-    ($($name:ident: $format:path;)*) => {
+    (@codes codes $format:path, $simd:ident, $block:ident) => {
+        $block.multiply::<S, $format>($simd)
+    };
+    (@numbers numbers $format:path, $simd:ident, $block:ident) => {
+        $block.multiply::<S, $format>($simd)
+    };
+    (@$wanted:ident $kind:ident $format:path, $simd:ident, $block:ident) => {
+        unreachable!(concat!(stringify!($format), " has ", stringify!($kind)))
+    };
+    ($($name:ident: $kind:ident $format:path;)*) => {
         /// A format; see its file.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum BlockFormat {
@@ -170,17 +168,19 @@ macro_rules! registry {
                 }
             }
 
+            /// Multiplies panels of codes.
             #[inline(always)]
             pub(crate) fn multiply_codes<S: Simd>(self, simd: S, block: &IntegerBlock<'_>) {
                 match self {
-                    $(Self::$name => <$format as Format>::multiply_codes(simd, block),)*
+                    $(Self::$name => registry!(@codes $kind $format, simd, block),)*
                 }
             }
 
+            /// Multiplies panels of floating-point numbers.
             #[inline(always)]
             pub(crate) fn multiply_numbers<S: Simd>(self, simd: S, block: &FloatBlock<'_>) {
                 match self {
-                    $(Self::$name => <$format as Format>::multiply_numbers(simd, block),)*
+                    $(Self::$name => registry!(@numbers $kind $format, simd, block),)*
                 }
             }
         }
@@ -188,27 +188,27 @@ macro_rules! registry {
 }
 
 registry! {
-    F16: f16::F16;
-    Q8_0: q8_0::Q8_0;
-    Q4_0: q4_0::Q4_0;
-    Q4_1: q4_1::Q4_1;
-    Q5_0: q5_0::Q5_0;
-    Q5_1: q5_1::Q5_1;
-    Q2K: q2_k::Q2K;
-    Q3K: q3_k::Q3K;
-    Q4K: q4_k::Q4K;
-    Q5K: q5_k::Q5K;
-    Q6K: q6_k::Q6K;
-    Iq4Nl: iq4_nl::Iq4Nl;
-    Mxfp4: mxfp4::Mxfp4;
-    F8x128: f8::F8x128;
-    F8x32: f8::F8x32;
-    I8x128: i8::I8x128;
-    I8x32: i8::I8x32;
-    I4x128: i4::I4x128;
-    I4x32Bf16: i4::I4x32Bf16;
-    I4x32: i4::I4x32;
-    Nvfp4: nvfp4::Nvfp4;
+    F16: numbers f16::F16;
+    Q8_0: codes q8_0::Q8_0;
+    Q4_0: codes q4_0::Q4_0;
+    Q4_1: codes q4_1::Q4_1;
+    Q5_0: codes q5_0::Q5_0;
+    Q5_1: codes q5_1::Q5_1;
+    Q2K: codes q2_k::Q2K;
+    Q3K: codes q3_k::Q3K;
+    Q4K: codes q4_k::Q4K;
+    Q5K: codes q5_k::Q5K;
+    Q6K: codes q6_k::Q6K;
+    Iq4Nl: codes iq4_nl::Iq4Nl;
+    Mxfp4: codes mxfp4::Mxfp4;
+    F8x128: numbers f8::F8<128>;
+    F8x32: numbers f8::F8<32>;
+    I8x128: codes i8::I8<128>;
+    I8x32: codes i8::I8<32>;
+    I4x128: codes i4::I4<128>;
+    I4x32Bf16: codes i4::I4x32Bf16;
+    I4x32: codes i4::I4<32>;
+    Nvfp4: codes nvfp4::Nvfp4;
 }
 
 impl BlockFormat {

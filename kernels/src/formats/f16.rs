@@ -2,7 +2,7 @@
 
 use super::panel::{Numbers, Place};
 use super::unpack::widen_f16;
-use super::{Arithmetic, FloatBlock, Format, Layout, Simd};
+use super::{Arithmetic, Format, Layout, Simd};
 
 /// The format.
 pub(crate) struct F16;
@@ -21,11 +21,6 @@ impl Format for F16 {
         for (out, bits) in out.iter_mut().zip(blocks.as_chunks::<2>().0) {
             *out = widen_f16(u16::from_le_bytes(*bits));
         }
-    }
-
-    #[inline(always)]
-    fn multiply_numbers<S: Simd>(simd: S, block: &FloatBlock<'_>) {
-        block.multiply::<S, Self>(simd);
     }
 }
 

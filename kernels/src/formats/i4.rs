@@ -2,106 +2,58 @@
 
 use super::panel::{Codes, Group, Place, centred, nibbles, singles, within};
 use super::unpack::{single_at, widen_blocks};
-use super::{Format, IntegerBlock, Layout, Separate, Simd};
+use super::{Format, Layout, Separate, Simd};
 use crate::element::widen_bf16;
 
-/// 128 numbers to an f32 scale.
-pub(crate) struct I4x128;
-/// 32 numbers to an f32 scale.
-pub(crate) struct I4x32;
+/// So many numbers to an f32 scale.
+pub(crate) struct I4<const COLUMNS: usize>;
+
+impl<const COLUMNS: usize> Format for I4<COLUMNS> {
+    const NAME: &str = "INT4";
+    const NUMBERS: usize = COLUMNS;
+    const BYTES: usize = 4 + COLUMNS / 2;
+    const PIECES: Layout = &[[4, 1 + COLUMNS / 8]];
+    const SEPARATE: Option<Separate> = Some(Separate {
+        code_bytes: COLUMNS / 2,
+        bf16_scale: false,
+    });
+
+    #[inline(always)]
+    fn widen(blocks: &[u8], out: &mut [f32]) {
+        let blocks = blocks.chunks_exact(Self::BYTES);
+        for (block, out) in blocks.zip(out.as_chunks_mut::<COLUMNS>().0) {
+            widen_codes(&block[4..], single_at(block, 0), out);
+        }
+    }
+}
+
+impl<const COLUMNS: usize> Codes for I4<COLUMNS> {
+    const HALVES: bool = false;
+    const SMALL: bool = true;
+
+    #[inline(always)]
+    unsafe fn group<S: Simd>(simd: S, place: Place, group: usize) -> Group<S> {
+        let codes = within!(nibbles(simd, place, 4 + 16 * group));
+        centred(simd, codes, within!(singles(simd, place)), 8.0)
+    }
+}
+
 /// 32 numbers to a BF16 scale.
 pub(crate) struct I4x32Bf16;
-
-impl Format for I4x128 {
-    const NAME: &str = "INT4";
-    const NUMBERS: usize = 128;
-    const BYTES: usize = 4 + Self::NUMBERS / 2;
-    const PIECES: Layout = &[[4, 17]];
-    const SEPARATE: Option<Separate> = Some(Separate {
-        code_bytes: Self::NUMBERS / 2,
-        bf16_scale: false,
-    });
-
-    #[inline(always)]
-    fn widen(blocks: &[u8], out: &mut [f32]) {
-        widen_blocks(
-            blocks,
-            out,
-            behind_single::<{ Self::BYTES }, { Self::NUMBERS }>,
-        );
-    }
-
-    #[inline(always)]
-    fn multiply_codes<S: Simd>(simd: S, block: &IntegerBlock<'_>) {
-        block.multiply::<S, Self>(simd);
-    }
-}
-
-impl Codes for I4x128 {
-    const HALVES: bool = false;
-    const SMALL: bool = true;
-
-    #[inline(always)]
-    unsafe fn group<S: Simd>(simd: S, place: Place, group: usize) -> Group<S> {
-        let codes = within!(nibbles(simd, place, 4 + 16 * group));
-        centred(simd, codes, within!(singles(simd, place)), 8.0)
-    }
-}
-
-impl Format for I4x32 {
-    const NAME: &str = "INT4";
-    const NUMBERS: usize = 32;
-    const BYTES: usize = 4 + Self::NUMBERS / 2;
-    const PIECES: Layout = &[[4, 5]];
-    const SEPARATE: Option<Separate> = Some(Separate {
-        code_bytes: Self::NUMBERS / 2,
-        bf16_scale: false,
-    });
-
-    #[inline(always)]
-    fn widen(blocks: &[u8], out: &mut [f32]) {
-        widen_blocks(
-            blocks,
-            out,
-            behind_single::<{ Self::BYTES }, { Self::NUMBERS }>,
-        );
-    }
-
-    #[inline(always)]
-    fn multiply_codes<S: Simd>(simd: S, block: &IntegerBlock<'_>) {
-        block.multiply::<S, Self>(simd);
-    }
-}
-
-impl Codes for I4x32 {
-    const HALVES: bool = false;
-    const SMALL: bool = true;
-
-    #[inline(always)]
-    unsafe fn group<S: Simd>(simd: S, place: Place, group: usize) -> Group<S> {
-        let codes = within!(nibbles(simd, place, 4 + 16 * group));
-        centred(simd, codes, within!(singles(simd, place)), 8.0)
-    }
-}
 
 impl Format for I4x32Bf16 {
     const NAME: &str = "INT4";
     const NUMBERS: usize = 32;
-    const BYTES: usize = 2 + Self::NUMBERS / 2;
+    const BYTES: usize = 18;
     const PIECES: Layout = &[[2, 1], [4, 4]];
     const SEPARATE: Option<Separate> = Some(Separate {
-        code_bytes: Self::NUMBERS / 2,
+        code_bytes: 16,
         bf16_scale: true,
     });
 
     #[inline(always)]
     fn widen(blocks: &[u8], out: &mut [f32]) {
-        widen_blocks(blocks, out, behind_bf16);
-    }
-
-    #[inline(always)]
-    fn multiply_codes<S: Simd>(simd: S, block: &IntegerBlock<'_>) {
-        block.multiply::<S, Self>(simd);
+        widen_blocks(blocks, out, widen_block);
     }
 }
 
@@ -118,15 +70,7 @@ impl Codes for I4x32Bf16 {
 }
 
 #[inline(always)]
-fn behind_single<const BYTES: usize, const NUMBERS: usize>(
-    block: &[u8; BYTES],
-    out: &mut [f32; NUMBERS],
-) {
-    widen_codes(&block[4..], single_at(block, 0), out);
-}
-
-#[inline(always)]
-fn behind_bf16(block: &[u8; I4x32Bf16::BYTES], out: &mut [f32; I4x32Bf16::NUMBERS]) {
+fn widen_block(block: &[u8; I4x32Bf16::BYTES], out: &mut [f32; I4x32Bf16::NUMBERS]) {
     let scale = widen_bf16(u16::from_le_bytes([block[0], block[1]]));
     widen_codes(&block[2..], scale, out);
 }

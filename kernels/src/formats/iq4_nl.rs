@@ -2,7 +2,7 @@
 
 use super::panel::{Codes, Group, Place, behind_scale, nibbles, within};
 use super::unpack::{half_at, widen_blocks};
-use super::{Format, IntegerBlock, Layout, Simd};
+use super::{Format, Layout, Simd};
 
 /// The format.
 pub(crate) struct Iq4Nl;
@@ -23,11 +23,6 @@ impl Format for Iq4Nl {
     #[inline(always)]
     fn widen(blocks: &[u8], out: &mut [f32]) {
         widen_blocks(blocks, out, widen_block);
-    }
-
-    #[inline(always)]
-    fn multiply_codes<S: Simd>(simd: S, block: &IntegerBlock<'_>) {
-        block.multiply::<S, Self>(simd);
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::panel::{Codes, Group, Place, byte, centred, raised_e2m1, within};
 use super::unpack::{twice_e2m1, widen_blocks};
-use super::{Format, IntegerBlock, Layout, Simd};
+use super::{Format, Layout, Simd};
 
 /// Largest E8M0 scale with which all numbers of a block are finite in f32: `6 * 2^125`.
 pub const SCALE_MAX: u8 = 252;
@@ -26,11 +26,6 @@ impl Format for Mxfp4 {
     #[inline(always)]
     fn is_finite(block: &[u8]) -> bool {
         block[0] <= SCALE_MAX
-    }
-
-    #[inline(always)]
-    fn multiply_codes<S: Simd>(simd: S, block: &IntegerBlock<'_>) {
-        block.multiply::<S, Self>(simd);
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::panel::{Codes, Group, Place, centred_halves, raised_e2m1, singles, within};
 use super::unpack::{e4m3, single_at, widen_blocks};
-use super::{Format, IntegerBlock, Layout, Separate, Simd};
+use super::{Format, Layout, Separate, Simd};
 use crate::simd::F8_FOLD;
 
 /// The format.
@@ -22,11 +22,6 @@ impl Format for Nvfp4 {
     #[inline(always)]
     fn widen(blocks: &[u8], out: &mut [f32]) {
         widen_blocks(blocks, out, widen_block);
-    }
-
-    #[inline(always)]
-    fn multiply_codes<S: Simd>(simd: S, block: &IntegerBlock<'_>) {
-        block.multiply::<S, Self>(simd);
     }
 }
 

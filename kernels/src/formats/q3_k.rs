@@ -4,7 +4,7 @@ use super::panel::{
     Codes, Group, PAIRS, Place, SINGLES, bits, byte, centred_halves, four, halves, within,
 };
 use super::unpack::{self, half_at, widen_blocks};
-use super::{Format, IntegerBlock, Layout, Simd};
+use super::{Format, Layout, Simd};
 
 /// The format.
 pub(crate) struct Q3K;
@@ -20,11 +20,6 @@ impl Format for Q3K {
     #[inline(always)]
     fn widen(blocks: &[u8], out: &mut [f32]) {
         widen_blocks(blocks, out, widen_block);
-    }
-
-    #[inline(always)]
-    fn multiply_codes<S: Simd>(simd: S, block: &IntegerBlock<'_>) {
-        block.multiply::<S, Self>(simd);
     }
 }
 

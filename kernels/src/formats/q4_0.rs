@@ -2,7 +2,7 @@
 
 use super::panel::{Codes, Group, Place, behind_scale, nibbles, within};
 use super::unpack::{self, half_at, widen_blocks};
-use super::{Format, IntegerBlock, Layout, Simd};
+use super::{Format, Layout, Simd};
 
 /// The format.
 pub(crate) struct Q4_0;
@@ -18,11 +18,6 @@ impl Format for Q4_0 {
     #[inline(always)]
     fn widen(blocks: &[u8], out: &mut [f32]) {
         widen_blocks(blocks, out, widen_block);
-    }
-
-    #[inline(always)]
-    fn multiply_codes<S: Simd>(simd: S, block: &IntegerBlock<'_>) {
-        block.multiply::<S, Self>(simd);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::panel::{Codes, Group, Place, behind_pair, five_bits, within};
 use super::unpack::{self, half_at, widen_blocks};
-use super::{Format, IntegerBlock, Layout, Simd};
+use super::{Format, Layout, Simd};
 
 /// The format.
 pub(crate) struct Q5_1;
@@ -18,11 +18,6 @@ impl Format for Q5_1 {
     #[inline(always)]
     fn widen(blocks: &[u8], out: &mut [f32]) {
         widen_blocks(blocks, out, widen_block);
-    }
-
-    #[inline(always)]
-    fn multiply_codes<S: Simd>(simd: S, block: &IntegerBlock<'_>) {
-        block.multiply::<S, Self>(simd);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::panel::{Codes, Group, NIBBLES, Place, SINGLES, bits, four, twice_scaled, within};
 use super::unpack::{self, half_at, six_bit_pair, widen_blocks};
-use super::{Format, IntegerBlock, Layout, Simd};
+use super::{Format, Layout, Simd};
 
 /// The format.
 pub(crate) struct Q5K;
@@ -18,11 +18,6 @@ impl Format for Q5K {
     #[inline(always)]
     fn widen(blocks: &[u8], out: &mut [f32]) {
         widen_blocks(blocks, out, widen_block);
-    }
-
-    #[inline(always)]
-    fn multiply_codes<S: Simd>(simd: S, block: &IntegerBlock<'_>) {
-        block.multiply::<S, Self>(simd);
     }
 }
 
