@@ -52,8 +52,6 @@ pub(crate) trait Format {
     const HALF_SCALES: &[usize] = &[];
     /// The pieces of a block that a panel keeps together.
     const PIECES: Layout;
-    /// How products with panels are computed.
-    const ARITHMETIC: Arithmetic = Arithmetic::Integers;
     /// For formats whose codes and scales are tensors of their own in a checkpoint.
     const SEPARATE: Option<Separate> = None;
 
@@ -109,7 +107,7 @@ pub struct FormatFacts {
     pub(crate) arithmetic: Arithmetic,
 }
 
-const fn facts_of<F: Format>() -> FormatFacts {
+const fn facts_of<F: Format>(arithmetic: Arithmetic) -> FormatFacts {
     FormatFacts {
         name: F::NAME,
         gguf: F::GGUF,
@@ -118,11 +116,17 @@ const fn facts_of<F: Format>() -> FormatFacts {
         half_scales: F::HALF_SCALES,
         separate: F::SEPARATE,
         pieces: F::PIECES,
-        arithmetic: F::ARITHMETIC,
+        arithmetic,
     }
 }
 
 macro_rules! registry {
+    (@arithmetic codes) => {
+        Arithmetic::Integers
+    };
+    (@arithmetic numbers) => {
+        Arithmetic::Floats
+    };
     (@codes codes $format:path, $simd:ident, $block:ident) => {
         $block.multiply::<S, $format>($simd)
     };
@@ -147,7 +151,7 @@ macro_rules! registry {
             #[inline(always)]
             pub const fn facts(self) -> &'static FormatFacts {
                 match self {
-                    $(Self::$name => const { &facts_of::<$format>() },)*
+                    $(Self::$name => const { &facts_of::<$format>(registry!(@arithmetic $kind)) },)*
                 }
             }
 

@@ -2,7 +2,7 @@
 
 use super::panel::{Numbers, Place};
 use super::unpack::widen_f16;
-use super::{Arithmetic, Format, Layout, Simd};
+use super::{Format, Layout, Simd};
 
 /// The format.
 pub(crate) struct F16;
@@ -14,7 +14,6 @@ impl Format for F16 {
     const BYTES: usize = 2;
     const HALF_SCALES: &[usize] = &[0];
     const PIECES: Layout = &[[2, 1]];
-    const ARITHMETIC: Arithmetic = Arithmetic::Floats;
 
     #[inline(always)]
     fn widen(blocks: &[u8], out: &mut [f32]) {
