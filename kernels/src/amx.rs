@@ -277,7 +277,7 @@ mod tests {
     use super::*;
     use crate::element::{narrow_bf16, widen_bf16};
     use crate::features::InstructionSet;
-    use crate::random::values as random_values;
+    use crate::random::random_values;
 
     #[test]
     fn rows_of_tiles_hold_the_nearest_bf16_numbers_or_two_that_keep_sixteen_bits() {

@@ -5,7 +5,7 @@ use rayon::prelude::{IntoParallelIterator, ParallelIterator};
 use crate::ops::sample::mix;
 
 /// `len` numbers, roughly normal with a standard deviation of `scale`; the same for the same seed.
-pub fn values(seed: u64, len: usize, scale: f32) -> Vec<f32> {
+pub fn random_values(seed: u64, len: usize, scale: f32) -> Vec<f32> {
     let number = |index: usize| {
         let bits = mix(mix(seed).wrapping_add(index as u64));
         // The sum of four uniform numbers, centred, has a variance of 1/3.
@@ -16,7 +16,7 @@ pub fn values(seed: u64, len: usize, scale: f32) -> Vec<f32> {
 }
 
 /// `len` numbers below `bound`; the same for the same seed.
-pub fn indices(seed: u64, len: usize, bound: usize) -> Vec<u32> {
+pub fn random_indices(seed: u64, len: usize, bound: usize) -> Vec<u32> {
     let number = |index: usize| mix(mix(seed).wrapping_add(index as u64)) % bound as u64;
     (0..len).map(|index| number(index) as u32).collect()
 }

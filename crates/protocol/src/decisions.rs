@@ -13,6 +13,7 @@ use crate::limits::{
     MAX_SEQUENCES,
 };
 use crate::response::Usage;
+use crate::responses::ResponseUsage;
 use crate::sampling::{parse_cache_salt, parse_priority};
 
 /// Questions about an input.
@@ -219,7 +220,7 @@ pub struct Decision<'a> {
     pub model: &'a str,
     /// In the order of the questions.
     pub answers: Vec<DecisionAnswer>,
-    usage: DecisionUsage,
+    usage: ResponseUsage,
 }
 
 impl<'a> Decision<'a> {
@@ -286,43 +287,4 @@ pub struct LevelProbability {
     pub label: String,
     /// Among all levels.
     pub probability: f64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-struct DecisionUsage {
-    input_tokens: u32,
-    input_tokens_details: InputTokensDetails,
-    output_tokens: u32,
-    output_tokens_details: OutputTokensDetails,
-    total_tokens: u32,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-struct InputTokensDetails {
-    cached_tokens: u32,
-    cache_write_tokens: u32,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-struct OutputTokensDetails {
-    reasoning_tokens: u32,
-}
-
-impl From<Usage> for DecisionUsage {
-    fn from(usage: Usage) -> Self {
-        Self {
-            input_tokens: usage.prompt_tokens(),
-            input_tokens_details: InputTokensDetails {
-                cached_tokens: usage.cached_tokens(),
-                cache_write_tokens: 0,
-            },
-            output_tokens: usage.completion_tokens(),
-            output_tokens_details: OutputTokensDetails {
-                reasoning_tokens: usage.reasoning_tokens(),
-            },
-            total_tokens: usage
-                .prompt_tokens()
-                .saturating_add(usage.completion_tokens()),
-        }
-    }
 }

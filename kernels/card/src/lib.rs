@@ -30,7 +30,7 @@ pub mod synthetic;
 pub mod synthetic_model;
 pub mod weights;
 
-pub use buffer::{DeviceBuffer, Plain, PoisonedBuffer};
+pub use buffer::{DeviceBuffer, Plain};
 pub use device::{
     Device, DeviceError, DeviceFacts, DevicePointer, Event, Graph, Grid, KernelArgs, Stream,
 };

@@ -294,7 +294,7 @@ impl SyntheticVector {
 mod tests {
     use super::*;
     use backstop_kernels::InstructionSet;
-    use backstop_kernels::random::values as random_values;
+    use backstop_kernels::random::random_values;
     use backstop_kernels::{InputRows, Product, WeightView};
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use backstop_card::activation::{Panels, Rows};
 use backstop_card::arena::Arena;
-use backstop_card::buffer::{DeviceBuffer, Plain, PoisonedBuffer};
+use backstop_card::buffer::{DeviceBuffer, Plain};
 use backstop_card::device::{Device, DeviceError, DevicePointer, Stream};
 use backstop_card::layout::TiledMatrix;
 use backstop_card::ops::add_scaled::AddScaled;
@@ -14,6 +14,7 @@ use backstop_card::product::ProductWeights;
 use backstop_card::synthetic::{SyntheticMatrix, SyntheticTensor, SyntheticVector};
 use backstop_kernels::{Element, narrow_bf16, widen_bf16};
 
+use crate::PoisonedBuffer;
 use crate::catalog::{Cost, DeviceRun, DeviceWork, Tolerance};
 
 /// Memory of one case.

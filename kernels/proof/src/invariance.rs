@@ -11,7 +11,7 @@ use backstop_card::layout::TiledMatrix;
 use backstop_card::ops::experts::{self as of_experts, DeviceExperts, DeviceRouting, Place};
 use backstop_card::ops::linear;
 use backstop_kernels::Element;
-use backstop_kernels::random::values as random_values;
+use backstop_kernels::random::random_values;
 
 use crate::bench::{self, Bench};
 use crate::catalog::Tolerance;

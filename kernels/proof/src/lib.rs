@@ -8,5 +8,8 @@ pub mod catalog;
 pub mod host;
 pub mod invariance;
 pub mod ops;
+mod poisoned;
 pub mod product;
 pub mod weights;
+
+pub use poisoned::PoisonedBuffer;

@@ -1,6 +1,6 @@
 //! Random weights of a size that keeps outputs near 1; the same for the same seed.
 
-use backstop_kernels::random::values as random_values;
+use backstop_kernels::random::random_values;
 use backstop_kernels::{
     AlignedBytes, BlockFormat, CpuExperts, CpuMatrix, Element, ExpertMatrices, WeightFormat,
 };

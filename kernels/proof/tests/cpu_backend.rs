@@ -7,7 +7,7 @@ use backstop_kernels::backend::{
     QueryKeyTransform, Rope, RopePairing, RopeScaling, RouterRule, RouterScoring, RouterWeights,
     VectorId,
 };
-use backstop_kernels::random::values as random_values;
+use backstop_kernels::random::random_values;
 use backstop_kernels::{
     Batch, CpuBackend, CpuKvCache, CpuMatrix, CpuWeights, Element, InstructionSet, KvGroupLayout,
 };

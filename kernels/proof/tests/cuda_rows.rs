@@ -12,11 +12,12 @@ use backstop_card::ops::embed::{Embed, FEEDBACK};
 use backstop_card::ops::norm::AddNorm;
 use backstop_card::ops::router::Choose;
 use backstop_card::pack::{Gather, Pack, PanelOutput, RowSource};
-use backstop_card::{Device, DeviceBuffer, DevicePointer, Plain, PoisonedBuffer, Stream};
-use backstop_kernels::random::{indices as random_indices, values as random_values};
+use backstop_card::{Device, DeviceBuffer, DevicePointer, Plain, Stream};
+use backstop_kernels::random::{random_indices, random_values};
 use backstop_kernels::{
     Element, F8_MAX, Norm, RouterRule, RouterScoring, narrow_bf16, round_f8, widen_bf16,
 };
+use backstop_proof::PoisonedBuffer;
 use backstop_proof::host::HostDevice;
 
 fn device() -> Arc<dyn Device> {

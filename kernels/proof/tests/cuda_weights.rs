@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use backstop_card::layout::TiledMatrix;
 use backstop_card::synthetic::{SyntheticMatrix, SyntheticTensor, gate_factors};
-use backstop_card::{Device, DeviceBuffer, DevicePointer, Plain, PoisonedBuffer, Stream};
+use backstop_card::{Device, DeviceBuffer, DevicePointer, Plain, Stream};
 use backstop_kernels::Element;
-use backstop_kernels::random::{indices as random_indices, values as random_values};
+use backstop_kernels::random::{random_indices, random_values};
+use backstop_proof::PoisonedBuffer;
 use backstop_proof::host::HostDevice;
 
 fn device() -> Arc<dyn Device> {

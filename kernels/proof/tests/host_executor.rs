@@ -12,10 +12,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use backstop_card::{
-    Device, DeviceBuffer, DevicePointer, Grid, KernelArgs, PoisonedBuffer, Stream,
-};
+use backstop_card::{Device, DeviceBuffer, DevicePointer, Grid, KernelArgs, Stream};
 use backstop_kernels::{decode_f8, narrow_bf16, widen_bf16};
+use backstop_proof::PoisonedBuffer;
 use backstop_proof::host::{HostDevice, LIBRARY_VARIABLE, build_library_of};
 
 /// The test kernels, compiled.
@@ -67,8 +66,8 @@ unsafe impl KernelArgs for CommonArgs {}
 
 /// Bytes that look random, none of them NaN as E4M3.
 fn bytes(seed: u64, len: usize) -> Vec<u8> {
-    let indices = backstop_kernels::random::indices(seed, len, 127);
-    let signs = backstop_kernels::random::indices(seed + 1, len, 2);
+    let indices = backstop_kernels::random::random_indices(seed, len, 127);
+    let signs = backstop_kernels::random::random_indices(seed + 1, len, 2);
     let codes = indices.iter().zip(signs);
     codes
         .map(|(&code, sign)| (code | sign << 7) as u8)
@@ -77,7 +76,7 @@ fn bytes(seed: u64, len: usize) -> Vec<u8> {
 
 /// Random BF16 numbers.
 fn bf16(seed: u64, len: usize) -> Vec<u16> {
-    let values = backstop_kernels::random::values(seed, len, 1.0);
+    let values = backstop_kernels::random::random_values(seed, len, 1.0);
     values.into_iter().map(narrow_bf16).collect()
 }
 

@@ -1,6 +1,6 @@
 //! Products with weights in blocks and in several formats.
 
-use backstop_kernels::random::values as random_values;
+use backstop_kernels::random::random_values;
 use backstop_kernels::{
     AlignedBytes, Bands, BlockFormat, CpuMatrix, Element, InputRows, InstructionSet, Product,
     WeightFormat,

@@ -53,11 +53,21 @@ fn widen_block(block: &[u8; Mxfp4::BYTES], out: &mut [f32; Mxfp4::NUMBERS]) {
     });
     let (low, high) = out.split_at_mut(16);
     for (out, numbers) in [
-        (low, twice_e2m1(&block[1..], |byte| byte & 15)),
-        (high, twice_e2m1(&block[1..], |byte| byte >> 4)),
+        (low, doubled(&block[1..], |byte| byte & 15)),
+        (high, doubled(&block[1..], |byte| byte >> 4)),
     ] {
         for (out, number) in out.iter_mut().zip(numbers) {
             *out = half_scale * f32::from(number);
         }
     }
+}
+
+/// Twice the numbers of 16 codes, all before they are widened, so that both become vector code.
+#[inline(always)]
+fn doubled(bytes: &[u8], code: impl Fn(u8) -> u8) -> [i8; 16] {
+    let mut doubled = [0; 16];
+    for (doubled, &byte) in doubled.iter_mut().zip(&bytes[..16]) {
+        *doubled = twice_e2m1(code(byte));
+    }
+    doubled
 }

@@ -2,7 +2,7 @@
 //! "Pretraining Large Language Models with NVFP4").
 
 use super::panel::{Codes, Group, Place, centred_halves, raised_e2m1, singles, within};
-use super::unpack::{e4m3, single_at, widen_blocks};
+use super::unpack::{e4m3, single_at, twice_e2m1, widen_blocks};
 use super::{Format, Layout, Separate, Simd};
 use crate::simd::F8_FOLD;
 
@@ -50,19 +50,6 @@ unsafe fn half_scale<S: Simd>(
     let scale = within!(simd.load_f8(place.piece(4 + index, 1)));
     let half = simd.multiply(scale, simd.splat(F8_FOLD * 0.5));
     simd.divide(half, divisor)
-}
-
-/// Twice the number that an E2M1 code stands for, which is whole: 0, 1, 2, 3, 4, 6, 8 or 12, and the
-/// same below zero.
-#[inline(always)]
-fn twice_e2m1(code: u8) -> i8 {
-    let magnitude = code & 7;
-    let size = magnitude + magnitude.saturating_sub(4) + 2 * magnitude.saturating_sub(6);
-    if code & 8 == 0 {
-        size as i8
-    } else {
-        -(size as i8)
-    }
 }
 
 #[inline(always)]

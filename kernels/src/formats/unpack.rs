@@ -49,20 +49,13 @@ pub(super) fn codes<const SIZE: usize>(bytes: &[u8], code: impl Fn(usize, u8) ->
     codes
 }
 
-/// Twice the numbers that 16 E2M1 codes stand for, which are whole: 0, 1, 2, 3, 4, 6, 8 and 12, and
-/// the same below zero. Computed such that the compiler makes vector code of it.
+/// Twice the number that an E2M1 code stands for, which is whole: 0, 1, 2, 3, 4, 6, 8 or 12, and the
+/// same below zero. Computed such that the compiler makes vector code of it.
 #[inline(always)]
-pub(super) fn twice_e2m1(bytes: &[u8], code: impl Fn(u8) -> u8) -> [i8; 16] {
-    let mut doubled = [0; 16];
-    for (doubled, &byte) in doubled.iter_mut().zip(&bytes[..16]) {
-        let code = code(byte);
-        let magnitude = code & 7;
-        let beyond_four = magnitude.saturating_sub(4);
-        let largest = magnitude.saturating_sub(6);
-        let size = (magnitude + beyond_four + 2 * largest) as i8;
-        *doubled = if code & 8 == 0 { size } else { -size };
-    }
-    doubled
+pub(super) fn twice_e2m1(code: u8) -> i8 {
+    let magnitude = code & 7;
+    let size = (magnitude + magnitude.saturating_sub(4) + 2 * magnitude.saturating_sub(6)) as i8;
+    if code & 8 == 0 { size } else { -size }
 }
 
 /// The 32 codes of 5 bits whose fifth bits are together in the first four bytes.

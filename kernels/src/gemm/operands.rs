@@ -211,7 +211,7 @@ fn quantise(group: &[f32; GROUP_COLUMNS], codes: &mut [i8; GROUP_COLUMNS]) -> [f
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::random::values as random_values;
+    use crate::random::random_values;
 
     #[test]
     fn a_quantised_group_is_within_half_a_step_and_never_hides_what_is_not_a_number() {

@@ -368,7 +368,7 @@ impl Program for CombineRows<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::random::values as random_values;
+    use crate::random::random_values;
 
     #[test]
     fn scales_map_the_largest_magnitude_to_the_largest_value() {

@@ -31,19 +31,6 @@ pub struct Routing {
     pub weights: Vec<f32>,
 }
 
-impl Routing {
-    /// Experts, then weights, of each token.
-    pub fn side_by_side(&self) -> Vec<f32> {
-        let experts = self.experts.chunks(self.top_k);
-        let rows = experts.zip(self.weights.chunks(self.top_k));
-        rows.flat_map(|(experts, weights)| {
-            let experts = experts.iter().map(|&expert| expert as f32);
-            experts.chain(weights.iter().copied())
-        })
-        .collect()
-    }
-}
-
 impl RouterArgs<'_> {
     /// The product that the logits are, without the bias.
     pub fn product(&self) -> Product<'_> {
@@ -199,7 +186,7 @@ fn sigmoid(logit: f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::random::values as random_values;
+    use crate::random::random_values;
 
     fn choose(logits: &[f32], top_k: u32, scoring: RouterScoring) -> Vec<(u32, f32)> {
         let mut chosen = vec![(0, 0.0); top_k as usize];

@@ -19,5 +19,6 @@ pub use events::{Event, PartKind, PartPlace};
 pub use failure::sse_failure;
 pub use reasoning::ReasoningForm;
 pub use request::{ResponseEcho, ValidResponsesRequest};
+pub(crate) use response::ResponseUsage;
 pub use response::{ItemPart, OutputItem, ResponseBuilder, ResponseObject, Status};
 pub use tools::{ToolKind, ToolOrigin, ToolTable};

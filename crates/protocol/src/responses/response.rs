@@ -255,8 +255,9 @@ struct IncompleteDetails {
     reason: &'static str,
 }
 
+/// Tokens in the words of the newer APIs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-struct ResponseUsage {
+pub(crate) struct ResponseUsage {
     input_tokens: u32,
     input_tokens_details: InputTokensDetails,
     output_tokens: u32,

@@ -7,25 +7,11 @@
 use serde_json::{Map, Value};
 
 use super::error::{ConstraintReason, GrammarPart};
+use super::schema::UNSUPPORTED;
 
-/// Keywords that can be left out. Others, such as a reference to nowhere, are mistakes.
+/// Keywords that can be left out besides those that are never enforced. Others, such as a reference to
+/// nowhere, are mistakes.
 const DISPENSABLE: &[&str] = &[
-    "not",
-    "if",
-    "then",
-    "else",
-    "dependencies",
-    "dependentRequired",
-    "dependentSchemas",
-    "contains",
-    "minContains",
-    "maxContains",
-    "uniqueItems",
-    "propertyNames",
-    "unevaluatedItems",
-    "unevaluatedProperties",
-    "$dynamicRef",
-    "$recursiveRef",
     "oneOf",
     "pattern",
     "patternProperties",
@@ -97,8 +83,9 @@ pub(super) fn remedy(
         ConstraintReason::Construct(_) => vec!["pattern", "patternProperties"],
         _ => return None,
     };
-    let mut remedies = DISPENSABLE
+    let mut remedies = UNSUPPORTED
         .iter()
+        .chain(DISPENSABLE)
         .filter(|keyword| candidates.contains(keyword))
         .map(|keyword| LeftOut { part, keyword });
     remedies.find(|remedy| !left_out.contains(remedy))

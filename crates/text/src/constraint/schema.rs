@@ -8,7 +8,7 @@ use super::omissions::Omissions;
 use super::{limits, property_names, unique_items};
 
 /// Keywords that say what an instance must be and that cannot be enforced while it is written.
-const UNSUPPORTED: &[&str] = &[
+pub(super) const UNSUPPORTED: &[&str] = &[
     "not",
     "if",
     "then",

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use backstop_card::Device;
 use backstop_kernels::InstructionSet;
 use backstop_kernels::ops::add_scaled::AddScaledArgs;
-use backstop_kernels::random::values as random_values;
+use backstop_kernels::random::random_values;
 
 use crate::catalog::{Case, CaseSpec, Cost, DeviceResult, Tolerance};
 

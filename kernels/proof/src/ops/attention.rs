@@ -14,7 +14,7 @@ use backstop_kernels::ops::attention::{AttentionArgs, on_tiles};
 use backstop_kernels::ops::indexer::Selection;
 use backstop_kernels::ops::kv_write::SequenceRows;
 use backstop_kernels::ops::sample::mix;
-use backstop_kernels::random::values as random_values;
+use backstop_kernels::random::random_values;
 use backstop_kernels::{AlignedBytes, BatchSequence, Element, InstructionSet, KvShape, KvView};
 use backstop_types::AttentionSpan;
 

@@ -2,7 +2,7 @@
 
 use backstop_kernels::InstructionSet;
 use backstop_kernels::ops::concatenate::ConcatenateArgs;
-use backstop_kernels::random::{indices as random_indices, values as random_values};
+use backstop_kernels::random::{random_indices, random_values};
 
 use crate::catalog::{Case, CaseSpec, Cost, Tolerance};
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use backstop_card::Device;
 use backstop_kernels::ops::embed::EmbedArgs;
-use backstop_kernels::random::indices as random_indices;
+use backstop_kernels::random::random_indices;
 use backstop_kernels::{CpuMatrix, Element, InstructionSet};
 
 use crate::catalog::{Case, CaseSpec, Cost, DeviceResult, Tolerance};

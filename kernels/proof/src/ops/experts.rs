@@ -8,7 +8,7 @@ use backstop_card::Device;
 use backstop_kernels::backend::GatedActivation;
 use backstop_kernels::ops::experts::{ExpertsArgs, scale_of};
 use backstop_kernels::ops::router::Routing;
-use backstop_kernels::random::{indices as random_indices, values as random_values};
+use backstop_kernels::random::{random_indices, random_values};
 use backstop_kernels::{
     BlockFormat, CpuExperts, Element, ExpertMatrices, InputRows, InstructionSet, Product,
     WeightFormat, round_f8,

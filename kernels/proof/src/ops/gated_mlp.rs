@@ -9,7 +9,7 @@ use backstop_card::Device;
 use backstop_kernels::backend::GatedActivation;
 use backstop_kernels::ops::gated_mlp::GatedMlpArgs;
 use backstop_kernels::ops::linear::LinearArgs;
-use backstop_kernels::random::values as random_values;
+use backstop_kernels::random::random_values;
 use backstop_kernels::{CpuMatrix, Element, InstructionSet};
 
 use crate::catalog::{Case, CaseSpec, Cost, DeviceResult, Tolerance};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use backstop_card::Device;
 use backstop_kernels::ops::head::HeadArgs;
-use backstop_kernels::random::{indices as random_indices, values as random_values};
+use backstop_kernels::random::{random_indices, random_values};
 use backstop_kernels::{CpuMatrix, Element, InstructionSet};
 
 use crate::catalog::{Case, CaseSpec, Cost, DeviceResult, Tolerance};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use backstop_card::Device;
 use backstop_kernels::backend::AttentionShape;
 use backstop_kernels::ops::head_norm::{HeadNormArgs, weight_of};
-use backstop_kernels::random::values as random_values;
+use backstop_kernels::random::random_values;
 use backstop_kernels::{Element, InstructionSet};
 
 use crate::catalog::{Case, CaseSpec, Cost, DeviceResult, Tolerance};

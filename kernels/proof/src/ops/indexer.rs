@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use backstop_kernels::ops::indexer::{Choosing, IndexKeysArgs, IndexerArgs, Selection};
 use backstop_kernels::ops::kv_write::SequenceRows;
-use backstop_kernels::random::indices as random_indices;
+use backstop_kernels::random::random_indices;
 use backstop_kernels::{AlignedBytes, Element, InstructionSet, KvShape, KvView};
 
 use crate::catalog::{Case, CaseSpec, Cost, Tolerance};

@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use backstop_kernels::backend::LatentShape;
 use backstop_kernels::ops::latent::{LatentInputArgs, LatentOutputArgs, Sizes};
-use backstop_kernels::random::values as random_values;
+use backstop_kernels::random::random_values;
 use backstop_kernels::{CpuMatrix, Element, InstructionSet};
 
 use crate::catalog::{Case, CaseSpec, Cost, Tolerance};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use backstop_card::Device;
 use backstop_kernels::ops::linear::LinearArgs;
-use backstop_kernels::random::values as random_values;
+use backstop_kernels::random::random_values;
 use backstop_kernels::{CpuMatrix, Element, InstructionSet};
 
 use crate::catalog::{Case, CaseSpec, Cost, DeviceResult, Tolerance};

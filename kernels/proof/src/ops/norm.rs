@@ -7,7 +7,7 @@ use std::sync::Arc;
 use backstop_card::Device;
 use backstop_kernels::backend::Norm;
 use backstop_kernels::ops::norm::{AddNormArgs, NormArgs};
-use backstop_kernels::random::values as random_values;
+use backstop_kernels::random::random_values;
 use backstop_kernels::{Element, InstructionSet};
 
 use crate::catalog::{Case, CaseSpec, Cost, DeviceResult, Tolerance};
@@ -50,6 +50,13 @@ pub fn add_reference(args: AddNormArgs<'_>, out: &mut [f32]) {
     reference(&args.norm_args(), out);
 }
 
+/// The rows of both, in turns.
+fn side_by_side(hidden: &[f32], out: &[f32], columns: usize) -> Vec<f32> {
+    let rows = hidden.chunks(columns).zip(out.chunks(columns));
+    rows.flat_map(|(hidden, out)| [hidden, out].concat())
+        .collect()
+}
+
 struct NormCase {
     hidden: Vec<f32>,
     addends: [Option<Vec<f32>>; 2],
@@ -80,9 +87,7 @@ impl NormCase {
             },
             &mut out,
         );
-        let rows = hidden.chunks(columns).zip(out.chunks(columns));
-        rows.flat_map(|(hidden, out)| [hidden, out].concat())
-            .collect()
+        side_by_side(&hidden, &out, columns)
     }
 }
 

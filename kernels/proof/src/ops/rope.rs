@@ -7,7 +7,7 @@ use std::sync::Arc;
 use backstop_card::Device;
 use backstop_kernels::backend::{AttentionShape, Rope, RopePairing, RopeScaling};
 use backstop_kernels::ops::rope::{RopeArgs, RopeTable};
-use backstop_kernels::random::{indices as random_indices, values as random_values};
+use backstop_kernels::random::{random_indices, random_values};
 use backstop_kernels::{Element, InstructionSet};
 
 use crate::catalog::{Case, CaseSpec, Cost, DeviceResult, Tolerance};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use backstop_card::Device;
 use backstop_kernels::backend::{RouterGroups, RouterRule, RouterScoring};
 use backstop_kernels::ops::router::{RouterArgs, Routing};
-use backstop_kernels::random::values as random_values;
+use backstop_kernels::random::random_values;
 use backstop_kernels::{CpuMatrix, Element, InstructionSet};
 
 use crate::catalog::{Case, CaseSpec, Cost, DeviceResult, Tolerance};
@@ -21,6 +21,17 @@ pub fn reference(args: &RouterArgs<'_>) -> Routing {
     product::reference(&product, &mut logits);
     args.add_bias(&mut logits);
     args.choose(&logits)
+}
+
+/// Experts, then weights, of each token.
+fn side_by_side(routing: &Routing) -> Vec<f32> {
+    let experts = routing.experts.chunks(routing.top_k);
+    let rows = experts.zip(routing.weights.chunks(routing.top_k));
+    rows.flat_map(|(experts, weights)| {
+        let experts = experts.iter().map(|&expert| expert as f32);
+        experts.chain(weights.iter().copied())
+    })
+    .collect()
 }
 
 struct RouterCase {
@@ -58,7 +69,7 @@ impl RouterCase {
 
     /// Experts, then weights, of each token.
     fn run(&self, input: &[f32], run: impl FnOnce(&RouterArgs<'_>) -> Routing) -> Vec<f32> {
-        run(&self.args(input)).side_by_side()
+        side_by_side(&run(&self.args(input)))
     }
 }
 

@@ -83,7 +83,7 @@ mod tests {
     use super::*;
     use crate::features::InstructionSet;
     use crate::ops::sample::weights::share_of;
-    use crate::random::indices as random_indices;
+    use crate::random::random_indices;
 
     #[test]
     fn the_set_is_that_of_a_sort() {

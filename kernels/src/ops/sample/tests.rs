@@ -3,7 +3,7 @@
 use backstop_types::{SamplingParams, TokenId};
 
 use super::*;
-use crate::random::{indices as random_indices, values as random_values};
+use crate::random::{random_indices, random_values};
 
 fn args<'a>(logits: &'a [f32], params: &'a SamplingParams) -> SampleArgs<'a> {
     SampleArgs {

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use backstop_card::ops::add_scaled::AddScaled;
 use backstop_card::pack::RowSource;
-use backstop_card::{Device, DeviceBuffer, PoisonedBuffer, Stream};
+use backstop_card::{Device, DeviceBuffer, Stream};
 use backstop_kernels::{narrow_bf16, widen_bf16};
 
 use super::{AddScaledArgs, AddScaledCase};
+use crate::PoisonedBuffer;
 use crate::catalog::{Case, DeviceResult, DeviceRun, Tolerance};
 
 /// The first addend comes as BF16, the second as f32.

@@ -9,10 +9,11 @@ use backstop_card::ops::attention::{
 };
 use backstop_card::ops::kv_write::{PagedCache, device_index};
 use backstop_card::synthetic::{SyntheticMatrix, SyntheticTensor};
-use backstop_card::{Device, DeviceBuffer, DeviceError, DevicePointer, PoisonedBuffer, Stream};
+use backstop_card::{Device, DeviceBuffer, DeviceError, DevicePointer, Stream};
 use backstop_kernels::Element;
 use rayon::prelude::{IndexedParallelIterator, ParallelIterator, ParallelSlice, ParallelSliceMut};
 
+use crate::PoisonedBuffer;
 use crate::catalog::{Case, DeviceResult, DeviceRun, DeviceWork, Tolerance};
 use crate::ops::attention::{AttentionCase, Paged, PagedShape};
 use crate::ops::kv_write::bf16_rows;

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use backstop_card::layout::TiledMatrix;
 use backstop_card::ops::embed::{Embed, FEEDBACK};
-use backstop_card::{Device, DeviceBuffer, PoisonedBuffer, Stream};
+use backstop_card::{Device, DeviceBuffer, Stream};
 use backstop_kernels::Element;
 
 use super::EmbedCase;
+use crate::PoisonedBuffer;
 use crate::catalog::{Case, DeviceResult, DeviceRun, Tolerance};
 
 pub(super) fn device<'a>(

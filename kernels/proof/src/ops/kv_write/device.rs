@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use backstop_card::ops::kv_write::{HeadNorm, PagedCache, RopeCache, device_index};
 use backstop_card::pack::RowSource;
-use backstop_card::{Device, DeviceBuffer, DeviceError, DevicePointer, PoisonedBuffer, Stream};
+use backstop_card::{Device, DeviceBuffer, DeviceError, DevicePointer, Stream};
 use backstop_kernels::backend::{AttentionShape, RopePairing};
 use backstop_kernels::{KvShape, narrow_bf16, widen_bf16};
 
 use super::KvWriteCase;
+use crate::PoisonedBuffer;
 use crate::catalog::{Case, DeviceResult, DeviceRun, Tolerance};
 
 /// Where the rows of a case belong.

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use backstop_card::layout::PanelLayout;
 use backstop_card::ops::norm::AddNorm;
 use backstop_card::pack::{PanelOutput, RowSource};
-use backstop_card::{Device, DeviceBuffer, PoisonedBuffer, Stream};
+use backstop_card::{Device, DeviceBuffer, Stream};
 use backstop_kernels::{Element, narrow_bf16, widen_bf16};
 
 use super::{AddNormArgs, NormCase};
+use crate::PoisonedBuffer;
 use crate::catalog::{Case, DeviceResult, DeviceRun, Tolerance};
 
 /// Inputs as the device gets them: the first addend in BF16, the second in two parts.
@@ -52,14 +53,8 @@ impl Inputs {
             norm: case.norm,
         };
         super::add_reference(args, &mut out);
-        side_by_side(&hidden, &out, columns)
+        super::side_by_side(&hidden, &out, columns)
     }
-}
-
-fn side_by_side(hidden: &[f32], out: &[f32], columns: usize) -> Vec<f32> {
-    let rows = hidden.chunks(columns).zip(out.chunks(columns));
-    rows.flat_map(|(hidden, out)| [hidden, out].concat())
-        .collect()
 }
 
 pub(super) fn device<'a>(case: &'a NormCase, device: &'a Arc<dyn Device>) -> DeviceResult<'a> {
@@ -109,7 +104,7 @@ pub(super) fn device<'a>(case: &'a NormCase, device: &'a Arc<dyn Device>) -> Dev
         read: Box::new(move || {
             let hidden: Vec<f32> = residual.read()?;
             let out = layout.unpack(&out.read()?, rows);
-            Ok(side_by_side(&hidden, &out, columns))
+            Ok(super::side_by_side(&hidden, &out, columns))
         }),
         expected: Box::new(move || inputs.expected(case)),
         // The norm is rounded to BF16.

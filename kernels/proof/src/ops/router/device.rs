@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use backstop_card::ops::router::Choose;
 use backstop_card::pack::RowSource;
-use backstop_card::{Device, DeviceBuffer, DevicePointer, PoisonedBuffer, Stream};
+use backstop_card::{Device, DeviceBuffer, DevicePointer, Stream};
 
 use super::{RouterCase, Routing};
+use crate::PoisonedBuffer;
 use crate::catalog::{DeviceResult, DeviceRun, Tolerance};
 
 /// The choice alone: its logits, in two parts, come from the reference's product.
@@ -50,12 +51,12 @@ pub(super) fn device<'a>(case: &'a RouterCase, device: &'a Arc<dyn Device>) -> D
                 experts: experts.read()?,
                 weights: weights.read()?,
             };
-            Ok(routing.side_by_side())
+            Ok(super::side_by_side(&routing))
         }),
         expected: Box::new(move || {
             let (first, second) = parts.split_at(parts.len() / 2);
             let logits: Vec<f32> = first.iter().zip(second).map(|(a, b)| a + b).collect();
-            case.choose(&logits).side_by_side()
+            super::side_by_side(&case.choose(&logits))
         }),
         // Experts must agree, and weights are at most 1 where there are several experts.
         tolerance: Tolerance(1e-5 / num_experts as f32),

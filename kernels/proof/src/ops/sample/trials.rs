@@ -3,7 +3,7 @@
 use std::fmt;
 
 use backstop_kernels::ops::sample::mix;
-use backstop_kernels::random::{indices as random_indices, values as random_values};
+use backstop_kernels::random::{random_indices, random_values};
 use backstop_types::{SamplingParams, TokenId};
 
 /// One row.
