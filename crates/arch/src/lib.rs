@@ -10,6 +10,7 @@
 //!
 //! Invariant: no other crate matches on an architecture's name.
 
+mod any_model;
 mod attention;
 mod cohere2_moe;
 mod cohere_eagle;
@@ -37,6 +38,7 @@ mod rope;
 mod spec;
 mod weight_map;
 
+pub use any_model::AnyModel;
 pub use draft_head::{DraftHead, DraftHeadSpec, build_draft_head};
 pub use registry::{ArchError, Model, build, names};
 pub use spec::{KvGroup, ModelSpec};

@@ -4,8 +4,8 @@ use backstop_kernels::backend::Backend;
 use serde_json::{Map, Value};
 
 use crate::{
-    ModelSpec, cohere2_moe, deepseek_v3, glm_moe_dsa, glm4_moe_lite, gpt_oss, kimi_k2, llama,
-    mistral, mixtral, qwen2, qwen3, qwen3_moe,
+    AnyModel, ModelSpec, cohere2_moe, deepseek_v3, glm_moe_dsa, glm4_moe_lite, gpt_oss, kimi_k2,
+    llama, mistral, mixtral, qwen2, qwen3, qwen3_moe,
 };
 
 /// A model that computes on backend `B`.
@@ -56,12 +56,10 @@ macro_rules! architectures {
         }
 
         /// Builds the model that `config` (the content of `config.json`) describes.
-        pub fn build<B: Backend>(
-            config: &Map<String, Value>,
-        ) -> Result<Box<dyn Model<B>>, ArchError> {
+        pub fn build(config: &Map<String, Value>) -> Result<AnyModel, ArchError> {
             let model_type = config.get("model_type").and_then(Value::as_str).unwrap_or_default();
             match model_type {
-                $($name => Ok(Box::new($from_config(config)?)),)+
+                $($name => Ok($from_config(config)?.into()),)+
                 _ => Err(ArchError::Unsupported { model_type: model_type.chars().take(64).collect() }),
             }
         }

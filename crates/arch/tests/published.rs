@@ -3,12 +3,11 @@
 use std::path::Path;
 
 use backstop_arch::{ArchError, ModelSpec, build};
-use backstop_kernels::CpuBackend;
 use serde_json::{Value, json};
 
 fn spec(config: &Value) -> Result<ModelSpec, ArchError> {
     let object = config.as_object().expect("an object");
-    build::<CpuBackend>(object).map(|model| model.spec().clone())
+    build(object).map(|model| model.spec().clone())
 }
 
 /// The configuration of a published model.

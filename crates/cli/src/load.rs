@@ -4,9 +4,8 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use backstop_arch::{Model, ModelSpec};
+use backstop_arch::{AnyModel, ModelSpec};
 use backstop_executor::SyntheticWeights;
-use backstop_kernels::CpuBackend;
 use backstop_server::GenerationDefaults;
 use backstop_text::format::FORMATS;
 use backstop_text::{
@@ -35,7 +34,7 @@ pub(crate) struct OpenModel {
     pub(crate) chat_format: &'static ChatFormat,
     /// Weights that are made instead of read.
     pub(crate) synthetic: Option<SyntheticWeights>,
-    pub(crate) model: Box<dyn Model<CpuBackend>>,
+    pub(crate) model: AnyModel,
 }
 
 /// How to turn requests into tokens and back, and how to sample by default.
@@ -302,7 +301,7 @@ fn with_overrides(args: &ModelArgs, mut checkpoint: Checkpoint) -> Result<Checkp
     Ok(checkpoint)
 }
 
-fn build(checkpoint: &Checkpoint, origin: &Path) -> Result<Box<dyn Model<CpuBackend>>, String> {
-    backstop_arch::build::<CpuBackend>(checkpoint.config())
+fn build(checkpoint: &Checkpoint, origin: &Path) -> Result<AnyModel, String> {
+    backstop_arch::build(checkpoint.config())
         .map_err(|error| format!("{}: {error}", origin.display()))
 }

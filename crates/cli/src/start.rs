@@ -3,9 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use backstop_arch::{KvGroup, Model};
+use backstop_arch::{KvGroup, ModelSpec};
 use backstop_card::Device;
-use backstop_card::backend::CudaBackend;
 use backstop_engine::{EngineConfig, EngineHandle, EngineThread, Lifecycle, LifecycleState};
 use backstop_executor::{
     CpuExecutor, CpuExecutorConfig, CudaPlan, CudaRequest, DeviceWeightPlan, KvMemoryPlan,
@@ -47,7 +46,6 @@ enum Place {
     Cpu(KvMemoryPlan, Option<Box<OpenHead>>),
     Cuda {
         device: Arc<dyn Device>,
-        model: Box<dyn Model<CudaBackend>>,
         plan: Box<CudaPlan>,
     },
 }
@@ -110,8 +108,6 @@ impl Prepared {
     ) -> Result<Self, String> {
         let limits = Limits::new(args, open, true)?;
         let named = |error: String| format!("{}: {error}", open.directory.display());
-        let model = backstop_arch::build::<CudaBackend>(open.checkpoint.config())
-            .map_err(|error| named(error.to_string()))?;
         let weights = match &open.synthetic {
             None => DeviceWeightPlan::of_checkpoint(&open.checkpoint, open.spec())
                 .map_err(|error| named(error.to_string()))?,
@@ -129,7 +125,7 @@ impl Prepared {
             memory_utilization: limits.gpu_memory_utilization,
             graphs: !args.enforce_eager,
         };
-        let plan = CudaPlan::new(device.facts(), free, &*model, weights, request)
+        let plan = CudaPlan::new(device.facts(), free, &open.model, weights, request)
             .map_err(|error| named(error.to_string()))?;
         Ok(Self {
             limits,
@@ -137,7 +133,6 @@ impl Prepared {
             place: Place::Cuda {
                 plan: Box::new(plan),
                 device,
-                model,
             },
         })
     }
@@ -173,18 +168,14 @@ impl Prepared {
             Place::Cpu(kv, head) => {
                 Box::new(start_on_cpu(open, &self.limits, (kv, head), lifecycle)?)
             }
-            Place::Cuda {
-                device,
-                model,
-                plan,
-            } => {
-                let fill = |weights: &_| match &open.synthetic {
-                    Some(synthetic) => Ok(synthetic.make_on_device(open.spec(), weights)?),
+            Place::Cuda { device, plan } => {
+                let fill = |spec: &ModelSpec, weights: &_| match &open.synthetic {
+                    Some(synthetic) => Ok(synthetic.make_on_device(spec, weights)?),
                     None => with_progress(open.checkpoint.bytes_total(), lifecycle, |progress| {
-                        load_device_weights(&open.checkpoint, open.spec(), weights, progress)
+                        load_device_weights(&open.checkpoint, spec, weights, progress)
                     }),
                 };
-                let executor = plan.start(&device, model, fill);
+                let executor = plan.start(&device, Box::new(open.model), fill);
                 Box::new(executor.map_err(|error| format!("{}: {error}", open.name))?)
             }
         };
@@ -268,7 +259,7 @@ fn start_on_cpu(
         .collect();
     let cache = CpuKvCache::new(&groups, limits.block_size, limits.kv_element);
     CpuExecutor::new(CpuExecutorConfig {
-        model: open.model,
+        model: Box::new(open.model),
         backend: CpuBackend::new(Arc::new(weights), cache),
         kv: kv.spec,
         max_num_seqs: limits.max_num_seqs,

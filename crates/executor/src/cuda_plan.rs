@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use backstop_arch::{KvGroup, Model};
+use backstop_arch::{AnyModel, KvGroup, Model, ModelSpec};
 use backstop_card::backend::{CudaBackend, StepLimits};
 use backstop_card::ops::attention::Attention;
 use backstop_card::planning::PlanningDevice;
@@ -68,7 +68,7 @@ impl CudaPlan {
     pub fn new(
         facts: &DeviceFacts,
         free_bytes: u64,
-        model: &dyn Model<CudaBackend>,
+        model: &AnyModel,
         weights: DeviceWeightPlan,
         request: CudaRequest,
     ) -> Result<Self, CudaPlanError> {
@@ -112,7 +112,7 @@ impl CudaPlan {
         self,
         device: &Arc<dyn Device>,
         model: Box<dyn Model<CudaBackend>>,
-        fill: impl FnOnce(&CudaWeights) -> Result<(), LoadFailure>,
+        fill: impl FnOnce(&ModelSpec, &CudaWeights) -> Result<(), LoadFailure>,
     ) -> Result<CudaExecutor, LoadFailure> {
         let weights = Arc::new(self.weights.reserve(device)?);
         let pools = self.kv.spec.groups.iter().map(|pool| pool.num_blocks);
@@ -131,7 +131,7 @@ impl CudaPlan {
             vocabulary: self.vocabulary,
             arena_bytes: self.rehearsal.arena_bytes,
         })?;
-        fill(&weights)?;
+        fill(model.spec(), &weights)?;
         Ok(CudaExecutor::new(CudaExecutorConfig {
             model,
             runner,

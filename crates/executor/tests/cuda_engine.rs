@@ -5,8 +5,8 @@ mod common;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use backstop_arch::{MatrixRole, Model};
-use backstop_card::backend::{CudaBackend, StepLimits};
+use backstop_arch::{AnyModel, MatrixRole, Model};
+use backstop_card::backend::StepLimits;
 use backstop_card::batch::TableUpdate;
 use backstop_card::ops::sample::{SampleStep, StepRow};
 use backstop_card::runner::{Runner, RunnerConfig, StepWork, rehearse};
@@ -26,7 +26,7 @@ fn device() -> Arc<dyn Device> {
     HostDevice::for_tests().unwrap_or_else(|error| panic!("{error}"))
 }
 
-fn model(loaded: &Loaded) -> Box<dyn Model<CudaBackend>> {
+fn model(loaded: &Loaded) -> AnyModel {
     backstop_arch::build(loaded.checkpoint.config()).unwrap_or_else(|error| panic!("{error}"))
 }
 
@@ -258,7 +258,7 @@ fn executor(loaded: &Loaded, max_num_batched_tokens: u32, graphs: bool) -> CudaE
     };
     CudaExecutor::new(CudaExecutorConfig {
         runner: runner(loaded, &device(), limits, Element::BF16),
-        model,
+        model: Box::new(model),
         kv,
         max_num_seqs: MAX_NUM_SEQS,
         graphs,

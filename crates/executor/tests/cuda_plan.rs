@@ -4,8 +4,7 @@ mod common;
 
 use std::sync::Arc;
 
-use backstop_arch::Model;
-use backstop_card::backend::CudaBackend;
+use backstop_arch::AnyModel;
 use backstop_card::{Device, DeviceFacts};
 use backstop_executor::{
     CudaPlan, CudaPlanError, CudaRequest, DeviceWeightPlan, SyntheticWeights, load_in_pieces,
@@ -40,12 +39,12 @@ fn request() -> CudaRequest {
     }
 }
 
-fn model(checkpoint: &Checkpoint) -> Box<dyn Model<CudaBackend>> {
+fn model(checkpoint: &Checkpoint) -> AnyModel {
     backstop_arch::build(checkpoint.config()).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// North Mini Code's shape.
-fn shape(name: &str) -> (Checkpoint, Box<dyn Model<CudaBackend>>, DeviceWeightPlan) {
+fn shape(name: &str) -> (Checkpoint, AnyModel, DeviceWeightPlan) {
     let config = repository(&format!("models/shapes/{name}.json"));
     let checkpoint = Checkpoint::open_shape(&config, &repository("models/demo"));
     let checkpoint = checkpoint.expect("a shape");
@@ -64,7 +63,7 @@ fn north_mini_code_fits_an_h100_with_the_defaults() {
     ] {
         let (_, model, weights) = shape(name);
         let weights_bytes = weights.bytes();
-        let plan = CudaPlan::new(&facts, free, &*model, weights, request());
+        let plan = CudaPlan::new(&facts, free, &model, weights, request());
         let plan = plan.unwrap_or_else(|error| panic!("{name}: {error}"));
         let used = weights_bytes + plan.work_bytes() + plan.kv.bytes;
         assert!(used <= facts.memory_bytes * 92 / 100, "{name}: {used}");
@@ -81,7 +80,7 @@ fn what_there_are_no_kernels_for_is_refused_before_memory_is_taken() {
         block_size: 24,
         ..request()
     };
-    let error = CudaPlan::new(&facts, free, &*model, weights, odd).expect_err("blocks of 24");
+    let error = CudaPlan::new(&facts, free, &model, weights, odd).expect_err("blocks of 24");
     let text = error.to_string();
     assert!(
         text.contains("blocks of 24") && text.contains("--device cpu"),
@@ -108,7 +107,7 @@ fn other_architectures_fit_an_h100_if_their_weights_do() {
             max_model_len: 32_768,
             ..request()
         };
-        match CudaPlan::new(&facts, free, &*model, weights, request) {
+        match CudaPlan::new(&facts, free, &model, weights, request) {
             Ok(plan) => assert!(fits && plan.kv.bytes > 4 << 30, "{name}: {}", plan.kv.bytes),
             Err(error) => assert!(
                 !fits && matches!(error, CudaPlanError::Memory(_)),
@@ -125,7 +124,7 @@ fn an_architecture_without_kernels_is_refused_with_what_is_missing() {
     let checkpoint = Checkpoint::open(&directory).expect("a checkpoint");
     let model = model(&checkpoint);
     let weights = DeviceWeightPlan::of_checkpoint(&checkpoint, model.spec()).expect("a plan");
-    let error = CudaPlan::new(&facts, free, &*model, weights, request());
+    let error = CudaPlan::new(&facts, free, &model, weights, request());
     let text = error.expect_err("latent attention").to_string();
     assert!(
         text.contains("latent attention") && text.contains("--device cpu"),
@@ -165,12 +164,11 @@ fn a_planned_and_loaded_model_gives_the_recorded_answer() {
         ..request()
     };
     let free = device.free_bytes().expect("a number");
-    let plan = CudaPlan::new(device.facts(), free, &*model, weights, request);
+    let plan = CudaPlan::new(device.facts(), free, &model, weights, request);
     let plan = plan.unwrap_or_else(|error| panic!("{error}"));
     let kv = plan.kv.spec.clone();
-    let spec = model.spec().clone();
-    let executor = plan.start(&device, model, |weights| {
-        load_in_pieces(&checkpoint, &spec, weights, 1 << 20, &|_| {})
+    let executor = plan.start(&device, Box::new(model), |spec, weights| {
+        load_in_pieces(&checkpoint, spec, weights, 1 << 20, &|_| {})
     });
     let mut executor = executor.unwrap_or_else(|error| panic!("{error}"));
     let drive = Drive {

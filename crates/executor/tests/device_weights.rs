@@ -5,11 +5,11 @@ mod common;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use backstop_arch::{Model, ModelSpec};
+use backstop_arch::ModelSpec;
 use backstop_card::staging::{WeightNumbers, WeightRows};
 use backstop_card::{CudaWeights, Device};
 use backstop_executor::{DeviceWeightPlan, SyntheticWeights, load_in_pieces};
-use backstop_kernels::{CpuBackend, CpuWeights, ExpertsId, MatrixId, VectorId};
+use backstop_kernels::{CpuWeights, ExpertsId, MatrixId, VectorId};
 use backstop_proof::host::HostDevice;
 use backstop_weights::Checkpoint;
 use common::{load, model, repository};
@@ -152,7 +152,7 @@ fn synthetic_weights_are_the_same_on_device_and_cpu() {
         let directory = repository(name);
         let config = directory.join("config.json");
         let checkpoint = Checkpoint::open_shape(&config, &directory).expect("a shape");
-        let model: Box<dyn Model<CpuBackend>> = model(&checkpoint);
+        let model = model(&checkpoint);
         let spec = model.spec();
         let synthetic = SyntheticWeights::new(&checkpoint, spec, 17).expect("a scheme");
         let host = synthetic.make_on_cpu(spec, &|_| {});
@@ -181,7 +181,7 @@ fn experts_in_formats_that_are_not_made_up_are_refused() {
         let directory = repository("tests/goldens").join(name);
         let config = directory.join("config.json");
         let checkpoint = Checkpoint::open_shape(&config, &directory).expect("a shape");
-        let model: Box<dyn Model<CpuBackend>> = model(&checkpoint);
+        let model = model(&checkpoint);
         let error = SyntheticWeights::new(&checkpoint, model.spec(), 0).expect_err("refused");
         assert!(error.to_string().contains(format), "{name}: {error}");
     }
@@ -196,7 +196,7 @@ fn north_mini_code_takes_what_arithmetic_says() {
         let config = repository(&format!("models/shapes/{name}.json"));
         let checkpoint = Checkpoint::open_shape(&config, &repository("models/demo"));
         let checkpoint = checkpoint.expect("a shape");
-        let model: Box<dyn Model<CpuBackend>> = model(&checkpoint);
+        let model = model(&checkpoint);
         let synthetic = SyntheticWeights::new(&checkpoint, model.spec(), 0).expect("a scheme");
         let plan = DeviceWeightPlan::of_synthetic(&synthetic, model.spec());
         // Norms, and the scales of FP8, are f32 on the device and BF16 in checkpoints.

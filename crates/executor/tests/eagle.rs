@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use backstop_arch::{ArchError, DraftHead, build_draft_head};
+use backstop_arch::{ArchError, DraftHead, Model, build_draft_head};
 use backstop_executor::{
     CpuExecutor, Drafter, KvMemoryRequest, draft_kv_cache, load_cpu_draft_head, plan_kv_memory,
 };

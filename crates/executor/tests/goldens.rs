@@ -6,6 +6,7 @@ mod common;
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use backstop_arch::Model;
 use backstop_kernels::{Batch, CpuBackend, Element};
 use backstop_weights::{Checkpoint, ElementType};
 use common::{Loaded, backend, load, load_with, model, repository};

@@ -144,15 +144,14 @@ fn attempt(label: &str, work: impl FnOnce() -> Result<(), String>) -> bool {
 /// As the command line does it: open, build, load; and then computes a few tokens.
 fn load(directory: &Path) -> Result<(), String> {
     let checkpoint = Checkpoint::open(directory).map_err(|error| error.to_string())?;
-    let model = backstop_arch::build::<CpuBackend>(checkpoint.config())
-        .map_err(|error| error.to_string())?;
+    let model = backstop_arch::build(checkpoint.config()).map_err(|error| error.to_string())?;
     let weights =
         load_cpu_weights(&checkpoint, model.spec(), &|_| {}).map_err(|error| error.to_string())?;
     let groups = &model.spec().kv_groups;
     let layouts: Vec<KvGroupLayout> = groups.iter().map(|group| group.layout(2)).collect();
     let cache = CpuKvCache::new(&layouts, 4, Element::BF16);
     let mut backend = CpuBackend::new(Arc::new(weights.arranged(&|_| {})), cache);
-    compute(&*model, &mut backend, groups.len());
+    compute(&model, &mut backend, groups.len());
     Ok(())
 }
 

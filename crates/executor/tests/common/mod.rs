@@ -11,7 +11,7 @@ pub mod grammars;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use backstop_arch::{KvGroup, Model};
+use backstop_arch::{AnyModel, KvGroup};
 use backstop_executor::{CpuExecutor, CpuExecutorConfig, Drafter, load_cpu_weights};
 use backstop_kernels::{CpuBackend, CpuKvCache, CpuWeights, Element, KvGroupLayout};
 use backstop_sched::{Arrival, Event, Notice, Scheduler, SchedulerConfig, Speculation};
@@ -50,7 +50,7 @@ pub fn load_with(directory: &Path, arrange: fn(CpuWeights) -> CpuWeights) -> Loa
     }
 }
 
-pub fn model(checkpoint: &Checkpoint) -> Box<dyn Model<CpuBackend>> {
+pub fn model(checkpoint: &Checkpoint) -> AnyModel {
     backstop_arch::build(checkpoint.config()).unwrap_or_else(|error| panic!("{error}"))
 }
 
@@ -129,7 +129,7 @@ pub fn cpu_executor_with(loaded: &Loaded, drive: &Drive, drafter: Option<Drafter
     let spec = kv_spec(loaded, drive);
     let blocks = vec![drive.blocks; spec.groups.len()];
     CpuExecutor::new(CpuExecutorConfig {
-        model: model(&loaded.checkpoint),
+        model: Box::new(model(&loaded.checkpoint)),
         backend: backend(loaded, drive.block_size, &blocks, Element::BF16),
         kv: spec,
         max_num_seqs: drive.max_num_seqs,

@@ -1,0 +1,55 @@
+//! A model of any architecture: built once, it computes on whichever backend is chosen for it.
+
+use backstop_kernels::CpuBackend;
+use backstop_kernels::backend::Backend;
+
+use crate::cohere2_moe::Cohere2Moe;
+use crate::decoder::Decoder;
+use crate::{Model, ModelSpec};
+
+/// A model of any architecture, for any backend.
+#[derive(Debug)]
+pub struct AnyModel(Blocks);
+
+/// The orders in which models compute their blocks.
+#[derive(Debug)]
+enum Blocks {
+    Sequential(Decoder),
+    Parallel(Cohere2Moe),
+}
+
+impl AnyModel {
+    /// Its description.
+    pub fn spec(&self) -> &ModelSpec {
+        match &self.0 {
+            // It is the same for every backend.
+            Blocks::Sequential(model) => Model::<CpuBackend>::spec(model),
+            Blocks::Parallel(model) => Model::<CpuBackend>::spec(model),
+        }
+    }
+}
+
+impl<B: Backend> Model<B> for AnyModel {
+    fn spec(&self) -> &ModelSpec {
+        self.spec()
+    }
+
+    fn forward(&self, backend: &mut B) -> B::Activation {
+        match &self.0 {
+            Blocks::Sequential(model) => model.forward(backend),
+            Blocks::Parallel(model) => model.forward(backend),
+        }
+    }
+}
+
+impl From<Decoder> for AnyModel {
+    fn from(model: Decoder) -> Self {
+        Self(Blocks::Sequential(model))
+    }
+}
+
+impl From<Cohere2Moe> for AnyModel {
+    fn from(model: Cohere2Moe) -> Self {
+        Self(Blocks::Parallel(model))
+    }
+}
