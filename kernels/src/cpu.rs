@@ -166,7 +166,8 @@ impl CpuBackend {
         qkv: &CpuActivation,
         shape: AttentionShape,
         layer: KvLayer,
-        (sinks, selection): (Option<VectorId>, Option<&Selection>),
+        sinks: Option<VectorId>,
+        selection: Option<&Selection>,
     ) -> CpuActivation {
         let sequences = sequence_rows(&self.batch, &self.tables[layer.group as usize]);
         let span: AttentionSpan = self.kv.layout(layer.group as usize).span;
@@ -339,7 +340,7 @@ impl Backend for CpuBackend {
         sinks: Option<VectorId>,
         layer: KvLayer,
     ) -> CpuActivation {
-        self.attend(qkv, shape, layer, (sinks, None))
+        self.attend(qkv, shape, layer, sinks, None)
     }
 
     fn select_keys(
@@ -389,7 +390,7 @@ impl Backend for CpuBackend {
         selection: &Selection,
         layer: KvLayer,
     ) -> CpuActivation {
-        self.attend(qkv, shape, layer, (None, Some(selection)))
+        self.attend(qkv, shape, layer, None, Some(selection))
     }
 
     fn latent_input(

@@ -236,16 +236,30 @@ fn store_first(out: &mut [f32], all: &[f32; LANES_MAX]) {
     out.copy_from_slice(&all[..out.len()]);
 }
 
-/// Widens `rows` rows of `len` stored numbers, without the fold. Rows follow one another at the
-/// given strides.
+/// Rows in memory, `stride` numbers from one to the next.
+#[derive(Clone, Copy)]
+pub(crate) struct Strided<P> {
+    row: P,
+    stride: usize,
+}
+
+impl<P> Strided<P> {
+    /// From the row that begins at `row` on.
+    #[inline(always)]
+    pub(crate) fn new(row: P, stride: usize) -> Self {
+        Self { row, stride }
+    }
+}
+
+/// Widens `rows` rows of `len` stored numbers, without the fold.
 ///
 /// # Safety
 /// All rows are readable at `source` and writable at `target`.
 #[inline(always)]
 pub(crate) unsafe fn widen_rows<S: Simd, F: Format>(
     simd: S,
-    (mut source, source_stride): (*const F::Raw, usize),
-    (mut target, target_stride): (*mut f32, usize),
+    mut source: Strided<*const F::Raw>,
+    mut target: Strided<*mut f32>,
     rows: usize,
     len: usize,
 ) {
@@ -254,19 +268,19 @@ pub(crate) unsafe fn widen_rows<S: Simd, F: Format>(
         let mut at = 0;
         while at < whole {
             // SAFETY: a whole vector lies before the end of the row.
-            unsafe { simd.store(target.add(at), F::load(simd, source.add(at))) };
+            unsafe { simd.store(target.row.add(at), F::load(simd, source.row.add(at))) };
             at += S::LANES;
         }
         if at < len {
             // SAFETY: the rest of the row lies before its end.
             unsafe {
-                let vector = F::load_first(simd, source.add(at), len - at);
-                let rest = std::slice::from_raw_parts_mut(target.add(at), len - at);
+                let vector = F::load_first(simd, source.row.add(at), len - at);
+                let rest = std::slice::from_raw_parts_mut(target.row.add(at), len - at);
                 store_slice(simd, rest, vector);
             }
         }
-        source = source.wrapping_add(source_stride);
-        target = target.wrapping_add(target_stride);
+        source.row = source.row.wrapping_add(source.stride);
+        target.row = target.row.wrapping_add(target.stride);
     }
 }
 

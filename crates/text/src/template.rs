@@ -397,6 +397,4 @@ fn without_generation_blocks(source: &str) -> String {
 }
 
 #[cfg(test)]
-mod hostile_tests;
-#[cfg(test)]
 mod tests;

@@ -232,3 +232,6 @@ fn is_unfused_expert(name: &str) -> bool {
 fn is_packed_experts(name: &str) -> bool {
     part_after_experts(name).is_some_and(|part| !part.bytes().all(|byte| byte.is_ascii_digit()))
 }
+
+#[cfg(test)]
+mod tests;

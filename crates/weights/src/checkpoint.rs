@@ -292,3 +292,6 @@ fn template_in(tokenizer_config: &Map<String, Value>) -> Result<Option<String>, 
         .map(Some)
         .ok_or_else(|| "chat_template lists no template named default".to_owned())
 }
+
+#[cfg(test)]
+mod tests;

@@ -209,3 +209,6 @@ fn fail_if_any(problems: Vec<LoadProblem>) -> Result<(), LoadError> {
         Err(LoadError { problems })
     }
 }
+
+#[cfg(test)]
+mod tests;

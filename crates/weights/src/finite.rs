@@ -54,3 +54,6 @@ fn first_bad<const SIZE: usize>(
     }
     None
 }
+
+#[cfg(test)]
+mod tests;

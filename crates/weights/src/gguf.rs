@@ -220,3 +220,6 @@ fn read_rope_factors(shard: &Shard, entry: &HeaderEntry) -> Result<Vec<f32>, Str
         .map(|&bytes| f32::from_le_bytes(bytes))
         .collect())
 }
+
+#[cfg(test)]
+mod tests;

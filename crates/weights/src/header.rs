@@ -247,3 +247,6 @@ impl<'de> Visitor<'de> for EntriesVisitor {
         Ok(Entries(entries))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,7 +20,7 @@ mod strict_fields;
 mod text_files;
 
 #[cfg(test)]
-mod tests;
+mod test_support;
 
 pub use census::{CensusError, CheckpointSummary, ExpectedTensor, Mismatch, census};
 pub use checkpoint::{Checkpoint, TensorInfo, TokenizerSource};

@@ -243,3 +243,6 @@ fn check_canary(canary: &Canary) -> Result<(), String> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

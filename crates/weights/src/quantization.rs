@@ -404,3 +404,6 @@ fn section(config: &Map<String, Value>) -> Option<&Value> {
         .filter_map(|key| config.get(*key))
         .find(|value| !value.is_null())
 }
+
+#[cfg(test)]
+mod tests;

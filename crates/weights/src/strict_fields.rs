@@ -234,3 +234,6 @@ pub(crate) fn brief(value: &Value) -> String {
         Some((end, _)) => format!("{}…", &text[..end]),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -565,7 +565,7 @@ impl Backend for CudaBackend {
         let logits = self.queue(
             |backend| {
                 let (device, arena) = (&*backend.device, &backend.arena);
-                let head = (weights, scale);
+                let head = head::Head { weights, scale };
                 // SAFETY: the input has the step's rows, among which the chosen ones are.
                 unsafe { head::run(device, Stream::Main, arena, panels(input), chosen, head) }
             },

@@ -215,6 +215,14 @@ const _: () = assert!(size_of::<SyntheticVectorArgs>() == 48);
 // SAFETY: numbers and pointers, without padding.
 unsafe impl KernelArgs for SyntheticVectorArgs {}
 
+/// Where numbers are made: for each matrix, as many as it has places.
+#[derive(Clone, Copy)]
+struct Places {
+    matrix: TiledMatrix,
+    matrices: usize,
+    of_each: usize,
+}
+
 impl SyntheticVector {
     /// Number `index`.
     pub fn value(&self, index: usize) -> f32 {
@@ -239,9 +247,13 @@ impl SyntheticVector {
         out: DevicePointer,
         len: usize,
     ) -> Result<(), DeviceError> {
-        let plain = TiledMatrix::new(len, 1, Element::BF16);
+        let places = Places {
+            matrix: TiledMatrix::new(len, 1, Element::BF16),
+            matrices: 1,
+            of_each: len,
+        };
         // SAFETY: the caller's promise.
-        unsafe { self.launch_places(device, stream, out, (plain, 1, len)) }
+        unsafe { self.launch_places(device, stream, out, places) }
     }
 
     /// Queues the making of a number for each row of each matrix, in their places; padding rows
@@ -255,9 +267,14 @@ impl SyntheticVector {
         device: &dyn Device,
         stream: Stream,
         out: DevicePointer,
-        (matrix, matrices): (TiledMatrix, usize),
+        matrix: TiledMatrix,
+        matrices: usize,
     ) -> Result<(), DeviceError> {
-        let places = (matrix, matrices, matrix.padded_rows());
+        let places = Places {
+            matrix,
+            matrices,
+            of_each: matrix.padded_rows(),
+        };
         // SAFETY: the caller's promise.
         unsafe { self.launch_places(device, stream, out, places) }
     }
@@ -270,8 +287,13 @@ impl SyntheticVector {
         device: &dyn Device,
         stream: Stream,
         out: DevicePointer,
-        (matrix, matrices, places): (TiledMatrix, usize, usize),
+        places: Places,
     ) -> Result<(), DeviceError> {
+        let Places {
+            matrix,
+            matrices,
+            of_each: places,
+        } = places;
         if matrices * places == 0 {
             return Ok(());
         }

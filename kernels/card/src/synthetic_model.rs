@@ -129,8 +129,8 @@ impl SyntheticModel {
             unsafe {
                 matrices.launch(device, Stream::Main, stack.data, DevicePointer::NULL)?;
                 if stack.matrix.element == Element::F8E4M3 {
-                    let rows = (stack.matrix, count);
-                    scales.launch_for_rows(device, Stream::Main, stack.scales, rows)?;
+                    let rows = stack.matrix;
+                    scales.launch_for_rows(device, Stream::Main, stack.scales, rows, count)?;
                 }
             }
         }

@@ -67,7 +67,7 @@ impl Bench {
             made.launch(device, Stream::Main, data, DevicePointer::NULL)?;
             if scaled {
                 let scale = made.scales(factors);
-                scale.launch_for_rows(device, Stream::Main, scales, (matrix, matrices))?;
+                scale.launch_for_rows(device, Stream::Main, scales, matrix, matrices)?;
             }
         }
         Ok(ProductWeights {
@@ -94,7 +94,7 @@ impl Bench {
         assert_eq!(row.padded_rows(), columns, "columns of made-up rows");
         let values = self.reserve(rows * columns * 4)?;
         // SAFETY: the memory has room for all rows.
-        unsafe { made.launch_for_rows(&*self.device, Stream::Main, values, (row, rows))? };
+        unsafe { made.launch_for_rows(&*self.device, Stream::Main, values, row, rows)? };
         self.pack([rows, columns], values, formats)
     }
 
@@ -176,7 +176,8 @@ impl Bench {
 /// A case whose data the device made.
 pub(crate) fn work(
     bench: Bench,
-    (rows, cost): (usize, Cost),
+    rows: usize,
+    cost: Cost,
     run: impl Fn(&Bench) -> Result<Rows, DeviceError> + 'static,
 ) -> DeviceWork<'static> {
     let last = Mutex::new(None);

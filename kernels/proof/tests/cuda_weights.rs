@@ -101,10 +101,8 @@ fn synthetic_weights_are_the_same_bits_on_device_and_host() {
         let scales = weights.scales(SyntheticTensor::new(11, 5));
         let out = poisoned(&device, matrices * matrix.padded_rows() * 4);
         // SAFETY: as above.
-        unsafe {
-            scales.launch_for_rows(&*device, Stream::Main, out.pointer(), (matrix, matrices))
-        }
-        .expect("a launch");
+        unsafe { scales.launch_for_rows(&*device, Stream::Main, out.pointer(), matrix, matrices) }
+            .expect("a launch");
         let host = scales.host(matrices * matrix.rows);
         let expected = host
             .chunks(matrix.rows)

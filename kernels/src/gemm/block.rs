@@ -7,7 +7,8 @@ use super::{Part, Product};
 use crate::element::Element;
 use crate::formats::BlockFormat;
 use crate::simd::{
-    AsBf16, AsF8, AsF32, Format, LANES_MAX, Program, Simd, load_slice, store_slice, widen_rows,
+    AsBf16, AsF8, AsF32, Format, LANES_MAX, Program, Simd, Strided, load_slice, store_slice,
+    widen_rows,
 };
 
 const F32: WeightFormat = WeightFormat::Numbers(Element::F32);
@@ -167,7 +168,7 @@ impl<'a> Block<'a> {
             while row < self.part.rows.end {
                 let rows = row..(row + STRIP_ROWS).min(self.part.rows.end);
                 sums.fill(0.0);
-                self.strip_rows(simd, rows.clone(), first..last, (&mut *strip, &mut *sums));
+                self.strip_rows(simd, rows.clone(), first..last, strip, sums);
                 for (index, sum) in sums.chunks_exact(S::LANES).enumerate() {
                     let (token, r) = (index / STRIP_ROWS, index % STRIP_ROWS);
                     if row + r < rows.end {
@@ -187,7 +188,8 @@ impl<'a> Block<'a> {
         simd: S,
         rows: Range<usize>,
         tokens: Range<usize>,
-        (strip, sums): (&mut [f32], &mut [f32]),
+        strip: &mut [f32],
+        sums: &mut [f32],
     ) {
         let columns = self.part.weight.columns;
         let mut column = 0;
@@ -233,18 +235,30 @@ impl<'a> Block<'a> {
             strip.len() == STRIP_ROWS * STRIP_COLUMNS,
             "scratch memory of a strip"
         );
-        let target = (strip.as_mut_ptr(), STRIP_COLUMNS);
+        let target = Strided::new(strip.as_mut_ptr(), STRIP_COLUMNS);
         // SAFETY: the columns lie within the rows, and the strip has room for all.
         unsafe {
             match weight.band.format {
                 F32 => {}
                 BF16 => {
                     let source = weight.row::<AsBf16>(rows.start).add(columns.start);
-                    widen_rows::<S, AsBf16>(simd, (source, stride), target, rows.len(), len);
+                    widen_rows::<S, AsBf16>(
+                        simd,
+                        Strided::new(source, stride),
+                        target,
+                        rows.len(),
+                        len,
+                    );
                 }
                 F8E4M3 => {
                     let source = weight.row::<AsF8>(rows.start).add(columns.start);
-                    widen_rows::<S, AsF8>(simd, (source, stride), target, rows.len(), len);
+                    widen_rows::<S, AsF8>(
+                        simd,
+                        Strided::new(source, stride),
+                        target,
+                        rows.len(),
+                        len,
+                    );
                 }
                 WeightFormat::Blocks(format) => {
                     widen_blocks(weight, format, &rows, &columns, strip);

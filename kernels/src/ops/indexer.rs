@@ -21,7 +21,8 @@ use crate::ops::kv_write::SequenceRows;
 use crate::parallel::{self, SharedOutput};
 use crate::scratch::with_scratch;
 use crate::simd::{
-    self, AsBf16, AsF8OrNan, AsF32, Format, Program, Simd, load_slice, store_slice, widen_rows,
+    self, AsBf16, AsF8OrNan, AsF32, Format, Program, Simd, Strided, load_slice, store_slice,
+    widen_rows,
 };
 
 /// Positions of one task; a multiple of `TILE`.
@@ -335,7 +336,7 @@ impl Scores<'_, '_> {
                     if self.outputs[index].len() <= from {
                         continue;
                     }
-                    self.row(simd, index, keys, (&mut *products, &mut *sums));
+                    self.row(simd, index, keys, products, sums);
                     let out = &mut self.outputs[index][from..];
                     let count = out.len().min(end - start);
                     out[..count].copy_from_slice(&sums[..count]);
@@ -367,7 +368,13 @@ impl Scores<'_, '_> {
                 let source = memory.as_ptr().cast::<F::Raw>();
                 let source = source.add(cache.shape.key_index(offset, 0));
                 let out = keys.as_mut_ptr().add(position - positions.start);
-                widen_rows::<S, F>(simd, (source, block_size), (out, TILE), head_dim, count);
+                widen_rows::<S, F>(
+                    simd,
+                    Strided::new(source, block_size),
+                    Strided::new(out, TILE),
+                    head_dim,
+                    count,
+                );
             }
             position += count;
         }
@@ -380,19 +387,19 @@ impl Scores<'_, '_> {
         simd: S,
         index: usize,
         keys: &[f32],
-        (products, sums): (&mut [f32], &mut [f32]),
+        products: &mut [f32],
+        sums: &mut [f32],
     ) {
         sums.fill(0.0);
         let row = self.rows[index].row;
         let mut head = 0;
         while head < self.args.heads {
             let at = row * self.args.heads + head;
-            let out = (&mut *products, &mut *sums);
             head += match (S::MANY_REGISTERS, self.args.heads - head) {
-                (true, 6..) => self.heads::<S, 6>(simd, at, keys, out),
-                (true, 3..) => self.heads::<S, 3>(simd, at, keys, out),
-                (_, 2..) => self.heads::<S, 2>(simd, at, keys, out),
-                _ => self.heads::<S, 1>(simd, at, keys, out),
+                (true, 6..) => self.heads::<S, 6>(simd, at, keys, products, sums),
+                (true, 3..) => self.heads::<S, 3>(simd, at, keys, products, sums),
+                (_, 2..) => self.heads::<S, 2>(simd, at, keys, products, sums),
+                _ => self.heads::<S, 1>(simd, at, keys, products, sums),
             };
         }
     }
@@ -404,7 +411,8 @@ impl Scores<'_, '_> {
         simd: S,
         at: usize,
         keys: &[f32],
-        (products, sums): (&mut [f32], &mut [f32]),
+        products: &mut [f32],
+        sums: &mut [f32],
     ) -> usize {
         let head_dim = self.args.cache.shape.head_dim;
         let heads = &self.args.queries[at * head_dim..][..Q * head_dim];

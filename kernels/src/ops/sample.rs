@@ -86,8 +86,8 @@ pub fn sample_with(
         draw(instructions, args, largest, scratch)?
     };
     let count = args.params.logprobs;
-    let logprobs = count
-        .map(|count| raw_logprobs(instructions, args.logits, raw_largest, (id, count), scratch));
+    let logprobs =
+        count.map(|count| raw_logprobs(instructions, args.logits, raw_largest, id, count, scratch));
     Some(SampledToken { id, logprobs })
 }
 
@@ -103,22 +103,15 @@ pub fn rate(
     let instructions = InstructionSet::detect();
     let largest = weights::largest(instructions, logits)?;
     let usable = logits.get(token as usize)?.is_finite();
-    usable.then(|| {
-        raw_logprobs(
-            instructions,
-            logits,
-            largest,
-            (token, alternatives),
-            scratch,
-        )
-    })
+    usable.then(|| raw_logprobs(instructions, logits, largest, token, alternatives, scratch))
 }
 
 fn raw_logprobs(
     instructions: InstructionSet,
     logits: &[f32],
     largest: f32,
-    (token, alternatives): (TokenId, u32),
+    token: TokenId,
+    alternatives: u32,
     scratch: &mut SampleScratch,
 ) -> TokenLogprobs {
     let SampleScratch {

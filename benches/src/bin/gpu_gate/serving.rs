@@ -31,10 +31,24 @@ const MIXED_ANSWER: (f64, f64) = (32.0, 256.0);
 const GOOD_FIRST_MS: f64 = 2000.0;
 const GOOD_PER_TOKEN_MS: f64 = 50.0;
 
+/// Sequences that decode at once.
+#[derive(Clone, Copy)]
+struct DecodeLoad {
+    /// Tokens before the answer.
+    context: usize,
+    /// How many sequences there are, one after the other.
+    batches: &'static [usize],
+}
+
+impl DecodeLoad {
+    const fn behind(context: usize, batches: &'static [usize]) -> Self {
+        Self { context, batches }
+    }
+}
+
 /// What is measured.
 struct Loads {
-    /// Sequences that decode at once, by the length of their context.
-    decode: [(usize, &'static [usize]); 2],
+    decode: [DecodeLoad; 2],
     /// Lengths of prompts, and how many of them, one after the other.
     prefill: &'static [(usize, usize)],
     /// Requests per second, sent at random times whether or not those before are answered.
@@ -45,8 +59,8 @@ struct Loads {
 
 const FULL: Loads = Loads {
     decode: [
-        (1024, &[1, 2, 4, 8, 16, 32, 64, 128, 256]),
-        (8192, &[1, 8, 32, 64]),
+        DecodeLoad::behind(1024, &[1, 2, 4, 8, 16, 32, 64, 128, 256]),
+        DecodeLoad::behind(8192, &[1, 8, 32, 64]),
     ],
     prefill: &[(1024, 5), (8192, 3), (65_536, 1)],
     mixed_rates: &[2.0, 6.0, 12.0],
@@ -54,7 +68,10 @@ const FULL: Loads = Loads {
 };
 
 const QUICK: Loads = Loads {
-    decode: [(1024, &[1, 8, 64, 128]), (8192, &[1, 64])],
+    decode: [
+        DecodeLoad::behind(1024, &[1, 8, 64, 128]),
+        DecodeLoad::behind(8192, &[1, 64]),
+    ],
     prefill: &[(1024, 3), (8192, 3)],
     mixed_rates: &[6.0],
     seconds_min: [6, 5, 14],
@@ -175,11 +192,11 @@ fn at_once(prompts: &[Vec<u64>], answer_tokens: usize) -> Vec<Request> {
 /// keys and values of its own, so that all begin at the same time.
 fn decode(
     server: Server,
-    (context, batches): (usize, &[usize]),
+    load: DecodeLoad,
     subject: &Subject,
     record: &mut Record,
 ) -> io::Result<()> {
-    let context = context / subject.shrink;
+    let context = load.context / subject.shrink;
     let columns = [
         "sequences",
         "tokens/s, all",
@@ -193,7 +210,7 @@ fn decode(
     let mut table = Table::new(title, &columns);
     let mut all = Vec::new();
     let mut prompts: Vec<Vec<u64>> = Vec::new();
-    for &batch in subject.batches(batches) {
+    for &batch in subject.batches(load.batches) {
         let what = format!("decoding {batch} sequences behind {context} tokens");
         if !has_time(record, &what, subject.loads.seconds_min[0]) {
             break;

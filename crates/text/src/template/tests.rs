@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+mod hostile;
+
 use super::{ChatTemplate, ChatTemplateInput, ContentFormat, TemplateError};
 
 fn input(messages: Value) -> ChatTemplateInput {

@@ -27,6 +27,15 @@ impl LogitRows {
     }
 }
 
+/// What makes logits of hidden states.
+#[derive(Clone, Copy, Debug)]
+pub struct Head {
+    /// `[vocabulary, hidden]`.
+    pub weights: ProductWeights,
+    /// Factor on the logits.
+    pub scale: f32,
+}
+
 /// Queues the logits `(input * head^T) * scale` of the chosen rows, f32 `[count, vocabulary]`.
 ///
 /// # Safety
@@ -38,8 +47,9 @@ pub unsafe fn run(
     arena: &Arena,
     input: &Panels,
     chosen: LogitRows,
-    (weights, scale): (ProductWeights, f32),
+    head: Head,
 ) -> Result<Rows, DeviceError> {
+    let Head { weights, scale } = head;
     let matrix = weights.matrix;
     let gathered = Panels::take(arena, chosen.count, matrix.columns, &[Element::BF16]);
     let output = arena.take(chosen.count * matrix.rows * 4);

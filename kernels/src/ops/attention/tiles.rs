@@ -261,7 +261,8 @@ impl<'a> Tiles<'a> {
     unsafe fn sixteen(
         &mut self,
         walker: &Walker<'_>,
-        (start, first): (usize, usize),
+        start: usize,
+        first: usize,
         state: &mut State<'_>,
     ) {
         let head_dim = walker.head_dim();
@@ -283,7 +284,7 @@ impl<'a> Tiles<'a> {
             let weights = &mut self.weights[query * TILE_COLUMNS..];
             let (own, old, largest) = (first + query, maxima[query], largest[query]);
             // SAFETY: the processor has the instructions.
-            let sum = unsafe { weigh(scores, seen, (factor, largest), weights) };
+            let sum = unsafe { weigh(scores, seen, factor, largest, weights) };
             if largest > old {
                 let keep = (old - largest).exp();
                 state.sums[own] *= keep;
@@ -332,7 +333,7 @@ impl<S: Simd> TileArithmetic<S> for Tiles<'_> {
     fn walk(&mut self, walker: &Walker<'_>, _: S, start: usize, mut state: State<'_>) {
         for first in (0..walker.queries()).step_by(TILE_ROWS) {
             // SAFETY: `begin` configured the tiles.
-            unsafe { self.sixteen(walker, (start, first), &mut state) };
+            unsafe { self.sixteen(walker, start, first, &mut state) };
         }
     }
 }
@@ -424,12 +425,7 @@ fn largest_scores(
 /// The processor has AVX-512 BF16.
 #[target_feature(enable = "avx512f,avx512dq,avx512bf16")]
 #[inline]
-unsafe fn weigh(
-    scores: &[f32],
-    seen: u128,
-    (factor, largest): (f32, f32),
-    weights: &mut [u16],
-) -> f32 {
+unsafe fn weigh(scores: &[f32], seen: u128, factor: f32, largest: f32, weights: &mut [u16]) -> f32 {
     let shift = _mm512_set1_ps(-largest * LOG2_E);
     let factor = _mm512_set1_ps(factor * LOG2_E);
     let weight = |index| {

@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::TILE;
 use super::state::{State, StateShape};
 use super::walk::{TileArithmetic, Walker};
-use crate::simd::{Format, Simd, load_slice, store_slice, widen_rows};
+use crate::simd::{Format, Simd, Strided, load_slice, store_slice, widen_rows};
 
 /// Most queries of one register tile: 24 sums of 32 vector registers.
 const TILE_QUERIES: usize = 6;
@@ -73,10 +73,22 @@ impl<S: Simd, F: Format> TileArithmetic<S> for Vectors<'_, F> {
             unsafe {
                 let keys = block.add(shape.key_index(offset, 0));
                 let out = self.keys.as_mut_ptr().add(walked - start);
-                widen_rows::<S, F>(simd, (keys, block_size), (out, TILE), head_dim, count);
+                widen_rows::<S, F>(
+                    simd,
+                    Strided::new(keys, block_size),
+                    Strided::new(out, TILE),
+                    head_dim,
+                    count,
+                );
                 let values = block.add(shape.value_index(offset, 0));
                 let out = self.values.as_mut_ptr().add((walked - start) * stride);
-                widen_rows::<S, F>(simd, (values, head_dim), (out, stride), count, head_dim);
+                widen_rows::<S, F>(
+                    simd,
+                    Strided::new(values, head_dim),
+                    Strided::new(out, stride),
+                    count,
+                    head_dim,
+                );
             }
             walked += count;
         }
@@ -88,10 +100,10 @@ impl<S: Simd, F: Format> TileArithmetic<S> for Vectors<'_, F> {
         let mut query = 0;
         while query < queries {
             query += match (S::MANY_REGISTERS, queries - query) {
-                (true, 6..) => self.queries::<S, 6>(walker, simd, (start, query), &mut state),
-                (true, 3..) => self.queries::<S, 3>(walker, simd, (start, query), &mut state),
-                (_, 2..) => self.queries::<S, 2>(walker, simd, (start, query), &mut state),
-                _ => self.queries::<S, 1>(walker, simd, (start, query), &mut state),
+                (true, 6..) => self.queries::<S, 6>(walker, simd, start, query, &mut state),
+                (true, 3..) => self.queries::<S, 3>(walker, simd, start, query, &mut state),
+                (_, 2..) => self.queries::<S, 2>(walker, simd, start, query, &mut state),
+                _ => self.queries::<S, 1>(walker, simd, start, query, &mut state),
             };
         }
     }
@@ -104,7 +116,8 @@ impl<F> Vectors<'_, F> {
         &mut self,
         walker: &Walker<'_>,
         simd: S,
-        (start, first): (usize, usize),
+        start: usize,
+        first: usize,
         state: &mut State<'_>,
     ) -> usize {
         let mut queries = [std::ptr::null(); Q];
@@ -121,11 +134,11 @@ impl<F> Vectors<'_, F> {
         for (q, visible) in visible.iter().enumerate() {
             if !visible.is_empty() {
                 let scores = &mut self.scores[q * TILE..][..TILE];
-                weigh(walker, simd, (scores, visible), first + q, state);
+                weigh(walker, simd, scores, visible, first + q, state);
             }
         }
         let values = &mut state.values[first * stride..][..Q * stride];
-        add_values::<S, Q>(simd, (self.values, self.scores), &visible, stride, values);
+        add_values::<S, Q>(simd, self.values, self.scores, &visible, stride, values);
         Q
     }
 }
@@ -136,7 +149,8 @@ impl<F> Vectors<'_, F> {
 fn weigh<S: Simd>(
     walker: &Walker<'_>,
     simd: S,
-    (scores, visible): (&mut [f32], &Range<usize>),
+    scores: &mut [f32],
+    visible: &Range<usize>,
     query: usize,
     state: &mut State<'_>,
 ) {
@@ -235,7 +249,8 @@ fn scale_all<S: Simd>(simd: S, values: &mut [f32], factor: f32) {
 #[inline(always)]
 fn add_values<S: Simd, const Q: usize>(
     simd: S,
-    (values, weights): (&[f32], &[f32]),
+    values: &[f32],
+    weights: &[f32],
     visible: &[Range<usize>; Q],
     stride: usize,
     out: &mut [f32],
@@ -246,16 +261,16 @@ fn add_values<S: Simd, const Q: usize>(
     }
     if common.is_empty() {
         for (q, visible) in visible.iter().enumerate() {
-            add_own::<S>(simd, (values, weights), q, visible.clone(), out);
+            add_own::<S>(simd, values, weights, q, visible.clone(), out);
         }
         return;
     }
     for (q, visible) in visible.iter().enumerate() {
-        add_own::<S>(simd, (values, weights), q, visible.start..common.start, out);
+        add_own::<S>(simd, values, weights, q, visible.start..common.start, out);
     }
-    weighted_sum::<S, Q>(simd, weights, common.clone(), (values, stride), out);
+    weighted_sum::<S, Q>(simd, weights, common.clone(), values, stride, out);
     for (q, visible) in visible.iter().enumerate() {
-        add_own::<S>(simd, (values, weights), q, common.end..visible.end, out);
+        add_own::<S>(simd, values, weights, q, common.end..visible.end, out);
     }
 }
 
@@ -263,7 +278,8 @@ fn add_values<S: Simd, const Q: usize>(
 #[inline(always)]
 fn add_own<S: Simd>(
     simd: S,
-    (values, weights): (&[f32], &[f32]),
+    values: &[f32],
+    weights: &[f32],
     q: usize,
     positions: Range<usize>,
     out: &mut [f32],
@@ -272,7 +288,7 @@ fn add_own<S: Simd>(
         let stride = values.len() / TILE;
         let out = &mut out[q * stride..][..stride];
         let weights = &weights[q * TILE..][..TILE];
-        weighted_sum::<S, 1>(simd, weights, positions, (values, stride), out);
+        weighted_sum::<S, 1>(simd, weights, positions, values, stride, out);
     }
 }
 
@@ -282,7 +298,8 @@ fn weighted_sum<S: Simd, const Q: usize>(
     simd: S,
     weights: &[f32],
     positions: Range<usize>,
-    (values, stride): (&[f32], usize),
+    values: &[f32],
+    stride: usize,
     out: &mut [f32],
 ) {
     assert!(
@@ -291,26 +308,44 @@ fn weighted_sum<S: Simd, const Q: usize>(
     );
     let mut lane = 0;
     while lane + TILE_VECTORS * S::LANES <= stride {
-        let out = (&mut *out, stride, lane);
-        sum_lanes::<S, Q, TILE_VECTORS>(simd, weights, positions.clone(), values, out);
+        let lanes = Lanes {
+            first: lane,
+            stride,
+        };
+        sum_lanes::<S, Q, TILE_VECTORS>(simd, weights, positions.clone(), values, lanes, out);
         lane += TILE_VECTORS * S::LANES;
     }
     while lane < stride {
-        let out = (&mut *out, stride, lane);
-        sum_lanes::<S, Q, 1>(simd, weights, positions.clone(), values, out);
+        let lanes = Lanes {
+            first: lane,
+            stride,
+        };
+        sum_lanes::<S, Q, 1>(simd, weights, positions.clone(), values, lanes, out);
         lane += S::LANES;
     }
 }
 
-/// `V` vectors of `weighted_sum`, from `lane` on.
+/// Columns of rows that lie `stride` numbers apart.
+#[derive(Clone, Copy)]
+struct Lanes {
+    first: usize,
+    stride: usize,
+}
+
+/// `V` vectors of `weighted_sum`, from the first of the lanes on.
 #[inline(always)]
 fn sum_lanes<S: Simd, const Q: usize, const V: usize>(
     simd: S,
     weights: &[f32],
     positions: Range<usize>,
     values: &[f32],
-    (out, stride, lane): (&mut [f32], usize, usize),
+    lanes: Lanes,
+    out: &mut [f32],
 ) {
+    let Lanes {
+        first: lane,
+        stride,
+    } = lanes;
     assert!(
         values.len() >= positions.end * stride && lane + V * S::LANES <= stride,
         "lanes"

@@ -84,7 +84,7 @@ impl Walk<'_> {
         let walker = Walker::new(self.args, self.task, F::FOLD);
         let (part, scratch) = self.scratch.0.split_at_mut(walker.shape.len());
         let mut vectors = Vectors::<F>::new(walker.shape, scratch);
-        walker.run(simd, &mut vectors, self.partitions, (self.state, part));
+        walker.run(simd, &mut vectors, self.partitions, self.state, part);
     }
 
     #[cfg(target_arch = "x86_64")]
@@ -95,7 +95,7 @@ impl Walk<'_> {
         let (part, floats) = floats.split_at_mut(walker.shape.len());
         // SAFETY: tiles are only used if the processor has AMX.
         let mut tiles = unsafe { Tiles::begin(&walker, floats, numbers) };
-        walker.run(simd, &mut tiles, self.partitions, (self.state, part));
+        walker.run(simd, &mut tiles, self.partitions, self.state, part);
         tiles.end();
     }
 }
@@ -126,7 +126,8 @@ impl<'a> Walker<'a> {
         simd: S,
         tiles: &mut T,
         partitions: Range<usize>,
-        (state, part): (&mut [f32], &mut [f32]),
+        state: &mut [f32],
+        part: &mut [f32],
     ) {
         let (shape, seen) = (self.shape, &self.task.visible);
         shape.clear(state);

@@ -76,13 +76,14 @@ impl Setup {
         choose: impl Fn(AttentionLimits) -> AttentionLimits,
     ) -> Result<Self, DeviceError> {
         let cache = DeviceBuffer::from_slice(device, &cache_bytes(paged))?;
-        Self::with_cache(device, (paged, cache), rows, choose)
+        Self::with_cache(device, paged, cache, rows, choose)
     }
 
     /// The same with a cache that lies on the device already.
     fn with_cache(
         device: &Arc<dyn Device>,
-        (paged, memory): (&Paged, DeviceBuffer),
+        paged: &Paged,
+        memory: DeviceBuffer,
         rows: Range<usize>,
         choose: impl Fn(AttentionLimits) -> AttentionLimits,
     ) -> Result<Self, DeviceError> {
@@ -206,7 +207,7 @@ pub(in super::super) fn made_on_device(
         )?
     };
     let rows = case.rows();
-    let setup = Setup::with_cache(device, (paged, cache), 0..rows, |limits| limits)?;
+    let setup = Setup::with_cache(device, paged, cache, 0..rows, |limits| limits)?;
     let device = Arc::clone(device);
     Ok(DeviceWork {
         launch: Box::new(move || setup.launch(&*device)),

@@ -84,7 +84,7 @@ pub(super) fn made_on_device(
         unsafe { run(place, &input, tokens, routing, &experts) }
     };
     let cost = super::cost(3 * width * hidden, &on_host, element.into());
-    Ok(bench::work(bench, (tokens, cost), launch))
+    Ok(bench::work(bench, tokens, cost, launch))
 }
 
 pub(super) fn device<'a>(

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use backstop_card::layout::{NONE, TiledMatrix};
-use backstop_card::ops::head::{LogitRows, run};
+use backstop_card::ops::head::{Head, LogitRows, run};
 use backstop_card::{Device, DeviceError, Stream};
 use backstop_kernels::Element;
 
@@ -29,12 +29,15 @@ pub(super) fn made_on_device(
     let chosen = choose(&mut bench, rows)?;
     let launch = move |bench: &Bench| {
         let (device, arena) = (&*bench.device, &bench.arena);
-        let head = (weights, super::CASE_SCALE);
+        let head = Head {
+            weights,
+            scale: super::CASE_SCALE,
+        };
         // SAFETY: everything was set up above.
         unsafe { run(device, Stream::Main, arena, &input, chosen, head) }
     };
     let cost = Cost::of_product([vocabulary, hidden, count], Element::BF16);
-    Ok(bench::work(bench, (count, cost), launch))
+    Ok(bench::work(bench, count, cost, launch))
 }
 
 fn choose(bench: &mut Bench, mut rows: Vec<u32>) -> Result<LogitRows, DeviceError> {
@@ -61,7 +64,10 @@ pub(super) fn device<'a>(
         let input = bench.panels(&case.input, hidden, &[Element::BF16])?;
         let chosen = choose(&mut bench, case.rows.clone())?;
         let launch = move |bench: &Bench| {
-            let head = (weights, super::CASE_SCALE);
+            let head = Head {
+                weights,
+                scale: super::CASE_SCALE,
+            };
             // SAFETY: everything was set up above.
             unsafe {
                 run(

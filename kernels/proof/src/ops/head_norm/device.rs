@@ -42,7 +42,7 @@ fn set_up<'a>(case: &'a HeadNormCase, device: &'a Arc<dyn Device>) -> DeviceResu
     };
     let positions: Vec<u32> = (0..case.rows() as u32).collect();
     let places = Places::one_each(&positions, layout.block_size);
-    let written = Written::new(device, (shape, layout), places, source)?;
+    let written = Written::new(device, shape, layout, places, source)?;
     let written = Arc::new(written.with(None, Some(norm)));
     Ok(DeviceRun {
         launch: Box::new({

@@ -65,7 +65,8 @@ impl Written {
     /// Sets up the writing of all rows of `qkv`.
     pub(crate) fn new(
         device: &Arc<dyn Device>,
-        (shape, layout): (AttentionShape, KvShape),
+        shape: AttentionShape,
+        layout: KvShape,
         places: Places,
         qkv: RowSource,
     ) -> Result<Self, DeviceError> {
@@ -192,7 +193,8 @@ fn set_up<'a>(case: &'a KvWriteCase, device: &'a Arc<dyn Device>) -> DeviceResul
     };
     let written = Arc::new(Written::new(
         device,
-        (paged.shape, paged.layout()),
+        paged.shape,
+        paged.layout(),
         paged.places(),
         source,
     )?);

@@ -46,7 +46,7 @@ pub(super) fn made_on_device(
         unsafe { run(device, Stream::Main, arena, &input, rows, weights) }
     };
     let cost = Cost::of_product([outputs, inputs, rows], Element::BF16);
-    Ok(bench::work(bench, (rows, cost), launch))
+    Ok(bench::work(bench, rows, cost, launch))
 }
 
 /// The device computes with BF16 weights and writes words of two columns.

@@ -58,7 +58,8 @@ fn set_up<'a>(case: &'a RopeCase, device: &'a Arc<dyn Device>) -> DeviceResult<'
     let rope = Some((rotations.pointer(), case.rope.pairing));
     let written = Written::new(
         device,
-        (shape, layout),
+        shape,
+        layout,
         Places::one_each(&case.positions, layout.block_size),
         source,
     )?;

@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 use safetensors::{Dtype, SafeTensors};
 
-use super::support::{Directory, assert_mentions, raw_file, serialize, zeros};
 use crate::header::{HEADER_BYTES_MAX, header_length, parse_header};
+use crate::test_support::{Directory, assert_mentions, raw_file, serialize, zeros};
 
 /// Opens a checkpoint whose only weight file is `file`.
 fn error_of(file: &[u8]) -> String {

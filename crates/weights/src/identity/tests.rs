@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use safetensors::Dtype;
 use sha2::{Digest, Sha256};
 
-use super::support::{Directory, zeros};
 use crate::Fingerprint;
+use crate::test_support::{Directory, zeros};
 
 /// Two megabytes, of which a digest sees a part.
 fn large() -> Directory {

@@ -3,7 +3,7 @@
 use safetensors::Dtype;
 use serde_json::{Value, json};
 
-use super::support::{Directory, Tensor, assert_mentions, zeros};
+use crate::test_support::{Directory, Tensor, assert_mentions, zeros};
 use crate::{
     Codes, ElementType, ExpectedTensor, QuantizationScheme, Scales, WeightQuantization, census,
 };

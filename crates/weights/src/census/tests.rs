@@ -2,7 +2,7 @@
 
 use safetensors::Dtype;
 
-use super::support::{Directory, assert_mentions, zeros};
+use crate::test_support::{Directory, assert_mentions, zeros};
 use crate::{CheckpointSummary, ElementType, ExpectedTensor, census};
 
 const PLAIN: &[ElementType] = &[ElementType::BF16, ElementType::F32];

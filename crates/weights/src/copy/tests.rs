@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use safetensors::Dtype;
 
-use super::support::{Directory, Tensor, assert_mentions, floats, zeros};
+use crate::test_support::{Directory, Tensor, assert_mentions, floats, zeros};
 use crate::{CopyJob, LoadProblem};
 
 /// A BF16 tensor long enough to be copied in several chunks, counting up without a NaN.

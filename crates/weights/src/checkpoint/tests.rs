@@ -3,7 +3,7 @@
 use safetensors::Dtype;
 use serde_json::json;
 
-use super::support::{Directory, assert_mentions, floats, zeros};
+use crate::test_support::{Directory, assert_mentions, floats, zeros};
 use crate::{Checkpoint, ElementType, TokenizerSource};
 
 fn index(directory: &Directory, weight_map: serde_json::Value) {

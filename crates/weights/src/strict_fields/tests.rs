@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::support::assert_mentions;
 use crate::StrictFields;
+use crate::test_support::assert_mentions;
 
 fn object(value: Value) -> Map<String, Value> {
     match value {

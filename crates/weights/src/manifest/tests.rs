@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::support::{Directory, assert_mentions};
+use crate::test_support::{Directory, assert_mentions};
 use crate::{Checkpoint, ClaimValue, Manifest, ModelLocator, verify_digests};
 
 const SMALL: &str = "name = \"tiny\"\narchitecture = \"Tiny\"\ndescription = \"A model.\"\n";

@@ -11,10 +11,10 @@ use safetensors::tensor::TensorView;
 use crate::{Checkpoint, WeightsError};
 
 /// A directory that goes away with its owner.
-pub(super) struct Directory(PathBuf);
+pub(crate) struct Directory(PathBuf);
 
 impl Directory {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("backstop-weights-{}-{number}", std::process::id());
@@ -24,28 +24,28 @@ impl Directory {
     }
 
     /// A directory with an empty configuration, so that only the weights are missing.
-    pub(super) fn with_config() -> Self {
+    pub(crate) fn with_config() -> Self {
         let directory = Self::new();
         directory.write("config.json", "{}");
         directory
     }
 
-    pub(super) fn write(&self, name: &str, contents: impl AsRef<[u8]>) {
+    pub(crate) fn write(&self, name: &str, contents: impl AsRef<[u8]>) {
         let path = self.0.join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, contents).unwrap();
     }
 
-    pub(super) fn write_tensors(&self, name: &str, tensors: &[Tensor]) {
+    pub(crate) fn write_tensors(&self, name: &str, tensors: &[Tensor]) {
         self.write(name, serialize(tensors));
     }
 
-    pub(super) fn open(&self) -> Result<Checkpoint, WeightsError> {
+    pub(crate) fn open(&self) -> Result<Checkpoint, WeightsError> {
         Checkpoint::open(&self.0)
     }
 
     /// The message with which the directory cannot be opened.
-    pub(super) fn open_error(&self) -> String {
+    pub(crate) fn open_error(&self) -> String {
         self.open().unwrap_err().to_string()
     }
 }
@@ -64,15 +64,15 @@ impl Drop for Directory {
     }
 }
 
-pub(super) struct Tensor {
-    pub(super) name: String,
-    pub(super) dtype: Dtype,
-    pub(super) shape: Vec<usize>,
-    pub(super) bytes: Vec<u8>,
+pub(crate) struct Tensor {
+    pub(crate) name: String,
+    pub(crate) dtype: Dtype,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) bytes: Vec<u8>,
 }
 
 /// A tensor of zeros.
-pub(super) fn zeros(name: &str, dtype: Dtype, shape: &[usize]) -> Tensor {
+pub(crate) fn zeros(name: &str, dtype: Dtype, shape: &[usize]) -> Tensor {
     let bytes = vec![0; shape.iter().product::<usize>() * dtype.bitsize() / 8];
     Tensor {
         name: name.to_owned(),
@@ -82,7 +82,7 @@ pub(super) fn zeros(name: &str, dtype: Dtype, shape: &[usize]) -> Tensor {
     }
 }
 
-pub(super) fn floats(name: &str, values: &[f32]) -> Tensor {
+pub(crate) fn floats(name: &str, values: &[f32]) -> Tensor {
     let bytes = values
         .iter()
         .flat_map(|value| value.to_le_bytes())
@@ -95,7 +95,7 @@ pub(super) fn floats(name: &str, values: &[f32]) -> Tensor {
     }
 }
 
-pub(super) fn serialize(tensors: &[Tensor]) -> Vec<u8> {
+pub(crate) fn serialize(tensors: &[Tensor]) -> Vec<u8> {
     let views = tensors.iter().map(|tensor| {
         let view = TensorView::new(tensor.dtype, tensor.shape.clone(), &tensor.bytes).unwrap();
         (tensor.name.clone(), view)
@@ -104,7 +104,7 @@ pub(super) fn serialize(tensors: &[Tensor]) -> Vec<u8> {
 }
 
 /// A file with the given header text and `data_bytes` zeros behind it.
-pub(super) fn raw_file(header: &[u8], data_bytes: usize) -> Vec<u8> {
+pub(crate) fn raw_file(header: &[u8], data_bytes: usize) -> Vec<u8> {
     let mut file = (header.len() as u64).to_le_bytes().to_vec();
     file.extend_from_slice(header);
     file.resize(file.len() + data_bytes, 0);
@@ -113,7 +113,7 @@ pub(super) fn raw_file(header: &[u8], data_bytes: usize) -> Vec<u8> {
 
 /// Asserts that a message has every one of the parts.
 #[track_caller]
-pub(super) fn assert_mentions(message: &str, parts: &[&str]) {
+pub(crate) fn assert_mentions(message: &str, parts: &[&str]) {
     for part in parts {
         assert!(message.contains(part), "no {part:?} in: {message}");
     }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::support::{Directory, assert_mentions};
+use crate::test_support::{Directory, assert_mentions};
 use crate::{Checkpoint, ElementType, EmbeddedTokenKind, TokenizerSource};
 
 /// Writes GGUF files.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{ChatTemplate, ChatTemplateInput, TemplateError};
+use crate::template::{ChatTemplate, ChatTemplateInput, TemplateError};
 
 fn load(source: &str) -> Result<ChatTemplate, TemplateError> {
     // Four renderings look at what the template does; they need not run to the end of their time.
