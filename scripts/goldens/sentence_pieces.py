@@ -15,7 +15,7 @@ import sentencepiece
 
 ROOT = Path(__file__).resolve().parents[2]
 OUTPUT = ROOT / "tests" / "goldens" / "sentence_pieces.json"
-TRAINED_ON = ["README.md", "ARCHITECTURE.md", "scripts/goldens/float8.py", "crates/sched/src/scheduler.rs"]
+TRAINED_ON = ["docs/clients.md", "ARCHITECTURE.md", "scripts/goldens/float8.py", "crates/sched/src/scheduler.rs"]
 VOCABULARY = 900
 TEXTS = [
     "",
