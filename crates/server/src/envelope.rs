@@ -18,7 +18,7 @@ use crate::entropy::random_u128;
 use crate::keys::{Caller, Ticket};
 use crate::patience::{self, Intervals, LateFailure, WriteFailure};
 use crate::reply::ErrorReply;
-use crate::routes::{Access, WITH_BODY, manner, route};
+use crate::routes::{Access, BodyUse, Rules, manner};
 use crate::serve::{HeadFault, Visit};
 use crate::server::Server;
 use crate::{body, cors, messages, ollama};
@@ -118,7 +118,8 @@ struct Answered {
 
 /// Answers a request: a preflight at once, and all others if they may call.
 async fn answer(server: &Server, mut request: Request, next: Next, id: &HeaderValue) -> Answered {
-    let (label, access) = route(request.uri().path());
+    let rules = Rules::of(request.uri().path());
+    let label = rules.path;
     let caller = match request.extensions().get::<HeadFault>() {
         Some(fault) => Err(ApiError::from(*fault)),
         None => {
@@ -126,11 +127,12 @@ async fn answer(server: &Server, mut request: Request, next: Next, id: &HeaderVa
             if let Some(cors) = cors.filter(|_| cors::is_preflight(&request)) {
                 return preflight(cors, request).await;
             }
-            check_access(server, access, label, request.headers())
+            check_access(server, rules.access, request.headers())
         }
     };
     let visit = request.extensions().get::<Visit>();
-    if let Some(visit) = visit.filter(|_| caller.is_ok() && !is_open(server, access, label)) {
+    let is_open = rules.access.is_open(server.config());
+    if let Some(visit) = visit.filter(|_| caller.is_ok() && !is_open) {
         visit.let_in();
     }
     if let Ok(caller) = &caller {
@@ -141,13 +143,13 @@ async fn answer(server: &Server, mut request: Request, next: Next, id: &HeaderVa
             body::discard(request, DISCARDED_OF_STRANGERS_BYTES_MAX).await;
             ErrorReply(error.clone()).into_response()
         }
-        Ok(caller) if is_counted(&request, label) => {
+        Ok(caller) if is_counted(&request, rules) => {
             counted(server, caller, request, async |request| {
-                respond(server, request, next, (label, id)).await
+                respond(server, request, next, (rules, id)).await
             })
             .await
         }
-        Ok(_) => respond(server, request, next, (label, id)).await,
+        Ok(_) => respond(server, request, next, (rules, id)).await,
     };
     Answered {
         label,
@@ -168,8 +170,8 @@ async fn preflight(cors: &Cors, request: Request) -> Answered {
 }
 
 /// Whether a request counts against the limits of its key: those that bring something to compute.
-fn is_counted(request: &Request, label: &str) -> bool {
-    request.method() == Method::POST && WITH_BODY.contains(&label)
+fn is_counted(request: &Request, rules: Rules) -> bool {
+    request.method() == Method::POST && rules.body == BodyUse::Read
 }
 
 /// Answers a request within its caller's limits.
@@ -200,13 +202,13 @@ async fn respond(
     server: &Server,
     request: Request,
     next: Next,
-    (label, id): (&'static str, &HeaderValue),
+    (rules, id): (Rules, &HeaderValue),
 ) -> Response {
-    let id = id.clone();
+    let (label, id) = (rules.path, id.clone());
     let Some(manner) = manner(label).filter(|_| request.method() == Method::POST) else {
-        let request = match WITH_BODY.contains(&label) {
-            true => request,
-            false => body::discard(request, DISCARDED_OF_STRANGERS_BYTES_MAX).await,
+        let request = match rules.body {
+            BodyUse::Read => request,
+            BodyUse::Discarded => body::discard(request, DISCARDED_OF_STRANGERS_BYTES_MAX).await,
         };
         return caught(next.run(request), label, id).await;
     };
@@ -265,18 +267,8 @@ async fn caught(
     }
 }
 
-/// Whether anybody may call, without a key.
-fn is_open(server: &Server, access: Access, label: &str) -> bool {
-    access == Access::Open || (label == "/metrics" && server.config().public_metrics)
-}
-
 /// Who calls, if they may.
-fn check_access(
-    server: &Server,
-    access: Access,
-    label: &str,
-    headers: &HeaderMap,
-) -> Result<Caller, ApiError> {
+fn check_access(server: &Server, access: Access, headers: &HeaderMap) -> Result<Caller, ApiError> {
     if access == Access::Open {
         return Ok(server.anybody().clone());
     }
@@ -286,9 +278,7 @@ fn check_access(
     match server.keys() {
         Some(keys) => match keys.find(headers) {
             Some(caller) => Ok(caller),
-            None if label == "/metrics" && server.config().public_metrics => {
-                Ok(server.anybody().clone())
-            }
+            None if access.is_open(server.config()) => Ok(server.anybody().clone()),
             None => Err(ApiError::unauthorized()),
         },
         None => Ok(server.anybody().clone()),
@@ -320,7 +310,7 @@ mod tests {
     use backstop_engine::Lifecycle;
 
     use super::*;
-    use crate::routes::ACCESS;
+    use crate::routes::ROUTES;
     use crate::{KeySet, ServerConfig};
 
     fn id_for(given: &'static [u8]) -> String {
@@ -346,16 +336,16 @@ mod tests {
             ..ServerConfig::default()
         };
         let server = Server::new(config, Lifecycle::new());
-        let unknown = [("/nowhere", Access::Ready), ("/v1/models/x", Access::Ready)];
-        for (path, _) in ACCESS.into_iter().chain(unknown) {
-            let (label, access) = route(path);
-            let allowed = check_access(&server, access, label, &HeaderMap::new());
+        let known = ROUTES.iter().map(|route| route.rules.path);
+        for path in known.chain(["/nowhere", "/v1/models/x"]) {
+            let Rules { access, .. } = Rules::of(path);
+            let allowed = check_access(&server, access, &HeaderMap::new());
             let probe = ["/health", "/ready", "/ping"].contains(&path);
             match allowed {
                 Ok(_) => assert!(probe, "{path}"),
-                Err(error) if access == Access::Key => assert_eq!(error.status, 401, "{path}"),
                 // There is no model yet, which comes first.
-                Err(error) => assert_eq!(error.status, 503, "{path}"),
+                Err(error) if access == Access::Ready => assert_eq!(error.status, 503, "{path}"),
+                Err(error) => assert_eq!(error.status, 401, "{path}"),
             }
         }
     }

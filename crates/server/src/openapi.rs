@@ -17,11 +17,12 @@ pub(crate) async fn handle() -> Response {
 mod tests {
     use std::collections::BTreeSet;
 
+    use axum::routing::MethodFilter;
     use backstop_protocol::limits;
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::routes::ACCESS;
+    use crate::routes::{Access, ROUTES, Route};
 
     fn document() -> Value {
         serde_json::from_str(DOCUMENT).unwrap()
@@ -31,32 +32,37 @@ mod tests {
         document()["components"]["schemas"][name]["properties"].clone()
     }
 
+    /// The name that a route's method has in the document.
+    fn method(route: &Route) -> &'static str {
+        match route.method {
+            MethodFilter::GET => "get",
+            MethodFilter::POST => "post",
+            other => panic!("{other:?} has no name here"),
+        }
+    }
+
     #[test]
     fn every_route_is_described_and_nothing_else() {
         let document = document();
-        let described: BTreeSet<&str> = document["paths"]
-            .as_object()
-            .unwrap()
-            .keys()
-            .map(String::as_str)
+        let paths = document["paths"].as_object().unwrap().iter();
+        let described: BTreeSet<(&str, &str)> = paths
+            .flat_map(|(path, operations)| {
+                let methods = operations.as_object().unwrap().keys();
+                methods.map(|method| (path.as_str(), method.as_str()))
+            })
             .collect();
-        let mut routes: BTreeSet<&str> = ACCESS.iter().map(|(path, _)| *path).collect();
-        routes.insert("/v1/models/{id}");
-        assert_eq!(described, routes);
+        let served = ROUTES.iter().map(|route| (route.rules.path, method(route)));
+        assert_eq!(described, served.collect());
     }
 
     #[test]
     fn only_open_routes_are_described_as_open() {
         let document = document();
-        for (path, access) in ACCESS {
-            for (method, operation) in document["paths"][path].as_object().unwrap() {
-                let open = operation.get("security") == Some(&json!([]));
-                assert_eq!(
-                    open,
-                    access == crate::routes::Access::Open,
-                    "{method} {path}"
-                );
-            }
+        for route in &ROUTES {
+            let operation = &document["paths"][route.rules.path][method(route)];
+            let open = operation.get("security") == Some(&json!([]));
+            let is_open = route.rules.access == Access::Open;
+            assert_eq!(open, is_open, "{}", route.rules.path);
         }
     }
 

@@ -1,13 +1,17 @@
-//! The table of routes. What stands before all of them is in [`envelope`](crate::envelope).
+//! The table of routes. Router, access, what is read of bodies, names in metrics and the completeness of the
+//! API's description follow from it. What stands before all routes is in [`envelope`](crate::envelope).
 
 use axum::Router;
 use axum::extract::Request;
 use axum::middleware;
-use axum::routing::{get, post};
+use axum::routing::{MethodFilter, MethodRouter, on};
 use backstop_protocol::anthropic::sse_anthropic_error;
 use backstop_protocol::responses::sse_failure;
 use backstop_protocol::{ApiError, sse_error};
 
+use self::Access::{Key, Open, Ready, Scrape};
+use self::BodyUse::{Discarded, Read};
+use crate::config::ServerConfig;
 use crate::envelope::{DISCARDED_OF_STRANGERS_BYTES_MAX, envelope};
 use crate::paths::with_plain_path;
 use crate::patience::Manner;
@@ -18,6 +22,65 @@ use crate::{
     responses, sse, tokens,
 };
 
+const GET: MethodFilter = MethodFilter::GET;
+const POST: MethodFilter = MethodFilter::POST;
+
+/// All routes. One that is added here is served, and has to be described in `openapi.json`.
+#[rustfmt::skip]
+pub(crate) static ROUTES: [Route; 27] = [
+    route(GET,  "/",                         Key,    Discarded, |m| on(m, probes::root)),
+    route(GET,  "/health",                   Open,   Discarded, |m| on(m, probes::health)),
+    route(GET,  "/ping",                     Open,   Discarded, |m| on(m, probes::health)),
+    route(POST, "/ping",                     Open,   Discarded, |m| on(m, probes::health)),
+    route(GET,  "/ready",                    Open,   Discarded, |m| on(m, probes::ready)),
+    route(GET,  "/version",                  Key,    Discarded, |m| on(m, probes::version)),
+    route(GET,  "/metrics",                  Scrape, Discarded, |m| on(m, probes::metrics)),
+    route(GET,  "/openapi.json",             Key,    Discarded, |m| on(m, openapi::handle)),
+    route(GET,  "/v1/models",                Ready,  Discarded, |m| on(m, probes::models)),
+    route(GET,  "/v1/models/{id}",           Ready,  Discarded, |m| on(m, probes::model)),
+    route(POST, "/v1/chat/completions",      Ready,  Read,      |m| on(m, chat::handle)),
+    route(POST, "/v1/completions",           Ready,  Read,      |m| on(m, completions::handle)),
+    route(POST, "/v1/fim/completions",       Ready,  Read,      |m| on(m, mistral_fim::handle)),
+    route(POST, "/infill",                   Ready,  Read,      |m| on(m, infill::handle)),
+    route(POST, "/v1/decisions",             Ready,  Read,      |m| on(m, decisions::handle)),
+    route(POST, "/v1/responses",             Ready,  Read,      |m| on(m, responses::handle)),
+    route(POST, "/v1/messages",              Ready,  Read,      |m| on(m, messages::handle)),
+    route(POST, "/v1/messages/count_tokens", Ready,  Read,      |m| on(m, messages::count_tokens)),
+    route(POST, "/tokenize",                 Ready,  Read,      |m| on(m, tokens::tokenize)),
+    route(POST, "/detokenize",               Ready,  Read,      |m| on(m, tokens::detokenize)),
+    route(GET,  "/tokenizer_info",           Ready,  Discarded, |m| on(m, tokens::info)),
+    route(GET,  "/api/version",              Key,    Discarded, |m| on(m, ollama::version)),
+    route(GET,  "/api/tags",                 Ready,  Discarded, |m| on(m, ollama::tags)),
+    route(GET,  "/api/ps",                   Ready,  Discarded, |m| on(m, ollama::running)),
+    route(POST, "/api/show",                 Ready,  Read,      |m| on(m, ollama::show)),
+    route(POST, "/api/chat",                 Ready,  Read,      |m| on(m, ollama::chat)),
+    route(POST, "/api/generate",             Ready,  Read,      |m| on(m, ollama::generate)),
+];
+
+/// What holds for everything that is not in the table: a 404.
+const OTHER: Rules = Rules {
+    path: "other",
+    access: Ready,
+    body: Discarded,
+};
+
+/// One method of one path, and who answers it.
+pub(crate) struct Route {
+    pub(crate) method: MethodFilter,
+    pub(crate) rules: Rules,
+    handler: fn(MethodFilter) -> MethodRouter<Server>,
+}
+
+/// What holds for a request before its route is asked, whatever its method.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rules {
+    /// The path, which names the route in metrics as well. What stands in braces at its end may be any rest of a
+    /// path, for names of models have slashes.
+    pub(crate) path: &'static str,
+    pub(crate) access: Access,
+    pub(crate) body: BodyUse,
+}
+
 /// Who may call a route, and when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
@@ -25,61 +88,71 @@ pub(crate) enum Access {
     Open,
     /// Holders of a key, at any time.
     Key,
+    /// Holders of a key at any time, and anybody where the operator lets metrics be read by all.
+    Scrape,
     /// Holders of a key, once the model is ready. Not being ready comes first: a gateway takes a
     /// 401 or a 404 for a reason to stay away, a 503 for a reason to come back.
     Ready,
 }
 
-/// Paths and who may call them. Everything else is `("other", Access::Ready)`.
-pub(crate) const ACCESS: [(&str, Access); 25] = [
-    ("/health", Access::Open),
-    ("/ready", Access::Open),
-    ("/ping", Access::Open),
-    ("/", Access::Key),
-    ("/version", Access::Key),
-    ("/metrics", Access::Key),
-    ("/openapi.json", Access::Key),
-    ("/v1/models", Access::Ready),
-    ("/v1/chat/completions", Access::Ready),
-    ("/v1/completions", Access::Ready),
-    ("/v1/fim/completions", Access::Ready),
-    ("/infill", Access::Ready),
-    ("/v1/decisions", Access::Ready),
-    ("/v1/responses", Access::Ready),
-    ("/v1/messages", Access::Ready),
-    ("/v1/messages/count_tokens", Access::Ready),
-    ("/tokenize", Access::Ready),
-    ("/detokenize", Access::Ready),
-    ("/tokenizer_info", Access::Ready),
-    ("/api/version", Access::Key),
-    ("/api/tags", Access::Ready),
-    ("/api/ps", Access::Ready),
-    ("/api/show", Access::Ready),
-    ("/api/chat", Access::Ready),
-    ("/api/generate", Access::Ready),
-];
+/// What becomes of the bodies of a route's requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BodyUse {
+    /// They are thrown away beforehand.
+    Discarded,
+    /// The handler reads them, within the limits of bodies, and computes something: its requests count against the
+    /// limits of their keys.
+    Read,
+}
 
-/// Routes whose handlers read the body. Of every other request it is thrown away beforehand.
-pub(crate) const WITH_BODY: [&str; 13] = [
-    "/v1/chat/completions",
-    "/v1/completions",
-    "/v1/fim/completions",
-    "/infill",
-    "/v1/decisions",
-    "/v1/responses",
-    "/v1/messages",
-    "/v1/messages/count_tokens",
-    "/tokenize",
-    "/detokenize",
-    "/api/show",
-    "/api/chat",
-    "/api/generate",
-];
+const fn route(
+    method: MethodFilter,
+    path: &'static str,
+    access: Access,
+    body: BodyUse,
+    handler: fn(MethodFilter) -> MethodRouter<Server>,
+) -> Route {
+    let rules = Rules { path, access, body };
+    Route {
+        method,
+        rules,
+        handler,
+    }
+}
+
+impl Route {
+    /// The path in the router's notation.
+    fn pattern(&self) -> String {
+        self.rules.path.replace('{', "{*")
+    }
+}
+
+impl Rules {
+    /// What holds for requests to a path.
+    pub(crate) fn of(path: &str) -> Self {
+        let mut all = ROUTES.iter().map(|route| route.rules);
+        all.find(|rules| rules.hold_for(path)).unwrap_or(OTHER)
+    }
+
+    fn hold_for(&self, path: &str) -> bool {
+        match self.path.split_once('{') {
+            Some((begin, _)) => path.starts_with(begin),
+            None => path == self.path,
+        }
+    }
+}
+
+impl Access {
+    /// Whether anybody may call, without a key.
+    pub(crate) fn is_open(self, config: &ServerConfig) -> bool {
+        self == Open || (self == Scrape && config.public_metrics)
+    }
+}
 
 /// How clients of a route are looked after until their answers begin; `None` if those do not take
 /// long. Each of these routes has a body.
-pub(crate) fn manner(label: &str) -> Option<Manner> {
-    match label {
+pub(crate) fn manner(path: &str) -> Option<Manner> {
+    match path {
         "/v1/chat/completions"
         | "/v1/completions"
         | "/v1/fim/completions"
@@ -93,61 +166,23 @@ pub(crate) fn manner(label: &str) -> Option<Manner> {
     }
 }
 
-/// A path's name for metrics, of which there are finitely many, and its access.
-pub(crate) fn route(path: &str) -> (&'static str, Access) {
-    let known = ACCESS.into_iter().find(|(known, _)| *known == path);
-    known.unwrap_or(if path.starts_with("/v1/models/") {
-        ("/v1/models/{id}", Access::Ready)
-    } else {
-        ("other", Access::Ready)
-    })
-}
-
 impl Server {
     /// All routes, for [`serve`](crate::serve) or for a server of one's own.
     pub fn router(&self) -> Router {
-        let routes = Router::new()
-            .merge(ollama::refused())
-            .route("/api/version", get(ollama::version))
-            .route("/api/tags", get(ollama::tags))
-            .route("/api/ps", get(ollama::running))
-            .route("/api/show", post(ollama::show))
-            .route("/api/chat", post(ollama::chat))
-            .route("/api/generate", post(ollama::generate))
-            .route("/v1/chat/completions", post(chat::handle))
-            .route("/v1/completions", post(completions::handle))
-            .route("/v1/fim/completions", post(mistral_fim::handle))
-            .route("/infill", post(infill::handle))
-            .route("/v1/decisions", post(decisions::handle))
-            .route("/v1/responses", post(responses::handle))
-            .route("/v1/messages", post(messages::handle))
-            .route("/v1/messages/count_tokens", post(messages::count_tokens))
-            .route("/tokenize", post(tokens::tokenize))
-            .route("/detokenize", post(tokens::detokenize))
-            .route("/tokenizer_info", get(tokens::info))
-            .route("/v1/models", get(probes::models))
-            .route("/v1/models/{*id}", get(probes::model))
-            .route("/health", get(probes::health))
-            .route("/ping", get(probes::health).post(probes::health))
-            .route("/ready", get(probes::ready))
-            .route("/version", get(probes::version))
-            .route("/metrics", get(probes::metrics))
-            .route("/openapi.json", get(openapi::handle))
-            .route("/", get(probes::root));
-        self.enveloped(routes)
+        self.enveloped(ollama::refused(), |_| true)
     }
 
     /// The routes that say whether the server is well, and no others.
     pub(crate) fn probe_router(&self) -> Router {
-        let routes = Router::new()
-            .route("/health", get(probes::health))
-            .route("/ping", get(probes::health).post(probes::health))
-            .route("/ready", get(probes::ready));
-        self.enveloped(routes)
+        self.enveloped(Router::new(), |route| route.rules.access == Open)
     }
 
-    /// Puts before routes what stands before all of them.
-    fn enveloped(&self, routes: Router<Self>) -> Router {
+    /// Adds routes of the table to others, and puts before them what stands before all.
+    fn enveloped(&self, others: Router<Self>, is_wanted: impl Fn(&Route) -> bool) -> Router {
+        let wanted = ROUTES.iter().filter(|route| is_wanted(route));
+        let routes = wanted.fold(others, |router, route| {
+            router.route(&route.pattern(), (route.handler)(route.method))
+        });
         let routes = routes
             .fallback(async || ErrorReply(ApiError::route_not_found()))
             .method_not_allowed_fallback(method_not_allowed)
@@ -171,22 +206,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_routes_with_bodies_look_after_their_clients() {
-        for path in WITH_BODY {
-            assert_eq!(route(path), (path, Access::Ready));
+    fn what_holds_for_a_path_holds_for_each_of_its_methods() {
+        for route in &ROUTES {
+            assert_eq!(Rules::of(route.rules.path), route.rules);
         }
-        for (path, _) in ACCESS {
+    }
+
+    #[test]
+    fn only_routes_with_bodies_look_after_their_clients() {
+        for Route { rules, .. } in &ROUTES {
             assert!(
-                manner(path).is_none() || WITH_BODY.contains(&path),
-                "{path}"
+                manner(rules.path).is_none() || rules.body == Read,
+                "{}",
+                rules.path
             );
         }
     }
 
     #[test]
+    fn bodies_are_read_of_those_alone_who_may_use_the_model() {
+        let reading = ROUTES.iter().filter(|route| route.rules.body == Read);
+        for route in reading {
+            assert_eq!((route.method, route.rules.access), (POST, Ready));
+        }
+    }
+
+    #[test]
     fn unknown_paths_share_one_label() {
-        assert_eq!(route("/health"), ("/health", Access::Open));
-        assert_eq!(route("/v1/models/a/b").0, "/v1/models/{id}");
-        assert_eq!(route("/whatever"), ("other", Access::Ready));
+        assert_eq!(Rules::of("/v1/models/a/b").path, "/v1/models/{id}");
+        assert_eq!(Rules::of("/whatever"), OTHER);
+        assert_eq!(Rules::of("/v1/model").path, "other");
     }
 }
