@@ -7,21 +7,21 @@ mod whole;
 
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
 use axum::response::Response;
-use backstop_protocol::{ApiError, CallForm, ChatChunks, StreamOptions, ValidChatRequest};
+use backstop_protocol::{
+    ApiError, CallForm, ChatChunks, StreamOptions, ValidChatRequest, sse_error,
+};
 use backstop_text::{OfferedTools, ParsedEvent, Tokenizer};
 use backstop_types::TokenId;
 
 use self::stream::ChatWriter;
-use crate::answer::Admission;
+use crate::answer::Answer;
+use crate::endpoint::{Endpoint, Task};
+use crate::job::Job;
 use crate::model::ServedModel;
-use crate::prepare::{self, Job};
-use crate::reply::ErrorReply;
-use crate::sampling;
+use crate::patience::Manner;
 use crate::server::Server;
-use crate::stamp;
-use crate::{answer_stream, constraint, sse};
+use crate::{answer_stream, constraint, prepare, sampling, sse, stamp};
 
 /// The field that holds the prompt.
 const PARAM: &str = "messages";
@@ -55,42 +55,57 @@ struct Shape {
     prompt_token_ids: Option<Arc<[TokenId]>>,
 }
 
-pub(crate) async fn handle(
-    State(server): State<Server>,
-    request: Request,
-) -> Result<Response, ErrorReply> {
-    let (admission, chat) = Admission::of_body(&server, request, |server, model, body| {
-        let request = ValidChatRequest::from_bytes(body, server.config().unsupported_content)?;
-        prepare(server, model, request, PARAM)
-    })
-    .await?;
-    respond(admission, chat).await
+/// A request that is answered in the shape of a chat, whatever endpoint it came through.
+pub(crate) struct ChatCompletions {
+    shape: Shape,
+    stream: Option<StreamOptions>,
 }
 
-/// Answers a request in the shape of a chat, whatever endpoint it came through.
-pub(crate) async fn respond(admission: Admission, chat: Chat) -> Result<Response, ErrorReply> {
-    let shape = Shape {
-        chunks: ChatChunks::new(stamp::stamp(&admission.server, "chatcmpl", chat.model_name))
-            .announcing_usage(chat.stream.is_some_and(|options| options.include_usage)),
-        tokenizer: Arc::clone(&admission.model.served.tokenizer),
-        choices: chat.job.sequences(),
-        alternatives: chat.job.sampling.logprobs.unwrap_or(0) as usize,
-        include_reasoning: chat.include_reasoning,
-        parallel_tool_calls: chat.parallel_tool_calls,
-        calls: match chat.legacy_functions {
-            true => CallForm::Function,
-            false => CallForm::Tools,
-        },
-        usage_at_end: chat.usage_at_end,
-        prompt_token_ids: prompt_token_ids(&chat.job),
-    };
-    let answer = admission.start(&chat.job).await?;
-    match chat.stream {
-        Some(options) => {
-            let writer = ChatWriter { shape, options };
-            Ok(answer_stream::respond(answer, writer, sse::comment))
+impl Endpoint for ChatCompletions {
+    const MANNER: Manner = Manner::events(sse::comment, sse_error);
+
+    fn prepare(server: &Server, model: &ServedModel, body: &[u8]) -> Result<Task<Self>, ApiError> {
+        let request = ValidChatRequest::from_bytes(body, server.config().unsupported_content)?;
+        let chat = prepare(server, model, request, PARAM)?;
+        Ok(Self::task(server, model, chat))
+    }
+
+    async fn respond(self, answer: Answer) -> Result<Response, ApiError> {
+        let Self { shape, stream } = self;
+        match stream {
+            Some(options) => {
+                let writer = ChatWriter { shape, options };
+                Ok(answer_stream::respond(answer, writer, sse::comment))
+            }
+            None => whole::respond(answer, &shape).await,
         }
-        None => Ok(whole::respond(answer, &shape).await?),
+    }
+}
+
+impl ChatCompletions {
+    /// Lets the engine answer a chat.
+    pub(crate) fn task(server: &Server, model: &ServedModel, chat: Chat) -> Task<Self> {
+        let job = chat.job;
+        let shape = Shape {
+            chunks: ChatChunks::new(stamp::stamp(server, "chatcmpl", chat.model_name))
+                .announcing_usage(chat.stream.is_some_and(|options| options.include_usage)),
+            tokenizer: Arc::clone(&model.tokenizer),
+            choices: job.sequences(),
+            alternatives: job.sampling.logprobs.unwrap_or(0) as usize,
+            include_reasoning: chat.include_reasoning,
+            parallel_tool_calls: chat.parallel_tool_calls,
+            calls: match chat.legacy_functions {
+                true => CallForm::Function,
+                false => CallForm::Tools,
+            },
+            usage_at_end: chat.usage_at_end,
+            prompt_token_ids: prompt_token_ids(&job),
+        };
+        let endpoint = Self {
+            shape,
+            stream: chat.stream,
+        };
+        Task::Generate { job, endpoint }
     }
 }
 

@@ -3,25 +3,25 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
 use axum::response::Response;
 use backstop_protocol::{
     ApiError, CompletionChoice, CompletionChunks, CompletionPrompt, FinishReason, SSE_DONE,
-    StreamOptions, TextCompletion, Usage, ValidCompletionRequest, sse_data,
+    StreamOptions, TextCompletion, Usage, ValidCompletionRequest, sse_data, sse_error,
 };
 use backstop_text::{ParsedEvent, PromptText, Tokenizer};
 use backstop_types::{SampledToken, TokenId};
 
-use crate::answer::{Admission, Answer};
+use crate::answer::Answer;
 use crate::answer_stream::EventWriter;
 use crate::choice::{End, Update};
+use crate::endpoint::{Endpoint, Task};
 use crate::fim::Gap;
+use crate::job::Job;
 use crate::logprobs::{CompletionLogprobsWriter, RatedPrompt};
 use crate::model::ServedModel;
-use crate::prepare::{self, Job};
-use crate::reply::ErrorReply;
+use crate::patience::Manner;
 use crate::server::Server;
-use crate::{answer_stream, sampling, sse, stamp};
+use crate::{answer_stream, prepare, sampling, sse, stamp};
 
 /// The field that holds the prompts.
 const PARAM: &str = "prompt";
@@ -67,54 +67,63 @@ impl Shape {
     }
 }
 
-pub(crate) async fn handle(
-    State(server): State<Server>,
-    request: Request,
-) -> Result<Response, ErrorReply> {
-    let (admission, completion) = Admission::of_body(&server, request, prepare_completion).await?;
-    let job = &completion.job;
-    let per_prompt = job.sampling.choices as usize;
-    let shape = Shape {
-        chunks: CompletionChunks::new(stamp::stamp(&server, "cmpl", completion.model_name))
-            .announcing_usage(
-                completion
-                    .stream
-                    .is_some_and(|options| options.include_usage),
-            ),
-        tokenizer: Arc::clone(&admission.model.served.tokenizer),
-        alternatives: job.sampling.logprobs.unwrap_or(0) as usize,
-        skips_special_tokens: job.sampling.skip_special_tokens,
-        only_prompt: completion.only_prompt,
-    };
-    let writer = |index| ChoiceWriter {
-        opening: completion.openings.get(index / per_prompt).cloned(),
-        ..ChoiceWriter::default()
-    };
-    let writers = (0..job.sequences()).map(writer).collect();
-    let answer = admission.start(job).await?;
-    match completion.stream {
-        Some(options) => {
-            let writer = CompletionWriter {
-                shape,
-                options,
-                writers,
-            };
-            Ok(answer_stream::respond(answer, writer, sse::comment))
+/// A request that is answered with texts.
+pub(crate) struct Completions {
+    shape: Shape,
+    stream: Option<StreamOptions>,
+    /// One for each choice.
+    writers: Vec<ChoiceWriter>,
+}
+
+impl Endpoint for Completions {
+    const MANNER: Manner = Manner::events(sse::comment, sse_error);
+
+    fn prepare(server: &Server, model: &ServedModel, body: &[u8]) -> Result<Task<Self>, ApiError> {
+        let request = ValidCompletionRequest::from_bytes(body)?;
+        let completion = prepare(server, model, request)?;
+        let (job, stream) = (completion.job, completion.stream);
+        let per_prompt = job.sampling.choices as usize;
+        let writer = |index| ChoiceWriter {
+            opening: completion.openings.get(index / per_prompt).cloned(),
+            ..ChoiceWriter::default()
+        };
+        let endpoint = Self {
+            writers: (0..job.sequences()).map(writer).collect(),
+            shape: Shape {
+                chunks: CompletionChunks::new(stamp::stamp(server, "cmpl", completion.model_name))
+                    .announcing_usage(stream.is_some_and(|options| options.include_usage)),
+                tokenizer: Arc::clone(&model.tokenizer),
+                alternatives: job.sampling.logprobs.unwrap_or(0) as usize,
+                skips_special_tokens: job.sampling.skip_special_tokens,
+                only_prompt: completion.only_prompt,
+            },
+            stream,
+        };
+        Ok(Task::Generate { job, endpoint })
+    }
+
+    async fn respond(self, answer: Answer) -> Result<Response, ApiError> {
+        let Self {
+            shape,
+            stream,
+            writers,
+        } = self;
+        match stream {
+            Some(options) => {
+                let writer = CompletionWriter {
+                    shape,
+                    options,
+                    writers,
+                };
+                Ok(answer_stream::respond(answer, writer, sse::comment))
+            }
+            None => whole(answer, shape, writers).await,
         }
-        None => Ok(whole(answer, shape, writers).await?),
     }
 }
 
-fn prepare_completion(
-    server: &Server,
-    model: &ServedModel,
-    body: &[u8],
-) -> Result<Completion, ApiError> {
-    prepare_valid(server, model, ValidCompletionRequest::from_bytes(body)?)
-}
-
 /// Everything up to the token ids, whatever endpoint the request came through.
-pub(crate) fn prepare_valid(
+pub(crate) fn prepare(
     server: &Server,
     model: &ServedModel,
     mut request: ValidCompletionRequest,

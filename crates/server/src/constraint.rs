@@ -8,13 +8,15 @@ use backstop_protocol::{
 use backstop_text::ConstraintFactory;
 use backstop_text::constraint::{
     AnswerShape, CallShape, CallableTool, Compiled, ConstraintError, ConstraintReason, GrammarPart,
-    LeftOut, Opening, TextShape,
+    LeftOut, Opening, ReasoningBudget, TextShape,
 };
 use backstop_text::format::FORMATS;
 use backstop_types::SharedConstraint;
 
+use crate::job::Job;
+use crate::journey::InFlight;
 use crate::model::ServedModel;
-use crate::server::{InstalledModel, RequestGuard};
+use crate::server::InstalledModel;
 use crate::trial::{GrammarWorker, TrialFailure, Trials};
 use crate::work::{self, Cancelled};
 
@@ -219,13 +221,29 @@ fn check_sampling(fields: &SamplingFields) -> Result<(), ApiError> {
     Ok(())
 }
 
+/// What the answers of a job follow: the grammar that was asked for, within what the request allows of
+/// reasoning.
+pub(crate) async fn of_job(request: &InFlight, job: &Job) -> Result<Enforced, ApiError> {
+    let mut enforced = match &job.constraint {
+        Some(asked) => compile(request, asked).await?,
+        None => Enforced::default(),
+    };
+    if let Some(tokens) = job.reasoning_budget {
+        let budget = ReasoningBudget {
+            tokens,
+            tokenizer: Arc::clone(&request.model.served.tokenizer),
+            format: job.format,
+            opening: job.opening,
+            grammar: enforced.constraint,
+        };
+        enforced.constraint = budget.into_constraint();
+    }
+    Ok(enforced)
+}
+
 /// Compiles a grammar, away from the threads that serve streams.
-pub(crate) async fn compile(
-    sender: &RequestGuard,
-    model: &Arc<InstalledModel>,
-    request: &ConstraintRequest,
-) -> Result<Enforced, ApiError> {
-    let (model, shape) = (Arc::clone(model), Arc::clone(&request.shape));
+async fn compile(request: &InFlight, asked: &ConstraintRequest) -> Result<Enforced, ApiError> {
+    let (model, shape) = (Arc::clone(&request.model), Arc::clone(&asked.shape));
     let compile = move |cancelled: &Cancelled| {
         let waiting = || !cancelled.is_set();
         let InstalledModel {
@@ -235,26 +253,27 @@ pub(crate) async fn compile(
         } = &*model;
         constraints.compile(served, &shape, &waiting)
     };
-    let compiled = work::grammar(sender, compile).await?;
+    let compiled = work::grammar(&request.guard, compile).await?;
     let compiled = compiled.map_err(|failure| match failure {
-        Failure::Refused(error) => refusal(request, error),
+        Failure::Refused(error) => refusal(asked, error),
         Failure::Busy(error) => {
             tracing::error!(%error, "no process can try grammars");
-            sender.server.deadline_exceeded()
+            request.guard.server.deadline_exceeded()
         }
     })?;
-    let note = |left_out: &LeftOut| format!("{} {}", request.path(left_out.part), left_out.keyword);
+    let note = |left_out: &LeftOut| format!("{} {}", asked.path(left_out.part), left_out.keyword);
     let notes: Vec<String> = compiled.left_out.iter().map(note).collect();
     Ok(Enforced {
-        constraint: compiled.constraint,
+        constraint: Some(compiled.constraint),
         not_enforced: Some(notes.join(", ")).filter(|notes| !notes.is_empty()),
     })
 }
 
-/// A grammar, and what of the request it does not enforce.
-#[derive(Debug)]
+/// What answers are held to, and what of the request they are not.
+#[derive(Debug, Default)]
 pub(crate) struct Enforced {
-    pub(crate) constraint: SharedConstraint,
+    /// Absent where anything may be said.
+    pub(crate) constraint: Option<SharedConstraint>,
     /// Paths of schemas, each with a keyword. Nothing of it is the client's own words.
     pub(crate) not_enforced: Option<String>,
 }

@@ -7,31 +7,32 @@ mod question;
 
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use backstop_protocol::{
     ApiError, Decision, DecisionQuestion, SamplingFields, Usage, ValidChatRequest,
-    ValidDecisionRequest,
+    ValidDecisionRequest, sse_error,
 };
 use backstop_types::{StopConditions, TokenId};
 use serde_json::json;
 
-use crate::answer::{Admission, Answer};
-use crate::chat;
+use crate::answer::Answer;
+use crate::endpoint::{Endpoint, Task};
+use crate::job::{Job, Prompt};
 use crate::model::ServedModel;
-use crate::prepare::{self, Job, Prompt};
-use crate::reply::{self, ErrorReply};
+use crate::patience::Manner;
 use crate::server::Server;
+use crate::{chat, prepare, reply, sse};
 
 /// The field that errors name.
 const PARAM: &str = "input";
 
-/// Questions, ready for the engine.
-struct Decisions {
-    job: Job,
+/// Questions that are put to the model.
+pub(crate) struct Decisions {
     model_name: String,
     questions: Vec<Asked>,
+    /// Labels of all questions.
+    labels: usize,
 }
 
 /// A question, whose labels follow those of the questions before it.
@@ -51,14 +52,17 @@ struct Label {
     cached: u32,
 }
 
-pub(crate) async fn handle(
-    State(server): State<Server>,
-    request: Request,
-) -> Result<Response, ErrorReply> {
-    let (admission, decisions) = Admission::of_body(&server, request, prepare).await?;
-    let answer = admission.start(&decisions.job).await?;
-    let labels = rate(answer, decisions.job.sequences()).await?;
-    Ok(decisions.respond(&labels)?)
+impl Endpoint for Decisions {
+    const MANNER: Manner = Manner::events(sse::comment, sse_error);
+
+    fn prepare(server: &Server, model: &ServedModel, body: &[u8]) -> Result<Task<Self>, ApiError> {
+        prepare(server, model, ValidDecisionRequest::from_bytes(body)?)
+    }
+
+    async fn respond(self, answer: Answer) -> Result<Response, ApiError> {
+        let labels = rate(answer, self.labels).await?;
+        self.decide(&labels)
+    }
 }
 
 async fn rate(mut answer: Answer, count: usize) -> Result<Vec<Label>, ApiError> {
@@ -80,7 +84,7 @@ async fn rate(mut answer: Answer, count: usize) -> Result<Vec<Label>, ApiError> 
 }
 
 impl Decisions {
-    fn respond(self, labels: &[Label]) -> Result<Response, ApiError> {
+    fn decide(self, labels: &[Label]) -> Result<Response, ApiError> {
         let mut rest = labels;
         let mut usage = Usage::default();
         let mut answers = Vec::with_capacity(self.questions.len());
@@ -102,8 +106,11 @@ impl Decisions {
     }
 }
 
-fn prepare(server: &Server, model: &ServedModel, body: &[u8]) -> Result<Decisions, ApiError> {
-    let mut request = ValidDecisionRequest::from_bytes(body)?;
+fn prepare(
+    server: &Server,
+    model: &ServedModel,
+    mut request: ValidDecisionRequest,
+) -> Result<Task<Decisions>, ApiError> {
     let model_name = prepare::resolve_model_name(server, model, request.model.take())?;
     let sampling = SamplingFields {
         temperature: Some(0.0),
@@ -128,16 +135,18 @@ fn prepare(server: &Server, model: &ServedModel, body: &[u8]) -> Result<Decision
         let prompt = prepare::fit(model, &fields, tokens, PARAM)?;
         questions.push(Asked {
             question,
-            prompt_tokens: u32::try_from(prompt.tokens.len()).unwrap_or(u32::MAX),
+            prompt_tokens: prompt.length(),
             label_lengths: labels.iter().map(Vec::len).collect(),
         });
         prompts.extend(labels.into_iter().map(|label| answered(&prompt, label)));
     }
-    Ok(Decisions {
-        job: Job::of_texts(prompts, sampling, request.priority, PARAM)?,
+    let job = Job::of_texts(prompts, sampling, request.priority, PARAM)?;
+    let endpoint = Decisions {
         model_name,
         questions,
-    })
+        labels: job.sequences(),
+    };
+    Ok(Task::Generate { job, endpoint })
 }
 
 /// The prompt behind which the model's answer begins, without reasoning.

@@ -6,29 +6,28 @@ mod prompt;
 
 use std::time::{Duration, Instant};
 
-use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use backstop_protocol::{
-    ApiError, InfillSettings, SamplingFields, ValidInfillRequest, selected, sse_data,
+    ApiError, InfillSettings, SamplingFields, ValidInfillRequest, selected, sse_data, sse_error,
 };
 
 use self::lines::Lines;
 use self::middle::Middle;
-use crate::answer::{Admission, Answer};
+use crate::answer::Answer;
 use crate::answer_stream::{self, EventWriter};
 use crate::choice::Update;
+use crate::endpoint::{Endpoint, Task};
+use crate::job::Job;
 use crate::model::ServedModel;
-use crate::prepare::{self, Job};
-use crate::reply::{self, ErrorReply};
+use crate::patience::Manner;
 use crate::server::Server;
-use crate::{fim, sampling, sse};
+use crate::{fim, prepare, reply, sampling, sse};
 
-/// A request, ready for the engine.
-struct Infill {
-    job: Job,
+/// A request for a middle.
+pub(crate) struct Infill {
     shape: Shape,
-    lines: Lines,
+    middles: Vec<Middle>,
     stream: bool,
 }
 
@@ -52,66 +51,66 @@ struct InfillWriter {
     started: Instant,
 }
 
-pub(crate) async fn handle(
-    State(server): State<Server>,
-    request: Request,
-) -> Result<Response, ErrorReply> {
-    let (admission, infill) = Admission::of_body(&server, request, prepare).await?;
-    let answer = admission.start(&infill.job).await?;
-    let writer = InfillWriter {
-        middles: vec![Middle::new(infill.lines); infill.job.sequences()],
-        shape: infill.shape,
-        started: Instant::now(),
-    };
-    match infill.stream {
-        true => Ok(answer_stream::respond(answer, writer, sse::comment)),
-        false => Ok(writer.whole(answer).await?),
-    }
-}
+impl Endpoint for Infill {
+    const MANNER: Manner = Manner::events(sse::comment, sse_error);
 
-fn prepare(server: &Server, model: &ServedModel, body: &[u8]) -> Result<Infill, ApiError> {
-    let mut request = ValidInfillRequest::from_bytes(body)?;
-    let model_name = prepare::resolve_model_name(server, model, request.model.take())?;
-    sampling::check_token_ids(model, &request.sampling)?;
-    let fim = fim::tokens_of(model, prompt::PARAM)?;
-    let trimmed = prompt::build(model, fim, &request)?;
-    let settings = settings(model, &request);
-    let only_prompt = request.sampling.max_tokens == Some(0);
-    if only_prompt {
-        request.sampling.max_tokens = Some(1);
+    fn prepare(server: &Server, model: &ServedModel, body: &[u8]) -> Result<Task<Self>, ApiError> {
+        let mut request = ValidInfillRequest::from_bytes(body)?;
+        let model_name = prepare::resolve_model_name(server, model, request.model.take())?;
+        sampling::check_token_ids(model, &request.sampling)?;
+        let fim = fim::tokens_of(model, prompt::PARAM)?;
+        let trimmed = prompt::build(model, fim, &request)?;
+        let settings = settings(model, &request);
+        let only_prompt = request.sampling.max_tokens == Some(0);
+        if only_prompt {
+            request.sampling.max_tokens = Some(1);
+        }
+        let prompt = prepare::fit(model, &request.sampling, trimmed.tokens, prompt::PARAM)?;
+        let prompt = prompt.ending_at(fim::ends(model, fim, &request.sampling));
+        let shape = Shape {
+            model_name,
+            // Every token is of the vocabulary, so that decoding has no reason to fail.
+            prompt: model
+                .tokenizer
+                .decode(&prompt.tokens, false)
+                .unwrap_or_default(),
+            prompt_tokens: prompt.length(),
+            is_cut: trimmed.is_cut,
+            only_prompt,
+            settings,
+            response_fields: request.response_fields,
+        };
+        let max_time = request
+            .max_predict_ms
+            .map(u64::from)
+            .map(Duration::from_millis);
+        let mut job = Job::of_texts(
+            vec![prompt],
+            request.sampling,
+            request.priority,
+            prompt::PARAM,
+        )?;
+        job.return_token_ids = request.return_tokens;
+        let lines = Lines::new(request.min_indent, max_time);
+        let endpoint = Self {
+            shape,
+            middles: vec![Middle::new(lines); job.sequences()],
+            stream: request.stream,
+        };
+        Ok(Task::Generate { job, endpoint })
     }
-    let prompt = prepare::fit(model, &request.sampling, trimmed.tokens, prompt::PARAM)?;
-    let prompt = prompt.ending_at(fim::ends(model, fim, &request.sampling));
-    let shape = Shape {
-        model_name,
-        // Every token is of the vocabulary, so that decoding has no reason to fail.
-        prompt: model
-            .tokenizer
-            .decode(&prompt.tokens, false)
-            .unwrap_or_default(),
-        prompt_tokens: u32::try_from(prompt.tokens.len()).unwrap_or(u32::MAX),
-        is_cut: trimmed.is_cut,
-        only_prompt,
-        settings,
-        response_fields: request.response_fields,
-    };
-    let max_time = request
-        .max_predict_ms
-        .map(u64::from)
-        .map(Duration::from_millis);
-    let mut job = Job::of_texts(
-        vec![prompt],
-        request.sampling,
-        request.priority,
-        prompt::PARAM,
-    )?;
-    job.return_token_ids = request.return_tokens;
-    Ok(Infill {
-        job,
-        shape,
-        lines: Lines::new(request.min_indent, max_time),
-        stream: request.stream,
-    })
+
+    async fn respond(self, answer: Answer) -> Result<Response, ApiError> {
+        let writer = InfillWriter {
+            shape: self.shape,
+            middles: self.middles,
+            started: Instant::now(),
+        };
+        match self.stream {
+            true => Ok(answer_stream::respond(answer, writer, sse::comment)),
+            false => writer.whole(answer).await,
+        }
+    }
 }
 
 fn settings(model: &ServedModel, request: &ValidInfillRequest) -> InfillSettings {

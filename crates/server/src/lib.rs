@@ -1,18 +1,15 @@
 //! The HTTP side: routes, streams, keys, limits, health and metrics.
 //!
-//! One request passes through here in this order: the [`envelope`] checks who may call and what its
-//! [`keys`] allow, [`body`] reads within limits, [`prepare`] makes token ids of it, the [`gate`]
-//! lets it wait, [`answer`] hands it to the engine and waits until it begins, and [`chat`],
-//! [`completions`], [`responses`] or another module named like its route writes what comes back. A
-//! client that goes away drops the answer, and with it the sequences.
-//!
-//! Meanwhile [`patience`] tells the client that its request is at work.
+//! Three files say what becomes of a request: [`routes`] has the table of routes, the [`envelope`] is
+//! what stands before all of them, and the [`journey`] leads those that use the model from their arrival
+//! to their answer. What is peculiar to a route is in the module named like it.
 //!
 //! Invariant: no tensor and no device. Invariant: nothing here blocks the engine; it is asked
 //! through its queue and read through its statistics.
 //!
 //! Invariant: no prompt, answer or key is ever logged.
 
+mod admission;
 mod answer;
 mod answer_stream;
 mod body;
@@ -24,11 +21,16 @@ mod config;
 mod constraint;
 mod cors;
 mod decisions;
+mod dialect;
+mod endpoint;
 mod entropy;
 mod envelope;
 mod fim;
 mod gate;
+mod identity;
 mod infill;
+mod job;
+mod journey;
 mod keys;
 mod lane;
 mod logprobs;

@@ -5,35 +5,37 @@ mod envelope;
 mod stream;
 mod whole;
 
-use axum::extract::{Request, State};
-use axum::http::StatusCode;
 use axum::response::Response;
 use backstop_protocol::anthropic::{
     Event, MessageEnd, MessageUsage, MessagesStopReason, ThinkingDisplay, ValidMessagesRequest,
-    ValidTokenCountRequest, sse_event,
+    ValidTokenCountRequest, sse_anthropic_error, sse_event,
 };
 use backstop_protocol::{ApiError, FinishReason, StopReason};
+use serde_json::{Value, json};
 
 pub(crate) use self::envelope::{is_anthropic, reshape};
 use self::stream::MessageWriter;
-use crate::answer::{Admission, Answer};
-use crate::answer_stream;
+use crate::answer::Answer;
 use crate::chat::{self, Chat};
 use crate::choice::End;
+use crate::endpoint::{Endpoint, Found, Inquiry, Task};
 use crate::entropy::random_u128;
 use crate::model::ServedModel;
-use crate::prepare;
-use crate::reply::{self, ErrorReply};
+use crate::patience::Manner;
 use crate::server::Server;
+use crate::{answer_stream, prepare};
 
 /// The field that holds the prompt.
 const PARAM: &str = "messages";
 
-/// A request, ready for the engine, and how its answer is written.
-struct Prepared {
-    chat: Chat,
+/// `POST /v1/messages`.
+pub(crate) struct Messages {
     shape: Shape,
+    streamed: bool,
 }
+
+/// `POST /v1/messages/count_tokens`: counts a prompt without answering it.
+pub(crate) struct CountTokens;
 
 /// How an answer is written.
 struct Shape {
@@ -47,62 +49,66 @@ struct Shape {
     cut_by_context: bool,
 }
 
-pub(crate) async fn handle(
-    State(server): State<Server>,
-    request: Request,
-) -> Result<Response, ErrorReply> {
-    let (admission, prepared) = Admission::of_body(&server, request, prepare).await?;
-    let answer = admission.start(&prepared.chat.job).await?;
-    match prepared.chat.stream {
-        Some(_) => {
-            let writer = MessageWriter::new(prepared.shape);
-            Ok(answer_stream::respond(answer, writer, ping))
+impl Endpoint for Messages {
+    const MANNER: Manner = Manner::events(ping, sse_anthropic_error);
+
+    fn prepare(server: &Server, model: &ServedModel, body: &[u8]) -> Result<Task<Self>, ApiError> {
+        let unsupported = server.config().unsupported_content;
+        let request = ValidMessagesRequest::from_bytes(body, unsupported)?;
+        let Chat {
+            mut job,
+            model_name,
+            stream,
+            include_reasoning,
+            parallel_tool_calls,
+            ..
+        } = chat::prepare(server, model, request.chat, PARAM)?;
+        let shape = Shape {
+            id: format!("msg_{:032x}", random_u128()),
+            model: model_name,
+            thinking: include_reasoning,
+            display: request.thinking_display,
+            parallel_tool_calls,
+            cut_by_context: job.limit_answers(request.max_tokens),
+        };
+        let streamed = stream.is_some();
+        let endpoint = Self { shape, streamed };
+        Ok(Task::Generate { job, endpoint })
+    }
+
+    async fn respond(self, answer: Answer) -> Result<Response, ApiError> {
+        match self.streamed {
+            true => {
+                let writer = MessageWriter::new(self.shape);
+                Ok(answer_stream::respond(answer, writer, ping))
+            }
+            false => whole::respond(answer, &self.shape).await,
         }
-        None => Ok(whole::respond(answer, &prepared.shape).await?),
     }
 }
 
 /// What keeps a stream of this API alive.
-pub(crate) fn ping() -> String {
+fn ping() -> String {
     sse_event(&Event::Ping)
 }
 
-/// Counts a prompt without answering it.
-pub(crate) async fn count_tokens(
-    State(server): State<Server>,
-    request: Request,
-) -> Result<Response, ErrorReply> {
-    let answer = Admission::count_body(&server, request, count).await?;
-    Ok(reply::json(StatusCode::OK, &answer))
-}
+impl Inquiry for CountTokens {
+    type Reply = Value;
+    const COUNTS_TOKENS: bool = true;
 
-fn count(
-    server: &Server,
-    model: &ServedModel,
-    body: &[u8],
-) -> Result<(usize, serde_json::Value), ApiError> {
-    let unsupported = server.config().unsupported_content;
-    let ValidTokenCountRequest { mut chat } =
-        ValidTokenCountRequest::from_bytes(body, unsupported)?;
-    prepare::resolve_model_name(server, model, chat.model.take())?;
-    let count = chat::tokenize(server, model, &mut chat, false, PARAM)?.len();
-    Ok((count, serde_json::json!({"input_tokens": count})))
-}
-
-fn prepare(server: &Server, model: &ServedModel, body: &[u8]) -> Result<Prepared, ApiError> {
-    let unsupported = server.config().unsupported_content;
-    let request = ValidMessagesRequest::from_bytes(body, unsupported)?;
-    let mut chat = chat::prepare(server, model, request.chat, PARAM)?;
-    let cut_by_context = chat.job.limit_answers(request.max_tokens);
-    let shape = Shape {
-        id: format!("msg_{:032x}", random_u128()),
-        model: std::mem::take(&mut chat.model_name),
-        thinking: chat.include_reasoning,
-        display: request.thinking_display,
-        parallel_tool_calls: chat.parallel_tool_calls,
-        cut_by_context,
-    };
-    Ok(Prepared { chat, shape })
+    fn inquire(
+        server: &Server,
+        model: &ServedModel,
+        body: &[u8],
+    ) -> Result<Found<Value>, ApiError> {
+        let unsupported = server.config().unsupported_content;
+        let ValidTokenCountRequest { mut chat } =
+            ValidTokenCountRequest::from_bytes(body, unsupported)?;
+        prepare::resolve_model_name(server, model, chat.model.take())?;
+        let tokens = chat::tokenize(server, model, &mut chat, false, PARAM)?.len();
+        let reply = json!({"input_tokens": tokens});
+        Ok(Found { reply, tokens })
+    }
 }
 
 impl Shape {

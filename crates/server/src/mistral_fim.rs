@@ -1,35 +1,39 @@
 //! `POST /v1/fim/completions`, as Mistral's clients ask for what stands between two texts.
 
-use axum::extract::{Request, State};
 use axum::response::Response;
 use backstop_protocol::{ApiError, ValidCompletionRequest};
 
-use crate::answer::Admission;
-use crate::chat::{self, Chat};
+use crate::answer::Answer;
+use crate::chat::{Chat, ChatCompletions};
 use crate::completions;
+use crate::endpoint::{Endpoint, Task};
 use crate::model::ServedModel;
-use crate::reply::ErrorReply;
+use crate::patience::Manner;
 use crate::server::Server;
 
-pub(crate) async fn handle(
-    State(server): State<Server>,
-    request: Request,
-) -> Result<Response, ErrorReply> {
-    let (admission, chat) = Admission::of_body(&server, request, prepare).await?;
-    chat::respond(admission, chat).await
-}
+/// Asks like a completion, and is answered like a chat.
+pub(crate) struct FimCompletions(ChatCompletions);
 
-fn prepare(server: &Server, model: &ServedModel, body: &[u8]) -> Result<Chat, ApiError> {
-    let request = ValidCompletionRequest::from_fim_bytes(body)?;
-    let completion = completions::prepare_valid(server, model, request)?;
-    Ok(Chat {
-        job: completion.job,
-        model_name: completion.model_name,
-        stream: completion.stream,
-        include_reasoning: false,
-        parallel_tool_calls: true,
-        legacy_functions: false,
-        // As Mistral has it: clients look for a choice in every chunk.
-        usage_at_end: true,
-    })
+impl Endpoint for FimCompletions {
+    const MANNER: Manner = ChatCompletions::MANNER;
+
+    fn prepare(server: &Server, model: &ServedModel, body: &[u8]) -> Result<Task<Self>, ApiError> {
+        let request = ValidCompletionRequest::from_fim_bytes(body)?;
+        let completion = completions::prepare(server, model, request)?;
+        let chat = Chat {
+            job: completion.job,
+            model_name: completion.model_name,
+            stream: completion.stream,
+            include_reasoning: false,
+            parallel_tool_calls: true,
+            legacy_functions: false,
+            // As Mistral has it: clients look for a choice in every chunk.
+            usage_at_end: true,
+        };
+        Ok(ChatCompletions::task(server, model, chat).map(Self))
+    }
+
+    async fn respond(self, answer: Answer) -> Result<Response, ApiError> {
+        self.0.respond(answer).await
+    }
 }

@@ -7,66 +7,50 @@ mod models;
 mod prepare;
 mod refused;
 
-use axum::extract::{Request, State};
-use axum::http::StatusCode;
 use axum::response::Response;
-use backstop_protocol::ollama::{AnswerForm, AnswerPart, OllamaTask};
+use backstop_protocol::ApiError;
+use backstop_protocol::ollama::{AnswerForm, OllamaTask};
 
-use self::answer::LineWriter;
-pub(crate) use self::answer::{chat_pause, generation_pause, manner};
 pub(crate) use self::envelope::{is_ollama, reshape};
-pub(crate) use self::models::{running, show, tags, version};
-use self::prepare::Prepared;
+pub(crate) use self::models::{Show, running, tags, version};
+use self::prepare::Asked;
 pub(crate) use self::refused::refused;
-use crate::answer::Admission;
-use crate::answer_stream;
-use crate::prepare::Preparation;
-use crate::reply::{self, ErrorReply};
+use crate::answer::Answer;
+use crate::endpoint::{Endpoint, Task};
+use crate::model::ServedModel;
+use crate::patience::Manner;
 use crate::server::Server;
 
 /// `POST /api/chat`.
-pub(crate) async fn chat(
-    State(server): State<Server>,
-    request: Request,
-) -> Result<Response, ErrorReply> {
-    respond(&server, request, |server, model, body| {
-        let task = OllamaTask::of_chat(body, server.config().unsupported_content)?;
-        prepare::prepare(server, model, task, AnswerForm::Chat)
-    })
-    .await
-}
+pub(crate) struct Chat(Asked);
 
 /// `POST /api/generate`.
-pub(crate) async fn generate(
-    State(server): State<Server>,
-    request: Request,
-) -> Result<Response, ErrorReply> {
-    respond(&server, request, |server, model, body| {
-        let task = OllamaTask::of_generation(body, server.config().unsupported_content)?;
-        prepare::prepare(server, model, task, AnswerForm::Generation)
-    })
-    .await
+pub(crate) struct Generate(Asked);
+
+impl Endpoint for Chat {
+    const MANNER: Manner = answer::manner(answer::chat_pause);
+
+    fn prepare(server: &Server, model: &ServedModel, body: &[u8]) -> Result<Task<Self>, ApiError> {
+        let task = OllamaTask::of_chat(body, server.config().unsupported_content)?;
+        let task = prepare::prepare(server, model, task, AnswerForm::Chat)?;
+        Ok(task.map(Self))
+    }
+
+    async fn respond(self, answer: Answer) -> Result<Response, ApiError> {
+        self.0.respond(answer).await
+    }
 }
 
-async fn respond(
-    server: &Server,
-    request: Request,
-    prepare: Preparation<Prepared>,
-) -> Result<Response, ErrorReply> {
-    let (admission, prepared) = Admission::of_body(server, request, prepare).await?;
-    let asked = match prepared {
-        Prepared::Answer(asked) => asked,
-        Prepared::Loaded { lines, end } => {
-            let nothing = AnswerPart::default();
-            let line = lines.line(answer::now(), &nothing, Some(&end));
-            return Ok(reply::json(StatusCode::OK, &line));
-        }
-    };
-    let writer = LineWriter::new(asked.shape);
-    let answer = admission.start(&asked.job).await?;
-    if !asked.streams {
-        return Ok(writer.whole(answer).await?);
+impl Endpoint for Generate {
+    const MANNER: Manner = answer::manner(answer::generation_pause);
+
+    fn prepare(server: &Server, model: &ServedModel, body: &[u8]) -> Result<Task<Self>, ApiError> {
+        let task = OllamaTask::of_generation(body, server.config().unsupported_content)?;
+        let task = prepare::prepare(server, model, task, AnswerForm::Generation)?;
+        Ok(task.map(Self))
     }
-    let keep_alive = writer.keep_alive();
-    Ok(answer_stream::respond(answer, writer, keep_alive))
+
+    async fn respond(self, answer: Answer) -> Result<Response, ApiError> {
+        self.0.respond(answer).await
+    }
 }

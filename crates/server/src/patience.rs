@@ -7,25 +7,25 @@
 //! first interval is answered as ever, errors with their status. What fails later can have no
 //! status any more: the error is the body, or an event.
 //!
-//! Everything here stands before the routes, which need not know of it: a route has its clients
-//! kept by a [`Manner`] in the table of routes.
+//! Endpoints need not know of it: they have a [`Manner`], and the [`journey`](crate::journey) hands over
+//! what is left to do of a request once its body has come.
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, BodyDataStream, Bytes};
-use axum::extract::Request;
 use axum::http::HeaderValue;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::Response;
 use backstop_protocol::ApiError;
 use futures::{StreamExt, stream};
 use serde::Deserialize;
-use tokio::sync::watch;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep};
 
 use crate::body::BudgetedBody;
+use crate::config::ServerConfig;
 use crate::sse;
 
 /// White space, of which JSON may have any amount before it begins.
@@ -66,35 +66,35 @@ pub(crate) struct Intervals {
     pub(crate) whole: Option<Duration>,
 }
 
+impl Intervals {
+    /// As the operator has set them.
+    pub(crate) fn of(config: &ServerConfig) -> Self {
+        Self {
+            streamed: config.keep_alive_interval,
+            whole: config.response_keep_alive,
+        }
+    }
+}
+
 /// Whether an answer is a stream, which decides what its head says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
+pub(crate) enum Form {
     Whole,
     Streamed,
 }
 
-/// Tells whoever looks after the client that a request's body has come; travels in the request's
-/// extensions.
-#[derive(Clone, Debug)]
-pub(crate) struct BodyWatch {
+/// How a body wants its answer.
+pub(crate) async fn form(
+    body: &Arc<BudgetedBody>,
     streams_by_default: bool,
-    form: watch::Sender<Option<Form>>,
-}
-
-impl BodyWatch {
-    /// Looks at a body that has come, and hands it back.
-    pub(crate) async fn look(&self, body: BudgetedBody) -> Result<BudgetedBody, ApiError> {
-        let default = self.streams_by_default;
-        let (form, body) = if body.text().len() <= IN_PLACE_BYTES_MAX {
-            (form_of(body.text(), default), body)
-        } else {
-            let look = move || (form_of(body.text(), default), body);
-            let looked = tokio::task::spawn_blocking(look).await;
-            looked.map_err(|_| ApiError::internal())?
-        };
-        self.form.send_replace(Some(form));
-        Ok(body)
+) -> Result<Form, ApiError> {
+    if body.text().len() <= IN_PLACE_BYTES_MAX {
+        return Ok(form_of(body.text(), streams_by_default));
     }
+    let body = Arc::clone(body);
+    let look = move || form_of(body.text(), streams_by_default);
+    let looked = tokio::task::spawn_blocking(look).await;
+    looked.map_err(|_| ApiError::internal())
 }
 
 /// What a request asks for. Of a body that is no request, its refusal says nothing of it.
@@ -120,28 +120,15 @@ pub(crate) struct LateFailure {
 
 pub(crate) type WriteFailure = Box<dyn Fn(&ApiError) -> String + Send>;
 
-/// Answers a request by `respond`, and looks after its client until the answer begins.
-pub(crate) async fn keep<F>(
+/// Answers a request whose body has come, and looks after its client until the answer begins.
+pub(crate) async fn keep(
+    form: Form,
     intervals: Intervals,
     manner: Manner,
     late_failure: LateFailure,
-    mut request: Request,
-    respond: impl FnOnce(Request) -> F,
-) -> Response
-where
-    F: Future<Output = Response> + Send + 'static,
-{
-    let (form, mut told) = watch::channel(None);
-    request.extensions_mut().insert(BodyWatch {
-        streams_by_default: manner.streams_by_default,
-        form,
-    });
-    let mut answering: Answering = Box::pin(respond(request));
-    let form = tokio::select! {
-        biased;
-        response = &mut answering => return response,
-        form = body_came(&mut told) => form,
-    };
+    answering: impl Future<Output = Response> + Send + 'static,
+) -> Response {
+    let mut answering: Answering = Box::pin(answering);
     let interval = match form {
         Form::Streamed => intervals.streamed,
         Form::Whole => match intervals.whole {
@@ -177,15 +164,6 @@ where
 
 fn space() -> String {
     SPACE.to_owned()
-}
-
-/// Waits until a body has come. One that never comes is answered without it.
-async fn body_came(told: &mut watch::Receiver<Option<Form>>) -> Form {
-    let form = told.wait_for(Option::is_some).await.map(|form| *form);
-    match form {
-        Ok(Some(form)) => form,
-        _ => std::future::pending().await,
-    }
 }
 
 type Answering = Pin<Box<dyn Future<Output = Response> + Send>>;

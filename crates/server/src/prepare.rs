@@ -1,154 +1,19 @@
-//! From a body to prompts of token ids that fit the model: everything that costs time before the
-//! engine is asked, kept away from the threads that serve streams when it costs much.
-
-use std::sync::Arc;
+//! Parts of preparing a request, whichever endpoint it came through: the model's name, and prompts of
+//! token ids that fit it.
 
 use backstop_protocol::{ApiError, SamplingFields};
-use backstop_text::constraint::Opening;
-use backstop_text::{ChatFormat, OfferedTools, PromptText, TokenizerError, chat_format};
-use backstop_types::{SharedConstraint, StopConditions, TokenId};
+use backstop_text::{PromptText, TokenizerError};
+use backstop_types::TokenId;
 
-use crate::body::BudgetedBody;
-use crate::constraint::ConstraintRequest;
+use crate::job::Prompt;
 use crate::model::ServedModel;
 use crate::sampling;
-use crate::server::{InstalledModel, RequestGuard, Server};
-use crate::work::{self, Cancelled};
+use crate::server::Server;
 
-/// Bodies up to this size take about a millisecond and are prepared in place; larger ones on a
-/// thread of their own.
-const IN_PLACE_BYTES_MAX: usize = 4 << 10;
 /// Contexts that a text may fill whose tokens are wanted, but no answer.
 const COUNTED_CONTEXTS: usize = 4;
 /// Tokens of all prompts of one request, unless the context is longer.
 const PROMPTS_TOKENS_MAX: usize = 1 << 20;
-
-/// One prompt, ready for the engine.
-#[derive(Debug)]
-pub(crate) struct Prompt {
-    pub(crate) tokens: Arc<[TokenId]>,
-    pub(crate) stop: Arc<StopConditions>,
-    /// The answer, where that is known; instead of the job's constraint.
-    pub(crate) forced: Option<SharedConstraint>,
-}
-
-impl Prompt {
-    /// The same, whose answers end at these tokens as well.
-    #[must_use]
-    pub(crate) fn ending_at(mut self, tokens: impl IntoIterator<Item = TokenId>) -> Self {
-        let ids = &mut Arc::make_mut(&mut self.stop).stop_token_ids;
-        ids.extend(tokens);
-        ids.sort_unstable();
-        ids.dedup();
-        self
-    }
-}
-
-/// What a request wants generated, whatever endpoint it came through.
-#[derive(Debug)]
-pub(crate) struct Job {
-    pub(crate) prompts: Vec<Prompt>,
-    pub(crate) sampling: SamplingFields,
-    pub(crate) priority: i32,
-    /// The field of the request that held the prompt, for errors.
-    pub(crate) param: &'static str,
-    /// How to read the answers.
-    pub(crate) format: &'static ChatFormat,
-    /// Where in the assistant's turn the answers begin.
-    pub(crate) opening: Opening,
-    /// Tokens of reasoning at most.
-    pub(crate) reasoning_budget: Option<u32>,
-    pub(crate) parse_tools: bool,
-    /// The tools on offer, for formats that need them to read calls.
-    pub(crate) tools: OfferedTools,
-    /// What the answers must look like.
-    pub(crate) constraint: Option<ConstraintRequest>,
-    /// Report the ids of the answers' tokens.
-    pub(crate) return_token_ids: bool,
-}
-
-impl Job {
-    /// A job whose answers are texts, whatever the model says.
-    pub(crate) fn of_texts(
-        prompts: Vec<Prompt>,
-        sampling: SamplingFields,
-        priority: i32,
-        param: &'static str,
-    ) -> Result<Self, ApiError> {
-        Ok(Self {
-            prompts,
-            sampling,
-            priority,
-            param,
-            format: chat_format("plain").ok_or_else(ApiError::internal)?,
-            opening: Opening::Turn,
-            reasoning_budget: None,
-            parse_tools: false,
-            tools: OfferedTools::default(),
-            constraint: None,
-            return_token_ids: false,
-        })
-    }
-
-    /// Ends the answers after `max_tokens`, or where the context ends; whether that comes first.
-    pub(crate) fn limit_answers(&mut self, max_tokens: u32) -> bool {
-        self.sampling.max_tokens = Some(max_tokens);
-        let mut cut_by_context = false;
-        for prompt in &mut self.prompts {
-            let room = prompt.stop.max_tokens;
-            cut_by_context |= room < max_tokens;
-            prompt.stop = Arc::new(StopConditions {
-                max_tokens: room.min(max_tokens),
-                ..StopConditions::clone(&prompt.stop)
-            });
-        }
-        cut_by_context
-    }
-
-    /// Tokens of the prompt that choice `index` answers.
-    pub(crate) fn prompt_of(&self, index: usize) -> &Prompt {
-        &self.prompts[index / self.sampling.choices as usize]
-    }
-
-    /// Tokens of all prompts, each counted once however many choices answer it, or known answers
-    /// one after the other.
-    pub(crate) fn prompt_tokens(&self) -> u32 {
-        let is_another = |pair: &[Prompt]| !Arc::ptr_eq(&pair[0].tokens, &pair[1].tokens);
-        let others = self.prompts.windows(2).filter(|pair| is_another(pair));
-        let others = others.map(|pair| &pair[1]);
-        let prompts = self.prompts.first().into_iter().chain(others);
-        let tokens: usize = prompts.map(|prompt| prompt.tokens.len()).sum();
-        u32::try_from(tokens).unwrap_or(u32::MAX)
-    }
-
-    /// Sequences to generate.
-    pub(crate) fn sequences(&self) -> usize {
-        self.prompts.len() * self.sampling.choices as usize
-    }
-}
-
-/// What an endpoint makes of a body.
-pub(crate) type Preparation<T> = fn(&Server, &ServedModel, &[u8]) -> Result<T, ApiError>;
-
-/// Runs `prepare` on the body of `request`.
-pub(crate) async fn run<T: Send + 'static>(
-    request: &RequestGuard,
-    model: &Arc<InstalledModel>,
-    body: BudgetedBody,
-    prepare: Preparation<T>,
-) -> Result<T, ApiError> {
-    if body.text().len() <= IN_PLACE_BYTES_MAX {
-        let server = &request.server;
-        return work::short(request, || prepare(server, &model.served, body.text())).await?;
-    }
-    let (server, model) = (request.server.clone(), Arc::clone(model));
-    let prepare = move |_: &Cancelled| {
-        // The whole body, so that what it holds of the budget is held until the work ends.
-        let body = body;
-        prepare(&server, &model.served, body.text())
-    };
-    work::long(request, "preparing a prompt", prepare).await?
-}
 
 /// The name that answers carry, if the model that was asked for is served.
 pub(crate) fn resolve_model_name(
@@ -174,7 +39,7 @@ pub(crate) fn encode(
     param: &'static str,
 ) -> Result<Vec<TokenId>, ApiError> {
     let tokens_max = model.max_model_len as usize;
-    encode_within(model, prompt, add_special_tokens, (tokens_max, param))
+    encode_within(model, prompt, add_special_tokens, tokens_max, param)
 }
 
 /// Encodes a prompt whose tokens alone are wanted.
@@ -184,12 +49,8 @@ pub(crate) fn count(
     add_special_tokens: bool,
     param: &'static str,
 ) -> Result<Vec<TokenId>, ApiError> {
-    encode_within(
-        model,
-        prompt,
-        add_special_tokens,
-        (counted_tokens_max(model), param),
-    )
+    let tokens_max = counted_tokens_max(model);
+    encode_within(model, prompt, add_special_tokens, tokens_max, param)
 }
 
 /// Tokens that are counted, or made text of, without being answered.
@@ -201,7 +62,8 @@ fn encode_within(
     model: &ServedModel,
     prompt: &PromptText,
     add_special_tokens: bool,
-    (tokens_max, param): (usize, &'static str),
+    tokens_max: usize,
+    param: &'static str,
 ) -> Result<Vec<TokenId>, ApiError> {
     let tokenizer = &model.tokenizer;
     let tokens = tokenizer.encode_within(prompt, add_special_tokens, tokens_max);

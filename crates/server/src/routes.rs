@@ -5,22 +5,25 @@ use axum::Router;
 use axum::extract::Request;
 use axum::middleware;
 use axum::routing::{MethodFilter, MethodRouter, on};
-use backstop_protocol::anthropic::sse_anthropic_error;
-use backstop_protocol::responses::sse_failure;
-use backstop_protocol::{ApiError, sse_error};
+use backstop_protocol::ApiError;
 
 use self::Access::{Key, Open, Ready, Scrape};
 use self::BodyUse::{Discarded, Read};
+use crate::chat::ChatCompletions;
+use crate::completions::Completions;
 use crate::config::ServerConfig;
+use crate::decisions::Decisions;
 use crate::envelope::{DISCARDED_OF_STRANGERS_BYTES_MAX, envelope};
+use crate::infill::Infill;
+use crate::journey::{generate, inquire};
+use crate::messages::{CountTokens, Messages};
+use crate::mistral_fim::FimCompletions;
 use crate::paths::with_plain_path;
-use crate::patience::Manner;
 use crate::reply::ErrorReply;
+use crate::responses::Responses;
 use crate::server::Server;
-use crate::{
-    body, chat, completions, decisions, infill, messages, mistral_fim, ollama, openapi, probes,
-    responses, sse, tokens,
-};
+use crate::tokens::{Detokenize, Tokenize};
+use crate::{body, ollama, openapi, probes, tokens};
 
 const GET: MethodFilter = MethodFilter::GET;
 const POST: MethodFilter = MethodFilter::POST;
@@ -38,23 +41,23 @@ pub(crate) static ROUTES: [Route; 27] = [
     route(GET,  "/openapi.json",             Key,    Discarded, |m| on(m, openapi::handle)),
     route(GET,  "/v1/models",                Ready,  Discarded, |m| on(m, probes::models)),
     route(GET,  "/v1/models/{id}",           Ready,  Discarded, |m| on(m, probes::model)),
-    route(POST, "/v1/chat/completions",      Ready,  Read,      |m| on(m, chat::handle)),
-    route(POST, "/v1/completions",           Ready,  Read,      |m| on(m, completions::handle)),
-    route(POST, "/v1/fim/completions",       Ready,  Read,      |m| on(m, mistral_fim::handle)),
-    route(POST, "/infill",                   Ready,  Read,      |m| on(m, infill::handle)),
-    route(POST, "/v1/decisions",             Ready,  Read,      |m| on(m, decisions::handle)),
-    route(POST, "/v1/responses",             Ready,  Read,      |m| on(m, responses::handle)),
-    route(POST, "/v1/messages",              Ready,  Read,      |m| on(m, messages::handle)),
-    route(POST, "/v1/messages/count_tokens", Ready,  Read,      |m| on(m, messages::count_tokens)),
-    route(POST, "/tokenize",                 Ready,  Read,      |m| on(m, tokens::tokenize)),
-    route(POST, "/detokenize",               Ready,  Read,      |m| on(m, tokens::detokenize)),
+    route(POST, "/v1/chat/completions",      Ready,  Read,      |m| on(m, generate::<ChatCompletions>)),
+    route(POST, "/v1/completions",           Ready,  Read,      |m| on(m, generate::<Completions>)),
+    route(POST, "/v1/fim/completions",       Ready,  Read,      |m| on(m, generate::<FimCompletions>)),
+    route(POST, "/infill",                   Ready,  Read,      |m| on(m, generate::<Infill>)),
+    route(POST, "/v1/decisions",             Ready,  Read,      |m| on(m, generate::<Decisions>)),
+    route(POST, "/v1/responses",             Ready,  Read,      |m| on(m, generate::<Responses>)),
+    route(POST, "/v1/messages",              Ready,  Read,      |m| on(m, generate::<Messages>)),
+    route(POST, "/v1/messages/count_tokens", Ready,  Read,      |m| on(m, inquire::<CountTokens>)),
+    route(POST, "/tokenize",                 Ready,  Read,      |m| on(m, inquire::<Tokenize>)),
+    route(POST, "/detokenize",               Ready,  Read,      |m| on(m, inquire::<Detokenize>)),
     route(GET,  "/tokenizer_info",           Ready,  Discarded, |m| on(m, tokens::info)),
     route(GET,  "/api/version",              Key,    Discarded, |m| on(m, ollama::version)),
     route(GET,  "/api/tags",                 Ready,  Discarded, |m| on(m, ollama::tags)),
     route(GET,  "/api/ps",                   Ready,  Discarded, |m| on(m, ollama::running)),
-    route(POST, "/api/show",                 Ready,  Read,      |m| on(m, ollama::show)),
-    route(POST, "/api/chat",                 Ready,  Read,      |m| on(m, ollama::chat)),
-    route(POST, "/api/generate",             Ready,  Read,      |m| on(m, ollama::generate)),
+    route(POST, "/api/show",                 Ready,  Read,      |m| on(m, inquire::<ollama::Show>)),
+    route(POST, "/api/chat",                 Ready,  Read,      |m| on(m, generate::<ollama::Chat>)),
+    route(POST, "/api/generate",             Ready,  Read,      |m| on(m, generate::<ollama::Generate>)),
 ];
 
 /// What holds for everything that is not in the table: a 404.
@@ -149,23 +152,6 @@ impl Access {
     }
 }
 
-/// How clients of a route are looked after until their answers begin; `None` if those do not take
-/// long. Each of these routes has a body.
-pub(crate) fn manner(path: &str) -> Option<Manner> {
-    match path {
-        "/v1/chat/completions"
-        | "/v1/completions"
-        | "/v1/fim/completions"
-        | "/infill"
-        | "/v1/decisions" => Some(Manner::events(sse::comment, sse_error)),
-        "/v1/responses" => Some(Manner::events(sse::comment, sse_failure)),
-        "/v1/messages" => Some(Manner::events(messages::ping, sse_anthropic_error)),
-        "/api/chat" => Some(ollama::manner(ollama::chat_pause)),
-        "/api/generate" => Some(ollama::manner(ollama::generation_pause)),
-        _ => None,
-    }
-}
-
 impl Server {
     /// All routes, for [`serve`](crate::serve) or for a server of one's own.
     pub fn router(&self) -> Router {
@@ -209,17 +195,6 @@ mod tests {
     fn what_holds_for_a_path_holds_for_each_of_its_methods() {
         for route in &ROUTES {
             assert_eq!(Rules::of(route.rules.path), route.rules);
-        }
-    }
-
-    #[test]
-    fn only_routes_with_bodies_look_after_their_clients() {
-        for Route { rules, .. } in &ROUTES {
-            assert!(
-                manner(rules.path).is_none() || rules.body == Read,
-                "{}",
-                rules.path
-            );
         }
     }
 

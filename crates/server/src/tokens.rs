@@ -1,6 +1,6 @@
 //! `POST /tokenize`, `POST /detokenize` and `GET /tokenizer_info`, as vLLM has them.
 
-use axum::extract::{Request, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use backstop_protocol::{
@@ -10,29 +10,19 @@ use backstop_protocol::{
 use backstop_text::PromptText;
 use backstop_types::TokenId;
 
-use crate::answer::Admission;
-use crate::chat;
+use crate::endpoint::{Found, Inquiry};
 use crate::model::ServedModel;
-use crate::prepare;
 use crate::reply::{self, ErrorReply};
 use crate::server::Server;
+use crate::{chat, prepare};
 
-pub(crate) async fn tokenize(
-    State(server): State<Server>,
-    request: Request,
-) -> Result<Response, ErrorReply> {
-    let answer = Admission::count_body(&server, request, encode).await?;
-    Ok(reply::json(StatusCode::OK, &answer))
-}
+/// `POST /tokenize`.
+pub(crate) struct Tokenize;
 
-pub(crate) async fn detokenize(
-    State(server): State<Server>,
-    request: Request,
-) -> Result<Response, ErrorReply> {
-    let answer = Admission::count_body(&server, request, decode).await?;
-    Ok(reply::json(StatusCode::OK, &answer))
-}
+/// `POST /detokenize`.
+pub(crate) struct Detokenize;
 
+/// `GET /tokenizer_info`.
 pub(crate) async fn info(State(server): State<Server>) -> Result<Response, ErrorReply> {
     let model = &server.ready_model()?.served;
     let info = TokenizerInfo {
@@ -46,59 +36,69 @@ pub(crate) async fn info(State(server): State<Server>) -> Result<Response, Error
     Ok(reply::json(StatusCode::OK, &info))
 }
 
-fn encode(
-    server: &Server,
-    model: &ServedModel,
-    body: &[u8],
-) -> Result<(usize, Tokenized), ApiError> {
-    let unsupported = server.config().unsupported_content;
-    let request = ValidTokenizeRequest::from_bytes(body, unsupported)?;
-    prepare::resolve_model_name(server, model, request.model)?;
-    let special = request.add_special_tokens;
-    let tokens = match request.input {
-        TokenizeInput::Text(text) => {
-            prepare::count(model, &PromptText::raw(text), special, "prompt")?
-        }
-        TokenizeInput::Chat(mut chat) => {
-            chat::tokenize(server, model, &mut chat, special, "messages")?
-        }
-    };
-    let write = |token: &TokenId| {
-        let written = model.tokenizer.id_to_token(*token);
-        written.unwrap_or_else(|| model.tokenizer.token_text(*token))
-    };
-    let count = tokens.len();
-    let answer = Tokenized {
-        count,
-        max_model_len: model.max_model_len,
-        token_strs: request
-            .return_token_strs
-            .then(|| tokens.iter().map(write).collect()),
-        tokens,
-    };
-    Ok((count, answer))
+impl Inquiry for Tokenize {
+    type Reply = Tokenized;
+    const COUNTS_TOKENS: bool = true;
+
+    fn inquire(
+        server: &Server,
+        model: &ServedModel,
+        body: &[u8],
+    ) -> Result<Found<Tokenized>, ApiError> {
+        let unsupported = server.config().unsupported_content;
+        let request = ValidTokenizeRequest::from_bytes(body, unsupported)?;
+        prepare::resolve_model_name(server, model, request.model)?;
+        let special = request.add_special_tokens;
+        let tokens = match request.input {
+            TokenizeInput::Text(text) => {
+                prepare::count(model, &PromptText::raw(text), special, "prompt")?
+            }
+            TokenizeInput::Chat(mut chat) => {
+                chat::tokenize(server, model, &mut chat, special, "messages")?
+            }
+        };
+        let write = |token: &TokenId| {
+            let written = model.tokenizer.id_to_token(*token);
+            written.unwrap_or_else(|| model.tokenizer.token_text(*token))
+        };
+        let count = tokens.len();
+        let strings = || tokens.iter().map(write).collect();
+        let reply = Tokenized {
+            count,
+            max_model_len: model.max_model_len,
+            token_strs: request.return_token_strs.then(strings),
+            tokens,
+        };
+        let tokens = count;
+        Ok(Found { reply, tokens })
+    }
 }
 
-fn decode(
-    server: &Server,
-    model: &ServedModel,
-    body: &[u8],
-) -> Result<(usize, Detokenized), ApiError> {
-    let request = ValidDetokenizeRequest::from_bytes(body)?;
-    prepare::resolve_model_name(server, model, request.model)?;
-    let tokens_max = prepare::counted_tokens_max(model);
-    if request.tokens.len() > tokens_max {
-        let requirement = format!("must have at most {tokens_max} elements");
-        return Err(ApiError::invalid_field("tokens", &requirement));
+impl Inquiry for Detokenize {
+    type Reply = Detokenized;
+    const COUNTS_TOKENS: bool = true;
+
+    fn inquire(
+        server: &Server,
+        model: &ServedModel,
+        body: &[u8],
+    ) -> Result<Found<Detokenized>, ApiError> {
+        let request = ValidDetokenizeRequest::from_bytes(body)?;
+        prepare::resolve_model_name(server, model, request.model)?;
+        let tokens_max = prepare::counted_tokens_max(model);
+        if request.tokens.len() > tokens_max {
+            let requirement = format!("must have at most {tokens_max} elements");
+            return Err(ApiError::invalid_field("tokens", &requirement));
+        }
+        prepare::check_known(model, &request.tokens, "tokens")?;
+        let text = model.tokenizer.decode(&request.tokens, false);
+        let prompt = text.map_err(|error| {
+            tracing::warn!(%error, "tokens could not be decoded");
+            ApiError::invalid_field("tokens", "cannot be decoded")
+        })?;
+        Ok(Found {
+            reply: Detokenized { prompt },
+            tokens: request.tokens.len(),
+        })
     }
-    if !request.tokens.iter().all(|token| model.knows_token(*token)) {
-        let requirement = "must name tokens of the model's vocabulary";
-        return Err(ApiError::invalid_field("tokens", requirement));
-    }
-    let text = model.tokenizer.decode(&request.tokens, false);
-    let prompt = text.map_err(|error| {
-        tracing::warn!(%error, "tokens could not be decoded");
-        ApiError::invalid_field("tokens", "cannot be decoded")
-    })?;
-    Ok((request.tokens.len(), Detokenized { prompt }))
 }

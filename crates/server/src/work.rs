@@ -6,10 +6,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use backstop_protocol::ApiError;
 
-use crate::server::RequestGuard;
+use crate::body::BudgetedBody;
+use crate::journey::InFlight;
+use crate::model::ServedModel;
+use crate::server::{RequestGuard, Server};
 use crate::trial::WORKERS_MAX;
 use crate::turns::{NoTurn, Turn, Turns};
 
+/// Bodies up to this size take about a millisecond and are worked on in place; larger ones on a thread
+/// of their own.
+const IN_PLACE_BYTES_MAX: usize = 4 << 10;
 /// By how much long work stands back behind the engine and the streams: it gets half the time of
 /// who does not. With processes that try grammars, which get a third, all turns taken leave the
 /// engine half of the processors.
@@ -60,18 +66,31 @@ impl Drop for CancelOnDrop {
     }
 }
 
-/// Does work of about a millisecond, on this thread.
-pub(crate) async fn short<T>(
-    request: &RequestGuard,
-    work: impl FnOnce() -> T,
+/// Does work on a request's body.
+pub(crate) async fn on_body<T: Send + 'static>(
+    request: &InFlight,
+    body: Arc<BudgetedBody>,
+    work: impl FnOnce(&Server, &ServedModel, &[u8]) -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
+    let InFlight { guard, model, .. } = request;
+    if body.text().len() <= IN_PLACE_BYTES_MAX {
+        return short(guard, || work(&guard.server, &model.served, body.text())).await?;
+    }
+    let (server, model) = (guard.server.clone(), Arc::clone(model));
+    // The body goes along, so that what it holds of the budget is held until the work ends.
+    let work = move |_: &Cancelled| work(&server, &model.served, body.text());
+    long(guard, "preparing a prompt", work).await?
+}
+
+/// Does work of about a millisecond, on this thread.
+async fn short<T>(request: &RequestGuard, work: impl FnOnce() -> T) -> Result<T, ApiError> {
     let _turn = turn(request, &request.server.turns().short).await?;
     Ok(work())
 }
 
 /// Does work that may take seconds, on a thread of its own. `name` is for the log. Until the work
 /// ends it counts as a request of its sender's, even if the sender has gone away.
-pub(crate) async fn long<T: Send + 'static>(
+async fn long<T: Send + 'static>(
     request: &RequestGuard,
     name: &'static str,
     work: impl FnOnce(&Cancelled) -> T + Send + 'static,

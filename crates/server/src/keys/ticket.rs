@@ -66,9 +66,11 @@ impl Caller {
         })))
     }
 
-    /// Gives back a request that was refused for no fault of the caller.
-    pub(crate) fn refund(&self) {
-        self.tenant.refund_request();
+    /// Gives back a request that was refused for want of room, or by a fault of the server's.
+    pub(crate) fn refund_unless_at_fault(&self, status: u16) {
+        if matches!(status, 429 | 500..) {
+            self.tenant.refund_request();
+        }
     }
 
     /// Tells the caller's limits, as far as there are any.

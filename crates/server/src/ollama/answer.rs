@@ -46,7 +46,7 @@ pub(super) fn now() -> Duration {
 }
 
 /// Answers are streams unless the request says otherwise; `pause` fills the time before they begin.
-pub(crate) fn manner(pause: fn() -> String) -> Manner {
+pub(super) const fn manner(pause: fn() -> String) -> Manner {
     Manner {
         streams_by_default: true,
         stream_type: LineWriter::CONTENT_TYPE,
@@ -56,7 +56,7 @@ pub(crate) fn manner(pause: fn() -> String) -> Manner {
 }
 
 /// A line of `/api/chat` that adds nothing, before it is known what the model is called.
-pub(crate) fn chat_pause() -> String {
+pub(super) fn chat_pause() -> String {
     pause(&AnswerLines {
         model: String::new(),
         form: AnswerForm::Chat,
@@ -64,7 +64,7 @@ pub(crate) fn chat_pause() -> String {
 }
 
 /// The same of `/api/generate`.
-pub(crate) fn generation_pause() -> String {
+pub(super) fn generation_pause() -> String {
     pause(&AnswerLines {
         model: String::new(),
         form: AnswerForm::Generation,

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use axum::extract::{Request, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use backstop_protocol::ApiError;
@@ -12,7 +12,7 @@ use backstop_protocol::ollama::{
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::answer::Admission;
+use crate::endpoint::{Found, Inquiry};
 use crate::model::ServedModel;
 use crate::prepare;
 use crate::probes::VERSION;
@@ -65,29 +65,29 @@ pub(crate) async fn running(State(server): State<Server>) -> Result<Response, Er
 }
 
 /// `POST /api/show`.
-pub(crate) async fn show(
-    State(server): State<Server>,
-    request: Request,
-) -> Result<Response, ErrorReply> {
-    let (_, shown) = Admission::of_body(&server, request, prepare_shown).await?;
-    Ok(reply::json(StatusCode::OK, &shown))
-}
+pub(crate) struct Show;
 
-fn prepare_shown(
-    server: &Server,
-    model: &ServedModel,
-    body: &[u8],
-) -> Result<ShownModel, ApiError> {
-    let name = resolve_name(server, model, ValidShowRequest::from_bytes(body)?.model)?;
-    Ok(ShownModel {
-        modelfile: "",
-        parameters: parameters(model),
-        template: template(model),
-        details: details(model),
-        model_info: model_info(model, &name),
-        capabilities: capabilities(model),
-        created_s: model.created_s,
-    })
+impl Inquiry for Show {
+    type Reply = ShownModel;
+    const COUNTS_TOKENS: bool = false;
+
+    fn inquire(
+        server: &Server,
+        model: &ServedModel,
+        body: &[u8],
+    ) -> Result<Found<ShownModel>, ApiError> {
+        let name = resolve_name(server, model, ValidShowRequest::from_bytes(body)?.model)?;
+        let reply = ShownModel {
+            modelfile: "",
+            parameters: parameters(model),
+            template: template(model),
+            details: details(model),
+            model_info: model_info(model, &name),
+            capabilities: capabilities(model),
+            created_s: model.created_s,
+        };
+        Ok(Found { reply, tokens: 0 })
+    }
 }
 
 /// The name that answers carry, if the model that was asked for is served: under that name, or

@@ -2,19 +2,23 @@
 
 use std::sync::Arc;
 
+use axum::http::StatusCode;
+use axum::response::Response;
 use backstop_protocol::ollama::{
-    AnswerEnd, AnswerForm, AnswerLines, DoneReason, OllamaChat, OllamaLoad, OllamaTask, OllamaText,
+    AnswerEnd, AnswerForm, AnswerLines, AnswerPart, DoneReason, OllamaChat, OllamaLoad, OllamaTask,
+    OllamaText,
 };
 use backstop_protocol::{ApiError, SamplingFields};
 use backstop_types::TokenId;
 
-use super::answer::Shape;
+use super::answer::{LineWriter, Shape, now};
 use super::models::{resolve_name, thinks};
-use crate::chat;
-use crate::completions;
+use crate::answer::Answer;
+use crate::endpoint::Task;
+use crate::job::Job;
 use crate::model::ServedModel;
-use crate::prepare::{self, Job};
 use crate::server::Server;
+use crate::{answer_stream, chat, completions, prepare, reply};
 
 /// The field that holds a conversation.
 const MESSAGES: &str = "messages";
@@ -23,21 +27,21 @@ const PROMPT: &str = "prompt";
 /// The field that holds the tokens before a prompt.
 const CONTEXT: &str = "context";
 
-/// A request, ready to be answered.
-pub(super) enum Prepared {
-    /// There is nothing to compute.
-    Loaded {
-        lines: AnswerLines,
-        end: AnswerEnd,
-    },
-    Answer(Box<Asked>),
+/// How a request's answer is written.
+pub(super) struct Asked {
+    shape: Shape,
+    streams: bool,
 }
 
-/// A request, ready for the engine.
-pub(super) struct Asked {
-    pub(super) job: Job,
-    pub(super) shape: Shape,
-    pub(super) streams: bool,
+impl Asked {
+    pub(super) async fn respond(self, answer: Answer) -> Result<Response, ApiError> {
+        let writer = LineWriter::new(self.shape);
+        if !self.streams {
+            return writer.whole(answer).await;
+        }
+        let keep_alive = writer.keep_alive();
+        Ok(answer_stream::respond(answer, writer, keep_alive))
+    }
 }
 
 pub(super) fn prepare(
@@ -45,21 +49,21 @@ pub(super) fn prepare(
     model: &ServedModel,
     task: OllamaTask,
     form: AnswerForm,
-) -> Result<Prepared, ApiError> {
-    let asked = match task {
-        OllamaTask::Load(load) => return loaded(server, model, load, form),
-        OllamaTask::Chat(asked) => prepare_chat(server, model, *asked, form)?,
-        OllamaTask::Text(asked) => prepare_text(server, model, *asked)?,
-    };
-    Ok(Prepared::Answer(Box::new(asked)))
+) -> Result<Task<Asked>, ApiError> {
+    match task {
+        OllamaTask::Load(load) => Ok(Task::Reply(loaded(server, model, load, form)?)),
+        OllamaTask::Chat(asked) => prepare_chat(server, model, *asked, form),
+        OllamaTask::Text(asked) => prepare_text(server, model, *asked),
+    }
 }
 
+/// The answer to who wants the model loaded, as it always is, or not to be any more.
 fn loaded(
     server: &Server,
     model: &ServedModel,
     load: OllamaLoad,
     form: AnswerForm,
-) -> Result<Prepared, ApiError> {
+) -> Result<Response, ApiError> {
     let lines = AnswerLines {
         model: resolve_name(server, model, load.model)?,
         form,
@@ -72,7 +76,9 @@ fn loaded(
         metrics: None,
         context: None,
     };
-    Ok(Prepared::Loaded { lines, end })
+    let nothing = AnswerPart::default();
+    let line = lines.line(now(), &nothing, Some(&end));
+    Ok(reply::json(StatusCode::OK, &line))
 }
 
 fn prepare_chat(
@@ -80,7 +86,7 @@ fn prepare_chat(
     model: &ServedModel,
     asked: OllamaChat,
     form: AnswerForm,
-) -> Result<Asked, ApiError> {
+) -> Result<Task<Asked>, ApiError> {
     let OllamaChat {
         mut chat,
         max_tokens,
@@ -109,21 +115,21 @@ fn prepare_chat(
     let context = job.prompts.first().filter(|_| repeats_tokens);
     let context = context.map(|prompt| prompt.tokens.to_vec());
     limit(&mut job, max_tokens);
-    Ok(Asked {
+    let endpoint = Asked {
         shape: Shape {
             context,
             ..shape(model, lines, &job.sampling, chat.include_reasoning)
         },
         streams: chat.stream.is_some(),
-        job,
-    })
+    };
+    Ok(Task::Generate { job, endpoint })
 }
 
 fn prepare_text(
     server: &Server,
     model: &ServedModel,
     asked: OllamaText,
-) -> Result<Asked, ApiError> {
+) -> Result<Task<Asked>, ApiError> {
     let OllamaText {
         mut completion,
         max_tokens,
@@ -133,13 +139,13 @@ fn prepare_text(
         form: AnswerForm::Generation,
     };
     let streams = completion.stream.is_some();
-    let mut job = completions::prepare_valid(server, model, completion)?.job;
+    let mut job = completions::prepare(server, model, completion)?.job;
     limit(&mut job, max_tokens);
-    Ok(Asked {
+    let endpoint = Asked {
         shape: shape(model, lines, &job.sampling, true),
         streams,
-        job,
-    })
+    };
+    Ok(Task::Generate { job, endpoint })
 }
 
 /// Puts tokens before those of the prompt, which begins no sequence then.

@@ -29,15 +29,12 @@ async fn kept<A: IntoResponse + Send + 'static>(
     work_s: u64,
     answer: A,
 ) -> Response {
-    let respond = move |request: Request| async move {
-        let watch = request.extensions().get::<BodyWatch>().unwrap().clone();
-        let form = form_of(body.as_bytes(), watch.streams_by_default);
-        watch.form.send_replace(Some(form));
+    let form = form_of(body.as_bytes(), MANNER.streams_by_default);
+    let answering = async move {
         sleep(Duration::from_secs(work_s)).await;
         answer.into_response()
     };
-    let request = Request::new(Body::empty());
-    keep(intervals(), MANNER, late_failure(), request, respond).await
+    keep(form, intervals(), MANNER, late_failure(), answering).await
 }
 
 async fn text(response: Response) -> String {
@@ -121,13 +118,10 @@ async fn who_is_not_looked_after_waits_for_as_long_as_it_takes() {
         whole: None,
         ..intervals()
     };
-    let respond = |request: Request| async move {
-        let watch = request.extensions().get::<BodyWatch>().unwrap().clone();
-        watch.form.send_replace(Some(Form::Whole));
+    let answering = async {
         sleep(Duration::from_secs(100)).await;
         ErrorReply(ApiError::engine_failure()).into_response()
     };
-    let request = Request::new(Body::empty());
-    let response = keep(patient, MANNER, late_failure(), request, respond).await;
+    let response = keep(Form::Whole, patient, MANNER, late_failure(), answering).await;
     assert_eq!(response.status(), 500);
 }
