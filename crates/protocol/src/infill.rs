@@ -223,27 +223,45 @@ pub struct InfillTimings {
 }
 
 impl InfillTimings {
-    /// Of a prompt of which `cached` tokens were known and `computed` took so many milliseconds, and
-    /// of an answer of `predicted` tokens.
-    pub fn new(
-        cached: u32,
-        (computed, prompt_ms): (u32, f64),
-        (predicted, predicted_ms): (u32, f64),
-    ) -> Self {
-        // Nothing is no time at all, not a number of which there is none in JSON.
-        let ratio = |of: f64, to: f64| if to > 0.0 { of / to } else { 0.0 };
+    /// Of a prompt of which `cached` tokens were known and the others had to be computed, and of its
+    /// answer.
+    pub fn new(cached: u32, prompt: TimedTokens, answer: TimedTokens) -> Self {
         Self {
             cache_n: cached,
-            prompt_n: computed,
-            prompt_ms,
-            prompt_per_token_ms: ratio(prompt_ms, f64::from(computed)),
-            prompt_per_second: ratio(1000.0 * f64::from(computed), prompt_ms),
-            predicted_n: predicted,
-            predicted_ms,
-            predicted_per_token_ms: ratio(predicted_ms, f64::from(predicted)),
-            predicted_per_second: ratio(1000.0 * f64::from(predicted), predicted_ms),
+            prompt_n: prompt.count,
+            prompt_ms: prompt.milliseconds,
+            prompt_per_token_ms: prompt.milliseconds_each(),
+            prompt_per_second: prompt.per_second(),
+            predicted_n: answer.count,
+            predicted_ms: answer.milliseconds,
+            predicted_per_token_ms: answer.milliseconds_each(),
+            predicted_per_second: answer.per_second(),
         }
     }
+}
+
+/// Tokens, and how long they took together.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TimedTokens {
+    /// How many.
+    pub count: u32,
+    /// Together.
+    pub milliseconds: f64,
+}
+
+impl TimedTokens {
+    fn milliseconds_each(self) -> f64 {
+        ratio(self.milliseconds, f64::from(self.count))
+    }
+
+    fn per_second(self) -> f64 {
+        ratio(1000.0 * f64::from(self.count), self.milliseconds)
+    }
+}
+
+/// Nothing is no time at all, not a number of which there is none in JSON.
+fn ratio(of: f64, to: f64) -> f64 {
+    if to > 0.0 { of / to } else { 0.0 }
 }
 
 /// What a request wants to see of an answer: everything, or an object whose keys are the paths that it

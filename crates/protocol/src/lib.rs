@@ -56,8 +56,8 @@ pub use decisions::{
 pub use error::ApiError;
 pub use foreign::UnsupportedContent;
 pub use infill::{
-    ContextFile, InfillAnswer, InfillChunk, InfillSettings, InfillTimings, ValidInfillRequest,
-    selected,
+    ContextFile, InfillAnswer, InfillChunk, InfillSettings, InfillTimings, TimedTokens,
+    ValidInfillRequest, selected,
 };
 pub use models::{ModelCard, ModelList};
 pub use output_format::OutputFormat;

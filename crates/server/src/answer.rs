@@ -10,10 +10,11 @@ use serde::Serialize;
 use tokio::time::{Sleep, sleep_until};
 
 use crate::choice::{Choice, Counts, Update};
+use crate::in_flight::RequestGuard;
 use crate::job::{Job, Prompt};
 use crate::journey::Admitted;
 use crate::reply;
-use crate::server::{RequestGuard, Server};
+use crate::server::Server;
 
 /// Names what the answer's schemas say and no grammar can enforce.
 const NOT_ENFORCED: HeaderName = HeaderName::from_static("x-backstop-not-enforced");

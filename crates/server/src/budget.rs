@@ -41,11 +41,26 @@ struct Books {
 struct Body {
     tenant: TenantId,
     units: usize,
-    /// When it was last seen to keep pace, and how much of it there was.
-    paced: (Instant, usize),
+    paced: Pace,
     /// It is still coming in.
     open: bool,
     gave_way: Arc<Notify>,
+}
+
+/// When a body was last seen to keep pace, and how much of it there was.
+#[derive(Debug)]
+struct Pace {
+    at: Instant,
+    units: usize,
+}
+
+impl Pace {
+    fn now(units: usize) -> Self {
+        Self {
+            at: Instant::now(),
+            units,
+        }
+    }
 }
 
 impl BodyBudget {
@@ -70,7 +85,7 @@ impl BodyBudget {
         let body = Body {
             tenant: asker.tenant,
             units: 0,
-            paced: (Instant::now(), 0),
+            paced: Pace::now(0),
             open: true,
             gave_way: Arc::clone(&gave_way),
         };
@@ -98,8 +113,8 @@ impl Books {
             return;
         };
         body.units += more;
-        if body.units - body.paced.1 >= PACE_UNITS {
-            body.paced = (Instant::now(), body.units);
+        if body.units - body.paced.units >= PACE_UNITS {
+            body.paced = Pace::now(body.units);
         }
         *self.tenants.entry(body.tenant).or_default() += more;
         self.free -= more;
@@ -128,7 +143,7 @@ impl Books {
         let slow = self.bodies.iter().filter(|&(&number, body)| {
             number != except
                 && body.open
-                && now.saturating_duration_since(body.paced.0) > PACE_TIME
+                && now.saturating_duration_since(body.paced.at) > PACE_TIME
                 && of.is_none_or(|tenant| tenant == body.tenant)
         });
         let largest = slow.max_by_key(|(_, body)| (self.held(body.tenant), body.units));
@@ -218,7 +233,7 @@ mod tests {
     /// Lets time pass for all bodies.
     fn age(budget: &BodyBudget) {
         for body in budget.books().bodies.values_mut() {
-            body.paced.0 = body.paced.0.checked_sub(2 * PACE_TIME).unwrap();
+            body.paced.at = body.paced.at.checked_sub(2 * PACE_TIME).unwrap();
         }
     }
 
@@ -256,7 +271,7 @@ mod tests {
             .get_mut(&first[1].number)
             .unwrap()
             .paced
-            .0 = Instant::now();
+            .at = Instant::now();
         let second = fill(&budget, asker(1, false));
         assert_eq!(second.len(), 8);
         let gave_way = |claim: &BodyClaim| claim.gave_way().now_or_never().is_some();

@@ -8,9 +8,7 @@ mod whole;
 use std::sync::Arc;
 
 use axum::response::Response;
-use backstop_protocol::{
-    ApiError, CallForm, ChatChunks, StreamOptions, ValidChatRequest, sse_error,
-};
+use backstop_protocol::{ApiError, CallForm, ChatChunks, StreamOptions, ValidChatRequest};
 use backstop_text::{OfferedTools, ParsedEvent, Tokenizer};
 use backstop_types::TokenId;
 
@@ -19,7 +17,6 @@ use crate::answer::Answer;
 use crate::endpoint::{Endpoint, Task};
 use crate::job::Job;
 use crate::model::ServedModel;
-use crate::patience::Manner;
 use crate::server::Server;
 use crate::{answer_stream, constraint, prepare, sampling, sse, stamp};
 
@@ -62,8 +59,6 @@ pub(crate) struct ChatCompletions {
 }
 
 impl Endpoint for ChatCompletions {
-    const MANNER: Manner = Manner::events(sse::comment, sse_error);
-
     fn prepare(server: &Server, model: &ServedModel, body: &[u8]) -> Result<Task<Self>, ApiError> {
         let request = ValidChatRequest::from_bytes(body, server.config().unsupported_content)?;
         let chat = prepare(server, model, request, PARAM)?;
@@ -105,7 +100,7 @@ impl ChatCompletions {
             shape,
             stream: chat.stream,
         };
-        Task::Generate { job, endpoint }
+        Task::generate(job, endpoint)
     }
 }
 

@@ -11,7 +11,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use backstop_protocol::{
     ApiError, Decision, DecisionQuestion, SamplingFields, Usage, ValidChatRequest,
-    ValidDecisionRequest, sse_error,
+    ValidDecisionRequest,
 };
 use backstop_types::{StopConditions, TokenId};
 use serde_json::json;
@@ -20,9 +20,8 @@ use crate::answer::Answer;
 use crate::endpoint::{Endpoint, Task};
 use crate::job::{Job, Prompt};
 use crate::model::ServedModel;
-use crate::patience::Manner;
 use crate::server::Server;
-use crate::{chat, prepare, reply, sse};
+use crate::{chat, prepare, reply};
 
 /// The field that errors name.
 const PARAM: &str = "input";
@@ -53,8 +52,6 @@ struct Label {
 }
 
 impl Endpoint for Decisions {
-    const MANNER: Manner = Manner::events(sse::comment, sse_error);
-
     fn prepare(server: &Server, model: &ServedModel, body: &[u8]) -> Result<Task<Self>, ApiError> {
         prepare(server, model, ValidDecisionRequest::from_bytes(body)?)
     }
@@ -146,7 +143,7 @@ fn prepare(
         questions,
         labels: job.sequences(),
     };
-    Ok(Task::Generate { job, endpoint })
+    Ok(Task::generate(job, endpoint))
 }
 
 /// The prompt behind which the model's answer begins, without reasoning.

@@ -1,12 +1,16 @@
-//! In whose shape the errors of a request are written.
+//! In whose shape errors are written: the table of errors is one, and its OpenAI form is rewritten for
+//! clients of other APIs.
 
+use axum::body::Body;
 use axum::extract::Request;
-use axum::http::HeaderValue;
+use axum::http::{HeaderName, HeaderValue};
 use axum::response::Response;
 use backstop_protocol::ApiError;
 
-use crate::patience::WriteFailure;
-use crate::{messages, ollama};
+/// Where Anthropic's clients look for the request's id.
+const ANTHROPIC_REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
+/// Every client of Anthropic's sends it.
+const ANTHROPIC_VERSION: HeaderName = HeaderName::from_static("anthropic-version");
 
 /// An API whose clients read errors in a shape of their own.
 #[derive(Clone, Copy, Debug)]
@@ -18,31 +22,39 @@ pub(crate) enum Dialect {
 
 impl Dialect {
     pub(crate) fn of(request: &Request) -> Self {
-        if ollama::is_ollama(request) {
+        let path = request.uri().path();
+        if path.starts_with("/api/") {
             Self::Ollama
-        } else if messages::is_anthropic(request) {
+        } else if path == "/v1/messages"
+            || path.starts_with("/v1/messages/")
+            || request.headers().contains_key(ANTHROPIC_VERSION)
+        {
             Self::Anthropic
         } else {
             Self::OpenAi
         }
     }
 
-    /// Brings an answer into this shape.
-    pub(crate) fn reshape(self, response: &mut Response, id: &HeaderValue) {
+    /// Writes an error that answers the request with this id.
+    pub(crate) fn write(self, error: &ApiError, id: &HeaderValue) -> String {
         match self {
-            Self::OpenAi => {}
-            Self::Anthropic => messages::reshape(response, id),
-            Self::Ollama => ollama::reshape(response),
+            Self::OpenAi => error.to_json_string(),
+            Self::Anthropic => error.to_anthropic_json_string(id.to_str().ok()),
+            Self::Ollama => error.to_ollama_json_string(),
         }
     }
 
-    /// Writes errors where there is no answer to be reshaped.
-    pub(crate) fn writer(self, id: &HeaderValue) -> WriteFailure {
-        let id = id.to_str().ok().map(str::to_owned);
-        match self {
-            Self::OpenAi => Box::new(ApiError::to_json_string),
-            Self::Ollama => Box::new(ApiError::to_ollama_json_string),
-            Self::Anthropic => Box::new(move |error| error.to_anthropic_json_string(id.as_deref())),
+    /// Brings an answer into this shape, if it is an error.
+    pub(crate) fn reshape(self, response: &mut Response, id: &HeaderValue) {
+        if matches!(self, Self::OpenAi) {
+            return;
+        }
+        if let Some(error) = response.extensions_mut().remove::<ApiError>() {
+            *response.body_mut() = Body::from(self.write(&error, id));
+        }
+        if matches!(self, Self::Anthropic) {
+            let headers = response.headers_mut();
+            headers.insert(ANTHROPIC_REQUEST_ID, id.clone());
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::server::Server;
 /// answer is to be written.
 pub(crate) trait Endpoint: Sized + Send + 'static {
     /// How its clients are looked after until their answers begin.
-    const MANNER: Manner;
+    const MANNER: Manner = Manner::OPENAI;
 
     /// Makes of a body what is to be done. It may take its time.
     fn prepare(server: &Server, model: &ServedModel, body: &[u8]) -> Result<Task<Self>, ApiError>;
@@ -27,12 +27,18 @@ pub(crate) trait Endpoint: Sized + Send + 'static {
 /// What is to be done for a request.
 pub(crate) enum Task<E> {
     /// The engine does the job, and the endpoint writes the answer.
-    Generate { job: Job, endpoint: E },
+    Generate { job: Box<Job>, endpoint: E },
     /// Nothing, for this is the answer.
     Reply(Response),
 }
 
 impl<E> Task<E> {
+    /// Lets the engine do a job.
+    pub(crate) fn generate(job: Job, endpoint: E) -> Self {
+        let job = Box::new(job);
+        Self::Generate { job, endpoint }
+    }
+
     /// The same, by an endpoint that is made of this one.
     pub(crate) fn map<T>(self, make: impl FnOnce(E) -> T) -> Task<T> {
         match self {

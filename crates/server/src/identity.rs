@@ -10,10 +10,10 @@ use futures::FutureExt;
 
 use crate::dialect::Dialect;
 use crate::entropy::random_u128;
+use crate::in_flight::RequestGuard;
 use crate::patience::LateFailure;
 use crate::reply::ErrorReply;
 use crate::routes::Rules;
-use crate::server::RequestGuard;
 
 /// The header that has a request's id.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -43,15 +43,19 @@ impl Identity {
     pub(crate) fn late_failure(&self, request: &RequestGuard) -> LateFailure {
         let RequestGuard { server, ticket } = request;
         let (server, ticket) = (server.clone(), ticket.clone());
-        let (route, id) = (self.rules.path, self.id.clone());
+        let Self { rules, id, dialect } = self.clone();
+        let write = {
+            let id = id.clone();
+            move |error: &ApiError| dialect.write(error, &id)
+        };
         let note = move |error: &ApiError| {
-            let status = error.status;
+            let (route, status) = (rules.path, error.status);
             tracing::debug!(route, status, request_id = ?id, "failed late");
             server.metrics().failed_late(route, status);
             ticket.caller().refund_unless_at_fault(status);
         };
         LateFailure {
-            write: self.dialect.writer(&self.id),
+            write: Box::new(write),
             note: Box::new(note),
         }
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use axum::http::StatusCode;
 use axum::response::Response;
 use backstop_protocol::{
-    ApiError, InfillSettings, SamplingFields, ValidInfillRequest, selected, sse_data, sse_error,
+    ApiError, InfillSettings, SamplingFields, ValidInfillRequest, selected, sse_data,
 };
 
 use self::lines::Lines;
@@ -20,7 +20,6 @@ use crate::choice::Update;
 use crate::endpoint::{Endpoint, Task};
 use crate::job::Job;
 use crate::model::ServedModel;
-use crate::patience::Manner;
 use crate::server::Server;
 use crate::{fim, prepare, reply, sampling, sse};
 
@@ -52,8 +51,6 @@ struct InfillWriter {
 }
 
 impl Endpoint for Infill {
-    const MANNER: Manner = Manner::events(sse::comment, sse_error);
-
     fn prepare(server: &Server, model: &ServedModel, body: &[u8]) -> Result<Task<Self>, ApiError> {
         let mut request = ValidInfillRequest::from_bytes(body)?;
         let model_name = prepare::resolve_model_name(server, model, request.model.take())?;
@@ -97,7 +94,7 @@ impl Endpoint for Infill {
             middles: vec![Middle::new(lines); job.sequences()],
             stream: request.stream,
         };
-        Ok(Task::Generate { job, endpoint })
+        Ok(Task::generate(job, endpoint))
     }
 
     async fn respond(self, answer: Answer) -> Result<Response, ApiError> {

@@ -1,15 +1,15 @@
-//! The journey of a request that uses the model, from top to bottom:
+//! The journey of a request that uses the model, from its arrival to its answer:
 //!
 //! ```text
-//! Arrived    counted in, and the model is ready                    503
-//! Read       its body has come, within limits and a share of memory  408, 413, 415, 429
-//! Prepared   token ids that fit the model, or the answer already   400, 404, 429, 503
-//! Admitted   it has places, and its first sequence left the queue  429, 503
+//! Arrived    counted in, and the model is ready                      503
+//! Read       its body has come, within limits and shares of memory   400, 408, 413, 415, 429
+//! Prepared   token ids that fit the model, or an answer already      400, 404, 429, 503
+//! Admitted   it has places, and its first sequence left the queue    429, 503
 //! Answer     written while it is generated
 //! ```
 //!
 //! Each stage is a value that owns what the next one consumes. A client that goes away drops the
-//! stage that its request has come to, and what that holds is given back: its count, its share of the
+//! stage that its request has come to, and what that holds is given back: its count, its share of
 //! memory, its turn, its places, its sequences.
 
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use backstop_protocol::ApiError;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout_at;
 
 use crate::answer::Answer;
 use crate::body::{self, BudgetedBody};
@@ -26,11 +26,12 @@ use crate::choice::Choice;
 use crate::constraint::Enforced;
 use crate::endpoint::{Endpoint, Found, Inquiry, Task};
 use crate::identity::Identity;
+use crate::in_flight::{InFlight, RequestGuard};
 use crate::job::Job;
 use crate::keys::Ticket;
-use crate::patience::{self, Intervals};
+use crate::patience;
 use crate::reply::{self, ErrorReply};
-use crate::server::{InstalledModel, RequestGuard, Server};
+use crate::server::Server;
 use crate::{admission, constraint, work};
 
 /// The handler of an endpoint that generates.
@@ -41,10 +42,10 @@ pub(crate) async fn generate<E: Endpoint>(
     let read = Arrived::new(&server, request)?.read().await?;
     // From here on the client hears of its request, however long the rest takes.
     let form = patience::form(&read.body, E::MANNER.streams_by_default).await?;
-    let intervals = Intervals::of(server.config());
+    let interval = form.interval(server.config());
     let late_failure = read.identity.late_failure(&read.in_flight.guard);
     let rest = read.identity.clone().caught(answer::<E>(read));
-    Ok(patience::keep(form, intervals, E::MANNER, late_failure, rest).await)
+    Ok(patience::keep(form, interval, E::MANNER, late_failure, rest).await)
 }
 
 /// What is left to do of a request whose body has come.
@@ -53,7 +54,7 @@ async fn answer<E: Endpoint>(read: Read) -> Result<Response, ErrorReply> {
     match task {
         Task::Reply(reply) => Ok(reply),
         Task::Generate { job, endpoint } => {
-            let admitted = in_flight.admit(job).await?;
+            let admitted = Admitted::new(in_flight, *job).await?;
             Ok(endpoint.respond(Answer::new(admitted)).await?)
         }
     }
@@ -73,13 +74,6 @@ pub(crate) async fn inquire<I: Inquiry>(
     Ok(reply::json(StatusCode::OK, &reply))
 }
 
-/// What all stages of a request hand on. It counts as in flight until this is dropped.
-pub(crate) struct InFlight {
-    pub(crate) guard: RequestGuard,
-    pub(crate) model: Arc<InstalledModel>,
-    pub(crate) arrived: Instant,
-}
-
 /// A request that was let in, whose body is still to come.
 struct Arrived {
     in_flight: InFlight,
@@ -87,11 +81,76 @@ struct Arrived {
     request: Request,
 }
 
+impl Arrived {
+    /// Lets a request in, if the model is ready.
+    fn new(server: &Server, mut request: Request) -> Result<Self, ApiError> {
+        let known = request.extensions_mut();
+        let identity = known.remove::<Identity>().ok_or_else(ApiError::internal)?;
+        let ticket = known.remove::<Ticket>().ok_or_else(ApiError::internal)?;
+        Ok(Self {
+            in_flight: InFlight::new(server, ticket)?,
+            identity,
+            request,
+        })
+    }
+
+    /// Refuses a request whose key has no tokens left to be counted.
+    async fn with_tokens_left(self) -> Result<Self, ApiError> {
+        let RequestGuard { server, ticket } = &self.in_flight.guard;
+        match ticket.check_tokens() {
+            Ok(()) => Ok(self),
+            Err(error) => {
+                body::discard(self.request, server.config().max_body_bytes).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Reads the body.
+    async fn read(self) -> Result<Read, ApiError> {
+        let Self {
+            in_flight,
+            identity,
+            request,
+        } = self;
+        let guard = &in_flight.guard;
+        let body = Arc::new(body::read(&guard.server, guard.asker(), request).await?);
+        Ok(Read {
+            in_flight,
+            identity,
+            body,
+        })
+    }
+}
+
 /// A request whose body has come.
 struct Read {
     in_flight: InFlight,
     identity: Identity,
+    /// Holds its share of the memory for bodies.
     body: Arc<BudgetedBody>,
+}
+
+impl Read {
+    /// Lets an endpoint say what is to be done, when it is the request's turn.
+    async fn prepare<E: Endpoint>(self) -> Result<Prepared<E>, ApiError> {
+        let Self {
+            in_flight, body, ..
+        } = self;
+        let task = work::on_body(&in_flight, body, E::prepare).await?;
+        Ok(Prepared { in_flight, task })
+    }
+
+    /// Lets an endpoint find its answer, when it is the request's turn.
+    async fn inquire<I: Inquiry>(self) -> Result<I::Reply, ApiError> {
+        let Self {
+            in_flight, body, ..
+        } = self;
+        let Found { reply, tokens } = work::on_body(&in_flight, body, I::inquire).await?;
+        let tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
+        in_flight.guard.ticket.charge_counted(tokens);
+        Ok(reply)
+    }
 }
 
 /// A request of which it is known what is to be done.
@@ -109,100 +168,29 @@ pub(crate) struct Admitted {
     pub(crate) not_enforced: Option<String>,
 }
 
-impl Arrived {
-    /// Lets a request in, if the model is ready.
-    fn new(server: &Server, mut request: Request) -> Result<Self, ApiError> {
-        let known = request.extensions_mut();
-        let identity = known.remove::<Identity>().ok_or_else(ApiError::internal)?;
-        let ticket = known.remove::<Ticket>().ok_or_else(ApiError::internal)?;
-        let (model, guard) = server.admit(ticket)?;
-        let in_flight = InFlight {
-            guard,
-            model,
-            arrived: Instant::now(),
-        };
-        Ok(Self {
-            in_flight,
-            identity,
-            request,
-        })
-    }
-
-    /// Refuses a request whose key has no tokens left for what is counted for it.
-    async fn with_tokens_left(self) -> Result<Self, ApiError> {
-        let RequestGuard { server, ticket } = &self.in_flight.guard;
-        match ticket.check_tokens() {
-            Ok(()) => Ok(self),
-            Err(error) => {
-                body::discard(self.request, server.config().max_body_bytes).await;
-                Err(error)
-            }
-        }
-    }
-
-    async fn read(self) -> Result<Read, ApiError> {
-        let Self {
-            in_flight,
-            identity,
-            request,
-        } = self;
-        let guard = &in_flight.guard;
-        let body = Arc::new(body::read(&guard.server, guard.asker(), request).await?);
-        Ok(Read {
-            in_flight,
-            identity,
-            body,
-        })
-    }
-}
-
-impl Read {
-    async fn prepare<E: Endpoint>(self) -> Result<Prepared<E>, ApiError> {
-        let Self {
-            in_flight, body, ..
-        } = self;
-        let task = work::on_body(&in_flight, body, E::prepare).await?;
-        Ok(Prepared { in_flight, task })
-    }
-
-    async fn inquire<I: Inquiry>(self) -> Result<I::Reply, ApiError> {
-        let Self {
-            in_flight, body, ..
-        } = self;
-        let Found { reply, tokens } = work::on_body(&in_flight, body, I::inquire).await?;
-        let tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
-        in_flight.guard.ticket.charge_counted(tokens);
-        Ok(reply)
-    }
-}
-
-impl InFlight {
+impl Admitted {
     /// Hands a job to the engine and waits until its first sequence leaves the queue: until then
     /// a failure is an HTTP status, and gateways can go elsewhere, unless their patience made the
     /// head go out before.
-    async fn admit(self, job: Job) -> Result<Admitted, ApiError> {
+    async fn new(in_flight: InFlight, job: Job) -> Result<Self, ApiError> {
         let Enforced {
             constraint,
             not_enforced,
-        } = constraint::of_job(&self, &job).await?;
-        let charge = self.guard.ticket.charge_prompt(job.prompt_tokens())?;
-        let places = admission::enter(&self, &job)?;
-        let mut choices = admission::submit(&self, &job, constraint, places).await?;
+        } = constraint::of_job(&in_flight, &job).await?;
+        let RequestGuard { server, ticket } = &in_flight.guard;
+        let charge = ticket.charge_prompt(job.prompt_tokens())?;
+        let places = admission::enter(&in_flight, &job)?;
+        let mut choices = admission::submit(&in_flight, &job, constraint, places).await?;
         charge.keep();
         if let Some(first) = choices.first_mut() {
-            let admitted = timeout_at(self.deadline(), first.admitted()).await;
-            admitted.map_err(|_| self.guard.server.deadline_exceeded())??;
+            let admitted = timeout_at(in_flight.deadline(), first.admitted()).await;
+            admitted.map_err(|_| server.deadline_exceeded())??;
         }
-        Ok(Admitted {
-            in_flight: self,
+        Ok(Self {
+            in_flight,
             job,
             choices,
             not_enforced,
         })
-    }
-
-    /// When its time is over.
-    pub(crate) fn deadline(&self) -> Instant {
-        self.arrived + self.guard.server.config().request_timeout
     }
 }

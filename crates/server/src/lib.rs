@@ -28,6 +28,7 @@ mod envelope;
 mod fim;
 mod gate;
 mod identity;
+mod in_flight;
 mod infill;
 mod job;
 mod journey;

@@ -78,7 +78,8 @@ impl CompletionLogprobsWriter {
         &mut self,
         tokenizer: &Tokenizer,
         tokens: &[SampledToken],
-        (alternatives, skips): (usize, bool),
+        alternatives: usize,
+        skips: bool,
     ) {
         for token in tokens {
             let Some(logprobs) = &token.logprobs else {

@@ -1,7 +1,6 @@
 //! `POST /v1/messages` and `POST /v1/messages/count_tokens`, in Anthropic's shape.
 
 mod blocks;
-mod envelope;
 mod stream;
 mod whole;
 
@@ -13,7 +12,6 @@ use backstop_protocol::anthropic::{
 use backstop_protocol::{ApiError, FinishReason, StopReason};
 use serde_json::{Value, json};
 
-pub(crate) use self::envelope::{is_anthropic, reshape};
 use self::stream::MessageWriter;
 use crate::answer::Answer;
 use crate::chat::{self, Chat};
@@ -73,7 +71,7 @@ impl Endpoint for Messages {
         };
         let streamed = stream.is_some();
         let endpoint = Self { shape, streamed };
-        Ok(Task::Generate { job, endpoint })
+        Ok(Task::generate(job, endpoint))
     }
 
     async fn respond(self, answer: Answer) -> Result<Response, ApiError> {

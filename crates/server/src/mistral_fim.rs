@@ -8,15 +8,12 @@ use crate::chat::{Chat, ChatCompletions};
 use crate::completions;
 use crate::endpoint::{Endpoint, Task};
 use crate::model::ServedModel;
-use crate::patience::Manner;
 use crate::server::Server;
 
 /// Asks like a completion, and is answered like a chat.
 pub(crate) struct FimCompletions(ChatCompletions);
 
 impl Endpoint for FimCompletions {
-    const MANNER: Manner = ChatCompletions::MANNER;
-
     fn prepare(server: &Server, model: &ServedModel, body: &[u8]) -> Result<Task<Self>, ApiError> {
         let request = ValidCompletionRequest::from_fim_bytes(body)?;
         let completion = completions::prepare(server, model, request)?;

@@ -7,6 +7,10 @@ use backstop_engine::EngineHandle;
 use backstop_text::{ChatFormat, ChatTemplate, ControlTexts, FimTokens, Tokenizer};
 use backstop_types::{AttentionSpan, TokenId};
 
+use crate::constraint::Constraints;
+use crate::metrics::RequestMetrics;
+use crate::trial::GrammarWorker;
+
 /// A loaded model with everything that turns requests into its tokens and back.
 #[derive(Clone)]
 pub struct ServedModel {
@@ -114,4 +118,39 @@ pub struct GenerationDefaults {
     pub min_p: Option<f32>,
     /// Penalty on tokens that stand in prompt or output.
     pub repetition_penalty: Option<f32>,
+}
+
+/// A model and what the server keeps about it.
+#[derive(Debug)]
+pub(crate) struct InstalledModel {
+    pub(crate) served: ServedModel,
+    pub(crate) metrics: RequestMetrics,
+    pub(crate) constraints: Constraints,
+}
+
+impl InstalledModel {
+    pub(crate) fn new(
+        served: ServedModel,
+        metrics: RequestMetrics,
+        worker: Option<GrammarWorker>,
+    ) -> Arc<Self> {
+        let model = Arc::new(Self {
+            served,
+            metrics,
+            constraints: Constraints::new(worker),
+        });
+        model.sort_vocabulary();
+        model
+    }
+
+    /// Sorts a large vocabulary before the first constrained request has to wait for it.
+    fn sort_vocabulary(self: &Arc<Self>) {
+        let model = Arc::clone(self);
+        let work = move || model.constraints.warm_up(&model.served);
+        let thread = std::thread::Builder::new().name("vocabulary".to_owned());
+        // Without this thread the first constrained request does the work.
+        if let Err(error) = thread.spawn(work) {
+            tracing::warn!(%error, "no thread to sort the vocabulary on");
+        }
+    }
 }

@@ -2,7 +2,6 @@
 
 mod answer;
 mod calls;
-mod envelope;
 mod models;
 mod prepare;
 mod refused;
@@ -11,7 +10,6 @@ use axum::response::Response;
 use backstop_protocol::ApiError;
 use backstop_protocol::ollama::{AnswerForm, OllamaTask};
 
-pub(crate) use self::envelope::{is_ollama, reshape};
 pub(crate) use self::models::{Show, running, tags, version};
 use self::prepare::Asked;
 pub(crate) use self::refused::refused;

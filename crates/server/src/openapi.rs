@@ -58,7 +58,7 @@ mod tests {
     #[test]
     fn only_open_routes_are_described_as_open() {
         let document = document();
-        for route in &ROUTES {
+        for route in ROUTES {
             let operation = &document["paths"][route.rules.path][method(route)];
             let open = operation.get("security") == Some(&json!([]));
             let is_open = route.rules.access == Access::Open;

@@ -7,8 +7,7 @@
 //! first interval is answered as ever, errors with their status. What fails later can have no
 //! status any more: the error is the body, or an event.
 //!
-//! Endpoints need not know of it: they have a [`Manner`], and the [`journey`](crate::journey) hands over
-//! what is left to do of a request once its body has come.
+//! The [`journey`](crate::journey) hands over what is left to do of a request once its body has come.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -19,7 +18,7 @@ use axum::body::{Body, BodyDataStream, Bytes};
 use axum::http::HeaderValue;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::Response;
-use backstop_protocol::ApiError;
+use backstop_protocol::{ApiError, sse_error};
 use futures::{StreamExt, stream};
 use serde::Deserialize;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep};
@@ -47,6 +46,9 @@ pub(crate) struct Manner {
 }
 
 impl Manner {
+    /// Of OpenAI's streams.
+    pub(crate) const OPENAI: Self = Self::events(sse::comment, sse_error);
+
     /// Of an API whose streams are events, and come if the request has `"stream": true`.
     pub(crate) const fn events(sign: fn() -> String, failure: fn(&ApiError) -> String) -> Self {
         Self {
@@ -58,29 +60,21 @@ impl Manner {
     }
 }
 
-/// How long clients are left without a sign of life.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Intervals {
-    pub(crate) streamed: Duration,
-    /// `None`: for as long as it takes.
-    pub(crate) whole: Option<Duration>,
-}
-
-impl Intervals {
-    /// As the operator has set them.
-    pub(crate) fn of(config: &ServerConfig) -> Self {
-        Self {
-            streamed: config.keep_alive_interval,
-            whole: config.response_keep_alive,
-        }
-    }
-}
-
 /// Whether an answer is a stream, which decides what its head says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Form {
     Whole,
     Streamed,
+}
+
+impl Form {
+    /// How long clients are left without a sign of life; `None`: for as long as it takes.
+    pub(crate) fn interval(self, config: &ServerConfig) -> Option<Duration> {
+        match self {
+            Self::Streamed => Some(config.keep_alive_interval),
+            Self::Whole => config.response_keep_alive,
+        }
+    }
 }
 
 /// How a body wants its answer.
@@ -123,18 +117,14 @@ pub(crate) type WriteFailure = Box<dyn Fn(&ApiError) -> String + Send>;
 /// Answers a request whose body has come, and looks after its client until the answer begins.
 pub(crate) async fn keep(
     form: Form,
-    intervals: Intervals,
+    interval: Option<Duration>,
     manner: Manner,
     late_failure: LateFailure,
     answering: impl Future<Output = Response> + Send + 'static,
 ) -> Response {
     let mut answering: Answering = Box::pin(answering);
-    let interval = match form {
-        Form::Streamed => intervals.streamed,
-        Form::Whole => match intervals.whole {
-            Some(interval) => interval,
-            None => return answering.await,
-        },
+    let Some(interval) = interval else {
+        return answering.await;
     };
     tokio::select! {
         biased;

@@ -11,8 +11,9 @@ use serde::Serialize;
 
 use crate::keys::Caller;
 use crate::metrics::Exposition;
+use crate::model::InstalledModel;
 use crate::reply::{self, ErrorReply};
-use crate::server::{InstalledModel, Server};
+use crate::server::Server;
 
 /// Version of this build.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -49,7 +49,7 @@ impl Endpoint for Responses {
             streamed: chat.stream.is_some(),
         };
         let job = chat.job;
-        Ok(Task::Generate { job, endpoint })
+        Ok(Task::generate(job, endpoint))
     }
 
     async fn respond(self, answer: Answer) -> Result<Response, ApiError> {

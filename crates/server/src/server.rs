@@ -11,14 +11,12 @@ use tokio::sync::watch;
 use crate::body;
 use crate::budget::BodyBudget;
 use crate::config::ServerConfig;
-use crate::constraint::Constraints;
 use crate::gate::{AdmissionProfile, DrainRate, Gate, Occupancy, QueueSample};
-use crate::keys::{Caller, KeyFileError, KeyStore, Ticket};
-use crate::metrics::{AdmissionCollector, Metrics, RequestMetrics};
-use crate::model::ServedModel;
+use crate::keys::{Caller, KeyFileError, KeyStore};
+use crate::metrics::{AdmissionCollector, Metrics};
+use crate::model::{InstalledModel, ServedModel};
 use crate::reply;
 use crate::salts::CacheSalts;
-use crate::turns::Asker;
 use crate::work::WorkTurns;
 
 /// An HTTP server for one model; cheap to clone. It answers probes from the start and requests
@@ -43,14 +41,6 @@ struct Shared {
     body_budget: Arc<BodyBudget>,
     turns: WorkTurns,
     cache_salts: CacheSalts,
-}
-
-/// A model and what the server keeps about it.
-#[derive(Debug)]
-pub(crate) struct InstalledModel {
-    pub(crate) served: ServedModel,
-    pub(crate) metrics: RequestMetrics,
-    pub(crate) constraints: Constraints,
 }
 
 impl fmt::Debug for Server {
@@ -108,13 +98,8 @@ impl Server {
                 .default_model_name(&model.root)
                 .to_owned();
             let metrics = self.shared.metrics.install(&name, model.engine.clone());
-            let installed = Arc::new(InstalledModel {
-                served: model,
-                metrics,
-                constraints: Constraints::new(self.shared.config.grammar_worker.clone()),
-            });
-            sort_vocabulary(&installed);
-            installed
+            let worker = self.shared.config.grammar_worker.clone();
+            InstalledModel::new(model, metrics, worker)
         });
     }
 
@@ -226,6 +211,11 @@ impl Server {
         let _ignored = count.wait_for(|count| *count == 0).await;
     }
 
+    /// Changes the count of requests in flight, for [`RequestGuard`](crate::in_flight::RequestGuard) alone.
+    pub(crate) fn count_in_flight(&self, change: impl FnOnce(&mut usize)) {
+        self.shared.in_flight.send_modify(change);
+    }
+
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.shared.metrics
     }
@@ -256,17 +246,6 @@ impl Server {
         }
     }
 
-    /// Counts a request in, if it may use the model now.
-    pub(crate) fn admit(
-        &self,
-        ticket: Ticket,
-    ) -> Result<(Arc<InstalledModel>, RequestGuard), ApiError> {
-        // Counted before the state is looked at, so that a drain that begins in between waits.
-        let guard = RequestGuard::new(self.clone(), ticket);
-        let model = Arc::clone(self.ready_model()?);
-        Ok((model, guard))
-    }
-
     /// How long loading will go on at the pace so far.
     pub(crate) fn loading_retry_s(&self, state: &LifecycleState) -> Option<u32> {
         let LifecycleState::Loading {
@@ -280,21 +259,6 @@ impl Server {
     }
 }
 
-/// Sorts a large vocabulary before the first constrained request has to wait for it.
-fn sort_vocabulary(model: &Arc<InstalledModel>) {
-    let model = Arc::clone(model);
-    let work = move || {
-        model.constraints.warm_up(&model.served);
-    };
-    // Without this thread the first constrained request does the work.
-    if let Err(error) = std::thread::Builder::new()
-        .name("vocabulary".to_owned())
-        .spawn(work)
-    {
-        tracing::warn!(%error, "no thread to sort the vocabulary on");
-    }
-}
-
 fn remaining(elapsed: Duration, done: u64, total: u64) -> Option<u32> {
     if done == 0 || total < done {
         return None;
@@ -302,37 +266,6 @@ fn remaining(elapsed: Duration, done: u64, total: u64) -> Option<u32> {
     let seconds = elapsed.as_secs_f64() * (total - done) as f64 / done as f64;
     // The conversion saturates, and the error table has the last word on the bounds.
     Some(seconds.ceil() as u32)
-}
-
-/// Counts one request in and, when dropped, out.
-#[derive(Debug)]
-pub(crate) struct RequestGuard {
-    pub(crate) server: Server,
-    pub(crate) ticket: Ticket,
-}
-
-impl RequestGuard {
-    pub(crate) fn new(server: Server, ticket: Ticket) -> Self {
-        server.shared.in_flight.send_modify(|count| *count += 1);
-        Self { server, ticket }
-    }
-
-    /// Who asks for a share of what the server has.
-    pub(crate) fn asker(&self) -> Asker {
-        Asker {
-            tenant: self.ticket.caller().tenant().id,
-            shared: self.server.tenants() > 1,
-        }
-    }
-}
-
-impl Drop for RequestGuard {
-    fn drop(&mut self) {
-        self.server
-            .shared
-            .in_flight
-            .send_modify(|count| *count -= 1);
-    }
 }
 
 #[cfg(test)]
@@ -345,21 +278,5 @@ mod tests {
         assert_eq!(remaining(elapsed, 0, 100), None);
         assert_eq!(remaining(elapsed, 25, 100), Some(30));
         assert_eq!(remaining(elapsed, 100, 100), Some(0));
-    }
-
-    #[tokio::test]
-    async fn idle_waits_for_every_guard() {
-        let server = Server::new(ServerConfig::default(), Lifecycle::new());
-        let ticket = || server.anybody().begin().unwrap();
-        let guard = RequestGuard::new(server.clone(), ticket());
-        assert_eq!(server.requests_in_flight(), 1);
-        let idle = tokio::spawn({
-            let server = server.clone();
-            async move { server.idle().await }
-        });
-        drop(guard);
-        idle.await.unwrap();
-        assert!(server.admit(ticket()).is_err());
-        assert_eq!(server.requests_in_flight(), 0);
     }
 }

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use backstop_protocol::ApiError;
 
 use crate::body::BudgetedBody;
-use crate::journey::InFlight;
+use crate::in_flight::{InFlight, RequestGuard};
 use crate::model::ServedModel;
-use crate::server::{RequestGuard, Server};
+use crate::server::Server;
 use crate::trial::WORKERS_MAX;
 use crate::turns::{NoTurn, Turn, Turns};
 
@@ -158,7 +158,6 @@ mod tests {
     use backstop_engine::Lifecycle;
 
     use super::*;
-    use crate::server::Server;
     use crate::{KeySet, KeySettings, ServerConfig};
 
     fn request(server: &Server) -> Result<RequestGuard, ApiError> {

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use backstop_protocol::{FinishReason, InfillAnswer, InfillChunk, InfillTimings, StopReason};
+use backstop_protocol::{
+    FinishReason, InfillAnswer, InfillChunk, InfillTimings, StopReason, TimedTokens,
+};
 use backstop_text::ParsedEvent;
 use backstop_types::TokenId;
 use serde_json::Value;
@@ -126,21 +128,20 @@ impl Middle {
     }
 
     fn timings(&self, shape: &Shape) -> InfillTimings {
-        let milliseconds = |time: Duration| time.as_secs_f64() * 1000.0;
+        let timed = |count: u32, time: Duration| TimedTokens {
+            count,
+            milliseconds: time.as_secs_f64() * 1000.0,
+        };
         let first_at = self.first_at.unwrap_or_default();
         let Counts {
             cached, generated, ..
         } = self.counts;
+        let computed = shape.prompt_tokens.saturating_sub(cached);
+        let decoding = self.last_at.saturating_sub(first_at);
         InfillTimings::new(
             cached,
-            (
-                shape.prompt_tokens.saturating_sub(cached),
-                milliseconds(first_at),
-            ),
-            (
-                generated,
-                milliseconds(self.last_at.saturating_sub(first_at)),
-            ),
+            timed(computed, first_at),
+            timed(generated, decoding),
         )
     }
 }

@@ -122,7 +122,7 @@ fn prepare_chat(
         },
         streams: chat.stream.is_some(),
     };
-    Ok(Task::Generate { job, endpoint })
+    Ok(Task::generate(job, endpoint))
 }
 
 fn prepare_text(
@@ -145,7 +145,7 @@ fn prepare_text(
         shape: shape(model, lines, &job.sampling, true),
         streams,
     };
-    Ok(Task::Generate { job, endpoint })
+    Ok(Task::generate(job, endpoint))
 }
 
 /// Puts tokens before those of the prompt, which begins no sequence then.

@@ -1,21 +1,11 @@
 //! Time passes by itself here.
 
 use axum::response::IntoResponse;
-use backstop_protocol::sse_error;
 
 use super::*;
 use crate::reply::ErrorReply;
 
 const INTERVAL: Duration = Duration::from_secs(2);
-const MANNER: Manner = Manner::events(sse::comment, sse_error);
-
-fn intervals() -> Intervals {
-    Intervals {
-        streamed: INTERVAL,
-        whole: Some(INTERVAL),
-    }
-}
-
 fn late_failure() -> LateFailure {
     LateFailure {
         write: Box::new(ApiError::to_json_string),
@@ -29,12 +19,19 @@ async fn kept<A: IntoResponse + Send + 'static>(
     work_s: u64,
     answer: A,
 ) -> Response {
-    let form = form_of(body.as_bytes(), MANNER.streams_by_default);
+    let form = form_of(body.as_bytes(), Manner::OPENAI.streams_by_default);
     let answering = async move {
         sleep(Duration::from_secs(work_s)).await;
         answer.into_response()
     };
-    keep(form, intervals(), MANNER, late_failure(), answering).await
+    keep(
+        form,
+        Some(INTERVAL),
+        Manner::OPENAI,
+        late_failure(),
+        answering,
+    )
+    .await
 }
 
 async fn text(response: Response) -> String {
@@ -114,14 +111,10 @@ async fn what_fails_late_says_so_in_its_body() {
 
 #[tokio::test(start_paused = true)]
 async fn who_is_not_looked_after_waits_for_as_long_as_it_takes() {
-    let patient = Intervals {
-        whole: None,
-        ..intervals()
-    };
     let answering = async {
         sleep(Duration::from_secs(100)).await;
         ErrorReply(ApiError::engine_failure()).into_response()
     };
-    let response = keep(Form::Whole, patient, MANNER, late_failure(), answering).await;
+    let response = keep(Form::Whole, None, Manner::OPENAI, late_failure(), answering).await;
     assert_eq!(response.status(), 500);
 }

@@ -31,6 +31,13 @@ pub(super) struct DoorLimits {
     pub(super) connection: ConnectionLimits,
 }
 
+/// A connection that has been accepted.
+struct Newcomer {
+    stream: TcpStream,
+    address: SocketAddr,
+    permit: OwnedSemaphorePermit,
+}
+
 /// One listener and its connections.
 pub(super) struct Door {
     listener: TcpListener,
@@ -69,14 +76,17 @@ impl Door {
         loop {
             tokio::select! {
                 Some(_) = self.connections.join_next() => {}
-                (accepted, permit) = accept(&self.listener, &self.permits) => {
-                    self.let_in(accepted, permit);
-                }
+                newcomer = accept(&self.listener, &self.permits) => self.let_in(newcomer),
             }
         }
     }
 
-    fn let_in(&mut self, (stream, address): (TcpStream, SocketAddr), permit: OwnedSemaphorePermit) {
+    fn let_in(&mut self, newcomer: Newcomer) {
+        let Newcomer {
+            stream,
+            address,
+            permit,
+        } = newcomer;
         let Some(stay) = self.registry.admit(address.ip()) else {
             tracing::warn!("all connections are in use: another was refused");
             // A fresh socket has room for it, or else the connection is just closed.
@@ -124,17 +134,20 @@ fn full(provenance: &Provenance) -> String {
     )
 }
 
-async fn accept(
-    listener: &TcpListener,
-    permits: &Arc<Semaphore>,
-) -> ((TcpStream, SocketAddr), OwnedSemaphorePermit) {
+async fn accept(listener: &TcpListener, permits: &Arc<Semaphore>) -> Newcomer {
     let Ok(permit) = Arc::clone(permits).acquire_owned().await else {
         // The semaphore is never closed.
         std::future::pending().await
     };
     loop {
         match listener.accept().await {
-            Ok(accepted) => return (accepted, permit),
+            Ok((stream, address)) => {
+                return Newcomer {
+                    stream,
+                    address,
+                    permit,
+                };
+            }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(ACCEPT_RETRY).await;

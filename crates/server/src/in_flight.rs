@@ -1,0 +1,88 @@
+//! Requests that use the model, from their arrival to the end of their answers.
+
+use std::sync::Arc;
+
+use backstop_protocol::ApiError;
+use tokio::time::Instant;
+
+use crate::keys::Ticket;
+use crate::model::InstalledModel;
+use crate::server::Server;
+use crate::turns::Asker;
+
+/// What all stages of a request hand on.
+pub(crate) struct InFlight {
+    pub(crate) guard: RequestGuard,
+    pub(crate) model: Arc<InstalledModel>,
+    pub(crate) arrived: Instant,
+}
+
+impl InFlight {
+    /// Counts a request in, if it may use the model now.
+    pub(crate) fn new(server: &Server, ticket: Ticket) -> Result<Self, ApiError> {
+        // Counted before the state is looked at, so that a drain that begins in between waits.
+        let guard = RequestGuard::new(server.clone(), ticket);
+        Ok(Self {
+            guard,
+            model: Arc::clone(server.ready_model()?),
+            arrived: Instant::now(),
+        })
+    }
+
+    /// When its time is over.
+    pub(crate) fn deadline(&self) -> Instant {
+        self.arrived + self.guard.server.config().request_timeout
+    }
+}
+
+/// Counts one request in and, when dropped, out.
+#[derive(Debug)]
+pub(crate) struct RequestGuard {
+    pub(crate) server: Server,
+    pub(crate) ticket: Ticket,
+}
+
+impl RequestGuard {
+    pub(crate) fn new(server: Server, ticket: Ticket) -> Self {
+        server.count_in_flight(|count| *count += 1);
+        Self { server, ticket }
+    }
+
+    /// Who asks for a share of what the server has.
+    pub(crate) fn asker(&self) -> Asker {
+        Asker {
+            tenant: self.ticket.caller().tenant().id,
+            shared: self.server.tenants() > 1,
+        }
+    }
+}
+
+impl Drop for RequestGuard {
+    fn drop(&mut self) {
+        self.server.count_in_flight(|count| *count -= 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use backstop_engine::Lifecycle;
+
+    use super::*;
+    use crate::ServerConfig;
+
+    #[tokio::test]
+    async fn idle_waits_for_every_guard() {
+        let server = Server::new(ServerConfig::default(), Lifecycle::new());
+        let ticket = || server.anybody().begin().unwrap();
+        let guard = RequestGuard::new(server.clone(), ticket());
+        assert_eq!(server.requests_in_flight(), 1);
+        let idle = tokio::spawn({
+            let server = server.clone();
+            async move { server.idle().await }
+        });
+        drop(guard);
+        idle.await.unwrap();
+        assert!(InFlight::new(&server, ticket()).is_err());
+        assert_eq!(server.requests_in_flight(), 0);
+    }
+}
