@@ -7,6 +7,8 @@
 //! Rule for every implementation: one row's result never depends on the other rows of the batch,
 //! not even in the last bit. Accumulation order is fixed per output element.
 
+use crate::Feature;
+
 /// A one-dimensional weight, such as a norm's gain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VectorId(pub u32);
@@ -261,16 +263,22 @@ pub enum GatedActivation {
     },
 }
 
+/// The selections of backends without sparse attention: there are none.
+#[derive(Debug)]
+pub enum NoSelection {}
+
 /// The fused operations of a transformer step over one batch.
 ///
 /// The batch (token ids, positions, block tables, rows whose logits are wanted) is set on the
-/// backend before a step. Activations have one row for each token of the batch.
+/// backend before a step. Activations have one row for each token of the batch. What a backend is able to do of all this
+/// it states as [`Abilities`](crate::Abilities); of the operations at the end, it implements those whose [`Feature`] it
+/// has.
 pub trait Backend {
     /// A `[tokens, width]` matrix of activations.
     type Activation;
     /// Chosen experts and their weights for each token.
     type Routing;
-    /// The positions that each token attends to.
+    /// The positions that each token attends to; [`NoSelection`] of those without sparse attention.
     type Selection;
 
     /// Rows of `table` for the batch's token ids.
@@ -319,49 +327,6 @@ pub trait Backend {
         layer: KvLayer,
     ) -> Self::Activation;
 
-    /// Norms, rotates and caches the index keys (`[tokens, head_dim]`), and chooses for each token
-    /// the `chosen` positions, its own among those to choose from, with the largest
-    /// `sum over heads h of head_weights_h * max(0, query_h . key)`; of equal ones the earlier.
-    /// `queries` is `[tokens, heads * head_dim]`, `head_weights` is `[tokens, heads]`. The layer's
-    /// group keeps keys alone.
-    fn select_keys(
-        &mut self,
-        queries: Self::Activation,
-        keys: &Self::Activation,
-        head_weights: &Self::Activation,
-        indexer: Indexer,
-        layer: KvLayer,
-    ) -> Self::Selection;
-
-    /// As `paged_attention`, of each token over the positions that were chosen for it.
-    fn selected_attention(
-        &mut self,
-        qkv: &Self::Activation,
-        shape: AttentionShape,
-        selection: &Self::Selection,
-        layer: KvLayer,
-    ) -> Self::Activation;
-
-    /// Queries, key and value of latent attention over latents, for `rope_and_cache` with one
-    /// key-value head of [`LatentShape::head_dim`] elements, of which the first `rope_dim` are to
-    /// be rotated. `queries` is `[tokens, heads * (content_dim + rope_dim)]`, `latents` is
-    /// `[tokens, rank + rope_dim]`.
-    fn latent_input(
-        &mut self,
-        queries: &Self::Activation,
-        latents: &Self::Activation,
-        weights: LatentWeights,
-        shape: LatentShape,
-    ) -> Self::Activation;
-
-    /// Values `[tokens, heads * value_dim]` from what attention over latents gives.
-    fn latent_output(
-        &mut self,
-        attended: &Self::Activation,
-        weights: LatentWeights,
-        shape: LatentShape,
-    ) -> Self::Activation;
-
     /// Chooses experts from the logits `input * gate^T` (`+ bias`), all in f32.
     fn router(
         &mut self,
@@ -398,6 +363,73 @@ pub trait Backend {
     /// Logits `(input * head^T) * scale` of the rows that the batch samples, kept in f32 on the
     /// backend for the sampling operation.
     fn head(&mut self, input: &Self::Activation, head: MatrixId, scale: f32);
+
+    /// Norms, rotates and caches the index keys (`[tokens, head_dim]`), and chooses for each token
+    /// the `chosen` positions, its own among those to choose from, with the largest
+    /// `sum over heads h of head_weights_h * max(0, query_h . key)`; of equal ones the earlier.
+    /// `queries` is `[tokens, heads * head_dim]`, `head_weights` is `[tokens, heads]`. The layer's
+    /// group keeps keys alone.
+    #[expect(
+        unused_variables,
+        reason = "only models that need the feature come here"
+    )]
+    fn select_keys(
+        &mut self,
+        queries: Self::Activation,
+        keys: &Self::Activation,
+        head_weights: &Self::Activation,
+        indexer: Indexer,
+        layer: KvLayer,
+    ) -> Self::Selection {
+        unreachable!("{}", Feature::SparseAttention)
+    }
+
+    /// As `paged_attention`, of each token over the positions that were chosen for it.
+    #[expect(
+        unused_variables,
+        reason = "only models that need the feature come here"
+    )]
+    fn selected_attention(
+        &mut self,
+        qkv: &Self::Activation,
+        shape: AttentionShape,
+        selection: &Self::Selection,
+        layer: KvLayer,
+    ) -> Self::Activation {
+        unreachable!("{}", Feature::SparseAttention)
+    }
+
+    /// Queries, key and value of latent attention over latents, for `rope_and_cache` with one
+    /// key-value head of [`LatentShape::head_dim`] elements, of which the first `rope_dim` are to
+    /// be rotated. `queries` is `[tokens, heads * (content_dim + rope_dim)]`, `latents` is
+    /// `[tokens, rank + rope_dim]`.
+    #[expect(
+        unused_variables,
+        reason = "only models that need the feature come here"
+    )]
+    fn latent_input(
+        &mut self,
+        queries: &Self::Activation,
+        latents: &Self::Activation,
+        weights: LatentWeights,
+        shape: LatentShape,
+    ) -> Self::Activation {
+        unreachable!("{}", Feature::LatentAttention)
+    }
+
+    /// Values `[tokens, heads * value_dim]` from what attention over latents gives.
+    #[expect(
+        unused_variables,
+        reason = "only models that need the feature come here"
+    )]
+    fn latent_output(
+        &mut self,
+        attended: &Self::Activation,
+        weights: LatentWeights,
+        shape: LatentShape,
+    ) -> Self::Activation {
+        unreachable!("{}", Feature::LatentAttention)
+    }
 }
 
 /// What draft heads compute with beside the operations of models.

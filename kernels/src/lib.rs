@@ -17,6 +17,7 @@
 //! Kernels run in whichever rayon pool the caller installed. Results depend neither on the number
 //! of threads nor on what else is in the batch, to the last bit.
 
+mod abilities;
 mod aligned;
 #[cfg(target_arch = "x86_64")]
 mod amx;
@@ -34,6 +35,7 @@ pub mod random;
 mod scratch;
 mod simd;
 
+pub use abilities::{Abilities, Feature, Needs, Refusal, Sizes};
 pub use aligned::AlignedBytes;
 pub use backend::{
     AttentionShape, Backend, DraftBackend, ExpertsId, GatedActivation, KvLayer, LatentShape,

@@ -1,11 +1,11 @@
 //! A model of any architecture: built once, it computes on whichever backend is chosen for it.
 
-use backstop_kernels::CpuBackend;
 use backstop_kernels::backend::Backend;
+use backstop_kernels::{CpuBackend, Needs};
 
 use crate::cohere2_moe::Cohere2Moe;
 use crate::decoder::Decoder;
-use crate::{Model, ModelSpec};
+use crate::{Model, ModelSpec, needs};
 
 /// A model of any architecture, for any backend.
 #[derive(Debug)]
@@ -26,6 +26,11 @@ impl AnyModel {
             Blocks::Sequential(model) => Model::<CpuBackend>::spec(model),
             Blocks::Parallel(model) => Model::<CpuBackend>::spec(model),
         }
+    }
+
+    /// What it needs of a backend, for its `Abilities`.
+    pub fn needs(&self) -> Needs {
+        needs::of(self)
     }
 }
 

@@ -29,6 +29,7 @@ mod llama;
 mod mistral;
 mod mixtral;
 mod mlp;
+mod needs;
 mod parallel_block;
 mod qwen2;
 mod qwen3;

@@ -199,7 +199,7 @@ pub(crate) struct ModelArgs {
     pub(crate) kv_cache_dtype: Option<KvCacheDtype>,
 
     /// Where to compute: `cuda` or, of several GPUs, `cuda:1`; `cpu`; `auto` takes the first GPU
-    /// if it can be used, else the CPU. [default: auto]
+    /// if it can be used and has kernels for the model, else the CPU. [default: auto]
     #[arg(long, env = "BACKSTOP_DEVICE")]
     pub(crate) device: Option<DeviceChoice>,
 
@@ -412,6 +412,13 @@ pub(crate) enum DeviceChoice {
     Cpu,
     /// The GPU of this number.
     Cuda(u32),
+}
+
+impl ModelArgs {
+    /// Where to compute.
+    pub(crate) fn device(&self) -> DeviceChoice {
+        self.device.unwrap_or(DeviceChoice::Auto)
+    }
 }
 
 impl std::str::FromStr for DeviceChoice {

@@ -17,7 +17,7 @@ pub(crate) enum Compute {
 impl Compute {
     /// What the settings and the machine give; says so in the log.
     pub(crate) fn choose(args: &ModelArgs) -> Result<Self, String> {
-        match args.device.unwrap_or(DeviceChoice::Auto) {
+        match args.device() {
             DeviceChoice::Cpu => Ok(Self::Cpu),
             DeviceChoice::Cuda(ordinal) => match open_nvidia(ordinal) {
                 Ok(device) => Ok(Self::cuda(device)),

@@ -132,11 +132,12 @@ fn judge(name: &str) -> Result<String, String> {
     };
     let open = load::open(&args)?;
     let compute = open_nvidia(0).map_or(Compute::Cpu, Compute::Cuda);
-    let place = match compute {
-        Compute::Cpu => "the CPU",
-        Compute::Cuda(_) => "the GPU",
-    };
     let prepared = Prepared::on(&args, &open, compute)?;
+    let place = match (prepared.is_on_gpu(), &prepared.not_on_gpu) {
+        (true, _) => "the GPU".to_owned(),
+        (false, None) => "the CPU".to_owned(),
+        (false, Some(reason)) => format!("the CPU, because {reason}"),
+    };
     Ok(format!(
         "yes, on {place}: {}, {} of weights with digest {}, {} of KV cache, context of {} tokens",
         open.spec().architecture,

@@ -18,8 +18,6 @@ const CUDA_DEFAULTS: Defaults = Defaults {
     max_num_batched_tokens: 8192,
 };
 const DEFAULT_BLOCK_SIZE: u32 = 16;
-/// Blocks of a cache on a GPU are multiples of this.
-const CUDA_BLOCK_STEP: u32 = 16;
 const DEFAULT_GPU_MEMORY_UTILIZATION: f64 = 0.92;
 
 struct Defaults {
@@ -50,7 +48,11 @@ impl Limits {
                 .max_num_batched_tokens
                 .unwrap_or(defaults.max_num_batched_tokens),
             block_size: args.block_size.unwrap_or(DEFAULT_BLOCK_SIZE),
-            kv_element: kv_element(args.kv_cache_dtype.unwrap_or(KvCacheDtype::Auto), open),
+            kv_element: kv_element(
+                args.kv_cache_dtype.unwrap_or(KvCacheDtype::Auto),
+                open,
+                on_gpu,
+            ),
             num_threads: args.num_threads.unwrap_or_else(machine::cores),
             gpu_memory_utilization: args
                 .gpu_memory_utilization
@@ -98,23 +100,10 @@ impl Limits {
     }
 
     fn check_for_gpu(&self) -> Result<(), String> {
-        if !self.block_size.is_multiple_of(CUDA_BLOCK_STEP) {
-            return Err(format!(
-                "--block-size {} is not a multiple of {CUDA_BLOCK_STEP}, as it must be on a GPU",
-                self.block_size
-            ));
-        }
         if self.speculation.is_some() {
             return Err(
                 "guesses are checked on the CPU only: leave out --speculative-config, or choose \
                  --device cpu"
-                    .into(),
-            );
-        }
-        if self.kv_element == Element::F32 {
-            return Err(
-                "a GPU keeps keys and values in bfloat16 or fp8, not in float32: choose another \
-                 --kv-cache-dtype or --device cpu"
                     .into(),
             );
         }
@@ -139,11 +128,12 @@ fn max_model_len(args: &ModelArgs, open: &OpenModel) -> Result<u32, String> {
     Ok(max_model_len)
 }
 
-fn kv_element(choice: KvCacheDtype, open: &OpenModel) -> Element {
+fn kv_element(choice: KvCacheDtype, open: &OpenModel, on_gpu: bool) -> Element {
     match choice {
         KvCacheDtype::F32 => Element::F32,
         KvCacheDtype::Bf16 => Element::BF16,
         KvCacheDtype::Fp8 => Element::F8E4M3,
+        KvCacheDtype::Auto if on_gpu => Element::BF16,
         KvCacheDtype::Auto => {
             // Norms are never quantised, so their format is that of the checkpoint.
             let norm = open.spec().weights.vectors.first();

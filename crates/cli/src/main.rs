@@ -25,32 +25,58 @@ mod speculative;
 mod start;
 mod warm_up;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
+use backstop_executor::panic_message;
 use clap::Parser;
 
 use crate::args::{Command, CommandLine};
 
-/// The engine broke an invariant or its executor died; a supervisor should restart the process.
+/// The program broke an invariant, or its executor died; a supervisor should restart the process.
 const EXIT_ENGINE_FAILED: u8 = 70;
 
 fn main() -> ExitCode {
     let command_line = CommandLine::parse();
     start_log();
-    let result = match command_line.command {
+    outcome(|| match command_line.command {
         Command::Serve(args) => serve::run(*args),
         Command::Generate(args) => generate::run(*args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Canary(args) => canary::run(*args),
         Command::Key(args) => key::run(&args),
         Command::GrammarWorker => grammar_worker::run(),
-    };
-    match result {
-        Ok(code) => code,
-        Err(message) => {
-            tracing::error!("{message}");
-            ExitCode::FAILURE
+    })
+    .unwrap_or_else(|failure| {
+        tracing::error!("{failure}");
+        failure.exit_code()
+    })
+}
+
+/// Why a command did not do what it was to do.
+#[derive(Debug, thiserror::Error)]
+enum CommandFailure {
+    /// What it was asked for, or something that it found, does not permit it.
+    #[error("{0}")]
+    Refused(String),
+    /// A panic. It is never about the model or the settings: what they do not permit is refused.
+    #[error("internal error, which is a fault of this program: {0}")]
+    Panicked(String),
+}
+
+impl CommandFailure {
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Refused(_) => ExitCode::FAILURE,
+            Self::Panicked(_) => ExitCode::from(EXIT_ENGINE_FAILED),
         }
+    }
+}
+
+fn outcome(command: impl FnOnce() -> Result<ExitCode, String>) -> Result<ExitCode, CommandFailure> {
+    match catch_unwind(AssertUnwindSafe(command)) {
+        Ok(result) => result.map_err(CommandFailure::Refused),
+        Err(panic) => Err(CommandFailure::Panicked(panic_message(panic.as_ref()))),
     }
 }
 
@@ -72,4 +98,25 @@ fn runtime() -> Result<tokio::runtime::Runtime, String> {
         .enable_all()
         .build()
         .map_err(|error| format!("cannot start the runtime: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_a_fault_of_the_program_and_nothing_else_is() {
+        let text = |command: fn() -> Result<ExitCode, String>| match outcome(command) {
+            Ok(_) => String::new(),
+            Err(failure) => failure.to_string(),
+        };
+        let panicked = text(|| panic!("the arena is full"));
+        assert!(panicked.starts_with("internal error"), "{panicked}");
+        assert!(panicked.ends_with(": the arena is full"), "{panicked}");
+        assert!(!panicked.contains("model"), "{panicked}");
+        assert_eq!(
+            text(|| Err("there is no such model".into())),
+            "there is no such model"
+        );
+    }
 }

@@ -8,12 +8,13 @@ use backstop_card::Device;
 use backstop_engine::{EngineConfig, EngineHandle, EngineThread, Lifecycle, LifecycleState};
 use backstop_executor::{
     CpuExecutor, CpuExecutorConfig, CudaPlan, CudaRequest, DeviceWeightPlan, KvMemoryPlan,
-    KvMemoryRequest, full_demand_bytes, load_cpu_weights, load_device_weights, plan_kv_memory,
+    KvMemoryRequest, LoadFailure, full_demand_bytes, load_cpu_weights, load_device_weights,
+    plan_kv_memory,
 };
 use backstop_kernels::{CpuBackend, CpuKvCache, CpuWeights, KvGroupLayout};
 use backstop_types::Executor;
 
-use crate::args::ModelArgs;
+use crate::args::{DeviceChoice, ModelArgs};
 use crate::device::Compute;
 use crate::draft::OpenHead;
 use crate::limits::Limits;
@@ -39,7 +40,23 @@ pub(crate) struct RunningModel {
 pub(crate) struct Prepared {
     pub(crate) limits: Limits,
     pub(crate) weights_bytes: u64,
+    /// Why it is on the CPU, if there is a GPU.
+    pub(crate) not_on_gpu: Option<String>,
     place: Place,
+}
+
+/// Why a model is not to run on a GPU.
+enum NotOnGpu {
+    /// There are no kernels for it, whatever the settings.
+    Unable(String),
+    /// The settings are wrong, or it does not fit.
+    Refused(String),
+}
+
+impl From<String> for NotOnGpu {
+    fn from(reason: String) -> Self {
+        Self::Refused(reason)
+    }
 }
 
 enum Place {
@@ -54,14 +71,29 @@ impl Prepared {
     /// On the device that the settings choose. The error says what does not fit, and which setting
     /// would make it fit.
     pub(crate) fn new(args: &ModelArgs, open: &OpenModel) -> Result<Self, String> {
-        Self::on(args, open, Compute::choose(args)?)
+        let prepared = Self::on(args, open, Compute::choose(args)?)?;
+        if let Some(reason) = &prepared.not_on_gpu {
+            tracing::warn!("computing on the CPU instead: {reason}");
+        }
+        Ok(prepared)
     }
 
-    /// On this device.
+    /// On this device. Where the device was left to this program, the CPU computes what a GPU has no kernels for.
     pub(crate) fn on(args: &ModelArgs, open: &OpenModel, compute: Compute) -> Result<Self, String> {
-        match compute {
-            Compute::Cpu => Self::on_cpu(args, open),
-            Compute::Cuda(device) => Self::on_cuda(args, open, device),
+        let Compute::Cuda(device) = compute else {
+            return Self::on_cpu(args, open);
+        };
+        match Self::on_cuda(args, open, device) {
+            Ok(prepared) => Ok(prepared),
+            Err(NotOnGpu::Unable(reason)) if args.device() == DeviceChoice::Auto => Ok(Self {
+                not_on_gpu: Some(reason),
+                ..Self::on_cpu(args, open)?
+            }),
+            Err(NotOnGpu::Unable(reason)) => {
+                let directory = open.directory.display();
+                Err(format!("{directory}: {reason}: choose --device cpu"))
+            }
+            Err(NotOnGpu::Refused(reason)) => Err(reason),
         }
     }
 
@@ -97,6 +129,7 @@ impl Prepared {
         Ok(Self {
             limits,
             weights_bytes,
+            not_on_gpu: None,
             place: Place::Cpu(kv, head),
         })
     }
@@ -105,12 +138,20 @@ impl Prepared {
         args: &ModelArgs,
         open: &OpenModel,
         device: Arc<dyn Device>,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, NotOnGpu> {
+        let able = backstop_card::ABILITIES.check(&open.model.needs());
+        able.map_err(|refusal| NotOnGpu::Unable(refusal.to_string()))?;
         let limits = Limits::new(args, open, true)?;
         let named = |error: String| format!("{}: {error}", open.directory.display());
         let weights = match &open.synthetic {
-            None => DeviceWeightPlan::of_checkpoint(&open.checkpoint, open.spec())
-                .map_err(|error| named(error.to_string()))?,
+            None => DeviceWeightPlan::of_checkpoint(&open.checkpoint, open.spec()).map_err(
+                |failure| match failure {
+                    LoadFailure::NotForDevice { name, format } => NotOnGpu::Unable(format!(
+                        "{name} is {format}, and the GPU computes with weights in BF16 or, for experts, FP8"
+                    )),
+                    failure => NotOnGpu::Refused(named(failure.to_string())),
+                },
+            )?,
             Some(synthetic) => DeviceWeightPlan::of_synthetic(synthetic, open.spec()),
         };
         let weights_bytes = weights.bytes();
@@ -130,6 +171,7 @@ impl Prepared {
         Ok(Self {
             limits,
             weights_bytes,
+            not_on_gpu: None,
             place: Place::Cuda {
                 plan: Box::new(plan),
                 device,
@@ -319,4 +361,89 @@ pub(crate) fn start(
         thread,
         max_model_len: limits.max_model_len,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use backstop_card::DeviceFacts;
+    use backstop_card::planning::PlanningDevice;
+
+    use super::*;
+    use crate::load;
+
+    fn repository(path: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../..")
+            .join(path)
+    }
+
+    /// A checkpoint of the goldens with the texts of the demo model.
+    fn golden(name: &str) -> PathBuf {
+        let process = std::process::id();
+        let name_of_copy = name.replace('/', "-");
+        let scratch = std::env::temp_dir().join(format!("backstop-{name_of_copy}-{process}"));
+        std::fs::create_dir_all(&scratch).expect("a directory");
+        let copy = |from: PathBuf| {
+            let to = scratch.join(from.file_name().expect("a file"));
+            std::fs::copy(from, to).expect("a copy");
+        };
+        for text in ["tokenizer.json", "tokenizer_config.json"] {
+            copy(repository("models/demo").join(text));
+        }
+        for file in std::fs::read_dir(repository(&format!("tests/goldens/{name}"))).expect("files")
+        {
+            copy(file.expect("a file").path());
+        }
+        scratch
+    }
+
+    /// Where a model is served on a machine with a card of so much memory, or why it is not.
+    fn prepared(model: &Path, device: DeviceChoice, memory_bytes: u64) -> Result<Prepared, String> {
+        let args = ModelArgs {
+            model: Some(model.display().to_string()),
+            device: Some(device),
+            ..ModelArgs::default()
+        };
+        let card = PlanningDevice::new(DeviceFacts {
+            name: "a card".into(),
+            multiprocessors: 132,
+            memory_bytes,
+            driver: String::new(),
+        });
+        Prepared::on(&args, &load::open(&args)?, Compute::Cuda(Arc::new(card)))
+    }
+
+    #[test]
+    fn the_cpu_serves_what_there_are_no_kernels_for_and_the_reason_is_known() {
+        for (name, reason) in [
+            ("decoders/glm4_moe_lite", "no kernels for latent attention"),
+            ("decoders/gpt_oss_bf16", "no kernels for attention sinks"),
+            ("quantized/int4_channel", "is INT4"),
+        ] {
+            let directory = golden(name);
+            let on = |device| prepared(&directory, device, 80 << 30);
+            let prepared = on(DeviceChoice::Auto).unwrap_or_else(|error| panic!("{error}"));
+            assert!(!prepared.is_on_gpu(), "{name}");
+            let found = prepared.not_on_gpu.unwrap_or_default();
+            assert!(found.contains(reason), "{name}: {found}");
+            assert!(!found.contains("--device"), "{name}: {found}");
+            let asked_for = on(DeviceChoice::Cuda(0)).err().unwrap_or_default();
+            assert!(
+                asked_for.contains(reason) && asked_for.ends_with("choose --device cpu"),
+                "{name}: {asked_for}"
+            );
+            std::fs::remove_dir_all(directory).expect("a directory");
+        }
+    }
+
+    #[test]
+    fn a_model_that_the_gpu_computes_is_served_there_or_does_not_fit() {
+        let demo = repository("models/demo");
+        let prepared = |bytes| prepared(&demo, DeviceChoice::Auto, bytes);
+        assert!(prepared(80 << 30).is_ok_and(|prepared| prepared.is_on_gpu()));
+        let error = prepared(1 << 20).err().unwrap_or_default();
+        assert!(error.contains("the GPU has too little memory"), "{error}");
+    }
 }

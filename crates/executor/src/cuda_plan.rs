@@ -1,15 +1,13 @@
 //! Everything on a card that a model needs, sized before any memory is taken.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use backstop_arch::{AnyModel, KvGroup, Model, ModelSpec};
 use backstop_card::backend::{CudaBackend, StepLimits};
-use backstop_card::ops::attention::Attention;
 use backstop_card::planning::PlanningDevice;
 use backstop_card::runner::{Rehearsal, Runner, RunnerConfig, rehearse};
-use backstop_card::{CudaKvCache, CudaWeights, Device, DeviceError, DeviceFacts};
-use backstop_kernels::{Element, KvGroupLayout};
+use backstop_card::{ABILITIES, CudaKvCache, CudaWeights, Device, DeviceError, DeviceFacts};
+use backstop_kernels::{Element, KvGroupLayout, Refusal};
 
 use crate::device_memory::{DeviceMemoryError, DeviceMemoryRequest, plan_device_memory};
 use crate::memory::{KvMemoryPlan, KvMemoryRequest};
@@ -39,9 +37,12 @@ pub struct CudaRequest {
 /// Why a model does not run on a card.
 #[derive(Debug, thiserror::Error)]
 pub enum CudaPlanError {
-    /// There are no kernels for it.
-    #[error("the GPU's kernels cannot compute this model: {0}; choose --device cpu")]
-    Unsupported(String),
+    /// There are no kernels for it, whatever the settings.
+    #[error("{0}: choose --device cpu")]
+    Model(Refusal),
+    /// There are no kernels for the KV cache that the settings ask for.
+    #[error("{0}: choose another --kv-cache-dtype or --block-size, or --device cpu")]
+    Cache(Refusal),
     /// It does not fit.
     #[error(transparent)]
     Memory(#[from] DeviceMemoryError),
@@ -64,7 +65,8 @@ pub struct CudaPlan {
 }
 
 impl CudaPlan {
-    /// Sizes everything for a card with these facts, of whose memory so much is free.
+    /// Sizes everything for a card with these facts, of whose memory so much is free. What it refuses, it refuses
+    /// before anything is done: a panic in here is a bug.
     pub fn new(
         facts: &DeviceFacts,
         free_bytes: u64,
@@ -72,6 +74,11 @@ impl CudaPlan {
         weights: DeviceWeightPlan,
         request: CudaRequest,
     ) -> Result<Self, CudaPlanError> {
+        ABILITIES
+            .check(&model.needs())
+            .map_err(CudaPlanError::Model)?;
+        let cache = ABILITIES.check_cache(request.kv_element, request.block_size);
+        cache.map_err(CudaPlanError::Cache)?;
         let spec = model.spec();
         let limits = StepLimits {
             rows: request.max_num_batched_tokens as usize,
@@ -158,7 +165,7 @@ impl CudaRequest {
 /// Rehearses the largest steps with weights that take no memory.
 fn rehearsed(
     facts: &DeviceFacts,
-    model: &dyn Model<CudaBackend>,
+    model: &AnyModel,
     weights: &DeviceWeightPlan,
     limits: StepLimits,
     request: &CudaRequest,
@@ -169,24 +176,10 @@ fn rehearsed(
     let groups = layouts(&spec.kv_groups, std::iter::repeat(1));
     let vocabulary = spec.vocabulary_size as usize;
     let sizes = (limits, vocabulary, request.block_size);
-    // Kernels assert what they are made for.
-    let rehearsal = catch_unwind(AssertUnwindSafe(|| {
-        rehearse(facts, &weights, &groups, sizes, &mut |backend| {
-            model.forward(backend);
-        })
-    }));
-    let rehearsal = rehearsal
-        .map_err(|panic| CudaPlanError::Unsupported(crate::panics::message(panic.as_ref())))??;
-    for shape in rehearsal.needs.shapes.iter().flatten() {
-        if !Attention::supports(*shape, request.kv_element, request.block_size as usize) {
-            return Err(CudaPlanError::Unsupported(format!(
-                "attention of {} query and {} key-value heads of {} elements, with a cache in {:?} \
-                 and blocks of {} positions",
-                shape.heads, shape.kv_heads, shape.head_dim, request.kv_element, request.block_size,
-            )));
-        }
-    }
-    Ok(rehearsal)
+    let rehearsal = rehearse(facts, &weights, &groups, sizes, &mut |backend| {
+        model.forward(backend);
+    });
+    Ok(rehearsal?)
 }
 
 fn layouts(groups: &[KvGroup], blocks: impl Iterator<Item = u32>) -> Vec<KvGroupLayout> {

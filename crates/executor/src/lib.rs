@@ -27,4 +27,5 @@ pub use drafter::{Drafter, draft_kv_cache, load_cpu_draft_head};
 pub use formats::LoadFailure;
 pub use loader::load_cpu_weights;
 pub use memory::{KvMemoryError, KvMemoryPlan, KvMemoryRequest, full_demand_bytes, plan_kv_memory};
+pub use panics::message as panic_message;
 pub use synthetic::SyntheticWeights;

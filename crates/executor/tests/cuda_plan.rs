@@ -2,10 +2,11 @@
 
 mod common;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use backstop_arch::AnyModel;
-use backstop_card::{Device, DeviceFacts};
+use backstop_card::{ABILITIES, Device, DeviceFacts};
 use backstop_executor::{
     CudaPlan, CudaPlanError, CudaRequest, DeviceWeightPlan, SyntheticWeights, load_in_pieces,
 };
@@ -118,7 +119,74 @@ fn other_architectures_fit_an_h100_if_their_weights_do() {
 }
 
 #[test]
-fn an_architecture_without_kernels_is_refused_with_what_is_missing() {
+fn a_model_without_kernels_is_refused_with_all_that_is_missing() {
+    for (name, missing) in [
+        (
+            "glm4_moe_lite",
+            &[
+                "latent attention",
+                "norms between products",
+                "attention heads of",
+            ][..],
+        ),
+        (
+            "glm_moe_dsa_selecting",
+            &["latent attention", "sparse attention"],
+        ),
+        (
+            "deepseek_v3_yarn",
+            &[
+                "latent attention",
+                "routers with corrected scores",
+                "groups of experts",
+            ],
+        ),
+        (
+            "gpt_oss_bf16",
+            &[
+                "attention sinks",
+                "routers with biases",
+                "experts with biases and clamped",
+            ],
+        ),
+    ] {
+        let text = refusal(&repository("tests/goldens/decoders").join(name));
+        for missing in missing {
+            assert!(text.contains(missing), "{name} has no {missing}: {text}");
+        }
+        assert_eq!(text.lines().count(), 1, "{text}");
+    }
+}
+
+/// Why the card does not compute the model of a checkpoint.
+fn refusal(directory: &Path) -> String {
+    let checkpoint = Checkpoint::open(directory).expect("a checkpoint");
+    let refused = ABILITIES.check(&model(&checkpoint).needs());
+    let refusal = refused
+        .expect_err("more than the card computes")
+        .to_string();
+    assert!(
+        refusal.starts_with("the GPU has no kernels for "),
+        "{refusal}"
+    );
+    refusal
+}
+
+#[test]
+fn what_there_are_kernels_for_is_not_refused() {
+    for name in [
+        "cohere2_moe/head_dim_128_fp8_sharded",
+        "decoders/qwen3_moe_dense_first",
+        "decoders/qwen2_tied_yarn",
+    ] {
+        let checkpoint = Checkpoint::open(&repository("tests/goldens").join(name));
+        let model = model(&checkpoint.expect("a checkpoint"));
+        assert_eq!(ABILITIES.check(&model.needs()), Ok(()), "{name}");
+    }
+}
+
+#[test]
+fn a_refused_model_is_refused_before_anything_is_planned() {
     let (facts, free) = h100();
     let directory = repository("tests/goldens/decoders/glm4_moe_lite");
     let checkpoint = Checkpoint::open(&directory).expect("a checkpoint");
@@ -133,7 +201,7 @@ fn an_architecture_without_kernels_is_refused_with_what_is_missing() {
 }
 
 #[test]
-fn experts_without_kernels_are_refused_before_anything_is_planned() {
+fn experts_without_kernels_are_refused_by_their_weights_too() {
     for name in ["gpt_oss_bf16", "gpt_oss_mxfp4"] {
         let directory = repository("tests/goldens/decoders").join(name);
         let checkpoint = Checkpoint::open(&directory).expect("a checkpoint");

@@ -10,8 +10,8 @@ mod attention;
 use std::sync::Arc;
 
 use backstop_kernels::backend::{
-    AttentionShape, Backend, ExpertsId, GatedActivation, Indexer, KvLayer, LatentShape,
-    LatentWeights, MatrixId, Norm, QueryKeyTransform, RouterRule, RouterWeights, VectorId,
+    AttentionShape, Backend, ExpertsId, GatedActivation, KvLayer, MatrixId, NoSelection, Norm,
+    QueryKeyTransform, RouterRule, RouterWeights, VectorId,
 };
 use backstop_kernels::{BatchSequence, Element};
 
@@ -55,7 +55,7 @@ pub struct CudaRouting {
 }
 
 /// Queues operations on a device. A failed launch shows in [`CudaBackend::take_error`]; the
-/// operations after it do nothing.
+/// operations after it do nothing. Models keep to [`ABILITIES`](crate::ABILITIES).
 pub struct CudaBackend {
     device: Arc<dyn Device>,
     weights: Arc<CudaWeights>,
@@ -190,7 +190,7 @@ impl CudaBackend {
         norm: Norm,
     ) -> CudaActivation {
         let CudaActivation::Residual(residual, columns) = hidden else {
-            panic!("norms between products, as latent attention has them")
+            unreachable!("norms between products")
         };
         let columns = *columns;
         let formats = self.weights.input_formats();
@@ -240,10 +240,6 @@ fn nothing(columns: usize) -> Rows {
         memory: Vec::new(),
     }
 }
-
-/// There is none on a card.
-#[derive(Debug)]
-pub enum NoSelection {}
 
 impl Backend for CudaBackend {
     type Activation = CudaActivation;
@@ -351,7 +347,7 @@ impl Backend for CudaBackend {
         sinks: Option<VectorId>,
         layer: KvLayer,
     ) -> CudaActivation {
-        assert!(sinks.is_none(), "attention sinks");
+        assert_eq!(sinks, None, "attention sinks");
         let columns = (shape.heads * shape.head_dim) as usize;
         let out = Panels::take(&self.arena, self.rows(), columns, &[Element::BF16]);
         let RowSource::Bf16 { values } = source(qkv) else {
@@ -364,57 +360,18 @@ impl Backend for CudaBackend {
         CudaActivation::Panels(out)
     }
 
-    fn select_keys(
-        &mut self,
-        _queries: CudaActivation,
-        _keys: &CudaActivation,
-        _head_weights: &CudaActivation,
-        _indexer: Indexer,
-        _layer: KvLayer,
-    ) -> NoSelection {
-        panic!("sparse attention")
-    }
-
-    fn selected_attention(
-        &mut self,
-        _qkv: &CudaActivation,
-        _shape: AttentionShape,
-        selection: &NoSelection,
-        _layer: KvLayer,
-    ) -> CudaActivation {
-        match *selection {}
-    }
-
-    fn latent_input(
-        &mut self,
-        _queries: &CudaActivation,
-        _latents: &CudaActivation,
-        _weights: LatentWeights,
-        _shape: LatentShape,
-    ) -> CudaActivation {
-        panic!("latent attention")
-    }
-
-    fn latent_output(
-        &mut self,
-        _attended: &CudaActivation,
-        _weights: LatentWeights,
-        _shape: LatentShape,
-    ) -> CudaActivation {
-        panic!("latent attention")
-    }
-
     fn router(
         &mut self,
         input: &CudaActivation,
         router: RouterWeights,
         rule: RouterRule,
     ) -> CudaRouting {
-        assert!(
-            router.correction.is_none() && rule.groups.is_none() && rule.factor == 1.0,
-            "routing with corrected scores, groups or a factor"
+        assert_eq!(
+            (router.bias, router.correction),
+            (None, None),
+            "biases of a router"
         );
-        assert!(router.bias.is_none(), "routers with biases");
+        assert_eq!((rule.groups, rule.factor), (None, 1.0), "rule of a router");
         let weights = self.weights.matrix(router.gate);
         let (rows, num_experts) = (self.rows(), weights.matrix.rows);
         let top_k = rule.top_k as usize;

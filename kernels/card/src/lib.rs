@@ -5,6 +5,7 @@
     reason = "device memory and launches are outside the compiler's view"
 )]
 
+mod abilities;
 pub mod activation;
 pub mod arena;
 pub mod backend;
@@ -30,6 +31,7 @@ pub mod synthetic;
 pub mod synthetic_model;
 pub mod weights;
 
+pub use abilities::ABILITIES;
 pub use buffer::{DeviceBuffer, Plain};
 pub use device::{
     Device, DeviceError, DeviceFacts, DevicePointer, Event, Graph, Grid, KernelArgs, Stream,

@@ -37,7 +37,7 @@ impl AttentionNeeds {
     fn note_rope(&mut self, rope: Rope, head_dim: u32) {
         assert_eq!(
             rope.dimensions, head_dim,
-            "rotation of a part of each head: elements that are rotated, and elements"
+            "elements of a head that are rotated"
         );
         if !self.ropes.contains(&rope) {
             self.ropes.push(rope);

@@ -9,6 +9,12 @@ use crate::pack::{RowSource, RowSourceArgs, int};
 use crate::{Device, DeviceError, DevicePointer, Grid, KernelArgs, Stream};
 
 const THREADS: u32 = 128;
+/// Elements of a head.
+pub const HEAD_DIMS: &[u32] = &[32, 64, 128];
+/// Number formats of caches.
+pub const ELEMENTS: &[Element] = &[Element::BF16, Element::F8E4M3];
+/// Positions in a block are a multiple of this.
+pub const BLOCK_STEP: u32 = 16;
 
 /// One layer's keys and values, and how they are found.
 #[derive(Clone, Copy, Debug)]
@@ -18,7 +24,7 @@ pub struct PagedCache {
     pub memory: DevicePointer,
     /// BF16 or E4M3.
     pub element: Element,
-    /// Positions in a block, a multiple of 16.
+    /// Positions in a block, a multiple of [`BLOCK_STEP`].
     pub block_size: usize,
     /// u32 `[slots][table_stride]`: the block of positions `i * block_size ..`.
     pub tables: DevicePointer,
@@ -29,18 +35,17 @@ pub struct PagedCache {
 impl PagedCache {
     /// Whether kernels can work with such a cache.
     pub fn supports(element: Element, block_size: usize, head_dim: usize) -> bool {
-        element != Element::F32
-            && block_size.is_multiple_of(16)
+        ELEMENTS.contains(&element)
+            && block_size.is_multiple_of(BLOCK_STEP as usize)
             && block_size > 0
-            && [32, 64, 128].contains(&head_dim)
+            && HEAD_DIMS.contains(&(head_dim as u32))
     }
 
     /// Panics if kernels cannot work with the cache.
     pub fn check(&self, head_dim: u32) {
         assert!(
             Self::supports(self.element, self.block_size, head_dim as usize),
-            "no kernels for heads of {head_dim} elements (but 32, 64 and 128) with a cache in \
-             {:?} (but BF16 and F8E4M3) and blocks of {} positions (but multiples of 16)",
+            "heads of {head_dim} elements with a cache in {:?} and blocks of {}",
             self.element,
             self.block_size
         );

@@ -2,11 +2,10 @@
 
 use backstop_kernels::backend::{RouterRule, RouterScoring};
 
+use crate::group::EXPERTS_MAX;
 use crate::pack::{RowSource, RowSourceArgs, int};
 use crate::{Device, DeviceError, DevicePointer, Grid, KernelArgs, Stream};
 
-/// Largest number of experts.
-pub const EXPERTS_MAX: usize = 1024;
 /// Largest number of experts of a token.
 pub const TOP_K_MAX: usize = 32;
 
