@@ -3,8 +3,8 @@
 use backstop_kernels::backend::Backend;
 use backstop_kernels::{CpuBackend, Needs};
 
-use crate::cohere2_moe::Cohere2Moe;
 use crate::decoder::Decoder;
+use crate::families::cohere2_moe::Cohere2Moe;
 use crate::{Model, ModelSpec, needs};
 
 /// A model of any architecture, for any backend.

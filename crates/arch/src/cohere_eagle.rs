@@ -14,22 +14,21 @@ use serde_json::{Map, Value};
 use crate::attention::{Attention, HeadsPlan};
 use crate::config::{self, Shape, ShapeDefaults};
 use crate::draft_head::{DraftHead, DraftHeadSpec};
+use crate::families::cohere2_moe;
 use crate::kv_groups::KvGroups;
 use crate::mlp::Mlp;
 use crate::parallel_block::{self, ParallelBlock};
 use crate::registry::ArchError;
 use crate::rope::{self, RopeDefaults};
-use crate::{KvGroup, ModelSpec, WeightMap, cohere2_moe};
+use crate::{KvGroup, ModelSpec, WeightMap};
 
 const ARCHITECTURE: &str = "cohere2 (EAGLE head)";
 /// Whose hidden states it continues.
 const MODEL: &str = "cohere2_moe";
 
 const DEFAULTS: ShapeDefaults = ShapeDefaults {
-    head_dim: None,
-    kv_heads: None,
-    max_position_embeddings: 8192,
     tied: true,
+    ..ShapeDefaults::new(8192)
 };
 
 /// The head: its description and the weights of its layers.

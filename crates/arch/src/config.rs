@@ -81,6 +81,18 @@ pub(crate) struct ShapeDefaults {
     pub(crate) tied: bool,
 }
 
+impl ShapeDefaults {
+    /// The usual ones, but for how long a sequence may be.
+    pub(crate) const fn new(max_position_embeddings: u32) -> Self {
+        Self {
+            head_dim: None,
+            kv_heads: None,
+            max_position_embeddings,
+            tied: false,
+        }
+    }
+}
+
 impl Shape {
     pub(crate) fn read(fields: &mut StrictFields<'_>, defaults: ShapeDefaults) -> Self {
         let hidden = fields.u32("hidden_size");
@@ -257,13 +269,9 @@ pub(crate) fn optional_windows(fields: &mut StrictFields<'_>, shape: &Shape) -> 
 
 /// One window for all layers, or none. The class's default counts where the field is absent, and
 /// null means no window.
-pub(crate) fn common_window(
-    fields: &mut StrictFields<'_>,
-    config: &Map<String, Value>,
-    default: Option<u32>,
-) -> Option<u32> {
+pub(crate) fn common_window(fields: &mut StrictFields<'_>, default: Option<u32>) -> Option<u32> {
     let given = fields.optional_u32("sliding_window");
-    let window = match config.contains_key("sliding_window") {
+    let window = match fields.contains("sliding_window") {
         true => given,
         false => default,
     };

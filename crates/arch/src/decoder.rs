@@ -52,6 +52,25 @@ pub(crate) struct LayerPlan {
 }
 
 impl DecoderPlan {
+    /// Without any layers yet, and plain in everything else.
+    pub(crate) fn new(
+        architecture: &'static str,
+        shape: Shape,
+        norm: Norm,
+        attention: AttentionPlan,
+    ) -> Self {
+        Self {
+            architecture,
+            chat_format: "plain",
+            shape,
+            norm,
+            attention,
+            layers: Vec::new(),
+            sparse_name: "mlp",
+            prediction_layers: 0,
+        }
+    }
+
     /// Lets each layer see so many keys, if not all.
     pub(crate) fn set_windows(&mut self, visible_keys: impl Fn(usize) -> Option<u32>) {
         for (index, layer) in self.layers.iter_mut().enumerate() {

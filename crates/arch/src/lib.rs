@@ -1,4 +1,4 @@
-//! Model architectures: one file each and one line in [`registry`].
+//! Model architectures: one file each and one line in [`families`].
 //!
 //! What several of them share: reading configurations ([`config`], [`rope`]), the parts of layers
 //! ([`attention`], [`latent`], [`mlp`]), the usual orders of these ([`decoder`],
@@ -12,28 +12,17 @@
 
 mod any_model;
 mod attention;
-mod cohere2_moe;
 mod cohere_eagle;
 mod config;
 mod decoder;
-mod deepseek_v3;
 mod draft_head;
+mod families;
 mod family;
-mod glm4_moe_lite;
-mod glm_moe_dsa;
-mod gpt_oss;
-mod kimi_k2;
 mod kv_groups;
 mod latent;
-mod llama;
-mod mistral;
-mod mixtral;
 mod mlp;
 mod needs;
 mod parallel_block;
-mod qwen2;
-mod qwen3;
-mod qwen3_moe;
 mod registry;
 mod rope;
 mod spec;
@@ -41,7 +30,7 @@ mod weight_map;
 
 pub use any_model::AnyModel;
 pub use draft_head::{DraftHead, DraftHeadSpec, build_draft_head};
-pub use registry::{ArchError, Model, build, names};
+pub use registry::{ArchError, Model, build, gguf_families, names};
 pub use spec::{KvGroup, ModelSpec};
 pub use weight_map::{
     ExpertsRequest, MatrixPart, MatrixRequest, MatrixRole, VectorPart, VectorRequest, VectorRole,

@@ -1,12 +1,11 @@
-//! The one list of architectures.
+//! From a configuration to a model, through the list of [`FAMILIES`].
 
 use backstop_kernels::backend::Backend;
+use backstop_weights::{GgufConventions, GgufFamily};
 use serde_json::{Map, Value};
 
-use crate::{
-    AnyModel, ModelSpec, cohere2_moe, deepseek_v3, glm_moe_dsa, glm4_moe_lite, gpt_oss, kimi_k2,
-    llama, mistral, mixtral, qwen2, qwen3, qwen3_moe,
-};
+use crate::families::FAMILIES;
+use crate::{AnyModel, ModelSpec};
 
 /// A model that computes on backend `B`.
 pub trait Model<B: Backend>: Send {
@@ -16,6 +15,20 @@ pub trait Model<B: Backend>: Send {
     /// Computes the batch that `backend` holds, up to the logits of the rows that it samples.
     /// Returns the hidden states behind the final norm, of which the head makes the logits.
     fn forward(&self, backend: &mut B) -> B::Activation;
+}
+
+/// A family of models.
+pub(crate) trait Architecture: Sync {
+    /// Its name, as `model_type` has it.
+    fn name(&self) -> &'static str;
+
+    /// Reads the configuration and lays out the weights.
+    fn read(&self, config: &Map<String, Value>) -> Result<AnyModel, ArchError>;
+
+    /// How GGUF files write it, if they are understood.
+    fn gguf(&self) -> Option<GgufConventions> {
+        None
+    }
 }
 
 /// Why a configuration cannot be computed.
@@ -48,35 +61,30 @@ pub enum ArchError {
     },
 }
 
-macro_rules! architectures {
-    ($($name:literal => $from_config:path),+ $(,)?) => {
-        /// The model types that can be loaded.
-        pub fn names() -> &'static [&'static str] {
-            &[$($name),+]
-        }
-
-        /// Builds the model that `config` (the content of `config.json`) describes.
-        pub fn build(config: &Map<String, Value>) -> Result<AnyModel, ArchError> {
-            let model_type = config.get("model_type").and_then(Value::as_str).unwrap_or_default();
-            match model_type {
-                $($name => Ok($from_config(config)?.into()),)+
-                _ => Err(ArchError::Unsupported { model_type: model_type.chars().take(64).collect() }),
-            }
-        }
-    };
+/// The model types that can be loaded.
+pub fn names() -> Vec<&'static str> {
+    FAMILIES.iter().map(|family| family.name()).collect()
 }
 
-architectures! {
-    "cohere2_moe" => cohere2_moe::Cohere2Moe::from_config,
-    "deepseek_v3" => deepseek_v3::from_config,
-    "glm4_moe_lite" => glm4_moe_lite::from_config,
-    "glm_moe_dsa" => glm_moe_dsa::from_config,
-    "gpt_oss" => gpt_oss::from_config,
-    "kimi_k2" => kimi_k2::from_config,
-    "llama" => llama::from_config,
-    "mistral" => mistral::from_config,
-    "mixtral" => mixtral::from_config,
-    "qwen2" => qwen2::from_config,
-    "qwen3" => qwen3::from_config,
-    "qwen3_moe" => qwen3_moe::from_config,
+/// The families that may be in GGUF files, for [`backstop_weights::Checkpoint::open`].
+pub fn gguf_families() -> Vec<GgufFamily> {
+    let in_gguf = |family: &&dyn Architecture| {
+        Some(GgufFamily {
+            model_type: family.name(),
+            conventions: family.gguf()?,
+        })
+    };
+    FAMILIES.iter().filter_map(in_gguf).collect()
+}
+
+/// Builds the model that `config` (the content of `config.json`) describes.
+pub fn build(config: &Map<String, Value>) -> Result<AnyModel, ArchError> {
+    let model_type = config.get("model_type").and_then(Value::as_str);
+    let model_type = model_type.unwrap_or_default();
+    match FAMILIES.iter().find(|family| family.name() == model_type) {
+        Some(family) => family.read(config),
+        None => Err(ArchError::Unsupported {
+            model_type: model_type.chars().take(64).collect(),
+        }),
+    }
 }

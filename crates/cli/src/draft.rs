@@ -21,7 +21,8 @@ impl OpenHead {
         let named = |error: String| format!("model in --speculative-config: {error}");
         let located = ModelLocator::from_environment().locate(choice.model);
         let directory = located.map_err(|error| named(error.to_string()))?.directory;
-        let checkpoint = Checkpoint::open(&directory).map_err(|error| named(error.to_string()))?;
+        let checkpoint =
+            Checkpoint::open(&directory, &[]).map_err(|error| named(error.to_string()))?;
         let head = build_draft_head::<CpuBackend>(checkpoint.config(), model)
             .map_err(|error| named(format!("{}: {error}", directory.display())))?;
         Ok(Self {

@@ -4,18 +4,14 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use backstop_arch::{AnyModel, ModelSpec};
+use backstop_arch::{AnyModel, ModelSpec, gguf_families};
 use backstop_executor::SyntheticWeights;
 use backstop_server::GenerationDefaults;
 use backstop_text::format::FORMATS;
-use backstop_text::{
-    BytePairVocabulary, ChatFormat, ChatTemplate, FimIds, FimTokens, SentencePieceVocabulary,
-    Tokenizer, TokenizerError, chat_format, detect,
-};
+use backstop_text::{ChatFormat, ChatTemplate, FimTokens, Tokenizer, chat_format, detect};
 use backstop_types::TokenId;
 use backstop_weights::{
-    Checkpoint, EmbeddedTokenKind, EmbeddedVocabulary, LocateError, Manifest, ModelLocator,
-    ServingDefaults, TokenizerSource,
+    Checkpoint, LocateError, Manifest, ModelLocator, ServingDefaults, TokenizerSource,
 };
 
 use crate::args::{LoadFormat, ModelArgs};
@@ -115,66 +111,19 @@ fn find_fim_tokens(
         (Some(id), _) => FimTokens::named(tokenizer, id).map(Some),
         (None, TokenizerSource::File(_)) => Ok(FimTokens::detect(tokenizer)),
         (None, TokenizerSource::Embedded(embedded)) => {
-            let ids = FimIds {
-                prefix: embedded.fim.prefix,
-                suffix: embedded.fim.suffix,
-                middle: embedded.fim.middle,
-                padding: embedded.fim.padding,
-                repository: embedded.fim.repository,
-                file: embedded.fim.file,
-            };
-            Ok(FimTokens::from_ids(tokenizer, ids))
+            Ok(FimTokens::from_ids(tokenizer, embedded.fim))
         }
     }
 }
 
 /// The tokenizer in its own file, or the one in a GGUF file.
 fn read_tokenizer(checkpoint: &Checkpoint) -> Result<Tokenizer, String> {
-    let embedded = match checkpoint.tokenizer() {
+    match checkpoint.tokenizer() {
         TokenizerSource::File(path) => {
-            return Tokenizer::from_file(path).map_err(|error| error.to_string());
+            Tokenizer::from_file(path).map_err(|error| error.to_string())
         }
-        TokenizerSource::Embedded(embedded) => embedded,
-    };
-    let tokenizer = match embedded.model.as_str() {
-        "gpt2" => Tokenizer::from_byte_pairs(&byte_pairs(embedded)),
-        "llama" => Tokenizer::from_sentence_pieces(&sentence_pieces(embedded)),
-        other => Err(TokenizerError::Load(format!(
-            "it is of kind {other:?}; supported are gpt2 (byte-level pairs) and llama (SentencePiece)"
-        ))),
-    };
-    tokenizer.map_err(|error| format!("{}: {error}", checkpoint.directory().display()))
-}
-
-fn ids_of(embedded: &EmbeddedVocabulary, kind: EmbeddedTokenKind) -> Vec<u32> {
-    let kinds = (0..).zip(&embedded.kinds);
-    let ids = kinds.filter(|(_, theirs)| **theirs == kind);
-    ids.map(|(id, _)| id).collect()
-}
-
-fn byte_pairs(embedded: &EmbeddedVocabulary) -> BytePairVocabulary {
-    BytePairVocabulary {
-        pre_tokenizer: embedded.pre_tokenizer.clone().unwrap_or_default(),
-        tokens: embedded.tokens.clone(),
-        control: ids_of(embedded, EmbeddedTokenKind::Control),
-        user_defined: ids_of(embedded, EmbeddedTokenKind::UserDefined),
-        merges: embedded.merges.clone(),
-        bos: embedded.bos,
-        adds_bos: embedded.adds_bos,
-    }
-}
-
-/// What a file does not say is as in llama.cpp.
-fn sentence_pieces(embedded: &EmbeddedVocabulary) -> SentencePieceVocabulary {
-    SentencePieceVocabulary {
-        tokens: embedded.tokens.clone(),
-        scores: embedded.scores.clone(),
-        normal: ids_of(embedded, EmbeddedTokenKind::Normal),
-        control: ids_of(embedded, EmbeddedTokenKind::Control),
-        user_defined: ids_of(embedded, EmbeddedTokenKind::UserDefined),
-        unknown: embedded.unknown,
-        begin: embedded.bos.filter(|_| embedded.adds_bos.unwrap_or(true)),
-        adds_space: embedded.adds_space.unwrap_or(true),
+        TokenizerSource::Embedded(embedded) => Tokenizer::from_vocabulary(&embedded.vocabulary)
+            .map_err(|error| format!("{}: {error}", checkpoint.directory().display())),
     }
 }
 
@@ -207,7 +156,8 @@ fn open_checkpoint(
         _ => error.to_string(),
     })?;
     let name = located.name();
-    let checkpoint = Checkpoint::open(&located.directory).map_err(|error| error.to_string())?;
+    let checkpoint = Checkpoint::open(&located.directory, &gguf_families())
+        .map_err(|error| error.to_string())?;
     let is_gguf = checkpoint.directory().extension() == Some(OsStr::new("gguf"));
     if is_gguf && args.load_format == Some(LoadFormat::Safetensors) {
         return Err(format!(
@@ -240,7 +190,7 @@ fn open_shape(args: &ModelArgs, locator: &ModelLocator, wanted: &str) -> Result<
         Some(texts) => texts,
         None => locator.locate(DEFAULT_MODEL).map_err(message)?.directory,
     };
-    let checkpoint = Checkpoint::open_shape(&shape.config, &texts);
+    let checkpoint = Checkpoint::open_shape(&shape.config, &texts, &gguf_families());
     let checkpoint = with_overrides(args, checkpoint.map_err(|error| error.to_string())?)?;
     let model = build(&checkpoint, &shape.config)?;
     let synthetic = SyntheticWeights::new(&checkpoint, model.spec(), SYNTHETIC_SEED)

@@ -47,7 +47,7 @@ fn model(checkpoint: &Checkpoint) -> AnyModel {
 /// North Mini Code's shape.
 fn shape(name: &str) -> (Checkpoint, AnyModel, DeviceWeightPlan) {
     let config = repository(&format!("models/shapes/{name}.json"));
-    let checkpoint = Checkpoint::open_shape(&config, &repository("models/demo"));
+    let checkpoint = Checkpoint::open_shape(&config, &repository("models/demo"), &[]);
     let checkpoint = checkpoint.expect("a shape");
     let model = model(&checkpoint);
     let weights = SyntheticWeights::new(&checkpoint, model.spec(), 0).expect("a scheme");
@@ -99,7 +99,7 @@ fn other_architectures_fit_an_h100_if_their_weights_do() {
         ("mixtral_8x7b", false),
     ] {
         let config = repository(&format!("crates/arch/tests/published/{name}.json"));
-        let checkpoint = Checkpoint::open_shape(&config, &repository("models/demo"));
+        let checkpoint = Checkpoint::open_shape(&config, &repository("models/demo"), &[]);
         let checkpoint = checkpoint.expect("a shape");
         let model = model(&checkpoint);
         let weights = SyntheticWeights::new(&checkpoint, model.spec(), 0).expect("a scheme");
@@ -160,7 +160,7 @@ fn a_model_without_kernels_is_refused_with_all_that_is_missing() {
 
 /// Why the card does not compute the model of a checkpoint.
 fn refusal(directory: &Path) -> String {
-    let checkpoint = Checkpoint::open(directory).expect("a checkpoint");
+    let checkpoint = Checkpoint::open(directory, &[]).expect("a checkpoint");
     let refused = ABILITIES.check(&model(&checkpoint).needs());
     let refusal = refused
         .expect_err("more than the card computes")
@@ -179,7 +179,7 @@ fn what_there_are_kernels_for_is_not_refused() {
         "decoders/qwen3_moe_dense_first",
         "decoders/qwen2_tied_yarn",
     ] {
-        let checkpoint = Checkpoint::open(&repository("tests/goldens").join(name));
+        let checkpoint = Checkpoint::open(&repository("tests/goldens").join(name), &[]);
         let model = model(&checkpoint.expect("a checkpoint"));
         assert_eq!(ABILITIES.check(&model.needs()), Ok(()), "{name}");
     }
@@ -189,7 +189,7 @@ fn what_there_are_kernels_for_is_not_refused() {
 fn a_refused_model_is_refused_before_anything_is_planned() {
     let (facts, free) = h100();
     let directory = repository("tests/goldens/decoders/glm4_moe_lite");
-    let checkpoint = Checkpoint::open(&directory).expect("a checkpoint");
+    let checkpoint = Checkpoint::open(&directory, &[]).expect("a checkpoint");
     let model = model(&checkpoint);
     let weights = DeviceWeightPlan::of_checkpoint(&checkpoint, model.spec()).expect("a plan");
     let error = CudaPlan::new(&facts, free, &model, weights, request());
@@ -204,7 +204,7 @@ fn a_refused_model_is_refused_before_anything_is_planned() {
 fn experts_without_kernels_are_refused_by_their_weights_too() {
     for name in ["gpt_oss_bf16", "gpt_oss_mxfp4"] {
         let directory = repository("tests/goldens/decoders").join(name);
-        let checkpoint = Checkpoint::open(&directory).expect("a checkpoint");
+        let checkpoint = Checkpoint::open(&directory, &[]).expect("a checkpoint");
         let model = model(&checkpoint);
         let error = DeviceWeightPlan::of_checkpoint(&checkpoint, model.spec());
         let text = error.expect_err("gpt-oss").to_string();
@@ -222,7 +222,7 @@ fn a_planned_and_loaded_model_gives_the_recorded_answer() {
     let manifest = Manifest::read(&repository("models/demo.toml")).expect("a manifest");
     let canary = manifest.canary.expect("a recorded answer");
     let device: Arc<dyn Device> = HostDevice::for_tests().unwrap_or_else(|error| panic!("{error}"));
-    let checkpoint = Checkpoint::open(&directory).expect("a checkpoint");
+    let checkpoint = Checkpoint::open(&directory, &[]).expect("a checkpoint");
     let model = model(&checkpoint);
     let weights = DeviceWeightPlan::of_checkpoint(&checkpoint, model.spec()).expect("a plan");
     let request = CudaRequest {

@@ -94,7 +94,7 @@ fn a_device_gets_what_the_cpu_gets_however_small_the_staging_buffers_are() {
 
 #[test]
 fn progress_ends_with_all_bytes() {
-    let checkpoint = Checkpoint::open(&repository("models/demo")).expect("a checkpoint");
+    let checkpoint = Checkpoint::open(&repository("models/demo"), &[]).expect("a checkpoint");
     let model = model(&checkpoint);
     let plan = DeviceWeightPlan::of_checkpoint(&checkpoint, model.spec()).expect("a plan");
     let weights = plan.reserve(&device()).expect("memory");
@@ -108,7 +108,7 @@ fn progress_ends_with_all_bytes() {
 
 #[test]
 fn f32_weights_are_refused_by_name() {
-    let checkpoint = Checkpoint::open(&repository("tests/goldens/cohere2_moe/f32"));
+    let checkpoint = Checkpoint::open(&repository("tests/goldens/cohere2_moe/f32"), &[]);
     let checkpoint = checkpoint.expect("a checkpoint");
     let error = DeviceWeightPlan::of_checkpoint(&checkpoint, model(&checkpoint).spec());
     let text = error.expect_err("F32").to_string();
@@ -130,7 +130,7 @@ fn a_damaged_number_is_refused_by_name_in_whatever_piece_it_lies() {
     bytes[end - 2..].copy_from_slice(&[0xff, 0xff]);
     std::fs::write(&path, bytes).expect("the copy");
 
-    let checkpoint = Checkpoint::open(&scratch).expect("a checkpoint");
+    let checkpoint = Checkpoint::open(&scratch, &[]).expect("a checkpoint");
     let model = model(&checkpoint);
     let plan = DeviceWeightPlan::of_checkpoint(&checkpoint, model.spec()).expect("a plan");
     let weights = plan.reserve(&device()).expect("memory");
@@ -151,7 +151,7 @@ fn synthetic_weights_are_the_same_on_device_and_cpu() {
     ] {
         let directory = repository(name);
         let config = directory.join("config.json");
-        let checkpoint = Checkpoint::open_shape(&config, &directory).expect("a shape");
+        let checkpoint = Checkpoint::open_shape(&config, &directory, &[]).expect("a shape");
         let model = model(&checkpoint);
         let spec = model.spec();
         let synthetic = SyntheticWeights::new(&checkpoint, spec, 17).expect("a scheme");
@@ -180,7 +180,7 @@ fn experts_in_formats_that_are_not_made_up_are_refused() {
     ] {
         let directory = repository("tests/goldens").join(name);
         let config = directory.join("config.json");
-        let checkpoint = Checkpoint::open_shape(&config, &directory).expect("a shape");
+        let checkpoint = Checkpoint::open_shape(&config, &directory, &[]).expect("a shape");
         let model = model(&checkpoint);
         let error = SyntheticWeights::new(&checkpoint, model.spec(), 0).expect_err("refused");
         assert!(error.to_string().contains(format), "{name}: {error}");
@@ -194,7 +194,7 @@ fn north_mini_code_takes_what_arithmetic_says() {
         ("north-mini-code-fp8", 32_021_618_688),
     ] {
         let config = repository(&format!("models/shapes/{name}.json"));
-        let checkpoint = Checkpoint::open_shape(&config, &repository("models/demo"));
+        let checkpoint = Checkpoint::open_shape(&config, &repository("models/demo"), &[]);
         let checkpoint = checkpoint.expect("a shape");
         let model = model(&checkpoint);
         let synthetic = SyntheticWeights::new(&checkpoint, model.spec(), 0).expect("a scheme");

@@ -37,7 +37,7 @@ struct Head {
 
 impl Head {
     fn load(directory: &Path, model: &Loaded) -> Self {
-        let checkpoint = Checkpoint::open(directory).unwrap_or_else(|error| panic!("{error}"));
+        let checkpoint = Checkpoint::open(directory, &[]).unwrap_or_else(|error| panic!("{error}"));
         let spec = common::model(&model.checkpoint);
         let head = build(&checkpoint, model).unwrap_or_else(|error| panic!("{error}"));
         let shared = (spec.spec(), &*model.weights);

@@ -3,13 +3,14 @@
 
 use std::path::Path;
 
+use backstop_arch::gguf_families;
 use backstop_kernels::{BlockFormat, WeightFormat};
 use backstop_weights::Checkpoint;
 
 #[test]
 fn every_block_format_is_widened_to_the_reference_numbers() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens/gguf/blocks.gguf");
-    let checkpoint = Checkpoint::open(&path).expect("the golden file");
+    let checkpoint = Checkpoint::open(&path, &gguf_families()).expect("the golden file");
     for &format in BlockFormat::IN_GGUF {
         let name = format.facts().name;
         let tensor = checkpoint.tensor(name).expect("a tensor");

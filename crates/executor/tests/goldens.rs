@@ -6,7 +6,7 @@ mod common;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use backstop_arch::Model;
+use backstop_arch::{Model, gguf_families};
 use backstop_kernels::{Batch, CpuBackend, Element};
 use backstop_weights::{Checkpoint, ElementType};
 use common::{Loaded, backend, load, load_with, model, repository};
@@ -105,7 +105,8 @@ fn compute(
 }
 
 fn check(checkpoint: &Path, golden: &Path) {
-    let opened = Checkpoint::open(checkpoint).unwrap_or_else(|error| panic!("{error}"));
+    let opened =
+        Checkpoint::open(checkpoint, &gguf_families()).unwrap_or_else(|error| panic!("{error}"));
     let mut tensors = opened.tensors();
     let fp8 = tensors.any(|tensor| tensor.element_type == ElementType::F8E4M3);
     let stored = if fp8 { FP8 } else { FLOAT };
@@ -182,7 +183,7 @@ fn check_all(set: &str) -> BTreeSet<String> {
         let directory = entry.expect("readable").path();
         if directory.is_dir() {
             check(&directory, &directory);
-            let checkpoint = Checkpoint::open(&directory).expect("checked above");
+            let checkpoint = Checkpoint::open(&directory, &gguf_families()).expect("checked above");
             let model_type = checkpoint.config()["model_type"].as_str();
             model_types.insert(model_type.expect("a text").to_owned());
         }

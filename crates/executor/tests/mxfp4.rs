@@ -33,7 +33,7 @@ fn copy(
 }
 
 fn load(directory: &std::path::Path) -> Result<(), String> {
-    let checkpoint = Checkpoint::open(directory).map_err(|error| error.to_string())?;
+    let checkpoint = Checkpoint::open(directory, &[]).map_err(|error| error.to_string())?;
     let model = model(&checkpoint);
     let loaded = load_cpu_weights(&checkpoint, model.spec(), &|_| {});
     loaded.map(|_| ()).map_err(|error| error.to_string())
@@ -82,7 +82,7 @@ fn blocks_that_the_configuration_does_not_speak_of_are_refused() {
 
 #[test]
 fn progress_reaches_the_size_of_the_checkpoint_and_never_goes_beyond() {
-    let checkpoint = Checkpoint::open(&repository("tests/goldens/decoders/gpt_oss_mxfp4"));
+    let checkpoint = Checkpoint::open(&repository("tests/goldens/decoders/gpt_oss_mxfp4"), &[]);
     let checkpoint = checkpoint.expect("a golden");
     let told = Mutex::new(Vec::new());
     let model = model(&checkpoint);

@@ -37,4 +37,6 @@ pub use prompt_text::PromptText;
 pub use stop::{StopMatch, StopMatcher};
 pub use stream::{StreamDelta, StreamOptions, TextStream};
 pub use template::{ChatTemplate, ChatTemplateInput, ContentFormat, Plainness, TemplateError};
-pub use tokenizer::{BytePairVocabulary, SentencePieceVocabulary, Tokenizer, TokenizerError};
+pub use tokenizer::{
+    BytePairVocabulary, SentencePieceVocabulary, Tokenizer, TokenizerError, Vocabulary,
+};

@@ -18,6 +18,15 @@ use self::bytes::ByteMapping;
 use self::pieces::Cuts;
 pub use self::sentence_pieces::SentencePieceVocabulary;
 
+/// A tokenizer as data, of either kind.
+#[derive(Clone, Debug)]
+pub enum Vocabulary {
+    /// Byte-level pairs.
+    BytePairs(BytePairVocabulary),
+    /// SentencePiece.
+    SentencePieces(SentencePieceVocabulary),
+}
+
 /// Ids above this are a broken file, not a vocabulary; the largest known ones have 2^18 tokens.
 const VOCAB_SIZE_MAX: usize = 1 << 24;
 
@@ -101,6 +110,14 @@ impl Tokenizer {
             source,
         })?;
         Self::from_json(&json)
+    }
+
+    /// Builds a tokenizer from its parts.
+    pub fn from_vocabulary(vocabulary: &Vocabulary) -> Result<Self, TokenizerError> {
+        match vocabulary {
+            Vocabulary::BytePairs(pairs) => Self::from_byte_pairs(pairs),
+            Vocabulary::SentencePieces(pieces) => Self::from_sentence_pieces(pieces),
+        }
     }
 
     /// Loads the contents of a `tokenizer.json` file.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use crate::generation::{GenerationConfig, SpecialTokens};
-use crate::gguf::{EmbeddedVocabulary, GgufFile, gguf_path};
+use crate::gguf::{EmbeddedTokenizer, GgufFamily, GgufFile, gguf_path};
 use crate::header::HeaderEntry;
 use crate::shards::Shards;
 use crate::text_files::{TEXT_BYTES_MAX, read_object, read_text};
@@ -47,7 +47,7 @@ pub enum TokenizerSource<'a> {
     /// In a `tokenizer.json`, which may be absent.
     File(PathBuf),
     /// In the file of the weights.
-    Embedded(&'a EmbeddedVocabulary),
+    Embedded(&'a EmbeddedTokenizer),
 }
 
 impl TensorInfo {
@@ -94,32 +94,37 @@ pub struct Checkpoint {
     generation: GenerationConfig,
     special_tokens: SpecialTokens,
     chat_template: Option<String>,
-    vocabulary: Option<EmbeddedVocabulary>,
+    tokenizer: Option<EmbeddedTokenizer>,
     pub(crate) shards: Shards,
 }
 
 impl Checkpoint {
-    /// Opens the checkpoint in `directory`, or the GGUF file that it names or alone holds.
-    pub fn open(directory: &Path) -> Result<Self, WeightsError> {
+    /// Opens the checkpoint in `directory`, or the GGUF file that it names or alone holds, which
+    /// must be of one of the families `gguf`.
+    pub fn open(directory: &Path, gguf: &[GgufFamily]) -> Result<Self, WeightsError> {
         if let Some(path) = gguf_path(directory) {
-            return Self::open_gguf(&path);
+            return Self::open_gguf(&path, gguf);
         }
         let status =
             std::fs::metadata(directory).map_err(|source| WeightsError::io(directory, source))?;
         if !status.is_dir() {
             return Err(WeightsError::malformed(directory, "not a directory"));
         }
-        let mut checkpoint = Self::open_shape(&directory.join("config.json"), directory)?;
+        let mut checkpoint = Self::open_shape(&directory.join("config.json"), directory, gguf)?;
         checkpoint.shards = Shards::open(directory)?;
         Ok(checkpoint)
     }
 
     /// Opens what says how a model would compute and speak, without any weights: the configuration
-    /// in the file `config`, and the text files in `directory`; a GGUF file is both. The result has
-    /// no tensors.
-    pub fn open_shape(config: &Path, directory: &Path) -> Result<Self, WeightsError> {
+    /// in the file `config`, and the text files in `directory`; a GGUF file, of one of the
+    /// families `gguf`, is both. The result has no tensors.
+    pub fn open_shape(
+        config: &Path,
+        directory: &Path,
+        gguf: &[GgufFamily],
+    ) -> Result<Self, WeightsError> {
         if let Some(path) = gguf_path(config) {
-            let mut checkpoint = Self::open_gguf(&path)?;
+            let mut checkpoint = Self::open_gguf(&path, gguf)?;
             checkpoint.shards = Shards::default();
             return Ok(checkpoint);
         }
@@ -153,13 +158,13 @@ impl Checkpoint {
             generation,
             special_tokens,
             chat_template,
-            vocabulary: None,
+            tokenizer: None,
             shards: Shards::default(),
         })
     }
 
-    fn open_gguf(path: &Path) -> Result<Self, WeightsError> {
-        let file = GgufFile::open(path)?;
+    fn open_gguf(path: &Path, families: &[GgufFamily]) -> Result<Self, WeightsError> {
+        let file = GgufFile::open(path, families)?;
         let generation = GenerationConfig::parse(None, &file.config)
             .map_err(|reason| WeightsError::malformed(path, reason))?;
         Ok(Self {
@@ -169,7 +174,7 @@ impl Checkpoint {
             generation,
             special_tokens: file.special_tokens,
             chat_template: file.chat_template,
-            vocabulary: file.vocabulary,
+            tokenizer: file.tokenizer,
             shards: file.shards,
         })
     }
@@ -228,8 +233,8 @@ impl Checkpoint {
 
     /// Where the tokenizer is. Nothing here reads a file of it.
     pub fn tokenizer(&self) -> TokenizerSource<'_> {
-        match &self.vocabulary {
-            Some(vocabulary) => TokenizerSource::Embedded(vocabulary),
+        match &self.tokenizer {
+            Some(tokenizer) => TokenizerSource::Embedded(tokenizer),
             None => TokenizerSource::File(self.directory.join("tokenizer.json")),
         }
     }

@@ -5,10 +5,11 @@
 //! Backstop knows the format.
 
 mod config;
+mod family;
 mod metadata;
 mod names;
 pub(crate) mod reader;
-mod vocabulary;
+mod tokenizer;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -16,17 +17,16 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-pub use vocabulary::{EmbeddedFimIds, EmbeddedTokenKind, EmbeddedVocabulary};
+pub use family::{GgufConventions, GgufExperts, GgufFamily, GgufField};
+pub use tokenizer::EmbeddedTokenizer;
 
 use crate::checkpoint::RowOrder;
 use crate::header::HeaderEntry;
 use crate::shard::Shard;
 use crate::shards::Shards;
 use crate::{ElementType, SpecialTokens, TensorInfo, WeightsError};
-use config::Architecture;
 use metadata::Metadata;
-use names::ExpertNames;
-use reader::MetadataValue;
+use reader::Header;
 
 /// Factors on the wave lengths of rotary embeddings, one for each pair of a head's elements.
 const ROPE_FACTORS: &str = "rope_freqs.weight";
@@ -42,7 +42,7 @@ pub(crate) struct GgufFile {
     pub(crate) config: Map<String, Value>,
     pub(crate) special_tokens: SpecialTokens,
     pub(crate) chat_template: Option<String>,
-    pub(crate) vocabulary: Option<EmbeddedVocabulary>,
+    pub(crate) tokenizer: Option<EmbeddedTokenizer>,
     pub(crate) shards: Shards,
 }
 
@@ -63,26 +63,23 @@ pub(crate) fn gguf_path(path: &Path) -> Option<PathBuf> {
 }
 
 impl GgufFile {
-    /// Opens the file and translates what it says.
-    pub(crate) fn open(path: &Path) -> Result<Self, WeightsError> {
+    /// Opens the file, which must be of one of these families, and translates what it says.
+    pub(crate) fn open(path: &Path, families: &[GgufFamily]) -> Result<Self, WeightsError> {
         let (shard, header) = Shard::open_gguf(path)?;
         let malformed = |reason: String| WeightsError::malformed(path, reason);
-        Self::translate(shard, header.metadata, header.tensors).map_err(malformed)
+        Self::translate(shard, header, families).map_err(malformed)
     }
 
-    fn translate(
-        shard: Shard,
-        metadata: BTreeMap<String, MetadataValue>,
-        mut tensors: Vec<HeaderEntry>,
-    ) -> Result<Self, String> {
-        let mut metadata = Metadata::new(metadata);
-        let architecture = Architecture::of(&mut metadata)?;
-        let (vocabulary, special) = EmbeddedVocabulary::read(&mut metadata);
+    fn translate(shard: Shard, header: Header, families: &[GgufFamily]) -> Result<Self, String> {
+        let mut tensors = header.tensors;
+        let mut metadata = Metadata::new(header.metadata);
+        let family = GgufFamily::of(families, &mut metadata)?;
+        let (tokenizer, special) = EmbeddedTokenizer::read(&mut metadata);
         let rope_factors = match tensors.iter().position(|entry| entry.name == ROPE_FACTORS) {
             None => None,
             Some(index) => Some(read_rope_factors(&shard, &tensors.remove(index))?),
         };
-        let mut config = architecture.config(&mut metadata, &tensors, rope_factors.as_deref());
+        let mut config = family.config(&mut metadata, &tensors, rope_factors.as_deref());
         let ends: Vec<u32> = special.eos.into_iter().chain(special.also_end).collect();
         if let Some(bos) = special.bos {
             config.insert("bos_token_id".to_owned(), bos.into());
@@ -93,21 +90,14 @@ impl GgufFile {
         if let Some(padding) = special.padding {
             config.insert("pad_token_id".to_owned(), padding.into());
         }
-        let text = |id| vocabulary.as_ref().and_then(|tokens| tokens.text(id));
-        let special_tokens = SpecialTokens {
-            bos: text(special.bos),
-            eos: text(special.eos),
-            pad: text(special.padding),
-            unknown: text(special.unknown),
-        };
         let chat_template = metadata.text("tokenizer.chat_template");
         metadata.finish()?;
         let mut named = Vec::with_capacity(tensors.len());
         for entry in tensors {
-            let experts = architecture.experts;
+            let experts = family.conventions.experts;
             match experts.filter(|names| names::expert_name(&entry.name, 0, *names).is_some()) {
                 Some(names) => named.extend(expert_matrices(&entry, names)?),
-                None => named.push(architecture.tensor(entry, &config)?),
+                None => named.push(family.tensor(entry, &config)?),
             }
         }
         Ok(Self {
@@ -116,9 +106,9 @@ impl GgufFile {
                 tensors: by_name(named)?,
             },
             config,
-            special_tokens,
+            special_tokens: special.texts,
             chat_template,
-            vocabulary,
+            tokenizer,
         })
     }
 }
@@ -135,7 +125,7 @@ fn by_name(tensors: Vec<TensorInfo>) -> Result<BTreeMap<String, TensorInfo>, Str
 
 /// The matrices in a tensor of all experts `[experts, rows, columns]`, under the names that the model
 /// asks for.
-fn expert_matrices(entry: &HeaderEntry, names: ExpertNames) -> Result<Vec<TensorInfo>, String> {
+fn expert_matrices(entry: &HeaderEntry, names: GgufExperts) -> Result<Vec<TensorInfo>, String> {
     let &[count @ 1..=EXPERTS_MAX, rows, columns] = entry.shape.as_slice() else {
         return Err(format!(
             "tensor {:?} of shape {:?} is not a matrix for each of at most {EXPERTS_MAX} experts",
@@ -157,7 +147,7 @@ fn expert_matrices(entry: &HeaderEntry, names: ExpertNames) -> Result<Vec<Tensor
     Ok((0..count).filter_map(expert).collect())
 }
 
-impl Architecture {
+impl GgufFamily {
     /// The tensor under the name, and in the order of rows, that the model asks for.
     fn tensor(
         &self,
@@ -165,7 +155,7 @@ impl Architecture {
         config: &Map<String, Value>,
     ) -> Result<TensorInfo, String> {
         let row_order = self.row_order(&entry, config)?;
-        let name = names::hugging_face_name(&entry.name, self.experts);
+        let name = names::hugging_face_name(&entry.name, self.conventions.experts);
         Ok(TensorInfo {
             row_order,
             ..TensorInfo::new(HeaderEntry { name, ..entry }, 0)
@@ -180,8 +170,8 @@ impl Architecture {
         config: &Map<String, Value>,
     ) -> Result<RowOrder, String> {
         let heads = match names::layer_part(&entry.name) {
-            Some(names::QUERY) if self.interleaves => "num_attention_heads",
-            Some(names::KEY) if self.interleaves => "num_key_value_heads",
+            Some(names::QUERY) if self.conventions.pairs_together => "num_attention_heads",
+            Some(names::KEY) if self.conventions.pairs_together => "num_key_value_heads",
             _ => return Ok(RowOrder::AsStored),
         };
         let heads = config.get(heads).and_then(Value::as_u64).unwrap_or(0);

@@ -124,8 +124,8 @@ impl Checkpoint {
                 let text = read_text(&path, TOKENIZER_BYTES_MAX)?;
                 fingerprint.add("tokenizer", text.unwrap_or_default());
             }
-            TokenizerSource::Embedded(vocabulary) => {
-                fingerprint.add("tokenizer", format!("{vocabulary:?}"));
+            TokenizerSource::Embedded(tokenizer) => {
+                fingerprint.add("tokenizer", format!("{tokenizer:?}"));
             }
         }
         Ok(())

@@ -30,7 +30,7 @@ pub use element::ElementType;
 pub use error::{LoadError, LoadProblem, WeightsError};
 pub use finite::check_finite;
 pub use generation::{GenerationConfig, SpecialTokens};
-pub use gguf::{EmbeddedFimIds, EmbeddedTokenKind, EmbeddedVocabulary};
+pub use gguf::{EmbeddedTokenizer, GgufConventions, GgufExperts, GgufFamily, GgufField};
 pub use header::{HEADER_BYTES_MAX, HeaderError, NAME_BYTES_MAX};
 pub use identity::Fingerprint;
 pub use locator::{LocateError, LocatedModel, LocatedShape, ModelLocator};

@@ -36,6 +36,11 @@ impl<'a> StrictFields<'a> {
         self.object.get(name).filter(|value| !value.is_null())
     }
 
+    /// Whether the field is there, be it null.
+    pub fn contains(&self, name: &str) -> bool {
+        self.object.contains_key(name)
+    }
+
     /// A non-negative integer.
     pub fn u32(&mut self, name: &str) -> u32 {
         let value = self.optional_u32_checked(name);

@@ -8,7 +8,55 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
-use crate::{Checkpoint, WeightsError};
+use crate::{Checkpoint, GgufConventions, GgufExperts, GgufFamily, GgufField, WeightsError};
+
+/// Families of GGUF files: with and without each thing that may be different.
+pub(crate) const FAMILIES: &[GgufFamily] = &[
+    GgufFamily {
+        model_type: "llama",
+        conventions: GgufConventions {
+            pairs_together: true,
+            ..GgufConventions::new("llama", "LlamaForCausalLM")
+        },
+    },
+    GgufFamily {
+        model_type: "mixtral",
+        conventions: GgufConventions {
+            experts: Some(GgufExperts {
+                module: "block_sparse_moe",
+                projections: ["w1", "w3", "w2"],
+            }),
+            fields: &[GgufField::integer(
+                "expert_used_count",
+                "num_experts_per_tok",
+            )],
+            ..GgufConventions::new("llama", "MixtralForCausalLM")
+        },
+    },
+    GgufFamily {
+        model_type: "qwen2",
+        conventions: GgufConventions {
+            states_biases: false,
+            ..GgufConventions::new("qwen2", "Qwen2ForCausalLM")
+        },
+    },
+    GgufFamily {
+        model_type: "qwen3_moe",
+        conventions: GgufConventions {
+            experts: Some(GgufExperts {
+                module: "mlp",
+                projections: ["gate_proj", "up_proj", "down_proj"],
+            }),
+            fields: &[
+                GgufField::integer("expert_count", "num_experts"),
+                GgufField::integer("expert_used_count", "num_experts_per_tok"),
+                GgufField::integer("expert_feed_forward_length", "moe_intermediate_size"),
+                GgufField::True("norm_topk_prob"),
+            ],
+            ..GgufConventions::new("qwen3moe", "Qwen3MoeForCausalLM")
+        },
+    },
+];
 
 /// A directory that goes away with its owner.
 pub(crate) struct Directory(PathBuf);
@@ -41,7 +89,7 @@ impl Directory {
     }
 
     pub(crate) fn open(&self) -> Result<Checkpoint, WeightsError> {
-        Checkpoint::open(&self.0)
+        Checkpoint::open(&self.0, FAMILIES)
     }
 
     /// The message with which the directory cannot be opened.

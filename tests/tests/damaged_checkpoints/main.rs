@@ -143,7 +143,8 @@ fn attempt(label: &str, work: impl FnOnce() -> Result<(), String>) -> bool {
 
 /// As the command line does it: open, build, load; and then computes a few tokens.
 fn load(directory: &Path) -> Result<(), String> {
-    let checkpoint = Checkpoint::open(directory).map_err(|error| error.to_string())?;
+    let checkpoint = Checkpoint::open(directory, &backstop_arch::gguf_families())
+        .map_err(|error| error.to_string())?;
     let model = backstop_arch::build(checkpoint.config()).map_err(|error| error.to_string())?;
     let weights =
         load_cpu_weights(&checkpoint, model.spec(), &|_| {}).map_err(|error| error.to_string())?;

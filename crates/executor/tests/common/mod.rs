@@ -11,7 +11,7 @@ pub mod grammars;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use backstop_arch::{AnyModel, KvGroup};
+use backstop_arch::{AnyModel, KvGroup, gguf_families};
 use backstop_executor::{CpuExecutor, CpuExecutorConfig, Drafter, load_cpu_weights};
 use backstop_kernels::{CpuBackend, CpuKvCache, CpuWeights, Element, KvGroupLayout};
 use backstop_sched::{Arrival, Event, Notice, Scheduler, SchedulerConfig, Speculation};
@@ -40,7 +40,8 @@ pub fn load(directory: &Path) -> Loaded {
 }
 
 pub fn load_with(directory: &Path, arrange: fn(CpuWeights) -> CpuWeights) -> Loaded {
-    let checkpoint = Checkpoint::open(directory).unwrap_or_else(|error| panic!("{error}"));
+    let checkpoint =
+        Checkpoint::open(directory, &gguf_families()).unwrap_or_else(|error| panic!("{error}"));
     let model = model(&checkpoint);
     let weights = load_cpu_weights(&checkpoint, model.spec(), &|_| {})
         .unwrap_or_else(|error| panic!("{}: {error}", directory.display()));

@@ -83,11 +83,11 @@ fn missing_parts_of_a_directory_are_named() {
     directory.write_tensors("y.safetensors", &[floats("b", &[1.0])]);
     assert_mentions(&directory.open_error(), &["2 safetensors files but no"]);
 
-    let absent = Checkpoint::open(&directory.join("absent"))
+    let absent = Checkpoint::open(&directory.join("absent"), &[])
         .unwrap_err()
         .to_string();
     assert_mentions(&absent, &["absent"]);
-    let file = Checkpoint::open(&directory.join("config.json"))
+    let file = Checkpoint::open(&directory.join("config.json"), &[])
         .unwrap_err()
         .to_string();
     assert_mentions(&file, &["not a directory"]);

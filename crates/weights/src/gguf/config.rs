@@ -1,67 +1,12 @@
 //! Translates a GGUF file's metadata into the fields of `config.json`.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value, json};
 
+use super::family::{GgufFamily, GgufField};
 use super::metadata::Metadata;
-use super::names::ExpertNames;
 use crate::header::HeaderEntry;
-
-/// One architecture that GGUF files may name.
-pub(super) struct Architecture {
-    /// As `general.architecture` has it; also the prefix of its keys.
-    name: &'static str,
-    model_type: &'static str,
-    /// Its entry in `architectures`.
-    class: &'static str,
-    /// Whether converters put rotated pairs of queries and keys next to each other.
-    pub(super) interleaves: bool,
-    /// What its experts are called, if it has some.
-    pub(super) experts: Option<ExpertNames>,
-}
-
-const ARCHITECTURES: &[Architecture] = &[
-    Architecture {
-        name: "llama",
-        model_type: "llama",
-        class: "LlamaForCausalLM",
-        interleaves: true,
-        experts: None,
-    },
-    Architecture {
-        name: "llama",
-        model_type: "mixtral",
-        class: "MixtralForCausalLM",
-        interleaves: true,
-        experts: Some(ExpertNames {
-            module: "block_sparse_moe",
-            projections: ["w1", "w3", "w2"],
-        }),
-    },
-    Architecture {
-        name: "qwen2",
-        model_type: "qwen2",
-        class: "Qwen2ForCausalLM",
-        interleaves: false,
-        experts: None,
-    },
-    Architecture {
-        name: "qwen3",
-        model_type: "qwen3",
-        class: "Qwen3ForCausalLM",
-        interleaves: false,
-        experts: None,
-    },
-    Architecture {
-        name: "qwen3moe",
-        model_type: "qwen3_moe",
-        class: "Qwen3MoeForCausalLM",
-        interleaves: false,
-        experts: Some(ExpertNames {
-            module: "mlp",
-            projections: ["gate_proj", "up_proj", "down_proj"],
-        }),
-    },
-];
 
 /// Keys behind the architecture's prefix that say nothing about the mathematics.
 const INERT: &[&str] = &[
@@ -74,9 +19,12 @@ const INERT: &[&str] = &[
 /// The frequency base where a file does not state one.
 const ROPE_BASE_DEFAULT: f64 = 10_000.0;
 
-impl Architecture {
+impl GgufFamily {
     /// The one that the file names.
-    pub(super) fn of(metadata: &mut Metadata) -> Result<&'static Self, String> {
+    pub(super) fn of<'a>(
+        families: &'a [Self],
+        metadata: &mut Metadata,
+    ) -> Result<&'a Self, String> {
         if metadata.u32("split.count").is_some_and(|count| count > 1) {
             return Err("one of several files of a split model; merge them into one".to_owned());
         }
@@ -86,11 +34,18 @@ impl Architecture {
         let has_experts = metadata
             .u32(&format!("{name}.expert_count"))
             .is_some_and(|count| count > 0);
-        let of_name = || ARCHITECTURES.iter().filter(|known| known.name == name);
-        let fitting = of_name().find(|known| known.experts.is_some() == has_experts);
+        let of_name = || {
+            families
+                .iter()
+                .filter(|known| known.conventions.name == name)
+        };
+        let fitting = of_name().find(|known| known.conventions.experts.is_some() == has_experts);
         fitting.or_else(|| of_name().next()).ok_or_else(|| {
-            let mut names: Vec<&str> = ARCHITECTURES.iter().map(|known| known.name).collect();
-            names.dedup();
+            let names: BTreeSet<&str> = families
+                .iter()
+                .map(|known| known.conventions.name)
+                .collect();
+            let names: Vec<&str> = names.into_iter().collect();
             let shown: String = name.chars().take(64).collect();
             format!(
                 "general.architecture {shown:?} is not supported; supported in GGUF files are: {}",
@@ -106,12 +61,13 @@ impl Architecture {
         tensors: &[HeaderEntry],
         rope_factors: Option<&[f32]>,
     ) -> Map<String, Value> {
+        let conventions = &self.conventions;
         let mut fields = Fields {
-            prefix: self.name,
+            prefix: conventions.name,
             metadata,
             config: Map::new(),
         };
-        fields.put("architectures", json!([self.class]));
+        fields.put("architectures", json!([conventions.class]));
         fields.put("model_type", json!(self.model_type));
         fields.put("hidden_act", json!("silu"));
         fields.copy_u32("block_count", "num_hidden_layers");
@@ -119,24 +75,14 @@ impl Architecture {
         fields.copy_u32("context_length", "max_position_embeddings");
         fields.attention();
         fields.rope(rope_factors);
-        match self.model_type {
-            "qwen3_moe" => {
-                fields.copy_u32("expert_count", "num_experts");
-                fields.copy_u32("expert_used_count", "num_experts_per_tok");
-                fields.copy_u32("expert_feed_forward_length", "moe_intermediate_size");
-                // Files do not say it; llama.cpp does so for all of them.
-                fields.put("norm_topk_prob", json!(true));
-            }
-            "mixtral" => {
-                fields.copy_u32("expert_count", "num_local_experts");
-                fields.copy_u32("expert_used_count", "num_experts_per_tok");
-            }
-            // Some files without experts say so.
-            _ => {
-                if fields.u32("expert_count").is_some_and(|count| count > 0) {
-                    fields.problem(format!("{}.expert_count is not 0", self.name));
-                }
-            }
+        for field in conventions.fields {
+            fields.of_family(*field);
+        }
+        // Some files without experts say so.
+        if conventions.experts.is_none()
+            && fields.u32("expert_count").is_some_and(|count| count > 0)
+        {
+            fields.problem(format!("{}.expert_count is not 0", conventions.name));
         }
 
         let find = |name: &str| tensors.iter().find(|tensor| tensor.name == name);
@@ -148,11 +94,11 @@ impl Architecture {
         }
         let tied = find("output.weight").is_none();
         fields.put("tie_word_embeddings", json!(tied));
-        if self.name != "qwen2" && find("blk.0.attn_q.bias").is_some() {
+        if conventions.states_biases && find("blk.0.attn_q.bias").is_some() {
             fields.put("attention_bias", json!(true));
         }
         let Fields { config, .. } = fields;
-        for key in metadata.unread(&format!("{}.", self.name), INERT) {
+        for key in metadata.unread(&format!("{}.", conventions.name), INERT) {
             metadata.problem(format!("{key} is not understood"));
         }
         config
@@ -186,10 +132,25 @@ impl Fields<'_> {
         self.problem(format!("{}.{key} is missing", self.prefix));
     }
 
+    fn copy_number(&mut self, key: &str, field: &str) {
+        match self.number(key) {
+            Some(number) => self.put(field, json!(number)),
+            None => self.missing(key),
+        }
+    }
+
     fn copy_u32(&mut self, key: &str, field: &str) {
         match self.u32(key) {
             Some(number) => self.put(field, json!(number)),
             None => self.missing(key),
+        }
+    }
+
+    fn of_family(&mut self, field: GgufField) {
+        match field {
+            GgufField::Integer { key, field } => self.copy_u32(key, field),
+            GgufField::Number { key, field } => self.copy_number(key, field),
+            GgufField::True(field) => self.put(field, json!(true)),
         }
     }
 
@@ -217,10 +178,7 @@ impl Fields<'_> {
             }
         }
         self.put("head_dim", json!(head_dim));
-        match self.number("attention.layer_norm_rms_epsilon") {
-            Some(epsilon) => self.put("rms_norm_eps", json!(epsilon)),
-            None => self.missing("attention.layer_norm_rms_epsilon"),
-        }
+        self.copy_number("attention.layer_norm_rms_epsilon", "rms_norm_eps");
     }
 
     fn rope(&mut self, factors: Option<&[f32]>) {

@@ -1,5 +1,7 @@
 //! What GGUF's tensors are called in Hugging Face checkpoints, whose names architectures ask for.
 
+use super::family::GgufExperts;
+
 /// Whole names, without `.weight` or `.bias`.
 const MODEL: &[(&str, &str)] = &[
     ("token_embd", "model.embed_tokens"),
@@ -28,22 +30,13 @@ const ROUTER: &str = "ffn_gate_inp";
 /// Projections of which a layer's experts are stored in one tensor.
 const PROJECTIONS: [&str; 3] = ["ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"];
 
-/// What a family calls its experts.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct ExpertNames {
-    /// Where in a layer they are.
-    pub(super) module: &'static str,
-    /// Gate, up and down.
-    pub(super) projections: [&'static str; 3],
-}
-
 /// The tensors of queries and keys, without `.weight` or `.bias`.
 pub(super) const QUERY: &str = "attn_q";
 pub(super) const KEY: &str = "attn_k";
 
 /// The tensor's name in a Hugging Face checkpoint. What is not in the lists keeps its name, by
 /// which the census then reports it as a tensor that nothing asked for.
-pub(super) fn hugging_face_name(name: &str, experts: Option<ExpertNames>) -> String {
+pub(super) fn hugging_face_name(name: &str, experts: Option<GgufExperts>) -> String {
     let Some((module, kind)) = split(name) else {
         return name.to_owned();
     };
@@ -63,7 +56,7 @@ pub(super) fn hugging_face_name(name: &str, experts: Option<ExpertNames>) -> Str
 }
 
 /// The name of one expert's tensor if this is one of all experts.
-pub(super) fn expert_name(name: &str, expert: usize, experts: ExpertNames) -> Option<String> {
+pub(super) fn expert_name(name: &str, expert: usize, experts: GgufExperts) -> Option<String> {
     let (module, kind) = split(name)?;
     let (layer, part) = in_layer(module)?;
     let index = PROJECTIONS.iter().position(|theirs| *theirs == part)?;

@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
-use crate::test_support::{Directory, assert_mentions};
-use crate::{Checkpoint, ElementType, EmbeddedTokenKind, TokenizerSource};
+use backstop_text::Vocabulary;
+
+use crate::test_support::{Directory, FAMILIES, assert_mentions};
+use crate::{Checkpoint, ElementType, EmbeddedTokenizer, TokenizerSource};
 
 /// Writes GGUF files.
 #[derive(Clone, Default)]
@@ -95,7 +97,7 @@ impl Writer {
     fn open(&self) -> Result<Checkpoint, String> {
         let directory = Directory::new();
         directory.write("model.gguf", self.bytes());
-        Checkpoint::open(&directory.join("model.gguf")).map_err(|error| error.to_string())
+        Checkpoint::open(&directory.join("model.gguf"), FAMILIES).map_err(|error| error.to_string())
     }
 
     fn error(&self) -> String {
@@ -214,18 +216,15 @@ fn a_tensor_of_all_experts_is_one_for_each() {
     );
 }
 
-#[test]
-fn the_tokenizer_and_the_special_tokens_are_found() {
-    let checkpoint = Writer::llama()
-        .text("tokenizer.ggml.model", "gpt2")
+/// Everything that a file may say of a tokenizer of either kind.
+fn with_tokenizer(model: &str) -> Writer {
+    let scores = [-1.5, 0.0, 0.0_f32].map(|score| score.to_bits() as i32);
+    Writer::llama()
+        .text("tokenizer.ggml.model", model)
         .text("tokenizer.ggml.pre", "smollm")
         .texts("tokenizer.ggml.tokens", &["a", "<s>", "</s>"])
-        .value("tokenizer.ggml.token_type", 9, &list(5, &[1, 3, 3]))
-        .value(
-            "tokenizer.ggml.scores",
-            9,
-            &list(6, &[-1.5, 0.0, 0.0_f32].map(|x| x.to_bits() as i32)),
-        )
+        .value("tokenizer.ggml.token_type", 9, &list(5, &[1, 3, 4]))
+        .value("tokenizer.ggml.scores", 9, &list(6, &scores))
         .value("tokenizer.ggml.add_space_prefix", 7, &[0])
         .texts("tokenizer.ggml.merges", &["a a"])
         .u32("tokenizer.ggml.bos_token_id", 1)
@@ -235,17 +234,31 @@ fn the_tokenizer_and_the_special_tokens_are_found() {
         .u32("tokenizer.ggml.prefix_token_id", 0)
         .u32("tokenizer.ggml.suffix_token_id", 2)
         .text("tokenizer.chat_template", "{{ bos_token }}")
-        .open()
-        .unwrap();
-    let TokenizerSource::Embedded(vocabulary) = checkpoint.tokenizer() else {
-        panic!("the tokenizer is in the file");
+}
+
+fn embedded(checkpoint: &Checkpoint) -> &EmbeddedTokenizer {
+    match checkpoint.tokenizer() {
+        TokenizerSource::Embedded(tokenizer) => tokenizer,
+        TokenizerSource::File(path) => panic!("the tokenizer is in the file, not in {path:?}"),
+    }
+}
+
+#[test]
+fn the_tokenizer_and_the_special_tokens_are_found() {
+    let checkpoint = with_tokenizer("gpt2").open().unwrap();
+    let tokenizer = embedded(&checkpoint);
+    let Vocabulary::BytePairs(pairs) = &tokenizer.vocabulary else {
+        panic!("gpt2 is the kind with byte-level pairs");
     };
-    assert_eq!(vocabulary.pre_tokenizer.as_deref(), Some("smollm"));
-    assert_eq!(vocabulary.kinds[1], EmbeddedTokenKind::Control);
-    assert_eq!(vocabulary.adds_bos, Some(true));
-    assert_eq!(vocabulary.scores, [-1.5, 0.0, 0.0]);
-    assert_eq!(vocabulary.adds_space, Some(false));
-    let fim = vocabulary.fim;
+    assert_eq!(pairs.pre_tokenizer, "smollm");
+    assert_eq!(pairs.tokens, ["a", "<s>", "</s>"]);
+    assert_eq!(
+        (pairs.control.as_slice(), pairs.user_defined.as_slice()),
+        (&[1][..], &[2][..])
+    );
+    assert_eq!(pairs.merges, ["a a"]);
+    assert_eq!((pairs.bos, pairs.adds_bos), (Some(1), Some(true)));
+    let fim = tokenizer.fim;
     assert_eq!(
         (fim.prefix, fim.suffix, fim.middle),
         (Some(1), Some(2), None)
@@ -253,6 +266,20 @@ fn the_tokenizer_and_the_special_tokens_are_found() {
     assert_eq!(checkpoint.special_tokens().eos.as_deref(), Some("</s>"));
     assert_eq!(checkpoint.generation_config().eos_token_ids, [2]);
     assert_eq!(checkpoint.chat_template(), Some("{{ bos_token }}"));
+}
+
+#[test]
+fn a_tokenizer_of_sentence_pieces_is_found() {
+    let checkpoint = with_tokenizer("llama").open().unwrap();
+    let Vocabulary::SentencePieces(pieces) = &embedded(&checkpoint).vocabulary else {
+        panic!("llama is the kind with scores");
+    };
+    assert_eq!(pieces.scores, [-1.5, 0.0, 0.0]);
+    assert_eq!(pieces.normal, [0]);
+    assert_eq!(pieces.control, [1]);
+    assert_eq!(pieces.user_defined, [2]);
+    assert_eq!(pieces.begin, Some(1));
+    assert!(!pieces.adds_space);
 }
 
 fn list(kind: u32, numbers: &[i32]) -> Vec<u8> {
@@ -312,6 +339,10 @@ fn what_is_not_supported_is_named() {
         &["llama.expert_used_count is missing"],
     );
     error(llama().u32("split.count", 2), &["split"]);
+    error(
+        with_tokenizer("t5"),
+        &["tokenizer.ggml.model", "\"t5\"", "gpt2"],
+    );
     error(
         llama().text("llama.rope.scaling.type", "longrope"),
         &["rope.scaling.type", "longrope"],

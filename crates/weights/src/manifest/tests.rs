@@ -19,7 +19,7 @@ fn the_manifests_of_the_repository_are_valid() {
     for path in manifests.values() {
         let manifest = Manifest::read(path).unwrap();
         if let Some(shape) = manifest.shape_path(path) {
-            let checkpoint = Checkpoint::open_shape(&shape, shape.parent().unwrap()).unwrap();
+            let checkpoint = Checkpoint::open_shape(&shape, shape.parent().unwrap(), &[]).unwrap();
             assert_eq!(
                 checkpoint.architecture(),
                 Some(manifest.architecture.as_str())

@@ -18,13 +18,15 @@ use serde_json::{Map, Value};
 use crate::attention::{Attention, HeadsPlan};
 use crate::config::{self, Shape, ShapeDefaults};
 use crate::kv_groups::KvGroups;
-use crate::mlp::{Mlp, SparsePlan};
+use crate::mlp::{Mlp, SparsePlan, softmax_rule};
 use crate::parallel_block::{self, ParallelBlock};
-use crate::registry::{ArchError, Model};
+use crate::registry::{ArchError, Architecture, Model};
 use crate::rope::{self, RopeDefaults};
-use crate::{ModelSpec, WeightMap};
+use crate::{AnyModel, ModelSpec, WeightMap};
 
-const ARCHITECTURE: &str = "cohere2_moe";
+pub(crate) const FAMILY: Family = Family;
+
+const NAME: &str = "cohere2_moe";
 
 /// Fields of the family that change nothing about inference.
 pub(crate) const INERT: &[&str] = &[
@@ -38,10 +40,23 @@ pub(crate) const INERT: &[&str] = &[
 
 const DEFAULTS: ShapeDefaults = ShapeDefaults {
     head_dim: Some(128),
-    kv_heads: None,
-    max_position_embeddings: 8192,
     tied: true,
+    ..ShapeDefaults::new(8192)
 };
+
+/// The family, of one model type.
+pub(crate) struct Family;
+
+impl Architecture for Family {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn read(&self, config: &Map<String, Value>) -> Result<AnyModel, ArchError> {
+        let config = config::read(NAME, config, INERT, Config::read)?;
+        Ok(Cohere2Moe::new(&config).into())
+    }
+}
 
 /// The model: its description and the weights of its layers.
 #[derive(Debug)]
@@ -164,13 +179,7 @@ fn read_router(fields: &mut StrictFields<'_>) -> RouterRule {
             // The reference takes the softmax over the chosen logits alone and reads
             // `norm_topk_prob` for sigmoid only. That softmax is the one over all experts,
             // renormalised.
-            RouterRule {
-                top_k,
-                scoring: RouterScoring::Softmax,
-                renormalise: true,
-                factor: 1.0,
-                groups: None,
-            }
+            softmax_rule(top_k, true)
         }
     }
 }
@@ -228,9 +237,8 @@ fn read_layers(fields: &mut StrictFields<'_>, shape: &Shape) -> Vec<LayerKind> {
 }
 
 impl Cohere2Moe {
-    /// Reads the configuration and lays out the weights.
-    pub(crate) fn from_config(config: &Map<String, Value>) -> Result<Self, ArchError> {
-        let config = config::read(ARCHITECTURE, config, INERT, Config::read)?;
+    /// Lays out the weights.
+    fn new(config: &Config) -> Self {
         let shape = &config.shape;
         let mut weights = WeightMap::default();
         let embedding = weights.embedding(shape.vocabulary as usize, shape.hidden);
@@ -238,12 +246,12 @@ impl Cohere2Moe {
         let windows: Vec<Option<u32>> = config.layers.iter().map(window).collect();
         let kv = KvGroups::new(&windows, shape.attention);
         let layers = (0..config.layers.len())
-            .map(|index| layer(&config, &kv, index, &mut weights))
+            .map(|index| layer(config, &kv, index, &mut weights))
             .collect();
         let final_norm = weights.vector("model.norm.weight", shape.hidden);
         let head = weights.head(embedding, shape.tied);
         let spec = ModelSpec {
-            architecture: ARCHITECTURE,
+            architecture: NAME,
             vocabulary_size: shape.vocabulary,
             max_position_embeddings: shape.max_position_embeddings,
             kv_groups: kv.groups,
@@ -252,13 +260,13 @@ impl Cohere2Moe {
             head,
             weights,
         };
-        Ok(Self {
+        Self {
             spec,
             norm: config.norm,
             layers,
             final_norm,
             logit_scale: config.logit_scale,
-        })
+        }
     }
 }
 

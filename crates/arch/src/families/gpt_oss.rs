@@ -6,31 +6,25 @@
 
 use backstop_kernels::backend::GatedActivation;
 use backstop_weights::StrictFields;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::config::{self, Shape, ShapeDefaults};
-use crate::decoder::{Decoder, MlpPlan};
+use crate::decoder::MlpPlan;
 use crate::family::Family;
 use crate::mlp::{RouterNames, SparsePlan, softmax_rule};
-use crate::registry::ArchError;
 
-const FAMILY: Family = Family {
+pub(crate) const FAMILY: Family = Family {
+    chat_format: "harmony",
     // The length of the first training, which the rotary embedding states as well.
     inert: &["initial_context_length"],
     shape: ShapeDefaults {
         head_dim: Some(64),
         kv_heads: Some(8),
-        max_position_embeddings: 131_072,
-        tied: false,
+        ..ShapeDefaults::new(131_072)
     },
     rms_norm_epsilon: 1e-5,
     rope_theta: 150_000.0,
-    ..Family::new("gpt_oss")
-};
-
-/// Reads the configuration and lays out the weights.
-pub(crate) fn from_config(config: &Map<String, Value>) -> Result<Decoder, ArchError> {
-    FAMILY.read(config, |fields, plan, heads| {
+    differ: |fields, plan, heads| {
         if !["rope_parameters", "rope_scaling"]
             .iter()
             .any(|name| fields.value(name).is_some())
@@ -39,13 +33,13 @@ pub(crate) fn from_config(config: &Map<String, Value>) -> Result<Decoder, ArchEr
         }
         heads.set_biases(fields.optional_bool("attention_bias").unwrap_or(true));
         heads.sinks = true;
-        plan.chat_format = "harmony";
         let experts = MlpPlan::Sparse(read_experts(fields));
         plan.set_mlps(|_| experts);
         let windows = read_windows(fields, &plan.shape);
         plan.set_windows(|layer| windows[layer]);
-    })
-}
+    },
+    ..Family::new("gpt_oss")
+};
 
 /// Without a list the layers slide and do not, in turns.
 fn read_windows(fields: &mut StrictFields<'_>, shape: &Shape) -> Vec<Option<u32>> {

@@ -3,41 +3,49 @@
 //! Reference implementation: `models/mixtral` of Hugging Face transformers 5.23. The softmax over
 //! all experts is renormalised over the chosen ones. A window of `w` means `w` visible keys.
 
-use serde_json::{Map, Value};
+use backstop_weights::{GgufConventions, GgufExperts, GgufField};
 
 use crate::config::{self, ShapeDefaults};
-use crate::decoder::{Decoder, MlpPlan};
+use crate::decoder::MlpPlan;
 use crate::family::Family;
 use crate::mlp::{SparsePlan, softmax_rule};
-use crate::registry::ArchError;
 
-const FAMILY: Family = Family {
+/// What checkpoints call the experts of a layer, and an expert's gate, up and down.
+const EXPERTS: GgufExperts = GgufExperts {
+    module: "block_sparse_moe",
+    projections: ["w1", "w3", "w2"],
+};
+
+pub(crate) const FAMILY: Family = Family {
     // Noise of the training.
     inert: &["router_jitter_noise"],
     shape: ShapeDefaults {
-        head_dim: None,
         kv_heads: Some(8),
-        max_position_embeddings: 131_072,
-        tied: false,
+        ..ShapeDefaults::new(131_072)
     },
     rms_norm_epsilon: 1e-5,
     rope_theta: 1e6,
-    ..Family::new("mixtral")
-};
-
-/// Reads the configuration and lays out the weights.
-pub(crate) fn from_config(config: &Map<String, Value>) -> Result<Decoder, ArchError> {
-    FAMILY.read(config, |fields, plan, _| {
+    differ: |fields, plan, _| {
         let num_experts = config::num_experts(fields, "num_local_experts", Some(8));
         let width = config::width(fields, "intermediate_size");
         let top_k = config::experts_per_token(fields, Some(2), num_experts);
         let experts = SparsePlan {
-            projections: ["w1", "w3", "w2"],
+            projections: EXPERTS.projections,
             ..SparsePlan::new(num_experts, width, softmax_rule(top_k, true))
         };
         plan.set_mlps(|_| MlpPlan::Sparse(experts));
-        plan.sparse_name = "block_sparse_moe";
-        let visible_keys = config::common_window(fields, config, None);
+        plan.sparse_name = EXPERTS.module;
+        let visible_keys = config::common_window(fields, None);
         plan.set_windows(|_| visible_keys);
-    })
-}
+    },
+    gguf: Some(GgufConventions {
+        pairs_together: true,
+        experts: Some(EXPERTS),
+        fields: &[
+            GgufField::integer("expert_count", "num_local_experts"),
+            GgufField::integer("expert_used_count", "num_experts_per_tok"),
+        ],
+        ..GgufConventions::new("llama", "MixtralForCausalLM")
+    }),
+    ..Family::new("mixtral")
+};

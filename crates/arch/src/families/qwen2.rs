@@ -3,30 +3,26 @@
 //! Reference implementation: `models/qwen2` of Hugging Face transformers 5.23. Later layers may
 //! slide; a window of `w` means `w` visible keys, the query's own among them.
 
-use serde_json::{Map, Value};
+use backstop_weights::GgufConventions;
+use serde_json::Value;
 
 use crate::config::{self, ShapeDefaults};
-use crate::decoder::Decoder;
 use crate::family::Family;
-use crate::registry::ArchError;
 
-const FAMILY: Family = Family {
-    inert: &["use_mrope"],
+pub(crate) const FAMILY: Family = Family {
     shape: ShapeDefaults {
-        head_dim: None,
         kv_heads: Some(32),
-        max_position_embeddings: 32_768,
-        tied: false,
+        ..ShapeDefaults::new(32_768)
     },
-    ..Family::new("qwen2")
-};
-
-/// Reads the configuration and lays out the weights.
-pub(crate) fn from_config(config: &Map<String, Value>) -> Result<Decoder, ArchError> {
-    FAMILY.read(config, |fields, plan, heads| {
+    differ: |fields, plan, heads| {
         fields.only("use_mrope", &Value::from(false));
         heads.qkv_bias = true;
         let windows = config::optional_windows(fields, &plan.shape);
         plan.set_windows(|layer| windows[layer]);
-    })
-}
+    },
+    gguf: Some(GgufConventions {
+        states_biases: false,
+        ..GgufConventions::new("qwen2", "Qwen2ForCausalLM")
+    }),
+    ..Family::new("qwen2")
+};

@@ -11,15 +11,16 @@ use backstop_kernels::backend::{
 use backstop_weights::StrictFields;
 use serde_json::{Map, Value};
 
+use crate::AnyModel;
 use crate::attention::AttentionPlan;
 use crate::config::{self, Shape, ShapeDefaults};
 use crate::decoder::{Decoder, DecoderPlan, LayerPlan, MlpPlan};
 use crate::latent::{IndexerPlan, LatentPlan};
 use crate::mlp::{RouterNames, SparsePlan};
-use crate::registry::ArchError;
+use crate::registry::{ArchError, Architecture};
 use crate::rope::{self, RopeDefaults};
 
-const ARCHITECTURE: &str = "deepseek_v3";
+pub(crate) const FAMILY: Family = Family::new("deepseek_v3");
 
 /// Fields of the training, of other programs, or that follow from others.
 const INERT: &[&str] = &[
@@ -44,7 +45,7 @@ pub(crate) const SIZE_MAX: u32 = 1 << 12;
 /// What families that are built alike differ in.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Family {
-    pub(crate) architecture: &'static str,
+    pub(crate) name: &'static str,
     pub(crate) chat_format: &'static str,
     pub(crate) rms_norm_epsilon: f64,
     pub(crate) max_position_embeddings: u32,
@@ -62,17 +63,29 @@ pub(crate) struct Indexers {
     pub(crate) layers: Vec<bool>,
 }
 
-/// Reads the configuration and lays out the weights.
-pub(crate) fn from_config(config: &Map<String, Value>) -> Result<Decoder, ArchError> {
-    let family = Family {
-        architecture: ARCHITECTURE,
-        chat_format: "plain",
-        rms_norm_epsilon: 1e-6,
-        max_position_embeddings: 4096,
-        read_dense: read_dense_prefix,
-        read_indexers: None,
-    };
-    read(family, config)
+impl Family {
+    /// DeepSeek-V3 under another name.
+    pub(crate) const fn new(name: &'static str) -> Self {
+        Self {
+            name,
+            chat_format: "plain",
+            rms_norm_epsilon: 1e-6,
+            max_position_embeddings: 4096,
+            read_dense: read_dense_prefix,
+            read_indexers: None,
+        }
+    }
+}
+
+impl Architecture for Family {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn read(&self, config: &Map<String, Value>) -> Result<AnyModel, ArchError> {
+        let plan = config::read(self.name, config, INERT, |fields| plan(self, fields))?;
+        Ok(Decoder::new(&plan).into())
+    }
 }
 
 /// The first layers are dense.
@@ -81,62 +94,47 @@ pub(crate) fn read_dense_prefix(fields: &mut StrictFields<'_>, num_layers: usize
     (0..num_layers).map(|layer| layer < dense).collect()
 }
 
-/// The same for any family that is built alike.
-pub(crate) fn read(family: Family, config: &Map<String, Value>) -> Result<Decoder, ArchError> {
-    let plan = config::read(family.architecture, config, INERT, |fields| {
-        let defaults = ShapeDefaults {
-            // Heads are made up of other fields.
-            head_dim: Some(64),
-            kv_heads: None,
-            max_position_embeddings: family.max_position_embeddings,
-            tied: false,
-        };
-        let shape = Shape::read(fields, defaults);
-        if shape.attention.kv_heads != shape.attention.heads {
-            fields.problem("num_key_value_heads must be num_attention_heads");
-        }
-        fields.only("hidden_act", &Value::from("silu"));
-        let num_layers = shape.layers(|_| ()).len();
-        let indexers = family.read_indexers.map(|read| read(fields, num_layers));
-        let norm = config::rms_norm(fields, family.rms_norm_epsilon);
-        let dense = MlpPlan::Dense(config::width(fields, "intermediate_size"));
-        let sparse = MlpPlan::Sparse(read_experts(fields));
-        let kinds = (family.read_dense)(fields, num_layers);
-        let selects = |layer: usize| indexers.as_ref().is_some_and(|own| own.layers[layer]);
-        let layer = |(index, &is_dense): (usize, &bool)| LayerPlan {
-            visible_keys: None,
-            selects_keys: selects(index),
-            mlp: if is_dense { dense } else { sparse },
-        };
-        let attention = LatentPlan {
-            indexer: indexers.as_ref().map(|own| own.plan),
-            ..read_attention(fields, config, &shape)
-        };
-        if attention
-            .indexer
-            .is_some_and(|own| own.head_dim < attention.rope.dimensions)
-        {
-            fields.problem("index_head_dim must be at least qk_rope_head_dim");
-        }
-        DecoderPlan {
-            architecture: family.architecture,
-            chat_format: family.chat_format,
-            norm,
-            attention: AttentionPlan::Latent(attention),
-            layers: kinds.iter().enumerate().map(layer).collect(),
-            sparse_name: "mlp",
-            prediction_layers: read_prediction_layers(fields),
-            shape,
-        }
-    })?;
-    Ok(Decoder::new(&plan))
+fn plan(family: &Family, fields: &mut StrictFields<'_>) -> DecoderPlan {
+    let defaults = ShapeDefaults {
+        // Heads are made up of other fields.
+        head_dim: Some(64),
+        ..ShapeDefaults::new(family.max_position_embeddings)
+    };
+    let shape = Shape::read(fields, defaults);
+    if shape.attention.kv_heads != shape.attention.heads {
+        fields.problem("num_key_value_heads must be num_attention_heads");
+    }
+    fields.only("hidden_act", &Value::from("silu"));
+    let num_layers = shape.layers(|_| ()).len();
+    let indexers = family.read_indexers.map(|read| read(fields, num_layers));
+    let norm = config::rms_norm(fields, family.rms_norm_epsilon);
+    let dense = MlpPlan::Dense(config::width(fields, "intermediate_size"));
+    let sparse = MlpPlan::Sparse(read_experts(fields));
+    let kinds = (family.read_dense)(fields, num_layers);
+    let selects = |layer: usize| indexers.as_ref().is_some_and(|own| own.layers[layer]);
+    let layer = |(index, &is_dense): (usize, &bool)| LayerPlan {
+        selects_keys: selects(index),
+        ..LayerPlan::new(if is_dense { dense } else { sparse })
+    };
+    let attention = LatentPlan {
+        indexer: indexers.as_ref().map(|own| own.plan),
+        ..read_attention(fields, &shape)
+    };
+    if attention
+        .indexer
+        .is_some_and(|own| own.head_dim < attention.rope.dimensions)
+    {
+        fields.problem("index_head_dim must be at least qk_rope_head_dim");
+    }
+    DecoderPlan {
+        chat_format: family.chat_format,
+        layers: kinds.iter().enumerate().map(layer).collect(),
+        prediction_layers: read_prediction_layers(fields),
+        ..DecoderPlan::new(family.name, shape, norm, AttentionPlan::Latent(attention))
+    }
 }
 
-fn read_attention(
-    fields: &mut StrictFields<'_>,
-    config: &Map<String, Value>,
-    shape: &Shape,
-) -> LatentPlan {
+fn read_attention(fields: &mut StrictFields<'_>, shape: &Shape) -> LatentPlan {
     let mut size = |name: &str| {
         let size = fields.u32(name);
         if size == 0 || size > SIZE_MAX {
@@ -156,7 +154,7 @@ fn read_attention(
     }
     let query_rank = fields.optional_u32("q_lora_rank");
     let is_size = |rank: u32| (1..=SIZE_MAX).contains(&rank);
-    if !config.contains_key("q_lora_rank") || !query_rank.is_none_or(is_size) {
+    if !fields.contains("q_lora_rank") || !query_rank.is_none_or(is_size) {
         fields.problem(format!(
             "q_lora_rank must lie between 1 and {SIZE_MAX}, or be null"
         ));

@@ -2,24 +2,23 @@
 //!
 //! Reference implementation: `models/llama` of Hugging Face transformers 5.23.
 
-use serde_json::{Map, Value};
+use backstop_weights::GgufConventions;
+use serde_json::Value;
 
 use crate::config;
-use crate::decoder::Decoder;
 use crate::family::Family;
-use crate::registry::ArchError;
 
-const FAMILY: Family = Family {
+pub(crate) const FAMILY: Family = Family {
     // How the training was cut between machines.
-    inert: &["pretraining_tp", "rope_interleaved", "is_llama_config"],
-    ..Family::new("llama")
-};
-
-/// Reads the configuration and lays out the weights.
-pub(crate) fn from_config(config: &Map<String, Value>) -> Result<Decoder, ArchError> {
-    FAMILY.read(config, |fields, _, heads| {
+    inert: &["pretraining_tp", "is_llama_config"],
+    differ: |fields, _, heads| {
         fields.only("mlp_bias", &Value::from(false));
         fields.only("rope_interleaved", &Value::from(false));
         heads.set_biases(config::flag(fields, "attention_bias"));
-    })
-}
+    },
+    gguf: Some(GgufConventions {
+        pairs_together: true,
+        ..GgufConventions::new("llama", "LlamaForCausalLM")
+    }),
+    ..Family::new("llama")
+};

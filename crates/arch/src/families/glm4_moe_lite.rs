@@ -4,25 +4,17 @@
 //! Reference implementation: `models/glm4_moe_lite` of Hugging Face transformers 5.23.
 
 use backstop_weights::StrictFields;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
+use super::deepseek_v3::Family;
 use crate::config;
-use crate::decoder::Decoder;
-use crate::deepseek_v3::{self, Family};
-use crate::registry::ArchError;
 
-/// Reads the configuration and lays out the weights.
-pub(crate) fn from_config(config: &Map<String, Value>) -> Result<Decoder, ArchError> {
-    let family = Family {
-        architecture: "glm4_moe_lite",
-        chat_format: "plain",
-        rms_norm_epsilon: 1e-5,
-        max_position_embeddings: 202_752,
-        read_dense,
-        read_indexers: None,
-    };
-    deepseek_v3::read(family, config)
-}
+pub(crate) const FAMILY: Family = Family {
+    rms_norm_epsilon: 1e-5,
+    max_position_embeddings: 202_752,
+    read_dense,
+    ..Family::new("glm4_moe_lite")
+};
 
 /// Without a list the first layer is dense.
 fn read_dense(fields: &mut StrictFields<'_>, num_layers: usize) -> Vec<bool> {

@@ -3,29 +3,23 @@
 //! Reference implementation: `models/qwen3` of Hugging Face transformers 5.23. Later layers may
 //! slide; a window of `w` means `w` visible keys, the query's own among them.
 
-use serde_json::{Map, Value};
+use backstop_weights::GgufConventions;
 
 use crate::config::{self, ShapeDefaults};
-use crate::decoder::Decoder;
 use crate::family::Family;
-use crate::registry::ArchError;
 
-const FAMILY: Family = Family {
+pub(crate) const FAMILY: Family = Family {
     shape: ShapeDefaults {
         head_dim: Some(128),
         kv_heads: Some(32),
-        max_position_embeddings: 32_768,
-        tied: false,
+        ..ShapeDefaults::new(32_768)
     },
-    ..Family::new("qwen3")
-};
-
-/// Reads the configuration and lays out the weights.
-pub(crate) fn from_config(config: &Map<String, Value>) -> Result<Decoder, ArchError> {
-    FAMILY.read(config, |fields, plan, heads| {
+    differ: |fields, plan, heads| {
         heads.norm_epsilon = Some(plan.norm.epsilon());
         heads.set_biases(config::flag(fields, "attention_bias"));
         let windows = config::optional_windows(fields, &plan.shape);
         plan.set_windows(|layer| windows[layer]);
-    })
-}
+    },
+    gguf: Some(GgufConventions::new("qwen3", "Qwen3ForCausalLM")),
+    ..Family::new("qwen3")
+};

@@ -3,37 +3,29 @@
 //! Reference implementation: `models/qwen3_moe` of Hugging Face transformers 5.23. All layers
 //! slide if `use_sliding_window` is set; a window of `w` means `w` visible keys.
 
-use backstop_weights::StrictFields;
-use serde_json::{Map, Value};
+use backstop_weights::{GgufConventions, GgufExperts, GgufField, StrictFields};
+use serde_json::Value;
 
 use crate::config::{self, ShapeDefaults};
-use crate::decoder::{Decoder, MlpPlan};
+use crate::decoder::MlpPlan;
 use crate::family::Family;
 use crate::mlp::{SparsePlan, softmax_rule};
-use crate::registry::ArchError;
 
-const FAMILY: Family = Family {
+pub(crate) const FAMILY: Family = Family {
     // The reference implementation does not read them.
     inert: &["max_window_layers", "rope_interleaved"],
     shape: ShapeDefaults {
-        head_dim: None,
         kv_heads: Some(4),
-        max_position_embeddings: 32_768,
-        tied: false,
+        ..ShapeDefaults::new(32_768)
     },
-    ..Family::new("qwen3_moe")
-};
-
-/// Reads the configuration and lays out the weights.
-pub(crate) fn from_config(config: &Map<String, Value>) -> Result<Decoder, ArchError> {
-    FAMILY.read(config, |fields, plan, heads| {
+    differ: |fields, plan, heads| {
         // The reference implementation does not read these; they say what it does.
         fields.only("qkv_bias", &Value::from(false));
         fields.only("use_qk_norm", &Value::from(true));
         fields.only("shared_expert_intermediate_size", &Value::from(0));
         heads.norm_epsilon = Some(plan.norm.epsilon());
         heads.set_biases(config::flag(fields, "attention_bias"));
-        let window = config::common_window(fields, config, Some(4096));
+        let window = config::common_window(fields, Some(4096));
         let slides = config::flag(fields, "use_sliding_window");
         let visible_keys = window.filter(|_| slides);
         plan.set_windows(|_| visible_keys);
@@ -41,8 +33,23 @@ pub(crate) fn from_config(config: &Map<String, Value>) -> Result<Decoder, ArchEr
         let is_sparse = read_sparse_layers(fields);
         let experts = MlpPlan::Sparse(read_experts(fields));
         plan.set_mlps(|layer| dense.filter(|_| !is_sparse(layer)).unwrap_or(experts));
-    })
-}
+    },
+    gguf: Some(GgufConventions {
+        experts: Some(GgufExperts {
+            module: "mlp",
+            projections: ["gate_proj", "up_proj", "down_proj"],
+        }),
+        fields: &[
+            GgufField::integer("expert_count", "num_experts"),
+            GgufField::integer("expert_used_count", "num_experts_per_tok"),
+            GgufField::integer("expert_feed_forward_length", "moe_intermediate_size"),
+            // As llama.cpp computes all of them.
+            GgufField::True("norm_topk_prob"),
+        ],
+        ..GgufConventions::new("qwen3moe", "Qwen3MoeForCausalLM")
+    }),
+    ..Family::new("qwen3_moe")
+};
 
 /// Layers are sparse but for those that are named and those that the step leaves out.
 fn read_sparse_layers(fields: &mut StrictFields<'_>) -> impl Fn(usize) -> bool + use<> {

@@ -5,30 +5,24 @@
 //! last before them that has one.
 
 use backstop_weights::StrictFields;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
+use super::deepseek_v3::{Family, Indexers, SIZE_MAX, read_dense_prefix};
 use crate::config;
-use crate::decoder::Decoder;
-use crate::deepseek_v3::{self, Family, Indexers, SIZE_MAX};
 use crate::latent::IndexerPlan;
-use crate::registry::ArchError;
 
-/// Reads the configuration and lays out the weights.
-pub(crate) fn from_config(config: &Map<String, Value>) -> Result<Decoder, ArchError> {
-    let family = Family {
-        architecture: "glm_moe_dsa",
-        chat_format: "glm47",
-        rms_norm_epsilon: 1e-5,
-        max_position_embeddings: 202_752,
-        read_dense,
-        read_indexers: Some(read_indexers),
-    };
-    deepseek_v3::read(family, config)
-}
+pub(crate) const FAMILY: Family = Family {
+    chat_format: "glm47",
+    rms_norm_epsilon: 1e-5,
+    max_position_embeddings: 202_752,
+    read_dense,
+    read_indexers: Some(read_indexers),
+    ..Family::new("glm_moe_dsa")
+};
 
 /// Without a list the first layers are dense.
 fn read_dense(fields: &mut StrictFields<'_>, num_layers: usize) -> Vec<bool> {
-    let first = deepseek_v3::read_dense_prefix(fields, num_layers);
+    let first = read_dense_prefix(fields, num_layers);
     let kinds = ["sparse", "dense"];
     let listed = config::kinds(fields, "mlp_layer_types", kinds, num_layers);
     listed.unwrap_or(first)

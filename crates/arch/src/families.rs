@@ -1,0 +1,32 @@
+//! The families of models: one file and one line in [`FAMILIES`] each.
+
+pub(crate) mod cohere2_moe;
+mod deepseek_v3;
+mod glm4_moe_lite;
+mod glm_moe_dsa;
+mod gpt_oss;
+mod kimi_k2;
+mod llama;
+mod mistral;
+mod mixtral;
+mod qwen2;
+mod qwen3;
+mod qwen3_moe;
+
+use crate::registry::Architecture;
+
+/// All of them.
+pub(crate) const FAMILIES: &[&dyn Architecture] = &[
+    &cohere2_moe::FAMILY,
+    &deepseek_v3::FAMILY,
+    &glm4_moe_lite::FAMILY,
+    &glm_moe_dsa::FAMILY,
+    &gpt_oss::FAMILY,
+    &kimi_k2::FAMILY,
+    &llama::FAMILY,
+    &mistral::FAMILY,
+    &mixtral::FAMILY,
+    &qwen2::FAMILY,
+    &qwen3::FAMILY,
+    &qwen3_moe::FAMILY,
+];
