@@ -2,11 +2,11 @@
 
 use backstop_server::{Cors, CorsError, CorsSettings};
 
-use crate::args::ServeArgs;
+use crate::args::CallerArgs;
 use crate::quantities::JsonList;
 
 /// What browsers are told; `None` without `--allowed-origins`.
-pub(crate) fn cors(args: &ServeArgs) -> Result<Option<Cors>, String> {
+pub(crate) fn cors(args: &CallerArgs) -> Result<Option<Cors>, String> {
     let Some(JsonList(allowed_origins)) = args.allowed_origins.clone() else {
         let without_meaning = [
             ("--allowed-methods", args.allowed_methods.is_some()),
@@ -41,32 +41,23 @@ pub(crate) fn cors(args: &ServeArgs) -> Result<Option<Cors>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::args::serve_args;
 
-    fn list(names: &[&str]) -> Option<JsonList> {
-        Some(JsonList(
-            names.iter().map(|&name| name.to_owned()).collect(),
-        ))
+    fn told(line: &[&str]) -> Result<Option<Cors>, String> {
+        cors(&serve_args(line).callers)
     }
 
     #[test]
     fn without_origins_there_is_nothing_and_nothing_else_may_be_set() {
-        assert_eq!(cors(&ServeArgs::default()), Ok(None));
-        let methods = ServeArgs {
-            allowed_methods: list(&["GET"]),
-            ..ServeArgs::default()
-        };
-        assert!(cors(&methods).unwrap_err().starts_with("--allowed-methods"));
+        assert_eq!(told(&[]), Ok(None));
+        let methods = told(&["--allowed-methods", r#"["GET"]"#]);
+        assert!(methods.unwrap_err().starts_with("--allowed-methods"));
     }
 
     #[test]
     fn credentials_for_all_pages_are_refused_with_the_reason() {
-        let mut args = ServeArgs {
-            allowed_origins: list(&["*"]),
-            allow_credentials: true,
-            ..ServeArgs::default()
-        };
-        assert!(cors(&args).unwrap_err().contains("name the origins"));
-        args.allowed_origins = list(&["https://a.example"]);
-        assert!(cors(&args).unwrap().is_some());
+        let told = |origins| told(&["--allow-credentials", "--allowed-origins", origins]);
+        assert!(told(r#"["*"]"#).unwrap_err().contains("name the origins"));
+        assert!(told(r#"["https://a.example"]"#).unwrap().is_some());
     }
 }

@@ -26,7 +26,7 @@ pub(crate) fn provenance(
     settings.add("fill in the middle", format!("{:?}", open.text.fim));
     settings.add("kv cache", format!("{:?}", prepared.limits.kv_element));
     settings.add("arithmetic", prepared.arithmetic());
-    if args.allow_special_tokens_in_content {
+    if args.answers.allow_special_tokens_in_content {
         settings.add("special tokens in content", "");
     }
     let settings = settings.digits(SETTINGS_DIGITS);

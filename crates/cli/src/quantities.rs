@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer, de::Error};
+use serde::Deserialize;
 
 /// Bytes with an optional unit: `1073741824`, `512MiB`, `8G`.
 pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
@@ -71,38 +71,6 @@ pub(crate) struct JsonList(pub(crate) Vec<String>);
 pub(crate) fn parse_json_list(text: &str) -> Result<JsonList, String> {
     serde_json::from_str(text)
         .map_err(|_| "expected a JSON list of texts, such as '[\"a\", \"b\"]'".to_owned())
-}
-
-/// Bytes in a configuration file: a number or a text as on the command line.
-pub(crate) fn optional_bytes<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<u64>, D::Error> {
-    parse_optional(deserializer, parse_bytes)
-}
-
-/// A time in a configuration file: seconds as a number, or a text as on the command line.
-pub(crate) fn optional_duration<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<Duration>, D::Error> {
-    parse_optional(deserializer, parse_duration)
-}
-
-fn parse_optional<'de, D: Deserializer<'de>, T>(
-    deserializer: D,
-    parse: impl Fn(&str) -> Result<T, String>,
-) -> Result<Option<T>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Written {
-        Number(f64),
-        Text(String),
-    }
-    let text = match Option::<Written>::deserialize(deserializer)? {
-        None => return Ok(None),
-        Some(Written::Number(number)) => number.to_string(),
-        Some(Written::Text(text)) => text,
-    };
-    parse(&text).map(Some).map_err(D::Error::custom)
 }
 
 /// Bytes as people read them.

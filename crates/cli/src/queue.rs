@@ -2,7 +2,7 @@
 
 use backstop_server::{AdmissionProfile, QueueLimits};
 
-use crate::args::{ProfileChoice, ServeArgs};
+use crate::args::{ProfileChoice, QueueArgs};
 
 /// Longest queue that can be asked for.
 const MAX_QUEUED: u32 = 65_536;
@@ -19,36 +19,30 @@ pub(crate) struct Queues {
 }
 
 impl Queues {
-    pub(crate) fn new(args: &ServeArgs) -> Result<Self, String> {
-        let count = |flag: &str, asked: Option<u32>, default| match asked.unwrap_or(default) {
-            count @ 1..=MAX_QUEUED => Ok(count),
+    pub(crate) fn new(args: &QueueArgs) -> Result<Self, String> {
+        let count = |flag: &str, asked: u32| match asked {
+            1..=MAX_QUEUED => Ok(asked),
             _ => Err(format!("--{flag} must lie between 1 and {MAX_QUEUED}")),
         };
-        let (normal, outage) = (QueueLimits::NORMAL, QueueLimits::OUTAGE);
         if args.outage_default_max_tokens == Some(0) {
             return Err("--outage-default-max-tokens must be at least 1".into());
         }
         Ok(Self {
             profile: match args.admission_profile {
-                None | Some(ProfileChoice::Normal) => AdmissionProfile::Normal,
-                Some(ProfileChoice::Outage) => AdmissionProfile::Outage,
+                ProfileChoice::Normal => AdmissionProfile::Normal,
+                ProfileChoice::Outage => AdmissionProfile::Outage,
             },
             normal: QueueLimits {
-                max_requests: count(
-                    "max-num-queued-reqs",
-                    args.max_num_queued_reqs,
-                    normal.max_requests,
-                )?,
-                timeout: args.queue_timeout.unwrap_or(normal.timeout),
-                ..normal
+                max_requests: count("max-num-queued-reqs", args.max_num_queued_reqs)?,
+                timeout: args.queue_timeout,
+                default_max_tokens: None,
             },
             outage: QueueLimits {
                 max_requests: count(
                     "outage-max-num-queued-reqs",
                     args.outage_max_num_queued_reqs,
-                    outage.max_requests,
                 )?,
-                timeout: args.outage_queue_timeout.unwrap_or(outage.timeout),
+                timeout: args.outage_queue_timeout,
                 default_max_tokens: args.outage_default_max_tokens,
             },
         })
@@ -66,17 +60,26 @@ impl Queues {
 mod tests {
     use super::*;
 
+    use crate::args::serve_args;
+
+    fn queues(line: &[&str]) -> Result<Queues, String> {
+        Queues::new(&serve_args(line).queue)
+    }
+
     #[test]
     fn queues_have_bounds() {
-        let args = |normal, outage| ServeArgs {
-            max_num_queued_reqs: normal,
-            outage_max_num_queued_reqs: outage,
-            ..ServeArgs::default()
-        };
-        let queues = Queues::new(&args(Some(7), None)).unwrap();
-        assert_eq!(queues.normal.max_requests, 7);
-        assert!(queues.engine_max_waiting(256) >= 1024 + 256);
-        assert!(Queues::new(&args(Some(0), None)).is_err());
-        assert!(Queues::new(&args(None, Some(MAX_QUEUED + 1))).is_err());
+        let seven = queues(&["--max-num-queued-reqs=7"]).unwrap();
+        assert_eq!(seven.normal.max_requests, 7);
+        assert!(seven.engine_max_waiting(256) >= 1024 + 256);
+        assert!(queues(&["--max-num-queued-reqs=0"]).is_err());
+        let more = format!("--outage-max-num-queued-reqs={}", MAX_QUEUED + 1);
+        assert!(queues(&[&more]).is_err());
+    }
+
+    #[test]
+    fn the_servers_own_limits_hold_unless_told_otherwise() {
+        let usual = queues(&[]).unwrap();
+        assert_eq!(usual.normal, QueueLimits::NORMAL);
+        assert_eq!(usual.outage, QueueLimits::OUTAGE);
     }
 }

@@ -1,6 +1,6 @@
 //! `backstop serve`: listens at once, loads, proves the model, answers, drains.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use backstop_types::TokenId;
 use backstop_weights::Canary;
 use tokio::net::TcpListener;
 
-use crate::args::{ContentChoice, KvCacheDtype, ModelArgs, ServeArgs};
+use crate::args::{KvCacheDtype, ModelArgs, ServeArgs};
 use crate::load::{self, ModelText, OpenModel};
 use crate::provenance::provenance;
 use crate::queue::Queues;
@@ -23,13 +23,11 @@ use crate::start::{self, Prepared};
 use crate::warm_up::warm_up;
 use crate::{EXIT_ENGINE_FAILED, browsers, descriptors, facts, settings, signals};
 
-const DEFAULT_PORT: u16 = 8000;
 /// One address's strangers get one in so many of the connections.
 const STRANGERS_SHARE: usize = 4;
 /// What helps anybody: from what a network takes to what any client waits.
 const RESPONSE_KEEP_ALIVE_RANGE: (Duration, Duration) =
     (Duration::from_millis(100), Duration::from_secs(3600));
-const DEFAULT_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(crate) fn run(args: ServeArgs) -> Result<ExitCode, String> {
     let started = Instant::now();
@@ -43,7 +41,7 @@ async fn serve(args: ServeArgs, started: Instant) -> Result<ExitCode, String> {
     // for ever.
     let open = load::open(&args.model)?;
     let prepared = Prepared::new(&args.model, &open)?;
-    let queues = Queues::new(&args)?;
+    let queues = Queues::new(&args.queue)?;
     let max_waiting = queues.engine_max_waiting(prepared.limits.max_num_seqs);
     let names = served_names(&args, &open);
     let mut config = server_config(&args, queues, names.clone())?;
@@ -56,7 +54,7 @@ async fn serve(args: ServeArgs, started: Instant) -> Result<ExitCode, String> {
     let server = Server::new(config, lifecycle.clone());
     // Until the end of this function: a server that drains is well.
     let _probes = serve_probes(&args, &server)?;
-    signals::obey(&server, args.api_key_file.is_some());
+    signals::obey(&server, args.callers.api_key_file.is_some());
     let loading = tokio::spawn({
         let (server, lifecycle, args) = (server.clone(), lifecycle.clone(), args.model.clone());
         async move {
@@ -189,10 +187,11 @@ impl ModelIdentity {
 }
 
 fn served_names(args: &ServeArgs, open: &OpenModel) -> Vec<String> {
-    if args.served_model_name.is_empty() {
+    let asked = &args.server.served_model_name;
+    if asked.is_empty() {
         vec![open.name.clone()]
     } else {
-        args.served_model_name.clone()
+        asked.clone()
     }
 }
 
@@ -201,31 +200,26 @@ fn server_config(
     queues: Queues,
     served_model_names: Vec<String>,
 ) -> Result<ServerConfig, String> {
-    let keys = args
-        .api_key_file
-        .as_deref()
-        .map(KeySet::from_file)
-        .transpose();
+    let (callers, answers) = (&args.callers, &args.answers);
+    let keys = callers.api_key_file.as_deref().map(KeySet::from_file);
+    let keys = keys.transpose();
     let defaults = ServerConfig::default();
     let max_connections = descriptors::for_connections(defaults.max_connections);
     Ok(ServerConfig {
         served_model_names,
         api_keys: keys.map_err(|error| error.to_string())?,
-        cors: browsers::cors(args)?,
-        allow_priority: args.allow_priority,
-        allow_special_tokens_in_content: args.allow_special_tokens_in_content,
-        unsupported_content: args
-            .unsupported_content
-            .map(ContentChoice::policy)
-            .unwrap_or_default(),
-        share_prefix_cache: args.share_prefix_cache,
+        cors: browsers::cors(callers)?,
+        allow_priority: callers.allow_priority,
+        allow_special_tokens_in_content: answers.allow_special_tokens_in_content,
+        unsupported_content: answers.unsupported_content.policy(),
+        share_prefix_cache: callers.share_prefix_cache,
         admission_profile: queues.profile,
         normal: queues.normal,
         outage: queues.outage,
-        max_queued_tokens: args.max_num_queued_tokens,
+        max_queued_tokens: args.queue.max_num_queued_tokens,
         grammar_worker: grammar_worker(),
         response_keep_alive: response_keep_alive(args)?,
-        drain_timeout: args.shutdown_timeout.unwrap_or(DEFAULT_SHUTDOWN_TIMEOUT),
+        drain_timeout: args.server.shutdown_timeout,
         max_connections,
         max_stranger_connections_per_address: (max_connections / STRANGERS_SHARE).max(1),
         ..defaults
@@ -235,7 +229,7 @@ fn server_config(
 /// When answers that are not streamed give a sign of life, if at all.
 fn response_keep_alive(args: &ServeArgs) -> Result<Option<Duration>, String> {
     let (least, most) = RESPONSE_KEEP_ALIVE_RANGE;
-    match args.response_keep_alive {
+    match args.answers.response_keep_alive {
         Some(interval) if !(least..=most).contains(&interval) => Err(format!(
             "--response-keep-alive must lie between {least:?} and {most:?}"
         )),
@@ -260,9 +254,9 @@ fn grammar_worker() -> Option<GrammarWorker> {
 }
 
 fn listen(args: &ServeArgs) -> Result<TcpListener, String> {
-    let host = args.host.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
-    let address = SocketAddr::new(host, args.port.unwrap_or(DEFAULT_PORT));
-    if !host.is_loopback() && args.api_key_file.is_none() {
+    let host = args.server.host;
+    let address = SocketAddr::new(host, args.server.port);
+    if !host.is_loopback() && args.callers.api_key_file.is_none() {
         tracing::warn!(
             "listening on {host} without --api-key-file: anybody who reaches it is served"
         );
@@ -274,7 +268,7 @@ fn listen(args: &ServeArgs) -> Result<TcpListener, String> {
 
 /// Answers probes on an address of their own, if one is asked for.
 fn serve_probes(args: &ServeArgs, server: &Server) -> Result<Option<ProbeThread>, String> {
-    let Some(address) = args.probe_address else {
+    let Some(address) = args.server.probe_address else {
         return Ok(None);
     };
     let listener = backstop_server::listen(address).map_err(|error| {

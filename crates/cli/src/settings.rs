@@ -1,140 +1,111 @@
-//! Merges command line, environment and configuration file, and fills in the defaults.
+//! Lets a TOML file say what neither command line nor environment do.
+//!
+//! What the file says becomes the default of the flag of that name, and the command line is read once more: so a
+//! setting is declared in one place, and a value means the same wherever it stands.
 
+use std::ffi::OsString;
 use std::path::Path;
 
-use clap::Args;
+use clap::{Arg, ArgAction, CommandFactory, FromArgMatches};
 
-use crate::args::{ModelArgs, ServeArgs};
+use crate::args::{Command, CommandLine, ServeArgs};
 
 /// Longest configuration file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
+/// What names the file, and cannot stand in it.
+const FILE_SETTING: &str = "config";
 
-/// Reads the file named by `--config`, if any, and lets everything already set win over it.
+/// The settings of this process, with the file named by `--config` behind command line and environment.
 pub(crate) fn with_file(args: ServeArgs) -> Result<ServeArgs, String> {
     match &args.config {
         None => Ok(args),
         Some(path) => {
-            let file = read(path)?;
-            Ok(merge(args, file))
+            let fault = |reason: String| format!("--config {}: {reason}", path.display());
+            let text = read(path).map_err(fault)?;
+            with_text(&text, std::env::args_os()).map_err(fault)
         }
     }
 }
 
-fn read(path: &Path) -> Result<ServeArgs, String> {
-    let text = backstop_input::read_text_file(path, FILE_BYTES_MAX)
-        .map_err(|error| format!("--config {}: {error}", path.display()))?;
-    parse(&text).map_err(|error| format!("--config {}: {error}", path.display()))
+fn read(path: &Path) -> Result<String, String> {
+    backstop_input::read_text_file(path, FILE_BYTES_MAX).map_err(|error| error.to_string())
 }
 
-/// Splits the settings between the two structures that refuse unknown ones.
-fn parse(text: &str) -> Result<ServeArgs, toml::de::Error> {
-    let model_command = ModelArgs::augment_args(clap::Command::new("model"));
-    let is_model = |key: &str| {
-        model_command
+/// The settings of a command line, with a file's text behind it.
+fn with_text(text: &str, line: impl IntoIterator<Item = OsString>) -> Result<ServeArgs, String> {
+    let settings: toml::Table = toml::from_str(text).map_err(|error| error.to_string())?;
+    let mut program = CommandLine::command();
+    let serve = program
+        .find_subcommand_mut("serve")
+        .ok_or("there is no command serve")?;
+    for (name, value) in settings {
+        let id = name.replace('-', "_");
+        let known = serve
             .get_arguments()
-            .any(|argument| argument.get_id() == &key.replace('-', "_"))
-    };
-    let (model, serve): (toml::Table, toml::Table) = toml::from_str::<toml::Table>(text)?
-        .into_iter()
-        .partition(|(key, _)| is_model(key));
-    let model: ModelArgs = model.try_into()?;
-    Ok(ServeArgs {
-        model,
-        ..serve.try_into()?
-    })
-}
-
-fn merge(args: ServeArgs, file: ServeArgs) -> ServeArgs {
-    ServeArgs {
-        model: merge_model(args.model, file.model),
-        host: args.host.or(file.host),
-        port: args.port.or(file.port),
-        probe_address: args.probe_address.or(file.probe_address),
-        served_model_name: if args.served_model_name.is_empty() {
-            file.served_model_name
-        } else {
-            args.served_model_name
-        },
-        api_key_file: args.api_key_file.or(file.api_key_file),
-        allowed_origins: args.allowed_origins.or(file.allowed_origins),
-        allowed_methods: args.allowed_methods.or(file.allowed_methods),
-        allowed_headers: args.allowed_headers.or(file.allowed_headers),
-        allow_credentials: args.allow_credentials || file.allow_credentials,
-        allow_priority: args.allow_priority || file.allow_priority,
-        allow_special_tokens_in_content: args.allow_special_tokens_in_content
-            || file.allow_special_tokens_in_content,
-        unsupported_content: args.unsupported_content.or(file.unsupported_content),
-        share_prefix_cache: args.share_prefix_cache || file.share_prefix_cache,
-        max_num_queued_reqs: args.max_num_queued_reqs.or(file.max_num_queued_reqs),
-        max_num_queued_tokens: args.max_num_queued_tokens.or(file.max_num_queued_tokens),
-        queue_timeout: args.queue_timeout.or(file.queue_timeout),
-        admission_profile: args.admission_profile.or(file.admission_profile),
-        outage_max_num_queued_reqs: args
-            .outage_max_num_queued_reqs
-            .or(file.outage_max_num_queued_reqs),
-        outage_queue_timeout: args.outage_queue_timeout.or(file.outage_queue_timeout),
-        outage_default_max_tokens: args
-            .outage_default_max_tokens
-            .or(file.outage_default_max_tokens),
-        shutdown_timeout: args.shutdown_timeout.or(file.shutdown_timeout),
-        response_keep_alive: args.response_keep_alive.or(file.response_keep_alive),
-        config: args.config,
+            .find(|argument| argument.get_id() == &id);
+        let known =
+            known.filter(|argument| argument.get_id() != FILE_SETTING && !name.contains('_'));
+        let known = known.ok_or_else(|| format!("there is no setting {name:?}"))?;
+        let values = written(known, value).map_err(|reason| format!("{name}: {reason}"))?;
+        *serve = std::mem::take(serve).mut_arg(id, |argument| argument.default_values(values));
+    }
+    let read = program.try_get_matches_from(line);
+    let read = read.and_then(|matches| CommandLine::from_arg_matches(&matches));
+    match read.map_err(|error| error.to_string())?.command {
+        Command::Serve(args) => Ok(*args),
+        _ => Err("it is for serve alone".to_owned()),
     }
 }
 
-fn merge_model(args: ModelArgs, file: ModelArgs) -> ModelArgs {
-    ModelArgs {
-        model: args.model.or(file.model),
-        max_model_len: args.max_model_len.or(file.max_model_len),
-        max_num_seqs: args.max_num_seqs.or(file.max_num_seqs),
-        max_num_batched_tokens: args.max_num_batched_tokens.or(file.max_num_batched_tokens),
-        block_size: args.block_size.or(file.block_size),
-        kv_cache_memory: args.kv_cache_memory.or(file.kv_cache_memory),
-        kv_cache_dtype: args.kv_cache_dtype.or(file.kv_cache_dtype),
-        device: args.device.or(file.device),
-        gpu_memory_utilization: args.gpu_memory_utilization.or(file.gpu_memory_utilization),
-        enforce_eager: args.enforce_eager || file.enforce_eager,
-        load_format: args.load_format.or(file.load_format),
-        num_threads: args.num_threads.or(file.num_threads),
-        chat_format: args.chat_format.or(file.chat_format),
-        hf_overrides: args.hf_overrides.or(file.hf_overrides),
-        no_enable_prefix_caching: args.no_enable_prefix_caching || file.no_enable_prefix_caching,
-        speculative_config: args.speculative_config.or(file.speculative_config),
+/// A value as the command line has it: texts and numbers as they are, a list of several values one by one, and
+/// everything else as JSON.
+fn written(argument: &Arg, value: toml::Value) -> Result<Vec<String>, String> {
+    let is_repeatable = matches!(argument.get_action(), ArgAction::Append);
+    match value {
+        toml::Value::Array(values) if is_repeatable => values.into_iter().map(word).collect(),
+        value => Ok(vec![word(value)?]),
+    }
+}
+
+fn word(value: toml::Value) -> Result<String, String> {
+    match value {
+        toml::Value::String(text) => Ok(text),
+        value => serde_json::to_string(&value).map_err(|error| error.to_string()),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
-    use crate::args::{Command, CommandLine, DeviceChoice, KvCacheDtype, LoadFormat};
+    use crate::args::{DeviceChoice, KvCacheDtype, LoadFormat};
+
+    fn settings(file: &str, line: &[&str]) -> Result<ServeArgs, String> {
+        let line = ["backstop", "serve"].iter().chain(line);
+        with_text(file, line.map(OsString::from))
+    }
 
     fn from_command_line(arguments: &[&str]) -> ServeArgs {
-        let arguments = ["backstop", "serve"].iter().chain(arguments);
-        match CommandLine::parse_from(arguments).command {
-            Command::Serve(args) => *args,
-            other => panic!("{other:?}"),
-        }
+        settings("", arguments).unwrap()
+    }
+
+    fn from_file(text: &str) -> ServeArgs {
+        settings(text, &[]).unwrap()
     }
 
     #[test]
     fn the_command_line_wins_over_the_file() {
-        let file = parse(
-            "model = 'a'\nport = 1\nqueue-timeout = '5s'\nkv-cache-memory = '1GiB'\n\
+        let file = "model = 'a'\nport = 1\nqueue-timeout = '5s'\nkv-cache-memory = '1GiB'\n\
              served-model-name = ['x', '*']\nkv-cache-dtype = 'fp8'\n\
-             hf-overrides = { sliding_window = 8 }\n",
-        )
-        .unwrap();
-        let merged = merge(from_command_line(&["b", "--port", "2"]), file);
+             hf-overrides = { sliding_window = 8 }\n";
+        let merged = settings(file, &["b", "--port", "2"]).unwrap();
         assert_eq!(merged.model.model.as_deref(), Some("b"));
-        assert_eq!(merged.port, Some(2));
+        assert_eq!(merged.server.port, 2);
         assert_eq!(
-            merged.queue_timeout,
-            Some(std::time::Duration::from_secs(5))
+            merged.queue.queue_timeout,
+            std::time::Duration::from_secs(5)
         );
         assert_eq!(merged.model.kv_cache_memory, Some(1 << 30));
-        assert_eq!(merged.served_model_name, ["x", "*"]);
+        assert_eq!(merged.server.served_model_name, ["x", "*"]);
         assert_eq!(merged.model.hf_overrides.unwrap()["sliding_window"], 8);
     }
 
@@ -142,7 +113,7 @@ mod tests {
     fn settings_of_the_gpu_are_written_as_on_the_command_line() {
         let text = "device = 'cuda:1'\ngpu-memory-utilization = 0.5\nload-format = 'dummy'\n\
                     kv-cache-dtype = 'bf16'\nenforce-eager = true\n";
-        let model = merge(from_command_line(&[]), parse(text).unwrap()).model;
+        let model = from_file(text).model;
         assert_eq!(model.device, Some(DeviceChoice::Cuda(1)));
         assert_eq!(model.gpu_memory_utilization, Some(0.5));
         assert_eq!(model.load_format, Some(LoadFormat::Synthetic));
@@ -151,7 +122,7 @@ mod tests {
         let model = from_command_line(&["--device", "cpu", "--kv-cache-dtype", "bfloat16"]).model;
         assert_eq!(model.device, Some(DeviceChoice::Cpu));
         assert_eq!(model.kv_cache_dtype, Some(KvCacheDtype::Bf16));
-        assert!(parse("device = 'gpu'").is_err());
+        assert!(settings("device = 'gpu'", &[]).is_err());
     }
 
     #[test]
@@ -159,7 +130,7 @@ mod tests {
         let text = "admission-profile = 'outage'\noutage-queue-timeout = '200s'\n\
                     max-num-queued-tokens = 5\nallow-priority = true\n\
                     outage-max-num-queued-reqs = 7\noutage-default-max-tokens = 9\n";
-        let file = merge(from_command_line(&[]), parse(text).unwrap());
+        let file = from_file(text);
         let line = from_command_line(&[
             "--admission-profile=outage",
             "--outage-queue-timeout=200s",
@@ -176,7 +147,7 @@ mod tests {
         let text = "allowed-origins = ['https://a.example', 'null']\nallowed-methods = ['GET']\n\
                     allowed-headers = []\nallow-credentials = true\n\
                     response-keep-alive = '1500ms'\n";
-        let file = merge(from_command_line(&[]), parse(text).unwrap());
+        let file = from_file(text);
         let line = from_command_line(&[
             r#"--allowed-origins=["https://a.example", "null"]"#,
             r#"--allowed-methods=["GET"]"#,
@@ -189,18 +160,26 @@ mod tests {
 
     #[test]
     fn the_probe_address_is_written_as_on_the_command_line() {
-        let file = merge(
-            from_command_line(&[]),
-            parse("probe-address = '[::1]:8001'").unwrap(),
-        );
+        let file = from_file("probe-address = '[::1]:8001'");
         let line = from_command_line(&["--probe-address", "[::1]:8001"]);
-        assert!(line.probe_address.is_some());
-        assert_eq!(file.probe_address, line.probe_address);
-        assert!(parse("probe-address = '127.0.0.1'").is_err());
+        assert!(line.server.probe_address.is_some());
+        assert_eq!(file.server.probe_address, line.server.probe_address);
+        assert!(settings("probe-address = '127.0.0.1'", &[]).is_err());
     }
 
     #[test]
     fn an_unknown_setting_in_the_file_is_an_error() {
-        assert!(parse("prot = 8000").is_err());
+        let error = settings("prot = 8000", &[]).unwrap_err();
+        assert!(error.contains("\"prot\""), "{error}");
+        assert!(settings("max_model_len = 1", &[]).is_err());
+        assert!(settings("config = 'another.toml'", &[]).is_err());
+    }
+
+    #[test]
+    fn switches_are_on_or_off() {
+        assert!(from_file("allow-priority = true").callers.allow_priority);
+        assert!(!from_file("allow-priority = false").callers.allow_priority);
+        let line = settings("allow-priority = false", &["--allow-priority"]);
+        assert!(line.unwrap().callers.allow_priority);
     }
 }
