@@ -2,7 +2,7 @@
 //!
 //! The repository holds one cubin for each `cuda/*.cu` and, in `cuda/cubins/manifest.toml`, the
 //! digest of the sources that each was made of. A cubin whose sources have changed since is made
-//! again here if there is an nvcc of the right release; `scripts/cubins` renews the committed ones.
+//! again here if there is an nvcc of the right release; `scripts/card/cubins` renews the committed ones.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
@@ -84,7 +84,7 @@ mod cubins {
     }
 
     /// SHA-256 of the compiler's options, the file and all headers of ours that it includes, each
-    /// preceded by its name; `scripts/cubins` computes the same.
+    /// preceded by its name; `scripts/card/cubins` computes the same.
     fn digest(cuda: &Path, source: &Path) -> Result<String, String> {
         let mut files = BTreeSet::from([cuda.join("nvcc-options")]);
         let mut open = vec![source.to_path_buf()];
@@ -135,8 +135,9 @@ mod cubins {
         if let Some(nvcc) = nvcc(root) {
             return compile_all(stale, &nvcc, root, out);
         }
-        let advice =
-            format!("run `scripts/cubins --install`, or set CUDA_HOME to a CUDA toolkit {RELEASE}");
+        let advice = format!(
+            "run `scripts/card/cubins --install`, or set CUDA_HOME to a CUDA toolkit {RELEASE}"
+        );
         for unit in stale {
             let name = &unit.name;
             if !unit.cubin.exists() {
@@ -201,7 +202,7 @@ mod cubins {
         write(&made_of, &unit.digest)
     }
 
-    /// An nvcc of the right release: where variables say, where `scripts/cubins --install` puts
+    /// An nvcc of the right release: where variables say, where `scripts/card/cubins --install` puts
     /// one, or in the path.
     fn nvcc(root: &Path) -> Option<PathBuf> {
         println!("cargo::rerun-if-env-changed=PATH");

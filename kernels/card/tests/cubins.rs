@@ -43,7 +43,7 @@ fn every_cubin_is_committed_and_made_of_the_present_sources() {
         assert!(
             committed,
             "kernels/cuda/cubins/{name}.cubin is missing or not of the present sources: run \
-             scripts/cubins and commit what it writes"
+             scripts/card/cubins and commit what it writes"
         );
     }
 }

@@ -1,5 +1,5 @@
 //! Every operation's cases on the host executor, compared with the reference: the CUDA kernels,
-//! compiled for the processor. `scripts/sanitize_kernels` runs this under sanitizers.
+//! compiled for the processor. `scripts/card/sanitize_kernels` runs this under sanitizers.
 #![expect(
     clippy::print_stderr,
     reason = "how many cases ran belongs into the test's output"
@@ -122,9 +122,9 @@ fn operations_with_kernels_are_in_the_catalog() {
     }
 }
 
-/// Makes the library that `scripts/sanitize_kernels` lets [`kernels_agree_with_the_references`] use.
+/// Makes the library that `scripts/card/sanitize_kernels` lets [`kernels_agree_with_the_references`] use.
 #[test]
-#[ignore = "part of scripts/sanitize_kernels"]
+#[ignore = "part of scripts/card/sanitize_kernels"]
 fn build_the_sanitized_library() {
     let library = build_library(true).unwrap();
     eprintln!("sanitized library: {}", library.display());

@@ -6,7 +6,7 @@
 )]
 #![expect(
     clippy::print_stderr,
-    reason = "scripts/sanitize_kernels reads where the sanitized library is"
+    reason = "scripts/card/sanitize_kernels reads where the sanitized library is"
 )]
 
 use std::path::{Path, PathBuf};
@@ -396,9 +396,9 @@ fn misused_warpgroup_products_show() {
     }
 }
 
-/// Makes the library with which `scripts/sanitize_kernels` runs these tests again.
+/// Makes the library with which `scripts/card/sanitize_kernels` runs these tests again.
 #[test]
-#[ignore = "part of scripts/sanitize_kernels"]
+#[ignore = "part of scripts/card/sanitize_kernels"]
 fn build_the_sanitized_library() {
     eprintln!("sanitized library: {}", library(true).display());
 }
@@ -408,25 +408,25 @@ mod for_sanitizers {
     use super::run;
 
     #[test]
-    #[ignore = "part of scripts/sanitize_kernels, which expects it to fail"]
+    #[ignore = "part of scripts/card/sanitize_kernels, which expects it to fail"]
     fn read_behind_shared_memory() {
         run("test_read_behind", 1, 64, 256).unwrap();
     }
 
     #[test]
-    #[ignore = "part of scripts/sanitize_kernels, which expects it to fail"]
+    #[ignore = "part of scripts/card/sanitize_kernels, which expects it to fail"]
     fn read_behind_device_memory() {
         run("test_read_behind", 2, 64, 256).unwrap();
     }
 
     #[test]
-    #[ignore = "part of scripts/sanitize_kernels, which expects it to fail"]
+    #[ignore = "part of scripts/card/sanitize_kernels, which expects it to fail"]
     fn copy_from_behind_device_memory() {
         run("test_read_behind", 3, 64, 256).unwrap();
     }
 
     #[test]
-    #[ignore = "part of scripts/sanitize_kernels, which expects it to fail"]
+    #[ignore = "part of scripts/card/sanitize_kernels, which expects it to fail"]
     fn misaligned_vector() {
         run("test_read_behind", 4, 64, 256).unwrap();
     }

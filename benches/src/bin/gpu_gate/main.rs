@@ -1,5 +1,5 @@
 //! The GPU gate: what must hold on a card before anybody relies on the CUDA engine, and what is
-//! measured there. `scripts/gpu_gate` packs it for machines with nothing but a driver.
+//! measured there. `scripts/card/gpu_gate` packs it for machines with nothing but a driver.
 
 mod answers;
 mod cases;

@@ -1,4 +1,4 @@
-// Log-probabilities by llama.cpp, for scripts/compare_logprobs, which builds and runs this.
+// Log-probabilities by llama.cpp, for scripts/peers/compare_logprobs, which builds and runs this.
 //
 //     llama_logprobs MODEL.gguf TOKENS PROMPT f16|f32 THREADS
 //
