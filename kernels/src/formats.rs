@@ -71,17 +71,29 @@ pub(crate) trait Format {
 pub struct Separate {
     /// Bytes of the codes.
     pub code_bytes: usize,
-    /// The scale is the upper half of an f32, which must be a BF16 number; else it is an f32.
-    pub bf16_scale: bool,
+    /// How the scale is stored.
+    pub scale: ScaleFormat,
+}
+
+/// How the scale of a block is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScaleFormat {
+    /// An f32.
+    F32,
+    /// The upper half of an f32, for scales that are BF16 numbers.
+    BF16,
+    /// The exponent of an f32, for powers of two.
+    E8M0,
 }
 
 impl Separate {
     /// Stores the scale of a block; for NVFP4 what its scales are divided by.
     pub fn write_scale(self, block: &mut [u8], scale: f32) {
         let bytes = scale.to_le_bytes();
-        match self.bf16_scale {
-            true => block[..2].copy_from_slice(&bytes[2..]),
-            false => block[..4].copy_from_slice(&bytes),
+        match self.scale {
+            ScaleFormat::F32 => block[..4].copy_from_slice(&bytes),
+            ScaleFormat::BF16 => block[..2].copy_from_slice(&bytes[2..]),
+            ScaleFormat::E8M0 => block[0] = (scale.to_bits() >> 23) as u8,
         }
     }
 }

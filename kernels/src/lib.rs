@@ -49,7 +49,9 @@ pub use cpu::{
 };
 pub use element::{Element, F8_MAX, decode_f8, encode_f8, narrow_bf16, round_f8, widen_bf16};
 pub use features::{Features, InstructionSet, features};
-pub use formats::{BlockFormat, FormatFacts, MXFP4_SCALE_MAX, Separate, split_nibbles};
+pub use formats::{
+    BlockFormat, FormatFacts, MXFP4_SCALE_MAX, ScaleFormat, Separate, split_nibbles,
+};
 pub use gemm::{Bands, CODE_MAX, InputRows, Product, WeightFormat, WeightView};
 pub use ops::sample::{SampleArgs, SampleScratch, rate, sample};
 pub use panels::{Arithmetic, GROUP_COLUMNS};

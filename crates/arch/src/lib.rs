@@ -33,6 +33,6 @@ pub use draft_head::{DraftHead, DraftHeadSpec, build_draft_head};
 pub use registry::{ArchError, Model, build, gguf_families, names};
 pub use spec::{KvGroup, ModelSpec};
 pub use weight_map::{
-    ExpertsRequest, MatrixPart, MatrixRequest, MatrixRole, VectorPart, VectorRequest, VectorRole,
-    WeightMap,
+    ExpertsPart, ExpertsRequest, ExpertsTensor, MatrixPart, MatrixRequest, MatrixRole, VectorPart,
+    VectorRequest, VectorRole, WeightMap,
 };

@@ -1,8 +1,12 @@
 //! A model's weights as data: which tensors of a checkpoint make up which weight.
 
+mod experts;
+
 use backstop_kernels::BlockFormat;
 use backstop_kernels::backend::{ExpertsId, MatrixId, VectorId};
 use backstop_weights::{ElementType, ExpectedTensor};
+
+pub use experts::{ExpertsPart, ExpertsRequest, ExpertsTensor};
 
 const FLOAT: &[ElementType] = &[ElementType::BF16, ElementType::F32];
 const VECTOR: &[ElementType] = &[ElementType::BF16, ElementType::F32, ElementType::F16];
@@ -22,9 +26,6 @@ const EXPERT: &[ElementType] = &{
 };
 /// Without FP8, which needs the scales of its rows.
 const MATRIX: &[ElementType] = EXPERT.split_at(1).1;
-const BYTE: &[ElementType] = &[ElementType::U8];
-/// Numbers of an MXFP4 block.
-const MXFP4_NUMBERS: usize = BlockFormat::Mxfp4.numbers();
 
 /// All weights of a model. Ids are positions in these lists.
 #[derive(Clone, Debug, Default)]
@@ -110,102 +111,6 @@ pub struct MatrixPart {
     pub name: String,
     /// Its rows.
     pub rows: usize,
-}
-
-/// The routed experts of one layer. Checkpoints store them unfused, as
-/// `{prefix}.{expert}.{projection}.weight`, or packed, as `{prefix}.gate_up_proj`
-/// `[experts, 2 * width, hidden]` (gate rows first) and `{prefix}.down_proj`
-/// `[experts, hidden, width]`. Unfused FP8 weights carry a `weight_scale` `[rows, 1]`.
-///
-/// gpt-oss alone stores gate and up rows in turns, and with biases: `{prefix}.gate_up_proj_bias`
-/// `[experts, 2 * width]` and `{prefix}.down_proj_bias` `[experts, hidden]`. Its matrices are
-/// packed with inputs before outputs, `[experts, hidden, 2 * width]` and `[experts, width,
-/// hidden]`, or in MXFP4: `_blocks` `[experts, rows, columns / 32, 16]`, bytes of two E2M1 codes
-/// with the low one first, and `_scales` `[experts, rows, columns / 32]`, E8M0 bytes.
-#[derive(Clone, Debug)]
-pub struct ExpertsRequest {
-    /// Up to and without the expert's number.
-    pub prefix: String,
-    /// Names of the gate, up and down projections of unfused experts.
-    pub projections: [&'static str; 3],
-    /// Stored as gpt-oss does.
-    pub alternating: bool,
-    /// Number of experts.
-    pub num_experts: usize,
-    /// Width of the model.
-    pub hidden: usize,
-    /// Width of one expert.
-    pub width: usize,
-}
-
-impl ExpertsRequest {
-    /// Name of the packed gate and up tensor.
-    pub fn packed_gate_up(&self) -> String {
-        format!("{}.gate_up_proj", self.prefix)
-    }
-
-    /// Name of the packed down tensor.
-    pub fn packed_down(&self) -> String {
-        format!("{}.down_proj", self.prefix)
-    }
-
-    /// Name of one projection's tensor; `projection` is `gate`, `up` or `down`.
-    pub fn unfused(&self, expert: usize, projection: &str) -> String {
-        let [gate, up, down] = self.projections;
-        let name = match projection {
-            "gate" => gate,
-            "up" => up,
-            _ => down,
-        };
-        format!("{}.{expert}.{name}.weight", self.prefix)
-    }
-
-    /// Names of what MXFP4 makes of the packed tensor of this name: codes and scales.
-    pub fn in_blocks(packed: &str) -> [String; 2] {
-        ["blocks", "scales"].map(|kind| format!("{packed}_{kind}"))
-    }
-
-    fn expected_alternating(&self, in_blocks: bool, tensors: &mut Vec<ExpectedTensor>) {
-        let experts = self.num_experts;
-        for (name, rows, columns) in [
-            (self.packed_gate_up(), 2 * self.width, self.hidden),
-            (self.packed_down(), self.hidden, self.width),
-        ] {
-            tensors.push(required(format!("{name}_bias"), vec![experts, rows], FLOAT));
-            if in_blocks {
-                let blocks = columns.div_ceil(MXFP4_NUMBERS);
-                let [codes, scales] = Self::in_blocks(&name);
-                let bytes = MXFP4_NUMBERS / 2;
-                tensors.push(required(codes, vec![experts, rows, blocks, bytes], BYTE));
-                tensors.push(required(scales, vec![experts, rows, blocks], BYTE));
-            } else {
-                tensors.push(required(name, vec![experts, columns, rows], FLOAT));
-            }
-        }
-    }
-
-    fn expected_packed(&self, tensors: &mut Vec<ExpectedTensor>) {
-        let gate_up = vec![self.num_experts, 2 * self.width, self.hidden];
-        let down = vec![self.num_experts, self.hidden, self.width];
-        tensors.push(required(self.packed_gate_up(), gate_up, FLOAT));
-        tensors.push(required(self.packed_down(), down, FLOAT));
-    }
-
-    fn expected_unfused(&self, quantized: bool, tensors: &mut Vec<ExpectedTensor>) {
-        for expert in 0..self.num_experts {
-            for (projection, rows, columns) in [
-                ("gate", self.width, self.hidden),
-                ("up", self.width, self.hidden),
-                ("down", self.hidden, self.width),
-            ] {
-                let name = self.unfused(expert, projection);
-                if quantized {
-                    tensors.push(required(format!("{name}_scale"), vec![rows, 1], FLOAT));
-                }
-                tensors.push(required(name, vec![rows, columns], EXPERT));
-            }
-        }
-    }
 }
 
 fn required(name: String, shape: Vec<usize>, allowed: &'static [ElementType]) -> ExpectedTensor {
@@ -297,17 +202,12 @@ impl WeightMap {
 
     /// Lets checkpoints carry these weights, which are not needed.
     pub fn ignore(&mut self, others: Self) {
-        let packed = |experts: &ExpertsRequest| [experts.packed_gate_up(), experts.packed_down()];
-        let packed: Vec<String> = others.experts.iter().flat_map(packed).collect();
-        // Both forms of experts, of which a checkpoint has one.
-        for has_packed in [false, true] {
-            let tensors = others.expected(|name| has_packed && packed.iter().any(|p| p == name));
-            let tensors = tensors
-                .into_iter()
-                .filter(|tensor| !has_packed || packed.contains(&tensor.name));
-            let tensors = tensors.map(|tensor| (tensor.name, tensor.shape));
-            self.ignored.extend(tensors);
-        }
+        // Of experts both forms, of which a checkpoint has one.
+        let packed = others.experts.iter().flat_map(ExpertsRequest::packed);
+        let packed: Vec<_> = packed.map(|tensor| tensor.tensor).collect();
+        let tensors = others.expected(|_| false).into_iter().chain(packed);
+        self.ignored
+            .extend(tensors.map(|tensor| (tensor.name, tensor.shape)));
     }
 
     /// Every tensor that a checkpoint must hold. `has` says which names it does hold: the form in
@@ -324,15 +224,8 @@ impl WeightMap {
             }
         }
         for experts in &self.experts {
-            if experts.alternating {
-                let [codes, _] = ExpertsRequest::in_blocks(&experts.packed_gate_up());
-                experts.expected_alternating(has(&codes), &mut tensors);
-            } else if has(&experts.packed_gate_up()) {
-                experts.expected_packed(&mut tensors);
-            } else {
-                let scale = format!("{}_scale", experts.unfused(0, "gate"));
-                experts.expected_unfused(has(&scale), &mut tensors);
-            }
+            let experts = experts.tensors(&has).into_iter();
+            tensors.extend(experts.map(|tensor| tensor.tensor));
         }
         for (name, shape) in &self.ignored {
             tensors.push(ExpectedTensor {

@@ -1,8 +1,9 @@
 //! The draft head that `--speculative-config` names: found, read and started beside the model.
 
 use backstop_arch::{DraftHead, KvGroup, ModelSpec, build_draft_head};
-use backstop_executor::{Drafter, draft_kv_cache, load_cpu_draft_head};
+use backstop_executor::{Drafter, draft_kv_cache};
 use backstop_kernels::{CpuBackend, CpuWeights, Element};
+use backstop_loader::load_cpu_draft_head;
 use backstop_types::KvSpec;
 use backstop_weights::{Checkpoint, ModelLocator};
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use backstop_arch::{AnyModel, ModelSpec, gguf_families};
-use backstop_executor::SyntheticWeights;
+use backstop_loader::SyntheticWeights;
 use backstop_server::GenerationDefaults;
 use backstop_text::format::FORMATS;
 use backstop_text::{ChatFormat, ChatTemplate, FimTokens, Tokenizer, chat_format, detect};

@@ -7,11 +7,11 @@ use backstop_arch::{KvGroup, ModelSpec};
 use backstop_card::Device;
 use backstop_engine::{EngineConfig, EngineHandle, EngineThread, Lifecycle, LifecycleState};
 use backstop_executor::{
-    CpuExecutor, CpuExecutorConfig, CudaPlan, CudaRequest, DeviceWeightPlan, KvMemoryPlan,
-    KvMemoryRequest, LoadFailure, full_demand_bytes, load_cpu_weights, load_device_weights,
-    plan_kv_memory,
+    CpuExecutor, CpuExecutorConfig, CudaPlan, CudaRequest, KvMemoryPlan, KvMemoryRequest,
+    full_demand_bytes, plan_kv_memory,
 };
 use backstop_kernels::{CpuBackend, CpuKvCache, CpuWeights, KvGroupLayout};
+use backstop_loader::{DeviceWeightPlan, LoadFailure, load_cpu_weights, load_device_weights};
 use backstop_types::Executor;
 
 use crate::args::{DeviceChoice, ModelArgs};

@@ -8,10 +8,11 @@ use backstop_card::planning::PlanningDevice;
 use backstop_card::runner::{Rehearsal, Runner, RunnerConfig, rehearse};
 use backstop_card::{ABILITIES, CudaKvCache, CudaWeights, Device, DeviceError, DeviceFacts};
 use backstop_kernels::{Element, KvGroupLayout, Refusal};
+use backstop_loader::{DeviceWeightPlan, LoadFailure};
 
 use crate::device_memory::{DeviceMemoryError, DeviceMemoryRequest, plan_device_memory};
 use crate::memory::{KvMemoryPlan, KvMemoryRequest};
-use crate::{CudaExecutor, CudaExecutorConfig, DeviceWeightPlan, LoadFailure};
+use crate::{CudaExecutor, CudaExecutorConfig};
 
 /// What a model is to do on a card.
 #[derive(Clone, Copy, Debug)]

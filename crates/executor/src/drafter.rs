@@ -6,14 +6,11 @@
 //! whatever the model knows; only the last position of a shared prefix may have been computed with
 //! another token behind it. Whatever the head says costs time at worst: the model checks it.
 
-use backstop_arch::{DraftHead, DraftHeadSpec, ModelSpec};
-use backstop_kernels::{Batch, CpuActivation, CpuBackend, CpuKvCache, CpuWeights, Element};
+use backstop_arch::{DraftHead, DraftHeadSpec};
+use backstop_kernels::{Batch, CpuActivation, CpuBackend, CpuKvCache, Element};
 use backstop_types::{KvSpec, ScheduledSequence, StepOutcome, StepPlan, TokenId, TokenSample};
-use backstop_weights::Checkpoint;
 use rayon::prelude::*;
 
-use crate::formats::LoadFailure;
-use crate::loader::load_weights;
 use crate::slots::Slots;
 
 /// What guesses for a [`CpuExecutor`](crate::CpuExecutor).
@@ -45,7 +42,7 @@ struct Draft {
 
 impl Drafter {
     /// A head that guesses `num_tokens` tokens, at least one, with the weights that
-    /// [`load_cpu_draft_head`] gives and memory for keys and values like [`draft_kv_cache`]'s.
+    /// [`load_cpu_draft_head`](backstop_loader::load_cpu_draft_head) gives and memory for keys and values like [`draft_kv_cache`]'s.
     pub fn new(head: Box<dyn DraftHead<CpuBackend>>, backend: CpuBackend, num_tokens: u32) -> Self {
         assert!(num_tokens > 0, "a head that guesses nothing");
         Self {
@@ -166,22 +163,6 @@ fn most_likely(logits: &[f32]) -> Option<TokenId> {
         }
     }
     best.map(|(token, _)| token)
-}
-
-/// Loads a head's weights, arranges them for the processor's products, and adds those of the model
-/// that the head computes with, its embedding and its output head. `progress` is told the bytes
-/// read so far, out of [`Checkpoint::bytes_total`].
-pub fn load_cpu_draft_head(
-    checkpoint: &Checkpoint,
-    head: &DraftHeadSpec,
-    (model, weights): (&ModelSpec, &CpuWeights),
-    progress: &(dyn Fn(u64) + Sync),
-) -> Result<CpuWeights, LoadFailure> {
-    let mut own = load_weights(checkpoint, &head.weights, progress)?.arranged(&|_| {});
-    for shared in [model.embedding, model.head] {
-        own.push_matrix(weights.matrices()[shared.0 as usize].clone());
-    }
-    Ok(own)
 }
 
 /// Memory for a head's keys and values beside a model's KV cache of this shape.

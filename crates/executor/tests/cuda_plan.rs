@@ -7,10 +7,9 @@ use std::sync::Arc;
 
 use backstop_arch::AnyModel;
 use backstop_card::{ABILITIES, Device, DeviceFacts};
-use backstop_executor::{
-    CudaPlan, CudaPlanError, CudaRequest, DeviceWeightPlan, SyntheticWeights, load_in_pieces,
-};
+use backstop_executor::{CudaPlan, CudaPlanError, CudaRequest};
 use backstop_kernels::Element;
+use backstop_loader::{DeviceWeightPlan, SyntheticWeights, load_in_pieces};
 use backstop_proof::host::HostDevice;
 use backstop_types::SamplingParams;
 use backstop_weights::{Checkpoint, Manifest};

@@ -8,14 +8,14 @@ use std::sync::Arc;
 use backstop_arch::ModelSpec;
 use backstop_card::staging::{WeightNumbers, WeightRows};
 use backstop_card::{CudaWeights, Device};
-use backstop_executor::{DeviceWeightPlan, SyntheticWeights, load_in_pieces};
 use backstop_kernels::{CpuWeights, ExpertsId, MatrixId, VectorId};
+use backstop_loader::{DeviceWeightPlan, SyntheticWeights, load_in_pieces};
 use backstop_proof::host::HostDevice;
 use backstop_weights::Checkpoint;
 use common::{load, model, repository};
 
 /// Checkpoints of all forms that a device takes: packed and not, BF16 and FP8 with scales of both
-/// formats, one file and several, with shared experts and dense layers.
+/// formats for rows and for tensors, one file and several, with shared experts and dense layers.
 const CHECKPOINTS: &[&str] = &[
     "models/demo",
     "tests/goldens/cohere2_moe/north_fp8",
@@ -26,6 +26,7 @@ const CHECKPOINTS: &[&str] = &[
     "tests/goldens/cohere2_moe/tied_with_copy_short",
     "tests/goldens/decoders/llama_linear_biased",
     "tests/goldens/decoders/mixtral_window",
+    "tests/goldens/quantized/fp8_tensor_token_experts",
 ];
 
 fn device() -> Arc<dyn Device> {

@@ -8,10 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use backstop_arch::{ArchError, DraftHead, Model, build_draft_head};
-use backstop_executor::{
-    CpuExecutor, Drafter, KvMemoryRequest, draft_kv_cache, load_cpu_draft_head, plan_kv_memory,
-};
+use backstop_executor::{CpuExecutor, Drafter, KvMemoryRequest, draft_kv_cache, plan_kv_memory};
 use backstop_kernels::{Batch, CpuActivation, CpuBackend, CpuWeights, Element};
+use backstop_loader::load_cpu_draft_head;
 use backstop_sched::Speculation;
 use backstop_types::{
     Executor, KvSpec, SamplingParams, SequenceId, StepFailure, StepOutcome, StepPlan, TokenId,

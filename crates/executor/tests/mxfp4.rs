@@ -6,7 +6,7 @@ mod common;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
-use backstop_executor::load_cpu_weights;
+use backstop_loader::load_cpu_weights;
 use backstop_weights::Checkpoint;
 use common::{model, repository};
 use serde_json::Value;

@@ -1,6 +1,4 @@
-//! Copies tensors into memory of the caller's, in parallel, checking every value on the way.
-
-use std::sync::atomic::{AtomicU64, Ordering};
+//! Copies tensors into memory of the caller's, checking every value on the way.
 
 use rayon::prelude::*;
 
@@ -8,150 +6,65 @@ use crate::checkpoint::RowOrder;
 use crate::shard::Shard;
 use crate::{Checkpoint, LoadError, LoadProblem, TensorInfo, check_finite};
 
-/// Bytes copied as one piece of work: large enough for a storage device to stream, small enough to
-/// share one tensor between cores. What is copied is the largest multiple of the element's size.
-const CHUNK_BYTES: usize = 4 << 20;
-
-/// One tensor, or a part of one, to copy and where to.
+/// Something to read.
 #[derive(Debug)]
-pub struct CopyJob<'a> {
-    /// The tensor.
-    pub name: String,
-    /// Where in the tensor a part begins; `None` for a whole tensor.
-    pub part_from: Option<u64>,
-    /// As many bytes as the tensor has; for a part, as many as are wanted.
-    pub destination: &'a mut [u8],
+pub struct Piece<'a, T> {
+    /// The tensor that it is a part of.
+    pub tensor: &'a str,
+    /// Where it begins: the weight file, and the place in that.
+    pub position: (usize, u64),
+    /// What to do.
+    pub work: T,
 }
 
-impl<'a> CopyJob<'a> {
-    /// A whole tensor, of which the destination has exactly the size.
-    pub fn whole(name: String, destination: &'a mut [u8]) -> Self {
-        Self {
-            name,
-            part_from: None,
-            destination,
-        }
+/// Reads pieces on all cores of the current rayon pool, in the order in which they lie in the files,
+/// which storage likes best. Goes on after problems, and tells the first of each tensor.
+pub fn read_in_order<T: Send>(
+    mut pieces: Vec<Piece<'_, T>>,
+    read: impl Fn(T) -> Result<(), LoadProblem> + Sync,
+) -> Result<(), LoadError> {
+    pieces.sort_by_key(|piece| piece.position);
+    let mut problems: Vec<(&str, LoadProblem)> = pieces
+        .into_par_iter()
+        .filter_map(|piece| Some((piece.tensor, read(piece.work).err()?)))
+        .collect();
+    problems.dedup_by_key(|(tensor, _)| *tensor);
+    match problems.is_empty() {
+        true => Ok(()),
+        false => Err(LoadError {
+            problems: problems.into_iter().map(|(_, problem)| problem).collect(),
+        }),
     }
-}
-
-/// A part of one job.
-struct Chunk<'a> {
-    job_index: usize,
-    tensor: &'a TensorInfo,
-    /// From the start of the tensor.
-    offset: u64,
-    destination: &'a mut [u8],
 }
 
 impl Checkpoint {
-    /// Copies every job's tensor or part, using all cores of the current rayon pool.
-    ///
-    /// `progress` is told the bytes done so far, from several threads, and may see them out of
-    /// order. If a job cannot be done at all (no such tensor, wrong length) nothing is copied. After
-    /// any error the destinations hold an undefined mixture.
-    pub fn copy_all(
-        &self,
-        jobs: Vec<CopyJob<'_>>,
-        progress: &(dyn Fn(u64) + Sync),
-    ) -> Result<(), LoadError> {
-        let mut chunks = self.plan(jobs)?;
-        // Storage likes to be read in order; jobs come in the order of the model.
-        chunks.sort_by_key(|chunk| {
-            (
-                chunk.tensor.shard_index,
-                chunk.tensor.offset_bytes + chunk.offset,
-            )
-        });
-        let bytes_done = AtomicU64::new(0);
-        let mut problems: Vec<(usize, LoadProblem)> = chunks
-            .into_par_iter()
-            .filter_map(|chunk| {
-                let chunk_bytes = chunk.destination.len() as u64;
-                let job_index = chunk.job_index;
-                let outcome = self.copy_chunk(chunk);
-                progress(bytes_done.fetch_add(chunk_bytes, Ordering::Relaxed) + chunk_bytes);
-                outcome.err().map(|problem| (job_index, problem))
-            })
-            .collect();
-        // The chunks of a tensor are in ascending order, and the sort keeps it: of several problems
-        // of a tensor the first remains.
-        problems.sort_by_key(|(job_index, _)| *job_index);
-        problems.dedup_by_key(|(job_index, _)| *job_index);
-        fail_if_any(problems.into_iter().map(|(_, problem)| problem).collect())
-    }
-
-    /// Copies one tensor into `destination`, which must have exactly its size.
-    pub fn read_into(&self, name: &str, destination: &mut [u8]) -> Result<(), LoadError> {
-        self.copy_all(vec![CopyJob::whole(name.to_owned(), destination)], &|_| {})
-    }
-
     /// The bytes of one tensor: its elements, row-major and little-endian.
-    pub fn read(&self, name: &str) -> Result<Vec<u8>, LoadError> {
-        let tensor = self.tensor(name).ok_or_else(|| LoadError {
-            problems: vec![LoadProblem::Unknown {
-                name: name.to_owned(),
-            }],
-        })?;
+    pub fn read(&self, name: &str) -> Result<Vec<u8>, LoadProblem> {
         // The file has that many bytes, so a damaged header cannot ask for more than is there.
-        let mut bytes = vec![0; tensor.bytes as usize];
-        self.read_into(name, &mut bytes)?;
+        let mut bytes = vec![0; self.known(name)?.bytes as usize];
+        self.read_part(name, 0, &mut bytes)?;
         Ok(bytes)
     }
 
-    fn plan<'a>(&'a self, jobs: Vec<CopyJob<'a>>) -> Result<Vec<Chunk<'a>>, LoadError> {
-        let mut chunks = Vec::with_capacity(jobs.len());
-        let mut problems = Vec::new();
-        for (job_index, job) in jobs.into_iter().enumerate() {
-            let CopyJob {
-                name,
-                part_from,
-                destination,
-            } = job;
-            let destination_bytes = destination.len() as u64;
-            let fits = |tensor: &TensorInfo| match part_from {
-                None => tensor.bytes == destination_bytes,
-                Some(start) => tensor.has_elements(start, destination_bytes),
-            };
-            match self.tensor(&name) {
-                None => problems.push(LoadProblem::Unknown { name }),
-                Some(tensor) if !fits(tensor) => {
-                    let tensor_bytes = tensor.bytes;
-                    problems.push(LoadProblem::Length {
-                        name,
-                        tensor_bytes,
-                        destination_bytes,
-                    });
-                }
-                Some(tensor) => {
-                    let mut offset = part_from.unwrap_or(0);
-                    let whole_units = CHUNK_BYTES - CHUNK_BYTES % tensor.unit_bytes();
-                    for destination in destination.chunks_mut(whole_units) {
-                        let length = destination.len() as u64;
-                        chunks.push(Chunk {
-                            job_index,
-                            tensor,
-                            offset,
-                            destination,
-                        });
-                        offset += length;
-                    }
-                }
-            }
+    /// Fills `destination` from this byte of a tensor on. Both are whole elements.
+    pub fn read_part(
+        &self,
+        name: &str,
+        from: u64,
+        destination: &mut [u8],
+    ) -> Result<(), LoadProblem> {
+        let tensor = self.known(name)?;
+        let name = || name.to_owned();
+        if !tensor.has_elements(from, destination.len() as u64) {
+            return Err(LoadProblem::Length {
+                name: name(),
+                tensor_bytes: tensor.bytes,
+                destination_bytes: destination.len() as u64,
+            });
         }
-        fail_if_any(problems)?;
-        Ok(chunks)
-    }
-
-    fn copy_chunk(&self, chunk: Chunk<'_>) -> Result<(), LoadProblem> {
-        let Chunk {
-            tensor,
-            offset,
-            destination,
-            ..
-        } = chunk;
         let shard = &self.shards.files[tensor.shard_index];
-        read_rows(shard, tensor, offset, destination).map_err(|source| LoadProblem::Read {
-            name: tensor.name.clone(),
+        read_rows(shard, tensor, from, destination).map_err(|source| LoadProblem::Read {
+            name: name(),
             path: shard.path.clone(),
             source,
         })?;
@@ -160,13 +73,19 @@ impl Checkpoint {
             Some(within) => {
                 // Only types with whole units have values that are not finite.
                 let (numbers, bytes) = tensor.element_type.unit().unwrap_or((1, 1));
-                let index = offset / bytes as u64 * numbers as u64 + within as u64;
+                let index = from / bytes as u64 * numbers as u64 + within as u64;
                 Err(LoadProblem::NotFinite {
-                    name: tensor.name.clone(),
+                    name: name(),
                     index,
                 })
             }
         }
+    }
+
+    fn known(&self, name: &str) -> Result<&TensorInfo, LoadProblem> {
+        self.tensor(name).ok_or_else(|| LoadProblem::Unknown {
+            name: name.to_owned(),
+        })
     }
 }
 
@@ -200,14 +119,6 @@ fn read_rows(
         filled += count;
     }
     Ok(())
-}
-
-fn fail_if_any(problems: Vec<LoadProblem>) -> Result<(), LoadError> {
-    if problems.is_empty() {
-        Ok(())
-    } else {
-        Err(LoadError { problems })
-    }
 }
 
 #[cfg(test)]

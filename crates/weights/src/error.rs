@@ -73,7 +73,7 @@ impl WeightsError {
 #[derive(Debug, thiserror::Error)]
 #[error("{} of the tensors could not be loaded: {}", problems.len(), Listing(problems))]
 pub struct LoadError {
-    /// One entry per tensor, in the order of the jobs.
+    /// One entry per tensor, in the order of the files.
     pub problems: Vec<LoadProblem>,
 }
 
@@ -104,6 +104,12 @@ pub enum LoadProblem {
         name: String,
         /// The first such element.
         index: u64,
+    },
+    /// Scales cannot be divided by it.
+    #[error("{name} must be a number above 0: scales are divided by it")]
+    Divisor {
+        /// The tensor.
+        name: String,
     },
     /// The file could not be read, or became shorter since it was opened.
     #[error("{name} cannot be read from {path}: {source}")]

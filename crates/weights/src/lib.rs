@@ -24,7 +24,7 @@ mod test_support;
 
 pub use census::{CensusError, CheckpointSummary, ExpectedTensor, Mismatch, census};
 pub use checkpoint::{Checkpoint, TensorInfo, TokenizerSource};
-pub use copy::CopyJob;
+pub use copy::{Piece, read_in_order};
 pub use digests::{DigestError, verify_digests};
 pub use element::ElementType;
 pub use error::{LoadError, LoadProblem, WeightsError};

@@ -20,8 +20,6 @@ const SUPPORTED: &str = "supported are checkpoints that are not quantised; compr
 
 /// Suffix of a weight's name.
 const WEIGHT_SUFFIX: &str = ".weight";
-/// Suffix of the names of tensors with MXFP4 codes.
-const BLOCKS_SUFFIX: &str = "_blocks";
 /// Types that scales may have.
 const SCALE: &[ElementType] = &[ElementType::BF16, ElementType::F32, ElementType::F16];
 
@@ -69,6 +67,8 @@ pub enum Codes {
     /// E2M1 codes, two in a byte, the first in its low bits. Their scales are E4M3 numbers, to be
     /// divided by one number for the whole tensor (NVFP4).
     PackedE2M1,
+    /// The same codes with scales that are powers of two, E8M0 bytes, in tensors of all experts of a layer.
+    Mxfp4,
 }
 
 /// What numbers share a scale.
@@ -87,12 +87,7 @@ pub enum Scales {
 impl Codes {
     /// The type of the tensor that holds them.
     pub fn element_type(self) -> ElementType {
-        match self {
-            Self::F8E4M3 => ElementType::F8E4M3,
-            Self::I8 => ElementType::I8,
-            Self::PackedI8 | Self::PackedI4 => ElementType::I32,
-            Self::PackedE2M1 => ElementType::U8,
-        }
+        self.allowed()[0]
     }
 
     /// Numbers in an element of that tensor.
@@ -101,7 +96,7 @@ impl Codes {
             Self::F8E4M3 | Self::I8 => 1,
             Self::PackedI8 => 4,
             Self::PackedI4 => 8,
-            Self::PackedE2M1 => 2,
+            Self::PackedE2M1 | Self::Mxfp4 => 2,
         }
     }
 
@@ -112,6 +107,7 @@ impl Codes {
             Self::I8 | Self::PackedI8 => "INT8",
             Self::PackedI4 => "INT4",
             Self::PackedE2M1 => "NVFP4",
+            Self::Mxfp4 => "MXFP4",
         }
     }
 
@@ -120,7 +116,7 @@ impl Codes {
             Self::F8E4M3 => &[ElementType::F8E4M3],
             Self::I8 => &[ElementType::I8],
             Self::PackedI8 | Self::PackedI4 => &[ElementType::I32],
-            Self::PackedE2M1 => &[ElementType::U8],
+            Self::PackedE2M1 | Self::Mxfp4 => &[ElementType::U8],
         }
     }
 }
@@ -299,7 +295,7 @@ impl QuantizationScheme {
         let quantization = self.of_module(module)?;
         let codes = match quantization.codes {
             Codes::F8E4M3 | Codes::I8 => weight.to_owned(),
-            Codes::PackedI8 | Codes::PackedI4 | Codes::PackedE2M1 => format!("{weight}_packed"),
+            _ => format!("{weight}_packed"),
         };
         let found = checkpoint.tensor(&codes)?.element_type;
         if found != quantization.codes.element_type() {
@@ -325,14 +321,14 @@ impl QuantizationScheme {
         tensors: Vec<ExpectedTensor>,
     ) -> Vec<ExpectedTensor> {
         let stored = |tensor: ExpectedTensor| {
-            let matrix = match tensor.shape[..] {
-                [rows, columns] => self.matrix(checkpoint, &tensor.name, [rows, columns]),
-                _ => None,
+            let found = match tensor.shape[..] {
+                [rows, columns] => {
+                    let matrix = self.matrix(checkpoint, &tensor.name, [rows, columns]);
+                    matrix.map(|matrix| matrix.expected(checkpoint, tensor.required))
+                }
+                _ => mxfp4::expected(checkpoint, &tensor),
             };
-            match matrix {
-                Some(matrix) => matrix.expected(checkpoint, tensor.required),
-                None => vec![tensor],
-            }
+            found.unwrap_or_else(|| vec![tensor])
         };
         tensors.into_iter().flat_map(stored).collect()
     }
@@ -340,7 +336,7 @@ impl QuantizationScheme {
     /// Checks that no weight is stored as 8-bit codes or in MXFP4 blocks against the configuration.
     pub fn check_tensors(&self, checkpoint: &Checkpoint) -> Result<(), QuantizationError> {
         let contradiction = |name: &str, found: ElementType| {
-            let in_blocks = found == ElementType::U8 && name.ends_with(BLOCKS_SUFFIX);
+            let in_blocks = found == ElementType::U8 && name.ends_with(mxfp4::CODES);
             if in_blocks && !self.mxfp4_experts {
                 return Some(format!(
                     "{name} holds MXFP4 blocks but the configuration does not say so"

@@ -26,11 +26,12 @@ fn random_rows(format: WeightFormat, rows: usize, seed: u64) -> Vec<u8> {
                 *byte = value.to_bits() as u8;
             }
             for block in bytes.chunks_exact_mut(blocks.bytes()) {
-                if blocks == BlockFormat::Mxfp4 {
-                    block[0] = 120 + block[0] % 4;
-                }
+                let exponent = 120 + block[0] % 4;
                 if let Some(separate) = blocks.facts().separate {
                     separate.write_scale(block, 0.015_625);
+                }
+                if blocks == BlockFormat::Mxfp4 {
+                    block[0] = exponent;
                 }
                 for &at in blocks.facts().half_scales {
                     // Some 2^-6.

@@ -2,7 +2,7 @@
 
 use super::panel::{Numbers, Place};
 use super::unpack::{e4m3, single_at};
-use super::{Format, Layout, Separate, Simd};
+use super::{Format, Layout, ScaleFormat, Separate, Simd};
 use crate::simd::F8_FOLD;
 
 /// So many numbers to a scale.
@@ -15,7 +15,7 @@ impl<const COLUMNS: usize> Format for F8<COLUMNS> {
     const PIECES: Layout = &[[4, 1], [1, COLUMNS]];
     const SEPARATE: Option<Separate> = Some(Separate {
         code_bytes: COLUMNS,
-        bf16_scale: false,
+        scale: ScaleFormat::F32,
     });
 
     #[inline(always)]

@@ -2,7 +2,7 @@
 
 use super::panel::{Codes, Group, Place, centred, nibbles, singles, within};
 use super::unpack::{single_at, widen_blocks};
-use super::{Format, Layout, Separate, Simd};
+use super::{Format, Layout, ScaleFormat, Separate, Simd};
 use crate::element::widen_bf16;
 
 /// So many numbers to an f32 scale.
@@ -15,7 +15,7 @@ impl<const COLUMNS: usize> Format for I4<COLUMNS> {
     const PIECES: Layout = &[[4, 1 + COLUMNS / 8]];
     const SEPARATE: Option<Separate> = Some(Separate {
         code_bytes: COLUMNS / 2,
-        bf16_scale: false,
+        scale: ScaleFormat::F32,
     });
 
     #[inline(always)]
@@ -48,7 +48,7 @@ impl Format for I4x32Bf16 {
     const PIECES: Layout = &[[2, 1], [4, 4]];
     const SEPARATE: Option<Separate> = Some(Separate {
         code_bytes: 16,
-        bf16_scale: true,
+        scale: ScaleFormat::BF16,
     });
 
     #[inline(always)]

@@ -2,7 +2,7 @@
 
 use super::panel::{Codes, Group, Place, centred, raised_bytes, singles, within};
 use super::unpack::single_at;
-use super::{Format, Layout, Separate, Simd};
+use super::{Format, Layout, ScaleFormat, Separate, Simd};
 
 /// So many numbers to a scale.
 pub(crate) struct I8<const COLUMNS: usize>;
@@ -14,7 +14,7 @@ impl<const COLUMNS: usize> Format for I8<COLUMNS> {
     const PIECES: Layout = &[[4, 1 + COLUMNS / 4]];
     const SEPARATE: Option<Separate> = Some(Separate {
         code_bytes: COLUMNS,
-        bf16_scale: false,
+        scale: ScaleFormat::F32,
     });
 
     #[inline(always)]

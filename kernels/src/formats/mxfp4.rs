@@ -3,7 +3,7 @@
 
 use super::panel::{Codes, Group, Place, byte, centred, raised_e2m1, within};
 use super::unpack::{twice_e2m1, widen_blocks};
-use super::{Format, Layout, Simd};
+use super::{Format, Layout, ScaleFormat, Separate, Simd};
 
 /// Largest E8M0 scale with which all numbers of a block are finite in f32: `6 * 2^125`.
 pub const SCALE_MAX: u8 = 252;
@@ -17,6 +17,10 @@ impl Format for Mxfp4 {
     const NUMBERS: usize = 32;
     const BYTES: usize = 17;
     const PIECES: Layout = &[[1, 1], [4, 4]];
+    const SEPARATE: Option<Separate> = Some(Separate {
+        code_bytes: 16,
+        scale: ScaleFormat::E8M0,
+    });
 
     #[inline(always)]
     fn widen(blocks: &[u8], out: &mut [f32]) {

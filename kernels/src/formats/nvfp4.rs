@@ -3,7 +3,7 @@
 
 use super::panel::{Codes, Group, Place, centred_halves, raised_e2m1, singles, within};
 use super::unpack::{e4m3, single_at, twice_e2m1, widen_blocks};
-use super::{Format, Layout, Separate, Simd};
+use super::{Format, Layout, ScaleFormat, Separate, Simd};
 use crate::simd::F8_FOLD;
 
 /// The format.
@@ -16,7 +16,7 @@ impl Format for Nvfp4 {
     const PIECES: Layout = &[[4, 1], [1, 4], [4, 8]];
     const SEPARATE: Option<Separate> = Some(Separate {
         code_bytes: Self::NUMBERS / 2,
-        bf16_scale: false,
+        scale: ScaleFormat::F32,
     });
 
     #[inline(always)]

@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use backstop_arch::Model;
-use backstop_executor::load_cpu_weights;
 use backstop_kernels::{Batch, CpuBackend, CpuKvCache, Element, KvGroupLayout};
+use backstop_loader::load_cpu_weights;
 use backstop_tests::{Choices, Scratch, repository};
 use backstop_text::{ChatTemplate, ChatTemplateInput, Tokenizer};
 use backstop_weights::Checkpoint;

@@ -12,8 +12,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use backstop_arch::{AnyModel, KvGroup, gguf_families};
-use backstop_executor::{CpuExecutor, CpuExecutorConfig, Drafter, load_cpu_weights};
+use backstop_executor::{CpuExecutor, CpuExecutorConfig, Drafter};
 use backstop_kernels::{CpuBackend, CpuKvCache, CpuWeights, Element, KvGroupLayout};
+use backstop_loader::load_cpu_weights;
 use backstop_sched::{Arrival, Event, Notice, Scheduler, SchedulerConfig, Speculation};
 use backstop_types::{
     Executor, FinishReason, KvGroupSpec, KvSpec, SampledToken, SamplingParams, SequenceId,

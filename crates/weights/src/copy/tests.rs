@@ -1,12 +1,11 @@
 //! Copying tensors, and every way in which that fails.
 
 use std::fs::OpenOptions;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use safetensors::Dtype;
 
 use crate::test_support::{Directory, Tensor, assert_mentions, floats, zeros};
-use crate::{CopyJob, LoadProblem};
+use crate::{Checkpoint, LoadError, LoadProblem, Piece, TensorInfo, read_in_order};
 
 /// A BF16 tensor long enough to be copied in several chunks, counting up without a NaN.
 fn long_tensor(name: &str) -> Tensor {
@@ -22,15 +21,27 @@ fn long_tensor(name: &str) -> Tensor {
     }
 }
 
-fn job<'a>(name: &str, destination: &'a mut [u8]) -> CopyJob<'a> {
-    CopyJob::whole(name.to_owned(), destination)
-}
+/// Bytes of the chunks in which long tensors are read here.
+const CHUNK: usize = 4 << 20;
 
-fn part<'a>(name: &str, from: u64, destination: &'a mut [u8]) -> CopyJob<'a> {
-    CopyJob {
-        part_from: Some(from),
-        ..job(name, destination)
+/// Reads whole tensors in chunks.
+fn read_all(checkpoint: &Checkpoint, jobs: Vec<(&str, &mut [u8])>) -> Result<(), LoadError> {
+    let mut pieces = Vec::new();
+    for (tensor, destination) in jobs {
+        let info = checkpoint.tensor(tensor);
+        let (file, start) = info.map_or((0, 0), TensorInfo::position);
+        for (index, chunk) in destination.chunks_mut(CHUNK).enumerate() {
+            let offset = (index * CHUNK) as u64;
+            pieces.push(Piece {
+                tensor,
+                position: (file, start + offset),
+                work: (tensor, offset, chunk),
+            });
+        }
     }
+    read_in_order(pieces, |(tensor, offset, chunk)| {
+        checkpoint.read_part(tensor, offset, chunk)
+    })
 }
 
 #[test]
@@ -40,8 +51,8 @@ fn parts_are_copied_from_where_they_begin() {
     directory.write_tensors("model.safetensors", std::slice::from_ref(&long));
     let checkpoint = directory.open().unwrap();
     let (mut first, mut second) = (vec![0; 6], vec![0; 5 << 20]);
-    let jobs = vec![part("long", 4, &mut first), part("long", 10, &mut second)];
-    checkpoint.copy_all(jobs, &|_| {}).unwrap();
+    checkpoint.read_part("long", 4, &mut first).unwrap();
+    checkpoint.read_part("long", 10, &mut second).unwrap();
     assert!(first == long.bytes[4..10]);
     assert!(second == long.bytes[10..][..5 << 20]);
 }
@@ -53,8 +64,10 @@ fn parts_that_are_not_whole_elements_of_the_tensor_are_refused() {
     let checkpoint = directory.open().unwrap();
     for (from, bytes) in [(8, 4), (4, 8), (2, 4), (0, 3), (u64::MAX, 8)] {
         let mut destination = vec![0; bytes];
-        let jobs = vec![part("a", from, &mut destination)];
-        assert!(checkpoint.copy_all(jobs, &|_| {}).is_err(), "{from}");
+        assert!(
+            checkpoint.read_part("a", from, &mut destination).is_err(),
+            "{from}"
+        );
     }
 }
 
@@ -64,13 +77,12 @@ fn a_part_names_the_damaged_element_of_the_whole() {
     directory.write_tensors("model.safetensors", &[floats("a", &[1.0, 2.0, f32::NAN])]);
     let checkpoint = directory.open().unwrap();
     let mut destination = vec![0; 8];
-    let jobs = vec![part("a", 4, &mut destination)];
-    let error = checkpoint.copy_all(jobs, &|_| {}).unwrap_err();
+    let error = checkpoint.read_part("a", 4, &mut destination).unwrap_err();
     assert_mentions(&error.to_string(), &["first at element 2"]);
 }
 
 #[test]
-fn tensors_are_fused_into_one_buffer_with_progress() {
+fn tensors_are_fused_into_one_buffer() {
     let directory = Directory::with_config();
     let long = long_tensor("long");
     let tensors = [
@@ -84,46 +96,33 @@ fn tensors_are_fused_into_one_buffer_with_progress() {
     let [long, one, _] = tensors;
     let mut fused = vec![0xaa; long.bytes.len() + one.bytes.len()];
     let (first, second) = fused.split_at_mut(one.bytes.len());
-    let seen = AtomicU64::new(0);
-    checkpoint
-        .copy_all(
-            vec![
-                job("one", first),
-                job("long", second),
-                job("empty", &mut []),
-            ],
-            &|bytes| {
-                seen.fetch_max(bytes, Ordering::Relaxed);
-            },
-        )
-        .unwrap();
-    assert_eq!(seen.into_inner(), fused.len() as u64);
+    let jobs = vec![("one", first), ("long", second), ("empty", &mut [][..])];
+    read_all(&checkpoint, jobs).unwrap();
     assert!(fused == [one.bytes, long.bytes].concat());
     assert!(checkpoint.read("empty").unwrap().is_empty());
 }
 
 #[test]
-fn jobs_that_cannot_be_done_are_all_named_and_nothing_is_copied() {
+fn everything_that_cannot_be_read_is_named() {
     let directory = Directory::with_config();
     directory.write_tensors(
         "model.safetensors",
         &[floats("a", &[1.0]), floats("b", &[2.0])],
     );
     let checkpoint = directory.open().unwrap();
-    let (mut right, mut short) = ([9; 4], [9; 3]);
+    let (mut right, mut short, mut any) = ([9; 4], [9; 3], [9; 4]);
     let jobs = vec![
-        job("a", &mut right),
-        job("b", &mut short),
-        job("c", &mut []),
+        ("a", &mut right[..]),
+        ("b", &mut short[..]),
+        ("c", &mut any[..]),
     ];
-    let error = checkpoint.copy_all(jobs, &|_| {}).unwrap_err();
+    let error = read_all(&checkpoint, jobs).unwrap_err();
     assert_eq!(error.problems.len(), 2);
     let message = error.to_string();
     assert_mentions(
         &message,
         &["b has 4 bytes but its destination has 3", "c is not in the"],
     );
-    assert_eq!(right, [9; 4]);
     assert!(checkpoint.read("c").is_err());
 }
 
@@ -150,9 +149,9 @@ fn every_tensor_that_is_not_finite_is_named_with_its_first_bad_element() {
     let jobs = tensors
         .iter()
         .zip(&mut buffers)
-        .map(|(tensor, to)| job(&tensor.name, to))
+        .map(|(tensor, to)| (tensor.name.as_str(), to.as_mut_slice()))
         .collect();
-    let error = checkpoint.copy_all(jobs, &|_| {}).unwrap_err();
+    let error = read_all(&checkpoint, jobs).unwrap_err();
     let found: Vec<(&str, u64)> = error
         .problems
         .iter()
@@ -161,7 +160,8 @@ fn every_tensor_that_is_not_finite_is_named_with_its_first_bad_element() {
             other => panic!("{other}"),
         })
         .collect();
-    assert_eq!(found, [("long", 3_000_001), ("eight", 2), ("nan", 1)]);
+    // In the order of the file.
+    assert_eq!(found, [("nan", 1), ("long", 3_000_001), ("eight", 2)]);
 }
 
 #[test]

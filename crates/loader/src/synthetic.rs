@@ -116,7 +116,7 @@ fn expert_element(
     quantization: &QuantizationScheme,
     request: &ExpertsRequest,
 ) -> Result<Element, WeightsError> {
-    let gate = request.unfused(0, "gate");
+    let gate = request.unfused(0, 0);
     let module = gate.strip_suffix(".weight").unwrap_or(&gate);
     match quantization.of_module(module) {
         None => Ok(Element::BF16),

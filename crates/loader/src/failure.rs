@@ -1,0 +1,60 @@
+//! Why weights are not loaded.
+
+use backstop_weights::{CensusError, LoadError, QuantizationError, WeightsError};
+
+/// Why a checkpoint could not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadFailure {
+    /// Its tensors are not those of the model.
+    #[error(transparent)]
+    Census(#[from] CensusError),
+    /// A tensor could not be read, or holds something that cannot be computed with.
+    #[error(transparent)]
+    Read(#[from] LoadError),
+    /// Its quantisation is not understood.
+    #[error(transparent)]
+    Checkpoint(#[from] WeightsError),
+    /// Weights and scales do not belong together.
+    #[error(transparent)]
+    Quantization(#[from] QuantizationError),
+    /// Tensors that are computed as one are stored in different number formats.
+    #[error(
+        "{0} and other tensors that are computed with it are stored in too many different number \
+         formats"
+    )]
+    MixedFormats(String),
+    /// The rows of a quantised matrix are not whole blocks.
+    #[error("{name} is {format} with {columns} columns and {tile} of them to a scale: {wanted}")]
+    Blocks {
+        /// The tensor.
+        name: String,
+        /// How it is stored.
+        format: &'static str,
+        /// Numbers in a row.
+        columns: usize,
+        /// Numbers in a row that share a scale.
+        tile: usize,
+        /// What is supported.
+        wanted: &'static str,
+    },
+    /// The device does not compute with weights in this format.
+    #[error(
+        "{name} is {format}, and the GPU computes with weights in BF16 or, for experts, FP8: \
+         serve a BF16 checkpoint, or choose --device cpu"
+    )]
+    NotForDevice {
+        /// The tensor.
+        name: String,
+        /// How it is stored.
+        format: String,
+    },
+    /// The device does not compute such experts.
+    #[error(
+        "{0} belongs to experts with biases and clamped activations, as gpt-oss has them, which the \
+         GPU's kernels cannot compute yet: choose --device cpu"
+    )]
+    AlternatingForDevice(String),
+    /// The device failed.
+    #[error(transparent)]
+    Device(#[from] backstop_card::DeviceError),
+}

@@ -1,0 +1,24 @@
+//! Brings a model's weights from a checkpoint to where they are computed with.
+//!
+//! [`Sources`] says where each weight lies and how it is stored: from there on nobody asks for a tensor's name, a scheme
+//! or a layout. They are read a strip of rows at a time, all strips side by side and in the order of the files (`reads`),
+//! into the memory that the processor or a card has for them (`cpu`, `device`).
+
+mod blocks;
+mod cpu;
+mod device;
+mod device_plan;
+mod failure;
+mod format;
+mod reads;
+mod resolve;
+mod source;
+mod synthetic;
+
+pub use cpu::{load_cpu_draft_head, load_cpu_weights};
+pub use device::{load_device_weights, load_in_pieces};
+pub use device_plan::DeviceWeightPlan;
+pub use failure::LoadFailure;
+pub use format::{ComputedFormats, UsedFormat};
+pub use resolve::Sources;
+pub use synthetic::SyntheticWeights;
