@@ -134,6 +134,10 @@ def gpt_oss(**options) -> dict:
     return case("GptOss", "gpt_oss", packed=True, **{**GPT_OSS, **options})
 
 
+def smollm3(**options) -> dict:
+    return case("SmolLM3", "smollm3", **{"pad_token_id": 0, **options})
+
+
 CASES = {
     "llama_f32": llama(weights="F32", num_key_value_heads=ABSENT, rms_norm_eps=ABSENT),
     "llama_scaled_tied": llama(rope_theta=ABSENT, rope_parameters={"rope_type": "llama3", "rope_theta": 500000.0, **LLAMA3}, tie_word_embeddings=True, **CARD),
@@ -166,6 +170,9 @@ CASES = {
         num_hidden_layers=4, n_group=1, topk_group=1, attention_bias=True, moe_intermediate_size=16,
         rope_scaling={"type": "yarn", "mscale": 0.8, "mscale_all_dim": 1.3, **YARN},
     ),
+    "smollm3_by_default": smollm3(weights="F32", num_hidden_layers=4, num_attention_heads=8, num_key_value_heads=ABSENT, rms_norm_eps=ABSENT, rope_theta=ABSENT, tie_word_embeddings=ABSENT),
+    "smollm3_sliding": smollm3(no_rope_layers=[0, 1, 0], use_sliding_window=True, sliding_window=20, num_hidden_layers=3, **CARD),
+    "smollm3_layer_types": smollm3(no_rope_layer_interval=2, use_sliding_window=True, sliding_window=17, num_hidden_layers=3, layer_types=["sliding_attention", "full_attention", "sliding_attention"], rope_scaling={"type": "yarn", **YARN}, attention_bias=True, **CARD),
     "gpt_oss_f32": gpt_oss(weights="F32", hidden_size=48, num_hidden_layers=3, num_local_experts=6, num_experts_per_tok=3, swiglu_limit=1.2, swiglu_alpha=1.3),
     "gpt_oss_bf16": gpt_oss(num_attention_heads=6, attention_bias=False, rope_theta=ABSENT, rope_scaling=ABSENT, rope_parameters={"rope_type": "default", "rope_theta": 20000.0}, layer_types=["full_attention", "sliding_attention"], shards=2),
     "gpt_oss_mxfp4": gpt_oss(weights="MXFP4", intermediate_size=96, quantization_config=MXFP4, initial_context_length=64, experts_per_token=2),

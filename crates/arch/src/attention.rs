@@ -40,6 +40,14 @@ impl AttentionPlan {
         }
     }
 
+    /// The same without a rotation of whole heads.
+    pub(crate) fn without_rope(self) -> Self {
+        match self {
+            Self::Heads(plan) => Self::Heads(HeadsPlan { rope: None, ..plan }),
+            Self::Latent(_) => self,
+        }
+    }
+
     /// Elements of an index key, of layers that select keys.
     pub(crate) fn index_dim(&self) -> u32 {
         match self {

@@ -245,25 +245,35 @@ pub(crate) fn sliding_layers(
     kinds(fields, "layer_types", values, num_layers)
 }
 
-/// The windows of Qwen's models: the later layers slide if `use_sliding_window` is set, or those
-/// that `layer_types` names. A window of `w` means `w` visible keys.
-pub(crate) fn optional_windows(fields: &mut StrictFields<'_>, shape: &Shape) -> Vec<Option<u32>> {
-    let used = flag(fields, "use_sliding_window");
-    let window = fields.optional_u32("sliding_window").unwrap_or(4096);
+/// The windows of Qwen's models, of which the later layers slide.
+pub(crate) fn later_windows(fields: &mut StrictFields<'_>, shape: &Shape) -> Vec<Option<u32>> {
     let first = fields.optional_u32("max_window_layers").unwrap_or(28) as usize;
-    let kinds = sliding_layers(fields, shape.num_layers);
-    let slides = |layer: usize| match &kinds {
-        Some(kinds) => kinds[layer],
-        None => used && layer >= first,
-    };
-    let sliding = shape.layers(slides);
-    if !used && sliding.contains(&true) {
-        fields.problem("layer_types has sliding_attention, and use_sliding_window is not set");
-    }
-    if window == 0 {
+    optional_windows(fields, shape, Some(4096), |layer| layer >= first)
+}
+
+/// Windows that `use_sliding_window` switches on, of the layers that `layer_types` names, or else
+/// of those that slide by themselves. A window of `w` means `w` visible keys.
+pub(crate) fn optional_windows(
+    fields: &mut StrictFields<'_>,
+    shape: &Shape,
+    default: Option<u32>,
+    slides: impl Fn(usize) -> bool,
+) -> Vec<Option<u32>> {
+    let used = flag(fields, "use_sliding_window");
+    let window = fields.optional_u32("sliding_window").or(default);
+    if window == Some(0) {
         fields.problem("sliding_window must be positive");
     }
-    let windows = sliding.into_iter().map(|slides| slides.then_some(window));
+    let window = window.filter(|_| used);
+    let kinds = sliding_layers(fields, shape.num_layers);
+    let sliding = shape.layers(|layer| match &kinds {
+        Some(kinds) => kinds[layer],
+        None => window.is_some() && slides(layer),
+    });
+    if window.is_none() && sliding.contains(&true) {
+        fields.problem("layer_types has sliding_attention, and use_sliding_window and sliding_window are not both set");
+    }
+    let windows = sliding.into_iter().map(|slides| window.filter(|_| slides));
     windows.collect()
 }
 

@@ -46,6 +46,8 @@ pub(crate) struct DecoderPlan {
 pub(crate) struct LayerPlan {
     /// Keys that its queries see, if not all.
     pub(crate) visible_keys: Option<u32>,
+    /// It knows of positions only what its window says (NoPE, Kazemnejad et al. 2023).
+    pub(crate) without_rope: bool,
     /// It selects the keys that it and the layers behind it attend to, up to the next that does.
     pub(crate) selects_keys: bool,
     pub(crate) mlp: MlpPlan,
@@ -78,6 +80,13 @@ impl DecoderPlan {
         }
     }
 
+    /// Leaves queries and keys of these layers unrotated.
+    pub(crate) fn set_without_rope(&mut self, without_rope: impl Fn(usize) -> bool) {
+        for (index, layer) in self.layers.iter_mut().enumerate() {
+            layer.without_rope = without_rope(index);
+        }
+    }
+
     /// Gives each layer this MLP.
     pub(crate) fn set_mlps(&mut self, mlp: impl Fn(usize) -> MlpPlan) {
         for (index, layer) in self.layers.iter_mut().enumerate() {
@@ -87,10 +96,11 @@ impl DecoderPlan {
 }
 
 impl LayerPlan {
-    /// A layer that attends to everything.
+    /// A layer that rotates queries and keys, and attends to everything.
     pub(crate) fn new(mlp: MlpPlan) -> Self {
         Self {
             visible_keys: None,
+            without_rope: false,
             selects_keys: false,
             mlp,
         }
@@ -119,9 +129,8 @@ impl Decoder {
         let caches = kv.layers.iter().zip(index_keys);
         let caches = caches.map(|(&kv, index_keys)| LayerCache { kv, index_keys });
         let layers = plan.layers.iter().zip(caches).enumerate();
-        let layers = layers.map(|(index, (layer, cache))| {
-            Layer::new(&mut weights, plan, layer.mlp, (index, cache))
-        });
+        let layers = layers
+            .map(|(index, (layer, cache))| Layer::new(&mut weights, plan, *layer, index, cache));
         let layers = layers.collect();
         let final_norm = weights.vector("model.norm.weight", shape.hidden);
         let head = weights.head(embedding, shape.tied);
@@ -150,17 +159,22 @@ impl Layer {
     fn new(
         weights: &mut WeightMap,
         plan: &DecoderPlan,
-        mlp: MlpPlan,
-        (index, cache): (usize, LayerCache),
+        layer: LayerPlan,
+        index: usize,
+        cache: LayerCache,
     ) -> Self {
         let hidden = plan.shape.hidden;
         let prefix = format!("model.layers.{index}");
         let mut norm = |name: &str| weights.vector(format!("{prefix}.{name}.weight"), hidden);
         let (attention_norm, mlp_norm) =
             (norm("input_layernorm"), norm("post_attention_layernorm"));
-        let attention = format!("{prefix}.self_attn");
-        let attention = Attention::new(weights, &attention, hidden, plan.attention, cache);
-        let mlp = match mlp {
+        let attention = match layer.without_rope {
+            true => plan.attention.without_rope(),
+            false => plan.attention,
+        };
+        let attention_prefix = format!("{prefix}.self_attn");
+        let attention = Attention::new(weights, &attention_prefix, hidden, attention, cache);
+        let mlp = match layer.mlp {
             MlpPlan::Dense(width) => Mlp::dense(weights, &format!("{prefix}.mlp"), hidden, width),
             MlpPlan::Sparse(experts) => {
                 let name = format!("{prefix}.{}", plan.sparse_name);
@@ -188,7 +202,7 @@ fn prediction_layer(plan: &DecoderPlan, index: usize) -> WeightMap {
         index_keys: None,
     };
     if let Some(last) = plan.layers.last() {
-        Layer::new(&mut weights, plan, last.mlp, (index, cache));
+        Layer::new(&mut weights, plan, *last, index, cache);
     }
     let name = |name: &str| format!("model.layers.{index}.{name}.weight");
     for norm in ["enorm", "hnorm", "shared_head.norm"] {

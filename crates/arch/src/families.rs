@@ -12,6 +12,7 @@ mod mixtral;
 mod qwen2;
 mod qwen3;
 mod qwen3_moe;
+mod smollm3;
 
 use crate::registry::Architecture;
 
@@ -29,4 +30,5 @@ pub(crate) const FAMILIES: &[&dyn Architecture] = &[
     &qwen2::FAMILY,
     &qwen3::FAMILY,
     &qwen3_moe::FAMILY,
+    &smollm3::FAMILY,
 ];

@@ -53,6 +53,7 @@ fn published_models_have_the_parameters_that_they_are_known_for() {
         (published("qwen2_5_coder_7b"), 7_615_616_512),
         (published("qwen3_coder_30b_a3b"), 30_532_122_624),
         (published("gpt_oss_20b"), 20_914_757_184),
+        (published("smollm3_3b"), 3_075_098_624),
     ] {
         let spec = spec(&config).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(parameters(&spec), expected, "{}", spec.architecture);
@@ -248,6 +249,21 @@ fn what_would_change_the_mathematics_is_refused_by_name() {
             published("llama_3_1_8b"),
             json!({"mlp_bias": true}),
             "mlp_bias",
+        ),
+        (
+            published("smollm3_3b"),
+            json!({"no_rope_layers": [1, 0]}),
+            "no_rope_layers",
+        ),
+        (
+            published("smollm3_3b"),
+            json!({"no_rope_layer_interval": 0}),
+            "no_rope_layer_interval",
+        ),
+        (
+            published("smollm3_3b"),
+            json!({"layer_types": vec!["sliding_attention"; 36]}),
+            "use_sliding_window",
         ),
         (
             published("llama_3_1_8b"),

@@ -387,6 +387,7 @@ fn random_checkpoints_compute_as_on_the_cpu() {
         ("qwen2", 2),
         ("qwen3", 1),
         ("qwen3_moe", 1),
+        ("smollm3", 2),
     ];
     for (model_type, least) in expected {
         let count = model_types.get(model_type).copied().unwrap_or(0);

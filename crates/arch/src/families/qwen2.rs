@@ -17,7 +17,7 @@ pub(crate) const FAMILY: Family = Family {
     differ: |fields, plan, heads| {
         fields.only("use_mrope", &Value::from(false));
         heads.qkv_bias = true;
-        let windows = config::optional_windows(fields, &plan.shape);
+        let windows = config::later_windows(fields, &plan.shape);
         plan.set_windows(|layer| windows[layer]);
     },
     gguf: Some(GgufConventions {

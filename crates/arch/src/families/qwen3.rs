@@ -17,7 +17,7 @@ pub(crate) const FAMILY: Family = Family {
     differ: |fields, plan, heads| {
         heads.norm_epsilon = Some(plan.norm.epsilon());
         heads.set_biases(config::flag(fields, "attention_bias"));
-        let windows = config::optional_windows(fields, &plan.shape);
+        let windows = config::later_windows(fields, &plan.shape);
         plan.set_windows(|layer| windows[layer]);
     },
     gguf: Some(GgufConventions::new("qwen3", "Qwen3ForCausalLM")),

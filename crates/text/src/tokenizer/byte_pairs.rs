@@ -39,6 +39,8 @@ struct Rule {
 
 const GPT_2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 
+const LLAMA_3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
 /// From `llama-vocab.cpp` of llama.cpp, where they have the expressions of the models' own files.
 const RULES: &[Rule] = &[
     Rule {
@@ -69,12 +71,18 @@ const RULES: &[Rule] = &[
     },
     Rule {
         names: &["llama-bpe", "llama3", "llama-v3"],
-        expressions: &[
-            r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-        ],
+        expressions: &[LLAMA_3],
         ignores_merges: true,
         composes: false,
         adds_bos: true,
+    },
+    // Vocabularies of the same kind that have no token to begin a text with, SmolLM3's among them.
+    Rule {
+        names: &["smaug-bpe"],
+        expressions: &[LLAMA_3],
+        ignores_merges: true,
+        composes: false,
+        adds_bos: false,
     },
     Rule {
         names: &["qwen2", "deepseek-r1-qwen"],
@@ -196,6 +204,7 @@ mod tests {
     fn a_rule_may_begin_texts_and_take_words_whole() {
         // No merge leads to `abc`.
         assert_eq!(ids(&vocabulary("llama-bpe"), "abc"), [11, 10]);
+        assert_eq!(ids(&vocabulary("smaug-bpe"), "abc"), [10]);
         assert_eq!(ids(&vocabulary("gpt-2"), "abc"), [8, 2]);
         let silent = BytePairVocabulary {
             adds_bos: Some(false),
