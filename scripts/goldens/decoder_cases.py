@@ -138,6 +138,14 @@ def smollm3(**options) -> dict:
     return case("SmolLM3", "smollm3", **{"pad_token_id": 0, **options})
 
 
+# Powers of two and others, as published models have them.
+GRANITE = {"embedding_multiplier": 12.0, "residual_multiplier": 0.22, "attention_multiplier": 0.125, "logits_scaling": 8.0}
+
+
+def granite(**options) -> dict:
+    return case("Granite", "granite", **options)
+
+
 CASES = {
     "llama_f32": llama(weights="F32", num_key_value_heads=ABSENT, rms_norm_eps=ABSENT),
     "llama_scaled_tied": llama(rope_theta=ABSENT, rope_parameters={"rope_type": "llama3", "rope_theta": 500000.0, **LLAMA3}, tie_word_embeddings=True, **CARD),
@@ -173,6 +181,9 @@ CASES = {
     "smollm3_by_default": smollm3(weights="F32", num_hidden_layers=4, num_attention_heads=8, num_key_value_heads=ABSENT, rms_norm_eps=ABSENT, rope_theta=ABSENT, tie_word_embeddings=ABSENT),
     "smollm3_sliding": smollm3(no_rope_layers=[0, 1, 0], use_sliding_window=True, sliding_window=20, num_hidden_layers=3, **CARD),
     "smollm3_layer_types": smollm3(no_rope_layer_interval=2, use_sliding_window=True, sliding_window=17, num_hidden_layers=3, layer_types=["sliding_attention", "full_attention", "sliding_attention"], rope_scaling={"type": "yarn", **YARN}, attention_bias=True, **CARD),
+    "granite_by_default": granite(weights="F32", num_key_value_heads=ABSENT, rms_norm_eps=ABSENT, rope_theta=ABSENT, tie_word_embeddings=ABSENT),
+    "granite_multiplied": granite(rms_norm_eps=0.05, attention_bias=True, num_hidden_layers=3, **GRANITE, **CARD),
+    "granite_tied": granite(weights="F32", tie_word_embeddings=True, rope_theta=10000000.0, **{**GRANITE, "logits_scaling": 13.0, "residual_multiplier": 0.3}),
     "gpt_oss_f32": gpt_oss(weights="F32", hidden_size=48, num_hidden_layers=3, num_local_experts=6, num_experts_per_tok=3, swiglu_limit=1.2, swiglu_alpha=1.3),
     "gpt_oss_bf16": gpt_oss(num_attention_heads=6, attention_bias=False, rope_theta=ABSENT, rope_scaling=ABSENT, rope_parameters={"rope_type": "default", "rope_theta": 20000.0}, layer_types=["full_attention", "sliding_attention"], shards=2),
     "gpt_oss_mxfp4": gpt_oss(weights="MXFP4", intermediate_size=96, quantization_config=MXFP4, initial_context_length=64, experts_per_token=2),

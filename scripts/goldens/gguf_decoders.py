@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 GOLDENS = Path(__file__).parents[2] / "tests/goldens"
 # Cases of which the matrices are F32, and what the converter calls their families.
 CASES = {
+    "granite_tied": gguf.MODEL_ARCH.GRANITE,
     "smollm3_by_default": gguf.MODEL_ARCH.SMOLLM3,
 }
 
@@ -38,6 +39,15 @@ def write_keys(writer: gguf.GGUFWriter, config: dict) -> None:
     writer.add_rope_freq_base(config["rope_parameters"]["rope_theta"])
     writer.add_vocab_size(config["vocab_size"])
     writer.add_rope_dimension_count(config["hidden_size"] // config["num_attention_heads"])
+    factors = {
+        "attention_multiplier": writer.add_attention_scale,
+        "embedding_multiplier": writer.add_embedding_scale,
+        "residual_multiplier": writer.add_residual_scale,
+        "logits_scaling": writer.add_logit_scale,
+    }
+    for field, add in factors.items():
+        if factor := config.get(field):
+            add(factor)
 
 
 def write(case: str, architecture: gguf.MODEL_ARCH) -> None:

@@ -13,9 +13,11 @@ use crate::{ModelSpec, WeightMap};
 #[derive(Debug)]
 pub(crate) struct Decoder {
     spec: ModelSpec,
+    embedding_factor: f32,
     norm: Norm,
     layers: Vec<Layer>,
     final_norm: VectorId,
+    logit_factor: f32,
 }
 
 #[derive(Debug)]
@@ -33,12 +35,24 @@ pub(crate) struct DecoderPlan {
     pub(crate) chat_format: &'static str,
     pub(crate) shape: Shape,
     pub(crate) norm: Norm,
+    pub(crate) multipliers: Multipliers,
     pub(crate) attention: AttentionPlan,
     pub(crate) layers: Vec<LayerPlan>,
     /// Name of a layer's experts.
     pub(crate) sparse_name: &'static str,
     /// Layers behind the last that checkpoints carry for speculation, and that are left out.
     pub(crate) prediction_layers: usize,
+}
+
+/// Positive factors on what is added up and on what comes of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Multipliers {
+    /// On embeddings.
+    pub(crate) embedding: f32,
+    /// On what attention and MLP add.
+    pub(crate) residual: f32,
+    /// On logits.
+    pub(crate) logits: f32,
 }
 
 /// What differs between the layers of a model.
@@ -66,6 +80,11 @@ impl DecoderPlan {
             chat_format: "plain",
             shape,
             norm,
+            multipliers: Multipliers {
+                embedding: 1.0,
+                residual: 1.0,
+                logits: 1.0,
+            },
             attention,
             layers: Vec::new(),
             sparse_name: "mlp",
@@ -118,7 +137,7 @@ pub(crate) enum MlpPlan {
 impl Decoder {
     /// Names the weights.
     pub(crate) fn new(plan: &DecoderPlan) -> Self {
-        let shape = &plan.shape;
+        let (shape, multipliers) = (&plan.shape, plan.multipliers);
         let mut weights = WeightMap::default();
         let embedding = weights.embedding(shape.vocabulary as usize, shape.hidden);
         let windows: Vec<Option<u32>> =
@@ -148,10 +167,38 @@ impl Decoder {
                 head,
                 weights,
             },
-            norm: plan.norm,
+            // Hidden states are kept in units of what branches are multiplied by, so that these are
+            // added as they are.
+            embedding_factor: multipliers.embedding / multipliers.residual,
+            norm: of_hidden_states_in(multipliers.residual, plan.norm),
             layers,
             final_norm,
+            logit_factor: multipliers.logits,
         }
+    }
+
+    fn embed<B: Backend>(&self, backend: &mut B) -> B::Activation {
+        let hidden = backend.embed(self.spec.embedding);
+        if self.embedding_factor == 1.0 {
+            return hidden;
+        }
+        // Both doubling and halving are exact.
+        let again = backend.embed(self.spec.embedding);
+        backend.add_scaled(hidden, again, self.embedding_factor / 2.0)
+    }
+}
+
+/// The same norm of numbers that are given in multiples of `unit`: norms see no factor, but for
+/// what they add to the mean square.
+fn of_hidden_states_in(unit: f32, norm: Norm) -> Norm {
+    let in_units = |epsilon: f32| epsilon / (unit * unit);
+    match norm {
+        Norm::Rms { epsilon } => Norm::Rms {
+            epsilon: in_units(epsilon),
+        },
+        Norm::LayerWithoutBias { epsilon } => Norm::LayerWithoutBias {
+            epsilon: in_units(epsilon),
+        },
     }
 }
 
@@ -221,7 +268,7 @@ impl<B: Backend> Model<B> for Decoder {
     }
 
     fn forward(&self, backend: &mut B) -> B::Activation {
-        let mut hidden = backend.embed(self.spec.embedding);
+        let mut hidden = self.embed(backend);
         let mut normed = backend.norm(&hidden, self.layers[0].attention_norm, self.norm);
         let mut selection = None;
         for (index, layer) in self.layers.iter().enumerate() {
@@ -239,7 +286,7 @@ impl<B: Backend> Model<B> for Decoder {
                 .map_or(self.final_norm, |next| next.attention_norm);
             normed = backend.add_norm(&mut hidden, [Some(mlp), None], next_norm, self.norm);
         }
-        backend.head(&normed, self.spec.head, 1.0);
+        backend.head(&normed, self.spec.head, self.logit_factor);
         normed
     }
 }

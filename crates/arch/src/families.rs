@@ -5,6 +5,7 @@ mod deepseek_v3;
 mod glm4_moe_lite;
 mod glm_moe_dsa;
 mod gpt_oss;
+mod granite;
 mod kimi_k2;
 mod llama;
 mod mistral;
@@ -23,6 +24,7 @@ pub(crate) const FAMILIES: &[&dyn Architecture] = &[
     &glm4_moe_lite::FAMILY,
     &glm_moe_dsa::FAMILY,
     &gpt_oss::FAMILY,
+    &granite::FAMILY,
     &kimi_k2::FAMILY,
     &llama::FAMILY,
     &mistral::FAMILY,

@@ -54,6 +54,7 @@ fn published_models_have_the_parameters_that_they_are_known_for() {
         (published("qwen3_coder_30b_a3b"), 30_532_122_624),
         (published("gpt_oss_20b"), 20_914_757_184),
         (published("smollm3_3b"), 3_075_098_624),
+        (published("granite_3_3_8b"), 8_170_864_640),
     ] {
         let spec = spec(&config).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(parameters(&spec), expected, "{}", spec.architecture);
@@ -264,6 +265,16 @@ fn what_would_change_the_mathematics_is_refused_by_name() {
             published("smollm3_3b"),
             json!({"layer_types": vec!["sliding_attention"; 36]}),
             "use_sliding_window",
+        ),
+        (
+            published("granite_3_3_8b"),
+            json!({"residual_multiplier": 0.0}),
+            "residual_multiplier",
+        ),
+        (
+            published("granite_3_3_8b"),
+            json!({"logits_scaling": -8.0}),
+            "logits_scaling",
         ),
         (
             published("llama_3_1_8b"),

@@ -381,6 +381,7 @@ fn random_checkpoints_compute_as_on_the_cpu() {
     }
     let expected = [
         ("cohere2_moe", 3),
+        ("granite", 1),
         ("llama", 3),
         ("mistral", 1),
         ("mixtral", 1),

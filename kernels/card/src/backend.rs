@@ -485,8 +485,10 @@ impl Backend for CudaBackend {
     }
 
     fn add_scaled(&mut self, a: CudaActivation, b: CudaActivation, scale: f32) -> CudaActivation {
-        let CudaActivation::Rows(Rows { columns, .. }) = a else {
-            unreachable!("outputs of products are added")
+        let (columns, is_residual) = match &a {
+            CudaActivation::Residual(_, columns) => (*columns, true),
+            CudaActivation::Rows(rows) => (rows.columns, false),
+            CudaActivation::Panels(_) => unreachable!("panels are inputs of products only"),
         };
         let out = self.arena.take(self.rows() * columns * 4);
         let sum = AddScaled {
@@ -498,12 +500,18 @@ impl Backend for CudaBackend {
             columns,
         };
         let queued = |backend: &mut Self| {
-            // Both addends come from the feed-forward branch, and so does their sum.
-            let stream = backend.branch()?;
+            // Products that are added come from the feed-forward branch, and so does their sum.
+            let stream = match is_residual {
+                true => Stream::Main,
+                false => backend.branch()?,
+            };
             // SAFETY: all have the step's rows.
             unsafe { sum.launch(&*backend.device, stream) }
         };
         self.queue(queued, |_| ());
+        if is_residual {
+            return CudaActivation::Residual(out, columns);
+        }
         CudaActivation::Rows(Rows {
             source: RowSource::f32(out.pointer()),
             columns,

@@ -47,7 +47,8 @@ pub fn rehearse(
         })
         .collect();
     let cache = || CudaKvCache::new(&device, &groups, block_size, Element::BF16);
-    let arena = Arena::new(DevicePointer::NULL, usize::MAX / 2);
+    // Anywhere but at the address that stands for no memory.
+    let arena = Arena::new(device.allocate(0)?, usize::MAX / 2);
     let counts = [limits.rows, limits.sequences, limits.sequences];
     let memory = StepMemory::new(&device, counts, DevicePointer::NULL)?;
     let mut backend = CudaBackend::new(
