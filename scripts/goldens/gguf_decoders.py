@@ -2,7 +2,7 @@
 them, with the keys and the names of tensors that the `gguf` package (by llama.cpp's authors) has. What transformers
 computes for a case is expected of its file, too.
 
-    pip install gguf==0.19.0 safetensors
+    pip install torch gguf==0.19.0 safetensors
     python scripts/goldens/gguf_decoders.py
 """
 
@@ -10,21 +10,29 @@ import json
 from pathlib import Path
 
 import gguf
-import numpy as np
-from safetensors.numpy import load_file
+import torch
+from safetensors.torch import load_file
 
 GOLDENS = Path(__file__).parents[2] / "tests/goldens"
-# Cases of which the matrices are F32, and what the converter calls their families.
+# What the converter calls the families of the cases, and whether it puts rotated rows next to one another.
 CASES = {
-    "granite_tied": gguf.MODEL_ARCH.GRANITE,
-    "smollm3_by_default": gguf.MODEL_ARCH.SMOLLM3,
+    "granite_tied": (gguf.MODEL_ARCH.GRANITE, True),
+    "qwen2_tied_yarn": (gguf.MODEL_ARCH.QWEN2, False),
+    "qwen3_tied": (gguf.MODEL_ARCH.QWEN3, False),
+    "smollm3_by_default": (gguf.MODEL_ARCH.SMOLLM3, True),
 }
 
 
-def pairs_together(rows: np.ndarray, heads: int) -> np.ndarray:
+def pairs_together(rows: torch.Tensor, heads: int) -> torch.Tensor:
     """Rows of queries or keys such that those are neighbours that are rotated with one another."""
     halves = rows.reshape(heads, 2, len(rows) // heads // 2, -1)
     return halves.swapaxes(1, 2).reshape(rows.shape)
+
+
+def add_tensor(writer: gguf.GGUFWriter, name: str, tensor: torch.Tensor) -> None:
+    """Matrices in the format that they have, everything else in F32."""
+    kind = gguf.GGMLQuantizationType.BF16 if tensor.dtype == torch.bfloat16 and tensor.dim() > 1 else gguf.GGMLQuantizationType.F32
+    writer.add_tensor(name, gguf.quants.quantize(tensor.float().numpy(), kind), raw_dtype=kind)
 
 
 def write_keys(writer: gguf.GGUFWriter, config: dict) -> None:
@@ -38,7 +46,14 @@ def write_keys(writer: gguf.GGUFWriter, config: dict) -> None:
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     writer.add_rope_freq_base(config["rope_parameters"]["rope_theta"])
     writer.add_vocab_size(config["vocab_size"])
-    writer.add_rope_dimension_count(config["hidden_size"] // config["num_attention_heads"])
+    head_dim = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+    writer.add_rope_dimension_count(head_dim)
+    writer.add_key_length(head_dim)
+    writer.add_value_length(head_dim)
+    if (rope := config["rope_parameters"])["rope_type"] == "yarn":
+        writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
+        writer.add_rope_scaling_factor(rope["factor"])
+        writer.add_rope_scaling_orig_ctx_len(rope["original_max_position_embeddings"])
     factors = {
         "attention_multiplier": writer.add_attention_scale,
         "embedding_multiplier": writer.add_embedding_scale,
@@ -50,7 +65,7 @@ def write_keys(writer: gguf.GGUFWriter, config: dict) -> None:
             add(factor)
 
 
-def write(case: str, architecture: gguf.MODEL_ARCH) -> None:
+def write(case: str, architecture: gguf.MODEL_ARCH, puts_together: bool) -> None:
     source = GOLDENS / "decoders" / case
     config = json.loads((source / "config_as_saved.json").read_text())
     heads = {"q_proj": config["num_attention_heads"], "k_proj": config["num_key_value_heads"]}
@@ -61,9 +76,9 @@ def write(case: str, architecture: gguf.MODEL_ARCH) -> None:
     names = gguf.get_tensor_name_map(architecture, config["num_hidden_layers"])
     for name, tensor in load_file(source / "model.safetensors").items():
         projection = name.split(".")[-2]
-        if projection in heads:
+        if puts_together and projection in heads:
             tensor = pairs_together(tensor, heads[projection])
-        writer.add_tensor(names.get_name(name, try_suffixes=(".weight", ".bias")), tensor.astype(np.float32))
+        add_tensor(writer, names.get_name(name, try_suffixes=(".weight", ".bias")), tensor)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -72,5 +87,5 @@ def write(case: str, architecture: gguf.MODEL_ARCH) -> None:
 
 
 if __name__ == "__main__":
-    for name, family in CASES.items():
-        write(name, family)
+    for case, (architecture, puts_together) in CASES.items():
+        write(case, architecture, puts_together)

@@ -175,8 +175,10 @@ fn refusal(directory: &Path) -> String {
 fn what_there_are_kernels_for_is_not_refused() {
     for name in [
         "cohere2_moe/head_dim_128_fp8_sharded",
+        "decoders/granite_multiplied",
         "decoders/qwen3_moe_dense_first",
         "decoders/qwen2_tied_yarn",
+        "decoders/smollm3_sliding",
     ] {
         let checkpoint = Checkpoint::open(&repository("tests/goldens").join(name), &[]);
         let model = model(&checkpoint.expect("a checkpoint"));

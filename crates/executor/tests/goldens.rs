@@ -238,7 +238,12 @@ fn a_gguf_file_whose_matrices_have_many_formats_agrees_with_transformers() {
 /// Written with the names that the package `gguf` has for what transformers computed with.
 #[test]
 fn a_family_in_a_gguf_file_agrees_with_transformers() {
-    for name in ["granite_tied", "smollm3_by_default"] {
+    for name in [
+        "granite_tied",
+        "qwen2_tied_yarn",
+        "qwen3_tied",
+        "smollm3_by_default",
+    ] {
         let golden = repository("tests/goldens/decoders").join(name);
         check(&repository("tests/goldens/gguf").join(name), &golden);
     }
