@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn a_trial_ends_when_nobody_waits_for_it() {
-        let trials = trials("read recipe; echo done; read shape; sleep 600");
+        let trials = trials("read recipe; echo done; read shape; exec sleep 600");
         let looks = AtomicUsize::new(0);
         let waiting = || looks.fetch_add(1, Ordering::Relaxed) < 3;
         let tried = trials.run(&factory(), &shape("a"), &waiting);
