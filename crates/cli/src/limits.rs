@@ -100,10 +100,10 @@ impl Limits {
     }
 
     fn check_for_gpu(&self) -> Result<(), String> {
-        if self.speculation.is_some() {
+        if matches!(self.speculation, Some(Speculation::Proposals { .. })) {
             return Err(
-                "guesses are checked on the CPU only: leave out --speculative-config, or choose \
-                 --device cpu"
+                "draft heads guess on the CPU only: choose the method ngram in \
+                 --speculative-config, or --device cpu"
                     .into(),
             );
         }

@@ -7,7 +7,7 @@ use backstop_arch::{KvGroup, ModelSpec};
 use backstop_card::Device;
 use backstop_engine::{EngineConfig, EngineHandle, EngineThread, Lifecycle, LifecycleState};
 use backstop_executor::{
-    CpuExecutor, CpuExecutorConfig, CudaPlan, CudaRequest, KvMemoryPlan, KvMemoryRequest,
+    CpuExecutorConfig, CudaPlan, CudaRequest, DeviceExecutor, KvMemoryPlan, KvMemoryRequest,
     full_demand_bytes, plan_kv_memory,
 };
 use backstop_kernels::{CpuBackend, CpuKvCache, CpuWeights, KvGroupLayout};
@@ -291,7 +291,7 @@ fn start_on_cpu(
     limits: &Limits,
     (kv, head): (KvMemoryPlan, Option<Box<OpenHead>>),
     lifecycle: &Lifecycle,
-) -> Result<CpuExecutor, String> {
+) -> Result<DeviceExecutor, String> {
     let weights = cpu_weights(&open, lifecycle)?;
     let drafter = head.map(|head| head.start((open.spec(), &weights), &kv.spec, limits.kv_element));
     let drafter = drafter.transpose()?;
@@ -300,14 +300,15 @@ fn start_on_cpu(
         .map(|(group, pool)| group.layout(pool.num_blocks))
         .collect();
     let cache = CpuKvCache::new(&groups, limits.block_size, limits.kv_element);
-    CpuExecutor::new(CpuExecutorConfig {
+    CpuExecutorConfig {
         model: Box::new(open.model),
         backend: CpuBackend::new(Arc::new(weights), cache),
         kv: kv.spec,
         max_num_seqs: limits.max_num_seqs,
         num_threads: limits.num_threads,
         drafter,
-    })
+    }
+    .start()
     .map_err(|error| format!("cannot start the executor: {error}"))
 }
 

@@ -1,12 +1,9 @@
 //! A sequence's place in its grammar, and the mask of tokens that may come next.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use backstop_types::{
-    ConstraintFault, ConstraintMatcher, SampleFault, SequenceStart, StepPlan, TokenId,
-};
+use backstop_types::{ConstraintFault, ConstraintMatcher, SequenceStart, TokenId};
 use rayon::prelude::*;
 
 /// Follows one sequence through its grammar.
@@ -44,17 +41,16 @@ impl Follower {
         }
     }
 
-    /// The mask that was made last.
-    pub(crate) fn allowed(&self) -> Result<&[u32], SampleFault> {
-        match self.matcher {
-            Some(_) => Ok(&self.mask),
-            None => Err(SampleFault::Constraint),
-        }
+    /// The mask that was made last: that of a lost grammar allows nothing.
+    pub(crate) fn allowed(&self) -> &[u32] {
+        &self.mask
     }
 
     /// Tells the matcher what was generated, and makes the mask of what may come next. A grammar
     /// that panics has lost its own sequence, not the step.
     fn prepare(&mut self, vocabulary: usize) {
+        self.mask.clear();
+        self.mask.resize(vocabulary.div_ceil(32), 0);
         let Some(matcher) = &mut self.matcher else {
             return;
         };
@@ -67,6 +63,7 @@ impl Follower {
         };
         if !matches!(catch_unwind(AssertUnwindSafe(work)), Ok(Ok(()))) {
             self.matcher = None;
+            self.mask.fill(0);
         }
     }
 }
@@ -74,11 +71,9 @@ impl Follower {
 /// A mask that allows nothing is a fault.
 fn fill_mask(
     matcher: &mut dyn ConstraintMatcher,
-    mask: &mut Vec<u32>,
+    mask: &mut [u32],
     vocabulary: usize,
 ) -> Result<(), ConstraintFault> {
-    mask.clear();
-    mask.resize(vocabulary.div_ceil(32), 0);
     matcher.fill_mask(mask)?;
     // Bits behind the vocabulary's last token say nothing.
     if let Some(last) = mask.last_mut()
@@ -92,22 +87,12 @@ fn fill_mask(
     }
 }
 
-/// Makes the masks of all sequences that a plan samples, side by side in the thread pool that this
-/// is called in. `followers` are those of all slots.
+/// Makes the masks of what may come next, side by side in the thread pool that this is called in.
 pub(crate) fn prepare_masks<'a>(
-    plan: &StepPlan,
-    followers: impl Iterator<Item = Option<&'a mut Follower>>,
+    followers: impl Iterator<Item = &'a mut Follower>,
     vocabulary: usize,
 ) {
-    let sampling = plan.sequences.iter().filter(|scheduled| scheduled.samples);
-    let slots: BTreeSet<usize> = sampling
-        .map(|scheduled| scheduled.slot.0 as usize)
-        .collect();
-    let followers = followers.enumerate();
-    let mut due: Vec<&mut Follower> = followers
-        .filter(|(slot, _)| slots.contains(slot))
-        .filter_map(|(_, follower)| follower)
-        .collect();
+    let mut due: Vec<&mut Follower> = followers.collect();
     due.par_iter_mut()
         .for_each(|follower| follower.prepare(vocabulary));
 }

@@ -1,25 +1,32 @@
-//! Executor on a card.
-//!
-//! A worker thread turns plans into uploads and launches while the device computes the step
-//! before. Sampled tokens stay on the device, where the next step's embedding reads them; the
-//! host gets copies, which it waits for only in [`Executor::wait`].
+//! A card as a device: steps are queued, and sampled tokens stay there, where the next step's
+//! embedding reads them. The host gets copies, which it waits for only when it must know them.
 
-use std::collections::VecDeque;
+mod results;
+
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
 
 use backstop_arch::Model;
 use backstop_card::DeviceError;
 use backstop_card::backend::CudaBackend;
-use backstop_card::runner::{Outputs, Runner, STEPS_IN_FLIGHT, Ticket};
-use backstop_types::{
-    Executor, KvSpec, PlanId, PromptLogprobs, SampleFault, SampledToken, SequenceId, StepFailure,
-    StepOutcome, StepPlan, TokenId, TokenLogprobs, TokenSample,
+use backstop_card::batch::TableUpdate;
+use backstop_card::ops::embed::FEEDBACK;
+use backstop_card::ops::sample::{SampleStep, SampleStepFull, StepRow, needs_history};
+use backstop_card::runner::{Computed, HistoryStart, Runner, STEPS_IN_FLIGHT, StepWork};
+use backstop_kernels::Batch;
+use backstop_types::{KvSpec, SamplingParams, StepPlan};
+
+use crate::device::{
+    DeviceLimits, IN_FLIGHT, LogitRow, SampleRow, StepDevice, StepFault, StepResults,
 };
+use crate::executor::{DeviceExecutor, WorkerSettings};
+use results::{CudaResults, RowReading};
 
-use crate::cuda_worker::Worker;
+/// Most threads that make masks.
+const MAX_MASK_THREADS: usize = 16;
 
-/// What a [`CudaExecutor`] is made of.
+const _: () = assert!(IN_FLIGHT == FEEDBACK, "batches are uploaded as they are");
+
+/// What an executor on a card is made of.
 #[expect(
     missing_debug_implementations,
     reason = "models and device memory have no useful text form"
@@ -37,222 +44,166 @@ pub struct CudaExecutorConfig {
     pub graphs: bool,
 }
 
-/// Runs plans on a card.
-#[expect(
-    missing_debug_implementations,
-    reason = "device memory has no useful text form"
-)]
-pub struct CudaExecutor {
-    kv: KvSpec,
-    max_logit_rows: u32,
-    plans: Sender<(u64, StepPlan)>,
-    queued: Receiver<Result<QueuedStep, StepFailure>>,
-    outputs: Arc<Outputs>,
-    in_flight: VecDeque<PlanId>,
-    /// Counts failures that the engine has seen, as the CPU's executor does.
-    epoch: u64,
-}
-
-/// A step on its way, with what is needed to read its rows.
-pub(crate) struct QueuedStep {
-    pub(crate) plan: PlanId,
-    pub(crate) ticket: Ticket,
-    pub(crate) rows: Vec<QueuedRow>,
-}
-
-/// What a row of logits is for.
-#[derive(Clone, Copy)]
-pub(crate) enum QueuedRow {
-    /// Rates a token of a prompt.
-    Rating {
-        sequence: SequenceId,
-        token: TokenId,
-    },
-    /// Yields the next token of a sequence.
-    Sample {
-        sequence: SequenceId,
-        /// Whether its log-probability is wanted.
-        logprobs: bool,
-        grammar: Grammar,
-    },
-}
-
-/// How a row's sequence stands to a grammar.
-#[derive(Clone, Copy)]
-pub(crate) enum Grammar {
-    /// It has none.
-    None,
-    /// The row has a mask.
-    Followed,
-    /// There is no mask, and what is sampled does not count.
-    Lost,
-}
-
-impl QueuedRow {
-    pub(crate) fn wants_logprobs(&self) -> bool {
-        match *self {
-            Self::Rating { .. } => true,
-            Self::Sample { logprobs, .. } => logprobs,
-        }
-    }
-
-    /// Adds to the outcome what was sampled for the row.
-    fn read(self, sampled: Option<SampledToken>, outcome: &mut StepOutcome) {
-        match self {
-            Self::Rating { sequence, token } => {
-                // The row was made to sample this token, which it does with any usable logits.
-                let certain = sampled.filter(|sampled| sampled.id == token);
-                let rating = certain.and_then(|sampled| sampled.logprobs);
-                let rating = rating.ok_or(SampleFault::NotANumber);
-                add_rating(&mut outcome.prompt_logprobs, sequence, rating);
-            }
-            Self::Sample {
-                sequence, grammar, ..
-            } => {
-                let token = match grammar {
-                    Grammar::None => sampled.ok_or(SampleFault::NotANumber),
-                    // The device does not say whether it was the mask or the logits.
-                    Grammar::Followed => sampled.ok_or(SampleFault::Constraint),
-                    Grammar::Lost => Err(SampleFault::Constraint),
-                };
-                outcome.samples.push(TokenSample {
-                    sequence,
-                    token,
-                    further: Vec::new(),
-                    proposal: Vec::new(),
-                });
-            }
-        }
-    }
-}
-
-fn add_rating(
-    all: &mut Vec<PromptLogprobs>,
-    sequence: SequenceId,
-    rating: Result<TokenLogprobs, SampleFault>,
-) {
-    if all.last().is_none_or(|last| last.sequence != sequence) {
-        all.push(PromptLogprobs {
-            sequence,
-            tokens: Ok(Vec::new()),
-        });
-    }
-    let Some(PromptLogprobs { tokens, .. }) = all.last_mut() else {
-        return;
-    };
-    match (tokens, rating) {
-        (Ok(tokens), Ok(rating)) => tokens.push(rating),
-        (tokens @ Ok(_), Err(fault)) => *tokens = Err(fault),
-        (Err(_), _) => {}
-    }
-}
-
-impl CudaExecutor {
-    /// Records the decode steps and starts the worker thread.
-    pub fn new(config: CudaExecutorConfig) -> Result<Self, DeviceError> {
-        let CudaExecutorConfig {
+impl CudaExecutorConfig {
+    /// Records the decode steps and starts the executor's threads.
+    pub fn start(self) -> Result<DeviceExecutor, DeviceError> {
+        let Self {
             model,
             mut runner,
             kv,
             max_num_seqs,
             graphs,
-        } = config;
+        } = self;
         if graphs {
             runner.capture(&mut |backend| {
                 model.forward(backend);
             })?;
         }
-        let outputs = runner.outputs();
-        let (plans, plan_receiver) = channel();
-        let (queued_sender, queued) = channel();
-        let max_logit_rows = runner.sample_limits().rows as u32;
-        let worker = Worker::new(model, runner, max_num_seqs)?;
-        std::thread::Builder::new()
-            .name("executor".into())
-            .spawn(move || worker.run(plan_receiver, queued_sender))
-            .map_err(|error| no_thread(&error))?;
-        Ok(Self {
-            kv,
-            max_logit_rows,
-            plans,
-            queued,
-            outputs,
-            in_flight: VecDeque::new(),
-            epoch: 0,
-        })
-    }
-
-    fn finish(&self, step: &QueuedStep) -> Result<StepOutcome, StepFailure> {
-        let tokens = self
-            .outputs
-            .wait(step.ticket, |row| step.rows[row].wants_logprobs())
-            .map_err(|error| failure(step.plan, &error))?;
-        let mut outcome = StepOutcome {
-            plan: step.plan,
-            samples: Vec::new(),
-            prompt_logprobs: Vec::new(),
+        let device = CudaDevice {
+            samples: SampleStep::new(*runner.sample_limits()),
+            model,
+            runner,
+            updates: Vec::new(),
+            blocks: Vec::new(),
+            computed: None,
         };
-        for (row, token) in step.rows.iter().zip(tokens) {
-            row.read(token, &mut outcome);
-        }
-        Ok(outcome)
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let settings = WorkerSettings {
+            kv,
+            max_num_seqs,
+            num_threads: threads.min(MAX_MASK_THREADS),
+        };
+        DeviceExecutor::start(Box::new(device), settings).map_err(|error| DeviceError {
+            attempt: "starting the executor's threads".into(),
+            reason: error.to_string(),
+            fatal: true,
+        })
     }
 }
 
-/// The system has no thread left.
-pub(crate) fn no_thread(error: &dyn std::error::Error) -> DeviceError {
-    DeviceError {
-        attempt: "starting the executor's threads".into(),
-        reason: error.to_string(),
-        fatal: true,
+struct CudaDevice {
+    model: Box<dyn Model<CudaBackend>>,
+    runner: Runner,
+    samples: SampleStep,
+    updates: Vec<TableUpdate>,
+    blocks: Vec<u32>,
+    /// The step that is to be sampled.
+    computed: Option<Computed>,
+}
+
+impl StepDevice for CudaDevice {
+    fn limits(&self) -> DeviceLimits {
+        let limits = self.runner.sample_limits();
+        DeviceLimits {
+            logit_rows: limits.rows as u32,
+            vocabulary: limits.vocabulary,
+            steps_ahead: STEPS_IN_FLIGHT - 1,
+        }
     }
+
+    /// The device counts what it samples for sequences with penalties, and cannot take back what
+    /// followed a wrong guess.
+    fn checks_guesses(&self, sampling: &SamplingParams) -> bool {
+        !needs_history(sampling)
+    }
+
+    fn compute(&mut self, plan: &StepPlan, batch: &Batch) -> Result<(), StepFault> {
+        self.list_new_blocks(plan);
+        let histories: Vec<HistoryStart<'_>> = starting_histories(plan).collect();
+        let work = StepWork {
+            batch,
+            updates: &self.updates,
+            blocks: &self.blocks,
+            histories: &histories,
+        };
+        let model = &self.model;
+        let computed = self.runner.compute(&work, &mut |backend| {
+            model.forward(backend);
+        })?;
+        self.computed = Some(computed);
+        Ok(())
+    }
+
+    fn sample(&mut self, rows: &[LogitRow<'_>]) -> Result<Arc<dyn StepResults>, StepFault> {
+        self.samples.clear();
+        for row in rows {
+            self.add(row)
+                .map_err(|full| StepFault::passing(full.to_string()))?;
+        }
+        let rows: Vec<RowReading> = rows.iter().map(RowReading::of).collect();
+        let logprobs = rows.iter().any(RowReading::wants_logprobs);
+        let computed = self.computed.take().expect("a step has been computed");
+        let ticket = self.runner.sample(computed, &self.samples, logprobs)?;
+        Ok(Arc::new(CudaResults {
+            outputs: self.runner.outputs(),
+            ticket,
+            rows,
+        }))
+    }
+}
+
+impl CudaDevice {
+    fn list_new_blocks(&mut self, plan: &StepPlan) {
+        self.updates.clear();
+        self.blocks.clear();
+        for scheduled in &plan.sequences {
+            for append in &scheduled.new_blocks {
+                self.updates.push(TableUpdate {
+                    table: append.group as u32,
+                    slot: scheduled.slot.0,
+                    first: append.first_index,
+                    count: append.blocks.len() as u32,
+                    offset: self.blocks.len() as u32,
+                });
+                let blocks = append.blocks.iter().map(|block| block.0);
+                self.blocks.extend(blocks);
+            }
+        }
+    }
+
+    fn add(&mut self, row: &LogitRow<'_>) -> Result<(), SampleStepFull> {
+        let nobody = self.runner.rating_slot();
+        match row {
+            LogitRow::Rating {
+                token,
+                alternatives,
+            } => self.samples.push_rating(*token, *alternatives, nobody),
+            LogitRow::Sample(row) => self.samples.push(step_row(row, nobody)),
+        }
+    }
+}
+
+/// What follows a guess is the last token of nobody: the host uploads it when it knows that it is
+/// one.
+fn step_row<'a>(row: &SampleRow<'a>, nobody: u32) -> StepRow<'a> {
+    StepRow {
+        params: row.params,
+        slot: if row.behind_guess { nobody } else { row.slot },
+        position: row.tokens.len() as u32,
+        history: needs_history(row.params).then_some(row.slot),
+        masked: row.masked,
+        allowed: row.allowed,
+    }
+}
+
+/// Sequences with penalties that enter their slots.
+fn starting_histories(plan: &StepPlan) -> impl Iterator<Item = HistoryStart<'_>> {
+    plan.sequences.iter().filter_map(|scheduled| {
+        let start = scheduled.start.as_ref()?;
+        needs_history(&start.sampling).then(|| HistoryStart {
+            slot: scheduled.slot.0,
+            tokens: &start.tokens,
+            prompt_len: start.prompt_len as usize,
+        })
+    })
 }
 
 /// A device that failed once is not trusted again unless it says so.
-pub(crate) fn failure(plan: PlanId, error: &DeviceError) -> StepFailure {
-    StepFailure {
-        plan,
-        message: error.to_string(),
-        fatal: error.fatal,
-    }
-}
-
-impl Executor for CudaExecutor {
-    fn kv_spec(&self) -> &KvSpec {
-        &self.kv
-    }
-
-    fn pipeline_depth(&self) -> usize {
-        STEPS_IN_FLIGHT
-    }
-
-    fn max_logit_rows(&self) -> u32 {
-        self.max_logit_rows
-    }
-
-    fn submit(&mut self, plan: StepPlan) {
-        assert!(
-            self.in_flight.len() < STEPS_IN_FLIGHT,
-            "the pipeline is full"
-        );
-        self.in_flight.push_back(plan.id);
-        // A worker that is gone shows in `wait`.
-        let _ignored = self.plans.send((self.epoch, plan));
-    }
-
-    fn wait(&mut self) -> Result<StepOutcome, StepFailure> {
-        let plan = self.in_flight.pop_front().expect("a plan is in flight");
-        let queued = self.queued.recv().unwrap_or_else(|_| {
-            Err(StepFailure {
-                plan,
-                message: "the executor's thread ended".into(),
-                fatal: true,
-            })
-        });
-        let result = queued.and_then(|step| self.finish(&step));
-        if result.is_err() && self.in_flight.is_empty() {
-            self.epoch += 1;
+impl From<DeviceError> for StepFault {
+    fn from(error: DeviceError) -> Self {
+        Self {
+            message: error.to_string(),
+            fatal: error.fatal,
         }
-        result
     }
 }

@@ -12,7 +12,7 @@ use backstop_loader::{DeviceWeightPlan, LoadFailure};
 
 use crate::device_memory::{DeviceMemoryError, DeviceMemoryRequest, plan_device_memory};
 use crate::memory::{KvMemoryPlan, KvMemoryRequest};
-use crate::{CudaExecutor, CudaExecutorConfig};
+use crate::{CudaExecutorConfig, DeviceExecutor};
 
 /// What a model is to do on a card.
 #[derive(Clone, Copy, Debug)]
@@ -121,7 +121,7 @@ impl CudaPlan {
         device: &Arc<dyn Device>,
         model: Box<dyn Model<CudaBackend>>,
         fill: impl FnOnce(&ModelSpec, &CudaWeights) -> Result<(), LoadFailure>,
-    ) -> Result<CudaExecutor, LoadFailure> {
+    ) -> Result<DeviceExecutor, LoadFailure> {
         let weights = Arc::new(self.weights.reserve(device)?);
         let pools = self.kv.spec.groups.iter().map(|pool| pool.num_blocks);
         let layouts = layouts(&self.groups, pools);
@@ -140,13 +140,14 @@ impl CudaPlan {
             arena_bytes: self.rehearsal.arena_bytes,
         })?;
         fill(model.spec(), &weights)?;
-        Ok(CudaExecutor::new(CudaExecutorConfig {
+        let executor = CudaExecutorConfig {
             model,
             runner,
             kv: self.kv.spec,
             max_num_seqs: self.request.max_num_seqs,
             graphs: self.request.graphs,
-        })?)
+        };
+        Ok(executor.start()?)
     }
 }
 

@@ -11,9 +11,10 @@ use backstop_card::batch::TableUpdate;
 use backstop_card::ops::sample::{SampleStep, StepRow};
 use backstop_card::runner::{Runner, RunnerConfig, StepWork, rehearse};
 use backstop_card::{CudaKvCache, CudaWeights, Device};
-use backstop_executor::{CudaExecutor, CudaExecutorConfig};
+use backstop_executor::{CudaExecutorConfig, DeviceExecutor};
 use backstop_kernels::{Batch, Element, KvGroupLayout, MatrixId};
 use backstop_proof::host::HostDevice;
+use backstop_sched::{PromptLookup, Speculation};
 use backstop_types::{Executor, KvGroupSpec, KvSpec, SampledToken, SamplingParams};
 use common::grammars;
 use common::{Drive, Driven, Flaky, Loaded, Request, backend, drive_with, load, repository};
@@ -210,6 +211,7 @@ fn answers_do_not_depend_on_the_batch() {
                 ..SamplingParams::default()
             },
             max_tokens: 6,
+            min_tokens: 0,
             stop_token_ids: Vec::new(),
         })
         .collect();
@@ -239,7 +241,7 @@ fn drive_limits(max_num_batched_tokens: u32, enable_prefix_caching: bool) -> Dri
     }
 }
 
-fn executor(loaded: &Loaded, max_num_batched_tokens: u32, graphs: bool) -> CudaExecutor {
+fn executor(loaded: &Loaded, max_num_batched_tokens: u32, graphs: bool) -> DeviceExecutor {
     let limits = StepLimits {
         rows: max_num_batched_tokens as usize,
         sequences: MAX_NUM_SEQS as usize,
@@ -256,13 +258,14 @@ fn executor(loaded: &Loaded, max_num_batched_tokens: u32, graphs: bool) -> CudaE
             })
             .collect(),
     };
-    CudaExecutor::new(CudaExecutorConfig {
+    CudaExecutorConfig {
         runner: runner(loaded, &device(), limits, Element::BF16),
         model: Box::new(model),
         kv,
         max_num_seqs: MAX_NUM_SEQS,
         graphs,
-    })
+    }
+    .start()
     .unwrap_or_else(|error| panic!("{error}"))
 }
 
@@ -287,6 +290,64 @@ fn assert_same(expected: &Driven, found: &Driven) {
     }
 }
 
+/// Requests whose prompts repeat themselves, of all kinds that guesses may get wrong: a third is
+/// greedy, a third samples at random, and a third has penalties; some must not stop too soon.
+fn repetitive_requests(loaded: &Loaded) -> Vec<Request> {
+    let vocabulary = common::vocabulary(loaded);
+    let request = |index: usize| Request {
+        prompt: prompt(loaded, 4 + 3 * index).repeat(3),
+        sampling: SamplingParams {
+            temperature: if index % 3 == 1 { 0.7 } else { 0.0 },
+            top_p: 0.9,
+            repetition_penalty: if index % 3 == 2 { 1.2 } else { 1.0 },
+            seed: index as u64,
+            logprobs: index.is_multiple_of(2).then_some(2),
+            prompt_logprobs: (index % 5 == 1).then_some(1),
+            ..SamplingParams::default()
+        },
+        max_tokens: 24,
+        min_tokens: if index.is_multiple_of(2) { 12 } else { 0 },
+        stop_token_ids: match index % 4 {
+            0 => (0..vocabulary).step_by(5).collect(),
+            _ => Vec::new(),
+        },
+    };
+    (0..9).map(request).collect()
+}
+
+#[test]
+fn answers_are_the_same_with_guesses_and_after_preemptions_and_failed_steps() {
+    let loaded = load(&repository("models/demo"));
+    let requests = repetitive_requests(&loaded);
+    let expected = run(&loaded, &alone(&requests), 128, false);
+    let limits = Drive {
+        speculation: Some(Speculation::PromptLookup(PromptLookup {
+            max_draft_tokens: 4,
+            min_ngram: 1,
+            max_ngram: 3,
+        })),
+        ..drive_limits(64, true)
+    };
+    let waves = std::slice::from_ref(&requests);
+    let mut executor = executor(&loaded, 64, true);
+    let mut kv = executor.kv_spec().clone();
+    let found = drive_with(&mut executor, &kv, &limits, waves);
+    assert_same(&expected, &found);
+    let (guessed, right) = found.guessed;
+    assert!(right > 20, "only {right} of {guessed} guesses were right");
+    assert!(right < guessed, "guesses are wrong now and then");
+
+    let mut flaky = Flaky::new(&mut executor, 4);
+    assert_same(&expected, &drive_with(&mut flaky, &kv, &limits, waves));
+
+    for group in &mut kv.groups {
+        group.num_blocks = 16;
+    }
+    let found = drive_with(&mut executor, &kv, &limits, waves);
+    assert!(found.preemptions > 0, "room for all");
+    assert_same(&expected, &found);
+}
+
 #[test]
 fn prompts_are_rated_as_on_the_cpu() {
     let loaded = load(&repository("models/demo"));
@@ -297,6 +358,7 @@ fn prompts_are_rated_as_on_the_cpu() {
             ..SamplingParams::default()
         },
         max_tokens: 1,
+        min_tokens: 0,
         stop_token_ids: Vec::new(),
     };
     let waves = [vec![request]];

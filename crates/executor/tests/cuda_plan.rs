@@ -257,6 +257,7 @@ fn a_planned_and_loaded_model_gives_the_recorded_answer() {
             ..SamplingParams::default()
         },
         max_tokens: canary.tokens.len() as u32,
+        min_tokens: 0,
         stop_token_ids: Vec::new(),
     };
     let driven = drive_with(&mut executor, &kv, &drive, &[vec![request]]);

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use backstop_arch::{ArchError, DraftHead, Model, build_draft_head};
-use backstop_executor::{CpuExecutor, Drafter, KvMemoryRequest, draft_kv_cache, plan_kv_memory};
+use backstop_executor::{DeviceExecutor, Drafter, KvMemoryRequest, draft_kv_cache, plan_kv_memory};
 use backstop_kernels::{Batch, CpuActivation, CpuBackend, CpuWeights, Element};
 use backstop_loader::load_cpu_draft_head;
 use backstop_sched::Speculation;
@@ -91,7 +91,7 @@ struct Recorded {
 
 /// Keeps what an executor proposes.
 struct Recorder {
-    executor: CpuExecutor,
+    executor: DeviceExecutor,
     /// Of each plan in flight, and in it of each sequence that samples: its tokens so far.
     lengths: VecDeque<Vec<usize>>,
     proposals: Proposals,
@@ -304,6 +304,7 @@ fn requests(target: &Loaded, count: u32) -> Vec<Request> {
                 ..SamplingParams::default()
             },
             max_tokens: 10 + index % 20,
+            min_tokens: 0,
             stop_token_ids: vec![3],
         }
     };
@@ -536,6 +537,7 @@ fn the_guesses_of_a_head_that_knows_the_model_are_all_accepted() {
             ..SamplingParams::default()
         },
         max_tokens: 40,
+        min_tokens: 0,
         stop_token_ids: Vec::new(),
     };
     let wave: Vec<Request> = (0..8).map(request).collect();

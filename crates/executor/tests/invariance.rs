@@ -65,6 +65,7 @@ fn requests(loaded: &Loaded, count: usize) -> Vec<Request> {
             prompt,
             sampling,
             max_tokens: 24,
+            min_tokens: 0,
             stop_token_ids: Vec::new(),
         });
     }

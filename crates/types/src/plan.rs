@@ -62,7 +62,12 @@ pub struct ScheduledSequence {
 impl ScheduledSequence {
     /// Rows of logits that it needs: those that rate a token, and then those that may yield one.
     pub fn logit_rows(&self) -> u32 {
-        self.rated.len() as u32 + u32::from(self.samples) + self.draft.len() as u32
+        self.rated.len() as u32 + self.sampled_rows()
+    }
+
+    /// Rows of logits that may yield a token.
+    pub fn sampled_rows(&self) -> u32 {
+        u32::from(self.samples) + self.draft.len() as u32
     }
 }
 

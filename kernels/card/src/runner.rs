@@ -158,7 +158,7 @@ impl Runner {
         let samples = sample_limits(limits, vocabulary);
         let sampler = SampleWorkspace::new(&device, samples)?;
         let memory = |rows| {
-            let counts = [rows, limits.sequences, limits.sequences];
+            let counts = [rows, limits.logit_rows(), limits.sequences];
             StepMemory::new(&device, counts, sampler.last_tokens().pointer())
         };
         let (decode_memory, mixed_memory) = (memory(largest_graph(limits))?, memory(limits.rows)?);
@@ -167,7 +167,7 @@ impl Runner {
         let plan_bytes = attention.plan_bytes();
         let staging = (0..STEPS_IN_FLIGHT).map(|_| {
             Ok(Staging {
-                inputs: Pinned::new(&device, StepMemory::bytes(limits.rows, limits.sequences))?,
+                inputs: Pinned::new(&device, StepMemory::bytes(limits.rows, limits.logit_rows()))?,
                 plans: Pinned::new(&device, plan_bytes)?,
                 samples: Pinned::new(&device, samples.step_bytes())?,
                 updates: Pinned::new(&device, uploads::UPDATE_BYTES)?,
@@ -177,7 +177,7 @@ impl Runner {
         let memory = DeviceBuffer::new(&device, arena_bytes)?;
         let arena = Arena::new(memory.pointer(), arena_bytes);
         let shape = decode_memory.shape(1, 1);
-        let outputs = Outputs::new(&device, limits.sequences)?;
+        let outputs = Outputs::new(&device, limits.logit_rows())?;
         Ok(Self {
             backend: CudaBackend::new(&device, weights, kv, arena, attention, shape)?,
             update_memory: DeviceBuffer::new(&device, uploads::UPDATE_BYTES)?,
@@ -348,12 +348,12 @@ fn largest_graph(limits: StepLimits) -> usize {
 
 fn sample_limits(limits: StepLimits, vocabulary: usize) -> SampleLimits {
     SampleLimits {
-        rows: limits.sequences,
+        rows: limits.logit_rows(),
         vocabulary,
         // And that of rows which rate a token.
         slots: limits.sequences + 1,
         histories: limits.sequences,
-        list_words: limits.sequences * LIST_WORDS_PER_ROW,
+        list_words: limits.logit_rows() * LIST_WORDS_PER_ROW,
         masks: limits.sequences,
     }
 }

@@ -91,8 +91,8 @@ pub(crate) struct ModelArgs {
     /// Guess tokens ahead and check several at once: JSON with `method`, `num_speculative_tokens`
     /// and, for the method "ngram" (what the text already says), `prompt_lookup_max` and
     /// `prompt_lookup_min`, the most and the fewest tokens that must agree (by default 4 and 2);
-    /// for "eagle" `model`, the directory of an EAGLE head made for the model. Answers do not
-    /// change; text that is guessed, such as edited code, comes faster. CPU only.
+    /// for "eagle", on the CPU only, `model`, the directory of an EAGLE head made for the model.
+    /// Answers do not change; text that is guessed, such as edited code, comes faster.
     #[arg(long, env = "BACKSTOP_SPECULATIVE_CONFIG", value_parser = SpeculativeConfig::parse, help_heading = "Computing")]
     pub(crate) speculative_config: Option<SpeculativeConfig>,
 }

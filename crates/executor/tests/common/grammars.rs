@@ -113,6 +113,7 @@ pub fn requests(vocabulary: u32, count: usize, length: u32) -> Vec<Request> {
                 ..SamplingParams::default()
             },
             max_tokens: length + 8,
+            min_tokens: 0,
             stop_token_ids: vec![END],
         }
     };

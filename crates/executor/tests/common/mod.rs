@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use backstop_arch::{AnyModel, KvGroup, gguf_families};
-use backstop_executor::{CpuExecutor, CpuExecutorConfig, Drafter};
+use backstop_executor::{CpuExecutorConfig, DeviceExecutor, Drafter};
 use backstop_kernels::{CpuBackend, CpuKvCache, CpuWeights, Element, KvGroupLayout};
 use backstop_loader::load_cpu_weights;
 use backstop_sched::{Arrival, Event, Notice, Scheduler, SchedulerConfig, Speculation};
@@ -88,6 +88,7 @@ pub struct Request {
     pub prompt: Vec<TokenId>,
     pub sampling: SamplingParams,
     pub max_tokens: u32,
+    pub min_tokens: u32,
     pub stop_token_ids: Vec<TokenId>,
 }
 
@@ -123,21 +124,26 @@ pub fn kv_spec(loaded: &Loaded, drive: &Drive) -> KvSpec {
     }
 }
 
-pub fn cpu_executor(loaded: &Loaded, drive: &Drive) -> CpuExecutor {
+pub fn cpu_executor(loaded: &Loaded, drive: &Drive) -> DeviceExecutor {
     cpu_executor_with(loaded, drive, None)
 }
 
-pub fn cpu_executor_with(loaded: &Loaded, drive: &Drive, drafter: Option<Drafter>) -> CpuExecutor {
+pub fn cpu_executor_with(
+    loaded: &Loaded,
+    drive: &Drive,
+    drafter: Option<Drafter>,
+) -> DeviceExecutor {
     let spec = kv_spec(loaded, drive);
     let blocks = vec![drive.blocks; spec.groups.len()];
-    CpuExecutor::new(CpuExecutorConfig {
+    CpuExecutorConfig {
         model: Box::new(model(&loaded.checkpoint)),
         backend: backend(loaded, drive.block_size, &blocks, Element::BF16),
         kv: spec,
         max_num_seqs: drive.max_num_seqs,
         num_threads: drive.num_threads,
         drafter,
-    })
+    }
+    .start()
     .expect("threads start")
 }
 
@@ -188,7 +194,7 @@ fn arrive(scheduler: &mut Scheduler, id: u64, request: &Request) {
         sampling: Arc::new(request.sampling.clone()),
         stop: Arc::new(StopConditions {
             max_tokens: request.max_tokens,
-            min_tokens: 0,
+            min_tokens: request.min_tokens,
             stop_token_ids: request.stop_token_ids.clone(),
         }),
         priority: 0,

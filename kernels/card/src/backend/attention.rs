@@ -45,6 +45,9 @@ impl AttentionNeeds {
     }
 }
 
+/// Rows of logits of a step if few sequences may run: for prompts that are rated, and for guesses.
+const MIN_LOGIT_ROWS: usize = 64;
+
 /// The largest steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StepLimits {
@@ -54,6 +57,13 @@ pub struct StepLimits {
     pub sequences: usize,
     /// Positions of a sequence.
     pub positions: usize,
+}
+
+impl StepLimits {
+    /// Rows whose logits are wanted.
+    pub fn logit_rows(&self) -> usize {
+        self.sequences.max(MIN_LOGIT_ROWS)
+    }
 }
 
 /// Memory that attention works with.

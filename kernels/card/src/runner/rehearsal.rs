@@ -49,7 +49,7 @@ pub fn rehearse(
     let cache = || CudaKvCache::new(&device, &groups, block_size, Element::BF16);
     // Anywhere but at the address that stands for no memory.
     let arena = Arena::new(device.allocate(0)?, usize::MAX / 2);
-    let counts = [limits.rows, limits.sequences, limits.sequences];
+    let counts = [limits.rows, limits.logit_rows(), limits.sequences];
     let memory = StepMemory::new(&device, counts, DevicePointer::NULL)?;
     let mut backend = CudaBackend::new(
         &device,
@@ -61,7 +61,7 @@ pub fn rehearse(
     )?;
     let largest = [limits.rows, largest_graph(limits)];
     for rows in graph_rows(limits.rows).into_iter().chain(largest) {
-        backend.begin(memory.shape(rows, rows.min(limits.sequences)));
+        backend.begin(memory.shape(rows, rows.min(limits.logit_rows())));
         forward(&mut backend);
         if let Some(error) = backend.take_error() {
             return Err(error);

@@ -8,12 +8,12 @@
 
 use backstop_arch::{DraftHead, DraftHeadSpec};
 use backstop_kernels::{Batch, CpuActivation, CpuBackend, CpuKvCache, Element};
-use backstop_types::{KvSpec, ScheduledSequence, StepOutcome, StepPlan, TokenId, TokenSample};
+use backstop_types::{KvSpec, TokenId};
 use rayon::prelude::*;
 
-use crate::slots::Slots;
+use crate::device::Continuation;
 
-/// What guesses for a [`CpuExecutor`](crate::CpuExecutor).
+/// What guesses for an executor on the CPU.
 #[expect(
     missing_debug_implementations,
     reason = "models and weights have no useful text form"
@@ -25,14 +25,14 @@ pub struct Drafter {
     batch: Batch,
     /// For each row of the batch, the row of the hidden states that it continues.
     hidden_rows: Vec<u32>,
-    /// The sequences that are guessed for, in the order of the outcome's samples.
+    /// The sequences that are guessed for, in the order of the batch.
     drafts: Vec<Draft>,
 }
 
 /// Guesses for one sequence.
 struct Draft {
-    /// Index in the outcome's samples.
-    sample: usize,
+    /// Index among the step's sequences.
+    index: usize,
     slot: u32,
     /// Position of the head's next row.
     position: u32,
@@ -55,71 +55,71 @@ impl Drafter {
         }
     }
 
-    /// Takes in what the step computed, `hidden` for each row of its batch, and adds proposals to
-    /// the samples. The slots hold the sampled tokens already.
-    pub(crate) fn propose(
+    /// Takes in what the step computed, `hidden` for each row of its batch, and guesses what follows
+    /// for those sequences that want it. `tables[group][slot]` are the block tables of the model.
+    pub(super) fn propose(
         &mut self,
-        plan: &StepPlan,
-        slots: &Slots,
+        sequences: &[Continuation<'_>],
+        tables: &[Vec<Vec<u32>>],
         hidden: &CpuActivation,
-        outcome: &mut StepOutcome,
-    ) {
-        self.follow(plan, slots, &outcome.samples);
-        let mut hidden = self.compute(slots, hidden);
-        self.take_guesses(&mut outcome.samples);
+    ) -> Vec<Vec<TokenId>> {
+        let mut proposals = vec![Vec::new(); sequences.len()];
+        self.follow(sequences);
+        let mut hidden = self.compute(tables, hidden);
+        self.take_guesses(&mut proposals);
         for _ in 1..self.num_tokens {
-            self.advance(slots, &outcome.samples);
+            self.advance(tables, &proposals);
             if self.drafts.is_empty() {
                 break;
             }
-            hidden = self.compute(slots, &hidden);
-            self.take_guesses(&mut outcome.samples);
+            hidden = self.compute(tables, &hidden);
+            self.take_guesses(&mut proposals);
         }
+        proposals
     }
 
     /// Makes the batch of the positions that the model has computed and that stay.
-    fn follow(&mut self, plan: &StepPlan, slots: &Slots, samples: &[TokenSample]) {
+    fn follow(&mut self, sequences: &[Continuation<'_>]) {
         self.batch.clear();
         self.hidden_rows.clear();
         self.drafts.clear();
-        let (mut model_row, mut next_sample) = (0, 0);
-        for scheduled in &plan.sequences {
-            let sample = scheduled.samples.then(|| &samples[next_sample]);
-            let kept = kept_positions(scheduled, sample);
-            let slot = &slots.slots[scheduled.slot.0 as usize];
-            let first = scheduled.first_position as usize;
-            let tokens = &slot.tokens[first + 1..][..kept as usize];
-            let guesses = slot.follower.is_none() && sample.is_some_and(|s| s.token.is_ok());
-            self.batch
-                .push(scheduled.slot.0, scheduled.first_position, tokens, guesses);
+        let mut model_row = 0;
+        for (index, sequence) in sequences.iter().enumerate() {
+            let kept = sequence.tokens.len() as u32;
+            self.batch.push(
+                sequence.slot,
+                sequence.first_position,
+                sequence.tokens,
+                sequence.wants_proposals,
+            );
             self.hidden_rows.extend(model_row..model_row + kept);
-            if guesses {
+            if sequence.wants_proposals {
                 self.drafts.push(Draft {
-                    sample: next_sample,
-                    slot: scheduled.slot.0,
-                    position: scheduled.first_position + kept,
+                    index,
+                    slot: sequence.slot,
+                    position: sequence.first_position + kept,
                     hidden_row: self.batch.rows() - 1,
                 });
             }
-            model_row += scheduled.num_tokens;
-            next_sample += usize::from(scheduled.samples);
+            model_row += sequence.rows;
         }
     }
 
     /// Makes a batch of the latest guesses, as far as the sequences have blocks for them.
-    fn advance(&mut self, slots: &Slots, samples: &[TokenSample]) {
+    fn advance(&mut self, tables: &[Vec<Vec<u32>>], proposals: &[Vec<TokenId>]) {
         let spec = self.head.spec();
         let block_size = self.backend.kv().block_size();
         self.drafts.retain(|draft| {
             let entry = (draft.position / block_size) as usize;
-            let mut tables = spec.table_groups.iter().map(|&group| &slots.tables[group]);
+            let mut tables = spec.table_groups.iter().map(|&group| &tables[group]);
             tables.all(|table| entry < table[draft.slot as usize].len())
         });
         self.batch.clear();
         self.hidden_rows.clear();
         for draft in &mut self.drafts {
-            let guess = samples[draft.sample].proposal.last();
-            let guess = *guess.expect("it has been guessed for");
+            let guess = *proposals[draft.index]
+                .last()
+                .expect("it has been guessed for");
             self.batch.push(draft.slot, draft.position, &[guess], true);
             self.hidden_rows.push(draft.hidden_row);
             draft.position += 1;
@@ -127,31 +127,25 @@ impl Drafter {
         }
     }
 
-    fn compute(&mut self, slots: &Slots, hidden: &CpuActivation) -> CpuActivation {
+    fn compute(&mut self, tables: &[Vec<Vec<u32>>], hidden: &CpuActivation) -> CpuActivation {
         let groups = &self.head.spec().table_groups;
-        let tables: Vec<_> = groups.iter().map(|&group| &slots.tables[group]).collect();
+        let tables: Vec<_> = groups.iter().map(|&group| &tables[group]).collect();
         self.backend.begin(&self.batch, &tables);
         self.head
             .forward(&mut self.backend, hidden, &self.hidden_rows)
     }
 
     /// Adds the most likely tokens to the proposals. Who has none is not guessed for any further.
-    fn take_guesses(&mut self, samples: &mut [TokenSample]) {
+    fn take_guesses(&mut self, proposals: &mut [Vec<TokenId>]) {
         let guesses = (0..self.drafts.len()).into_par_iter();
         let guesses = guesses.map(|index| most_likely(self.backend.logits_of(index)));
         let mut guesses = guesses.collect::<Vec<_>>().into_iter();
         self.drafts.retain(|draft| {
             let guess = guesses.next().flatten();
-            samples[draft.sample].proposal.extend(guess);
+            proposals[draft.index].extend(guess);
             guess.is_some()
         });
     }
-}
-
-/// Positions of the step that hold tokens of the sequence: all but those of wrong guesses.
-fn kept_positions(scheduled: &ScheduledSequence, sample: Option<&TokenSample>) -> u32 {
-    let right = sample.map_or(0, |sample| sample.further.len());
-    scheduled.num_tokens - (scheduled.draft.len() - right) as u32
 }
 
 /// Of equals the first; none if no logit is a number.
