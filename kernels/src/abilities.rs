@@ -5,8 +5,8 @@
 
 use std::fmt;
 
-use crate::Element;
 use crate::backend::AttentionShape;
+use crate::{Element, WeightFormat};
 
 /// What not every model needs and not every backend has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -94,6 +94,24 @@ pub struct Sizes {
     pub vocabulary: usize,
 }
 
+/// Formats of weights that a backend computes with.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct WeightAbilities {
+    /// Of matrices that every token is multiplied with.
+    pub matrices: &'static [WeightFormat],
+    /// Of experts.
+    pub experts: &'static [WeightFormat],
+}
+
+/// What a weight is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WeightUse {
+    /// Every token is multiplied with it.
+    Matrix,
+    /// The tokens of an expert are.
+    Experts,
+}
+
 /// What a backend is able to do.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Abilities {
@@ -107,10 +125,14 @@ pub struct Abilities {
     pub query_group: u32,
     /// The largest operations.
     pub sizes: Sizes,
+    /// Formats of weights that it computes with; `None` if all.
+    pub weights: Option<WeightAbilities>,
     /// Number formats of the KV cache.
     pub kv_elements: &'static [Element],
     /// A block of the KV cache has a multiple of so many positions.
     pub block_step: u32,
+    /// It is a `DraftBackend`.
+    pub draft_heads: bool,
 }
 
 impl Abilities {
@@ -127,8 +149,10 @@ impl Abilities {
                 experts_per_token: usize::MAX,
                 vocabulary: usize::MAX,
             },
+            weights: None,
             kv_elements: &[Element::F32, Element::BF16, Element::F8E4M3],
             block_step: 1,
+            draft_heads: true,
         }
     }
 
@@ -192,6 +216,30 @@ impl Abilities {
         (scale <= 0.0).then(|| format!("attention scores with a factor of {scale}"))
     }
 
+    /// Compares them with how some weights lie in memory. For a refusal, `stored` names a tensor and how it is stored.
+    pub fn check_weights(
+        &self,
+        weight_use: WeightUse,
+        format: WeightFormat,
+        stored: impl FnOnce() -> String,
+    ) -> Result<(), Refusal> {
+        let Some(WeightAbilities { matrices, experts }) = self.weights else {
+            return Ok(());
+        };
+        let able = match weight_use {
+            WeightUse::Matrix => matrices,
+            WeightUse::Experts => experts,
+        };
+        if able.contains(&format) {
+            return Ok(());
+        }
+        let (matrices, experts) = (listed(matrices, "or"), listed(experts, "or"));
+        self.refusal(vec![format!(
+            "{}, but for matrices in {matrices} and experts in {experts}",
+            stored()
+        )])
+    }
+
     /// Compares them with what was chosen for the KV cache.
     pub fn check_cache(&self, element: Element, block_size: u32) -> Result<(), Refusal> {
         let mut missing = Vec::new();
@@ -205,6 +253,14 @@ impl Abilities {
             ));
         }
         self.refusal(missing)
+    }
+
+    /// Compares them with a wish for a draft head.
+    pub fn check_draft_head(&self) -> Result<(), Refusal> {
+        match self.draft_heads {
+            true => Ok(()),
+            false => self.refusal(vec!["draft heads".to_owned()]),
+        }
     }
 
     fn refusal(&self, missing: Vec<String>) -> Result<(), Refusal> {
@@ -266,8 +322,16 @@ mod tests {
                 experts_per_token: 2,
                 vocabulary: 1000,
             },
+            weights: Some(WeightAbilities {
+                matrices: &[WeightFormat::Numbers(Element::BF16)],
+                experts: &[
+                    WeightFormat::Numbers(Element::BF16),
+                    WeightFormat::Numbers(Element::F8E4M3),
+                ],
+            }),
             kv_elements: &[Element::BF16],
             block_step: 16,
+            draft_heads: false,
             ..Abilities::all("the card")
         }
     }
@@ -333,6 +397,30 @@ mod tests {
             let text = refused(&needs);
             assert!(text.contains(reason), "{text}");
         }
+    }
+
+    #[test]
+    fn a_draft_head_is_refused_by_those_who_have_none() {
+        let text = small().check_draft_head().expect_err("none").to_string();
+        assert_eq!(text, "the card has no kernels for draft heads");
+        assert_eq!(Abilities::all("the processor").check_draft_head(), Ok(()));
+    }
+
+    #[test]
+    fn weights_are_refused_by_the_format_of_one() {
+        let check = |weight_use, element: Element| {
+            small().check_weights(weight_use, element.into(), || {
+                format!("a.weight in {element:?}")
+            })
+        };
+        assert_eq!(check(WeightUse::Experts, Element::F8E4M3), Ok(()));
+        assert_eq!(
+            check(WeightUse::Matrix, Element::F8E4M3)
+                .expect_err("experts only")
+                .to_string(),
+            "the card has no kernels for a.weight in F8E4M3, but for matrices in BF16 and experts \
+             in BF16 or F8E4M3"
+        );
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub mod random;
 mod scratch;
 mod simd;
 
-pub use abilities::{Abilities, Feature, Needs, Refusal, Sizes};
+pub use abilities::{Abilities, Feature, Needs, Refusal, Sizes, WeightAbilities, WeightUse};
 pub use aligned::AlignedBytes;
 pub use backend::{
     AttentionShape, Backend, DraftBackend, ExpertsId, GatedActivation, KvLayer, LatentShape,

@@ -3,42 +3,40 @@
 use std::sync::Arc;
 
 use backstop_card::{Device, open_nvidia};
+use backstop_executor::{ComputeDevice, format_bytes};
 
 use crate::args::{DeviceChoice, ModelArgs};
-use crate::quantities::format_bytes;
+use crate::machine;
 
-/// Where to compute.
-#[derive(Clone)]
-pub(crate) enum Compute {
-    Cpu,
-    Cuda(Arc<dyn Device>),
-}
-
-impl Compute {
-    /// What the settings and the machine give; says so in the log.
-    pub(crate) fn choose(args: &ModelArgs) -> Result<Self, String> {
-        match args.device() {
-            DeviceChoice::Cpu => Ok(Self::Cpu),
-            DeviceChoice::Cuda(ordinal) => match open_nvidia(ordinal) {
-                Ok(device) => Ok(Self::cuda(device)),
-                Err(reason) => Err(format!("--device cuda: {reason}")),
-            },
-            DeviceChoice::Auto => match open_nvidia(0) {
-                Ok(device) => Ok(Self::cuda(device)),
-                Err(reason) => {
-                    tracing::info!("computing on the CPU: {reason}");
-                    Ok(Self::Cpu)
-                }
-            },
-        }
-    }
-
-    fn cuda(device: Arc<dyn Device>) -> Self {
-        tracing::info!("computing on {}", describe(&*device));
-        Self::Cuda(device)
+/// What the settings and the machine give; says so in the log.
+pub(crate) fn choose(args: &ModelArgs) -> Result<ComputeDevice, String> {
+    match args.device() {
+        DeviceChoice::Cpu => Ok(cpu()),
+        DeviceChoice::Cuda(ordinal) => match open_nvidia(ordinal) {
+            Ok(device) => Ok(cuda(device)),
+            Err(reason) => Err(format!("--device cuda: {reason}")),
+        },
+        DeviceChoice::Auto => match open_nvidia(0) {
+            Ok(device) => Ok(cuda(device)),
+            Err(reason) => {
+                tracing::info!("computing on the CPU: {reason}");
+                Ok(cpu())
+            }
+        },
     }
 }
 
+/// The machine's processors, and what is free of its memory.
+pub(crate) fn cpu() -> ComputeDevice {
+    ComputeDevice::Cpu {
+        free_bytes: machine::available_memory_bytes(),
+    }
+}
+
+fn cuda(device: Arc<dyn Device>) -> ComputeDevice {
+    tracing::info!("computing on {}", describe(&*device));
+    ComputeDevice::Cuda(device)
+}
 /// A GPU in a line.
 pub(crate) fn describe(device: &dyn Device) -> String {
     let facts = device.facts();
@@ -65,11 +63,11 @@ mod tests {
             device,
             ..ModelArgs::default()
         };
-        let far = Compute::choose(&args(Some(DeviceChoice::Cuda(1000))));
+        let far = choose(&args(Some(DeviceChoice::Cuda(1000))));
         let reason = far.err().expect("no machine has so many GPUs");
         assert!(reason.starts_with("--device cuda: "), "{reason}");
-        let cpu = Compute::choose(&args(Some(DeviceChoice::Cpu)));
-        assert!(matches!(cpu, Ok(Compute::Cpu)));
-        assert!(Compute::choose(&args(None)).is_ok());
+        let cpu = choose(&args(Some(DeviceChoice::Cpu)));
+        assert!(matches!(cpu, Ok(ComputeDevice::Cpu { .. })));
+        assert!(choose(&args(None)).is_ok());
     }
 }

@@ -4,13 +4,13 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use backstop_card::{NoCuda, open_nvidia};
+use backstop_executor::{ComputeDevice, format_bytes};
 use backstop_server::{KeySet, key_file_complaint};
 use backstop_weights::ModelLocator;
 
 use crate::args::{DoctorArgs, ModelArgs};
-use crate::device::{Compute, describe};
+use crate::device::{cpu, describe};
 use crate::provenance::weights_digest;
-use crate::quantities::format_bytes;
 use crate::start::Prepared;
 use crate::{load, machine};
 
@@ -131,19 +131,20 @@ fn judge(name: &str) -> Result<String, String> {
         ..ModelArgs::default()
     };
     let open = load::open(&args)?;
-    let compute = open_nvidia(0).map_or(Compute::Cpu, Compute::Cuda);
-    let prepared = Prepared::on(&args, &open, compute)?;
-    let place = match (prepared.is_on_gpu(), &prepared.not_on_gpu) {
+    let device = open_nvidia(0).map_or_else(|_| cpu(), ComputeDevice::Cuda);
+    let prepared = Prepared::on(&args, &open, &device)?;
+    let place = match (prepared.on_gpu, &prepared.not_on_gpu) {
         (true, _) => "the GPU".to_owned(),
         (false, None) => "the CPU".to_owned(),
         (false, Some(reason)) => format!("the CPU, because {reason}"),
     };
+    let bytes = prepared.plan.bytes();
     Ok(format!(
         "yes, on {place}: {}, {} of weights with digest {}, {} of KV cache, context of {} tokens",
         open.spec().architecture,
-        format_bytes(prepared.weights_bytes),
+        format_bytes(bytes.weights),
         weights_digest(&open)?,
-        format_bytes(prepared.kv_bytes()),
-        prepared.limits.max_model_len
+        format_bytes(bytes.kv),
+        prepared.limits.sizes.max_model_len
     ))
 }

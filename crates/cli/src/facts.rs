@@ -10,17 +10,19 @@ use crate::start::Prepared;
 
 /// What its files and the plan for its memory say.
 pub(crate) fn of(open: &OpenModel, prepared: &Prepared) -> ModelFacts {
-    let format = match open.checkpoint.tokenizer() {
+    let format = match open.source.checkpoint.tokenizer() {
         TokenizerSource::Embedded(_) => "gguf",
         TokenizerSource::File(_) => "safetensors",
     };
     ModelFacts {
         architecture: open.spec().architecture.to_owned(),
         format: format.to_owned(),
-        number_format: most_bytes(&open.checkpoint).unwrap_or_default().to_owned(),
-        file_bytes: open.checkpoint.bytes_total(),
-        memory_bytes: prepared.weights_bytes,
-        on_gpu: prepared.is_on_gpu(),
+        number_format: most_bytes(&open.source.checkpoint)
+            .unwrap_or_default()
+            .to_owned(),
+        file_bytes: open.source.checkpoint.bytes_total(),
+        memory_bytes: prepared.plan.bytes().weights,
+        on_gpu: prepared.on_gpu,
     }
 }
 

@@ -1,12 +1,14 @@
 //! Limits of the engine, from settings, manifest, model and device.
 
 use backstop_engine::Speculation;
+use backstop_executor::PlanRequest;
 use backstop_kernels::Element;
 use backstop_weights::ElementType;
 
 use crate::args::{KvCacheDtype, ModelArgs};
 use crate::load::OpenModel;
 use crate::machine;
+use crate::speculative::SpeculativeConfig;
 
 /// A larger step is more efficient, a smaller one lets short requests through sooner.
 const CPU_DEFAULTS: Defaults = Defaults {
@@ -28,20 +30,14 @@ struct Defaults {
 /// What limits the engine.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    pub(crate) max_model_len: u32,
-    pub(crate) max_num_seqs: u32,
-    pub(crate) max_num_batched_tokens: u32,
-    pub(crate) block_size: u32,
-    pub(crate) kv_element: Element,
-    pub(crate) num_threads: usize,
-    pub(crate) gpu_memory_utilization: f64,
+    pub(crate) sizes: PlanRequest,
     pub(crate) speculation: Option<Speculation>,
 }
 
 impl Limits {
     pub(crate) fn new(args: &ModelArgs, open: &OpenModel, on_gpu: bool) -> Result<Self, String> {
         let defaults = if on_gpu { CUDA_DEFAULTS } else { CPU_DEFAULTS };
-        let limits = Self {
+        let sizes = PlanRequest {
             max_model_len: max_model_len(args, open)?,
             max_num_seqs: args.max_num_seqs.unwrap_or(defaults.max_num_seqs),
             max_num_batched_tokens: args
@@ -53,62 +49,51 @@ impl Limits {
                 open,
                 on_gpu,
             ),
+            kv_cache_bytes: args.kv_cache_memory,
             num_threads: args.num_threads.unwrap_or_else(machine::cores),
-            gpu_memory_utilization: args
+            memory_utilization: args
                 .gpu_memory_utilization
                 .unwrap_or(DEFAULT_GPU_MEMORY_UTILIZATION),
-            speculation: match &args.speculative_config {
-                Some(config) => Some(config.speculation()?),
-                None => None,
-            },
+            graphs: !args.enforce_eager,
         };
-        limits.check()?;
-        if on_gpu {
-            limits.check_for_gpu()?;
-        }
-        Ok(limits)
+        check(&sizes)?;
+        let speculation = args.speculative_config.as_ref();
+        let speculation = speculation.map(SpeculativeConfig::speculation);
+        Ok(Self {
+            sizes,
+            speculation: speculation.transpose()?,
+        })
     }
+}
 
-    fn check(&self) -> Result<(), String> {
-        let positive = |name: &str, value: u64, most: u64| {
-            if (1..=most).contains(&value) {
-                Ok(())
-            } else {
-                Err(format!("--{name} must lie between 1 and {most}"))
-            }
-        };
-        positive("max-model-len", self.max_model_len.into(), u32::MAX.into())?;
-        positive("max-num-seqs", self.max_num_seqs.into(), 4096)?;
-        positive(
-            "max-num-batched-tokens",
-            self.max_num_batched_tokens.into(),
-            65_536,
-        )?;
-        positive("block-size", self.block_size.into(), 1024)?;
-        positive("num-threads", self.num_threads as u64, 1024)?;
-        if !(0.05..=1.0).contains(&self.gpu_memory_utilization) {
-            return Err("--gpu-memory-utilization must lie between 0.05 and 1".into());
+fn check(sizes: &PlanRequest) -> Result<(), String> {
+    let positive = |name: &str, value: u64, most: u64| {
+        if (1..=most).contains(&value) {
+            Ok(())
+        } else {
+            Err(format!("--{name} must lie between 1 and {most}"))
         }
-        if self.max_num_batched_tokens < self.max_num_seqs {
-            return Err(format!(
-                "--max-num-batched-tokens {} is smaller than --max-num-seqs {}: a step must be \
-                 able to compute a token of every running sequence",
-                self.max_num_batched_tokens, self.max_num_seqs
-            ));
-        }
-        Ok(())
+    };
+    let (max_num_seqs, max_num_batched_tokens) = (sizes.max_num_seqs, sizes.max_num_batched_tokens);
+    positive("max-model-len", sizes.max_model_len.into(), u32::MAX.into())?;
+    positive("max-num-seqs", max_num_seqs.into(), 4096)?;
+    positive(
+        "max-num-batched-tokens",
+        max_num_batched_tokens.into(),
+        65_536,
+    )?;
+    positive("block-size", sizes.block_size.into(), 1024)?;
+    positive("num-threads", sizes.num_threads as u64, 1024)?;
+    if !(0.05..=1.0).contains(&sizes.memory_utilization) {
+        return Err("--gpu-memory-utilization must lie between 0.05 and 1".into());
     }
-
-    fn check_for_gpu(&self) -> Result<(), String> {
-        if matches!(self.speculation, Some(Speculation::Proposals { .. })) {
-            return Err(
-                "draft heads guess on the CPU only: choose the method ngram in \
-                 --speculative-config, or --device cpu"
-                    .into(),
-            );
-        }
-        Ok(())
+    if max_num_batched_tokens < max_num_seqs {
+        return Err(format!(
+            "--max-num-batched-tokens {max_num_batched_tokens} is smaller than --max-num-seqs \
+             {max_num_seqs}: a step must be able to compute a token of every running sequence"
+        ));
     }
+    Ok(())
 }
 
 fn max_model_len(args: &ModelArgs, open: &OpenModel) -> Result<u32, String> {
@@ -137,7 +122,7 @@ fn kv_element(choice: KvCacheDtype, open: &OpenModel, on_gpu: bool) -> Element {
         KvCacheDtype::Auto => {
             // Norms are never quantised, so their format is that of the checkpoint.
             let norm = open.spec().weights.vectors.first();
-            let tensor = norm.and_then(|norm| open.checkpoint.tensor(&norm.parts[0].name));
+            let tensor = norm.and_then(|norm| open.source.checkpoint.tensor(&norm.parts[0].name));
             match tensor.map(|tensor| tensor.element_type) {
                 Some(ElementType::F32) => Element::F32,
                 _ => Element::BF16,

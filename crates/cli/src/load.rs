@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use backstop_arch::{AnyModel, ModelSpec, gguf_families};
+use backstop_executor::ModelSource;
 use backstop_loader::SyntheticWeights;
 use backstop_server::GenerationDefaults;
 use backstop_text::format::FORMATS;
@@ -25,12 +26,9 @@ pub(crate) struct OpenModel {
     pub(crate) name: String,
     pub(crate) directory: PathBuf,
     pub(crate) manifest: Option<Manifest>,
-    pub(crate) checkpoint: Checkpoint,
+    pub(crate) source: ModelSource,
     pub(crate) text: ModelText,
     pub(crate) chat_format: &'static ChatFormat,
-    /// Weights that are made instead of read.
-    pub(crate) synthetic: Option<SyntheticWeights>,
-    pub(crate) model: AnyModel,
 }
 
 /// How to turn requests into tokens and back, and how to sample by default.
@@ -48,7 +46,7 @@ pub(crate) struct ModelText {
 
 impl OpenModel {
     pub(crate) fn spec(&self) -> &ModelSpec {
-        self.model.spec()
+        self.source.model.spec()
     }
 
     /// Any valid prompt, for a model without a recorded answer.
@@ -172,12 +170,14 @@ fn open_checkpoint(
     Ok(OpenModel {
         name,
         chat_format: find_chat_format(args, manifest.as_ref(), &text, model.spec())?,
-        model,
+        source: ModelSource {
+            model,
+            checkpoint,
+            synthetic: None,
+        },
         directory: located.directory,
         manifest,
         text,
-        checkpoint,
-        synthetic: None,
     })
 }
 
@@ -215,9 +215,11 @@ fn open_shape(args: &ModelArgs, locator: &ModelLocator, wanted: &str) -> Result<
         }),
         text,
         chat_format,
-        checkpoint,
-        synthetic: Some(synthetic),
-        model,
+        source: ModelSource {
+            model,
+            checkpoint,
+            synthetic: Some(synthetic),
+        },
     })
 }
 

@@ -19,13 +19,16 @@ pub(crate) fn provenance(
     let weights = weights_digest(open)?;
     let mut settings = Fingerprint::new();
     settings.add("weights", &weights);
-    let texts = open.checkpoint.add_texts(&mut settings);
+    let texts = open.source.checkpoint.add_texts(&mut settings);
     texts.map_err(|error| error.to_string())?;
     settings.add("chat format", open.chat_format.id);
     settings.add("defaults", format!("{:?}", open.text.defaults));
     settings.add("fill in the middle", format!("{:?}", open.text.fim));
-    settings.add("kv cache", format!("{:?}", prepared.limits.kv_element));
-    settings.add("arithmetic", prepared.arithmetic());
+    settings.add(
+        "kv cache",
+        format!("{:?}", prepared.limits.sizes.kv_element),
+    );
+    settings.add("arithmetic", prepared.plan.arithmetic());
     if args.answers.allow_special_tokens_in_content {
         settings.add("special tokens in content", "");
     }
@@ -36,14 +39,14 @@ pub(crate) fn provenance(
 /// The digest of a model's weights, in 16 hexadecimal digits. Made-up weights follow from the
 /// configuration.
 pub(crate) fn weights_digest(open: &OpenModel) -> Result<String, String> {
-    if open.synthetic.is_some() {
+    if open.source.synthetic.is_some() {
         let mut fingerprint = Fingerprint::new();
-        let texts = open.checkpoint.add_texts(&mut fingerprint);
+        let texts = open.source.checkpoint.add_texts(&mut fingerprint);
         texts.map_err(|error| error.to_string())?;
         return Ok(fingerprint.digits(16));
     }
     let manifest = open.manifest.as_ref();
     let recorded = manifest.and_then(|manifest| manifest.files.as_ref());
-    let digest = open.checkpoint.weights_digest(recorded);
+    let digest = open.source.checkpoint.weights_digest(recorded);
     digest.map_err(|error| error.to_string())
 }

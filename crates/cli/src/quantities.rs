@@ -73,24 +73,6 @@ pub(crate) fn parse_json_list(text: &str) -> Result<JsonList, String> {
         .map_err(|_| "expected a JSON list of texts, such as '[\"a\", \"b\"]'".to_owned())
 }
 
-/// Bytes as people read them.
-pub(crate) fn format_bytes(bytes: u64) -> String {
-    let mut value = bytes as f64;
-    let mut units = ["B", "KiB", "MiB", "GiB", "TiB"].iter();
-    let mut unit = units.next();
-    while value >= 1024.0 {
-        let Some(next) = units.next() else { break };
-        value /= 1024.0;
-        unit = Some(next);
-    }
-    let unit = unit.unwrap_or(&"B");
-    if value < 10.0 && *unit != "B" {
-        format!("{value:.1} {unit}")
-    } else {
-        format!("{value:.0} {unit}")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -107,7 +89,5 @@ mod tests {
         assert!(parse_duration("soon").is_err() && parse_duration("1e400h").is_err());
         assert_eq!(parse_json_list("[\"*\"]"), Ok(JsonList(vec!["*".into()])));
         assert!(parse_json_list("*").is_err() && parse_json_list("[1]").is_err());
-        assert_eq!(format_bytes(8 << 30), "8.0 GiB");
-        assert_eq!(format_bytes(640 << 20), "640 MiB");
     }
 }

@@ -42,7 +42,7 @@ async fn serve(args: ServeArgs, started: Instant) -> Result<ExitCode, String> {
     let open = load::open(&args.model)?;
     let prepared = Prepared::new(&args.model, &open)?;
     let queues = Queues::new(&args.queue)?;
-    let max_waiting = queues.engine_max_waiting(prepared.limits.max_num_seqs);
+    let max_waiting = queues.engine_max_waiting(prepared.limits.sizes.max_num_seqs);
     let names = served_names(&args, &open);
     let mut config = server_config(&args, queues, names.clone())?;
     config.provenance = provenance(&args, &open, &prepared)?;

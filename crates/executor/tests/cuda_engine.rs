@@ -10,7 +10,7 @@ use backstop_card::backend::StepLimits;
 use backstop_card::batch::TableUpdate;
 use backstop_card::ops::sample::{SampleStep, StepRow};
 use backstop_card::runner::{Runner, RunnerConfig, StepWork, rehearse};
-use backstop_card::{CudaKvCache, CudaWeights, Device};
+use backstop_card::{ABILITIES, CudaKvCache, CudaWeights, Device};
 use backstop_executor::{CudaExecutorConfig, DeviceExecutor};
 use backstop_kernels::{Batch, Element, KvGroupLayout, MatrixId};
 use backstop_proof::host::HostDevice;
@@ -175,11 +175,7 @@ fn is_for_the_device(loaded: &Loaded) -> bool {
         let tensor = loaded.checkpoint.tensor(&matrix.parts[0].name);
         tensor.is_some_and(|tensor| tensor.element_type == backstop_weights::ElementType::BF16)
     };
-    let heads = spec
-        .kv_groups
-        .iter()
-        .all(|group| [32, 64, 128].contains(&group.head_dim));
-    heads && spec.weights.matrices.iter().all(is_bf16)
+    ABILITIES.check(&model.needs()).is_ok() && spec.weights.matrices.iter().all(is_bf16)
 }
 
 #[test]

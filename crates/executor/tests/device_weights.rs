@@ -113,7 +113,7 @@ fn f32_weights_are_refused_by_name() {
     let checkpoint = checkpoint.expect("a checkpoint");
     let error = DeviceWeightPlan::of_checkpoint(&checkpoint, model(&checkpoint).spec());
     let text = error.expect_err("F32").to_string();
-    assert!(text.contains("model.embed_tokens.weight is F32"), "{text}");
+    assert!(text.contains("model.embed_tokens.weight in F32"), "{text}");
     assert!(text.contains("--device cpu"), "{text}");
 }
 

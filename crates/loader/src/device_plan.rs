@@ -5,20 +5,11 @@ use std::sync::Arc;
 use backstop_arch::{MatrixRequest, MatrixRole, ModelSpec, VectorRequest, WeightMap};
 use backstop_card::layout::TiledMatrix;
 use backstop_card::staging::WeightRows;
-use backstop_card::{CudaWeights, Device, DeviceError};
-use backstop_kernels::{Element, WeightFormat};
+use backstop_card::{ABILITIES, CudaWeights, Device, DeviceError};
+use backstop_kernels::{Element, Feature, Needs, WeightFormat};
 use backstop_weights::Checkpoint;
 
-use crate::{ComputedFormats, LoadFailure, Sources, SyntheticWeights};
-
-/// What a card computes with.
-const COMPUTED: ComputedFormats = ComputedFormats {
-    matrices: &[WeightFormat::Numbers(Element::BF16)],
-    experts: &[
-        WeightFormat::Numbers(Element::BF16),
-        WeightFormat::Numbers(Element::F8E4M3),
-    ],
-};
+use crate::{LoadFailure, Sources, SyntheticWeights};
 
 /// What the weights of a model take on a device, known before any is read.
 #[derive(Clone, Debug)]
@@ -112,15 +103,15 @@ impl ExpertsPlan {
 /// The weights of a checkpoint, all in formats that a card computes with.
 pub(crate) fn sources(checkpoint: &Checkpoint, spec: &ModelSpec) -> Result<Sources, LoadFailure> {
     let sources = Sources::of(checkpoint, &spec.weights)?;
-    if let Some(tensor) = sources.biased_experts() {
-        return Err(LoadFailure::AlternatingForDevice(tensor.to_owned()));
+    if sources.has_biased_experts() {
+        let needs = Needs {
+            features: vec![Feature::ClampedExperts],
+            ..Needs::default()
+        };
+        ABILITIES.check(&needs)?;
     }
-    let missing = sources.formats().find(|used| !COMPUTED.contain(used));
-    if let Some(missing) = missing {
-        return Err(LoadFailure::NotForDevice {
-            name: missing.tensor().to_owned(),
-            format: missing.stored_as(),
-        });
+    for used in sources.formats() {
+        used.check(&ABILITIES)?;
     }
     Ok(sources)
 }

@@ -1,5 +1,6 @@
 //! Why weights are not loaded.
 
+use backstop_kernels::Refusal;
 use backstop_weights::{CensusError, LoadError, QuantizationError, WeightsError};
 
 /// Why a checkpoint could not be loaded.
@@ -37,23 +38,9 @@ pub enum LoadFailure {
         /// What is supported.
         wanted: &'static str,
     },
-    /// The device does not compute with weights in this format.
-    #[error(
-        "{name} is {format}, and the GPU computes with weights in BF16 or, for experts, FP8: \
-         serve a BF16 checkpoint, or choose --device cpu"
-    )]
-    NotForDevice {
-        /// The tensor.
-        name: String,
-        /// How it is stored.
-        format: String,
-    },
-    /// The device does not compute such experts.
-    #[error(
-        "{0} belongs to experts with biases and clamped activations, as gpt-oss has them, which the \
-         GPU's kernels cannot compute yet: choose --device cpu"
-    )]
-    AlternatingForDevice(String),
+    /// The device does not compute with weights like these.
+    #[error("{0}: choose --device cpu")]
+    NotForDevice(#[from] Refusal),
     /// The device failed.
     #[error(transparent)]
     Device(#[from] backstop_card::DeviceError),

@@ -1,7 +1,9 @@
-//! Number formats: which one in memory a stored one becomes, and which ones a device computes with.
+//! Number formats: which one in memory a stored one becomes, and whether a device computes with it.
 
 use backstop_card::staging::WeightRows;
-use backstop_kernels::{BlockFormat, Element, ScaleFormat, WeightFormat};
+use backstop_kernels::{
+    Abilities, BlockFormat, Element, Refusal, ScaleFormat, WeightFormat, WeightUse,
+};
 use backstop_weights::{Checkpoint, Codes, ElementType, QuantizedMatrix, Scales};
 
 use crate::LoadFailure;
@@ -9,50 +11,27 @@ use crate::source::{Source, Stored};
 
 /// How a checkpoint stores some rows of a matrix, or matrices of experts.
 #[derive(Clone, Copy, Debug)]
-pub struct UsedFormat<'a> {
+pub(crate) struct UsedFormat<'a> {
     /// Of which weight.
-    pub target: WeightRows,
+    pub(crate) target: WeightRows,
     pub(crate) source: &'a Source,
 }
 
-impl<'a> UsedFormat<'a> {
-    /// The format in memory.
-    pub fn format(&self) -> WeightFormat {
-        self.source.format
-    }
-
-    /// The tensor.
-    pub fn tensor(&self) -> &'a str {
-        self.source.name()
-    }
-
-    /// How it is stored, for messages.
-    pub fn stored_as(&self) -> String {
-        match (&self.source.stored, self.source.format) {
-            (Stored::Codes(matrix), _) => described(matrix),
-            (_, WeightFormat::Blocks(format)) => format.facts().name.to_owned(),
-            (_, WeightFormat::Numbers(element)) => format!("{element:?}"),
-        }
-    }
-}
-
-/// The formats with which a device computes.
-#[derive(Clone, Copy, Debug)]
-pub struct ComputedFormats {
-    /// Of matrices.
-    pub matrices: &'static [WeightFormat],
-    /// Of experts.
-    pub experts: &'static [WeightFormat],
-}
-
-impl ComputedFormats {
-    /// Whether this is one of them.
-    pub fn contain(&self, used: &UsedFormat<'_>) -> bool {
-        let computed = match used.target {
-            WeightRows::Matrix(_) => self.matrices,
-            WeightRows::GateUp(_) | WeightRows::Down(_) => self.experts,
+impl UsedFormat<'_> {
+    /// Compares it with those that a device computes with.
+    pub(crate) fn check(&self, abilities: &Abilities) -> Result<(), Refusal> {
+        let weight_use = match self.target {
+            WeightRows::Matrix(_) => WeightUse::Matrix,
+            WeightRows::GateUp(_) | WeightRows::Down(_) => WeightUse::Experts,
         };
-        computed.contains(&used.format())
+        let format = self.source.format;
+        abilities.check_weights(weight_use, format, || {
+            let stored_as = match &self.source.stored {
+                Stored::Codes(matrix) => described(matrix),
+                _ => format.to_string(),
+            };
+            format!("{} in {stored_as}", self.source.name())
+        })
     }
 }
 

@@ -19,6 +19,5 @@ pub use cpu::{load_cpu_draft_head, load_cpu_weights};
 pub use device::{load_device_weights, load_in_pieces};
 pub use device_plan::DeviceWeightPlan;
 pub use failure::LoadFailure;
-pub use format::{ComputedFormats, UsedFormat};
 pub use resolve::Sources;
 pub use synthetic::SyntheticWeights;

@@ -71,7 +71,7 @@ impl Sources {
     }
 
     /// How matrices and experts are stored, one after the other.
-    pub fn formats(&self) -> impl Iterator<Item = UsedFormat<'_>> {
+    pub(crate) fn formats(&self) -> impl Iterator<Item = UsedFormat<'_>> {
         self.rows.iter().flat_map(|rows| {
             let target = rows.target;
             let sources = rows.sources.iter();
@@ -79,16 +79,11 @@ impl Sources {
         })
     }
 
-    /// A tensor of biases of experts, if any have some.
-    pub fn biased_experts(&self) -> Option<&str> {
-        let mut biases = self
-            .numbers
-            .iter()
-            .filter_map(|numbers| match numbers.target {
-                NumbersOf::Biases => numbers.sources.first(),
-                _ => None,
-            });
-        biases.next().map(Source::name)
+    /// Whether experts have biases.
+    pub(crate) fn has_biased_experts(&self) -> bool {
+        self.numbers.iter().any(|numbers| {
+            matches!(numbers.target, NumbersOf::Biases) && !numbers.sources.is_empty()
+        })
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the card's kernels compute.
 
-use backstop_kernels::{Abilities, Sizes};
+use backstop_kernels::{Abilities, Element, Sizes, WeightAbilities, WeightFormat};
 
 use crate::group;
 use crate::ops::{attention, kv_write, norm, router, sample};
@@ -18,6 +18,14 @@ pub const ABILITIES: Abilities = Abilities {
         experts_per_token: router::TOP_K_MAX,
         vocabulary: sample::VOCABULARY_MAX,
     },
+    weights: Some(WeightAbilities {
+        matrices: &[WeightFormat::Numbers(Element::BF16)],
+        experts: &[
+            WeightFormat::Numbers(Element::BF16),
+            WeightFormat::Numbers(Element::F8E4M3),
+        ],
+    }),
     kv_elements: kv_write::ELEMENTS,
     block_step: kv_write::BLOCK_STEP,
+    draft_heads: false,
 };

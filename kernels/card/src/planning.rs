@@ -11,6 +11,7 @@ const ALIGNMENT: u64 = 1024;
 #[derive(Debug)]
 pub struct PlanningDevice {
     facts: DeviceFacts,
+    free_bytes: u64,
     allocated: AtomicU64,
     events: AtomicU32,
 }
@@ -20,9 +21,15 @@ impl PlanningDevice {
     pub fn new(facts: DeviceFacts) -> Self {
         Self {
             facts,
+            free_bytes: u64::MAX / 2,
             allocated: AtomicU64::new(0),
             events: AtomicU32::new(0),
         }
+    }
+
+    /// Says that so much memory is free, however much is asked for.
+    pub fn with_free_bytes(self, free_bytes: u64) -> Self {
+        Self { free_bytes, ..self }
     }
 
     /// Bytes of device memory asked for so far.
@@ -37,7 +44,7 @@ impl Device for PlanningDevice {
     }
 
     fn free_bytes(&self) -> Result<u64, DeviceError> {
-        Ok(u64::MAX / 2)
+        Ok(self.free_bytes)
     }
 
     fn allocate(&self, bytes: usize) -> Result<DevicePointer, DeviceError> {

@@ -1,6 +1,7 @@
 //! Weight matrices as they lie in memory.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::ops::Range;
 
 use crate::element::{Element, widen_bf16};
@@ -31,6 +32,15 @@ impl From<Element> for WeightFormat {
 impl From<BlockFormat> for WeightFormat {
     fn from(format: BlockFormat) -> Self {
         Self::Blocks(format)
+    }
+}
+
+impl fmt::Display for WeightFormat {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Numbers(element) => write!(formatter, "{element:?}"),
+            Self::Blocks(format) => formatter.write_str(format.facts().name),
+        }
     }
 }
 

@@ -100,7 +100,7 @@ pub(crate) struct ModelArgs {
 /// Number format of the KV cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum KvCacheDtype {
-    /// float32 for F32 checkpoints, bfloat16 for all others.
+    /// float32 for F32 checkpoints on the CPU, bfloat16 for all others.
     Auto,
     /// 32-bit floating point; on the CPU only.
     #[value(name = "float32", alias = "f32")]

@@ -2,7 +2,7 @@
 
 use backstop_arch::KvGroup;
 
-use crate::memory::{
+use super::memory::{
     KvMemoryPlan, KvMemoryRequest, full_demand_bytes, least_bytes, plan_kv_memory,
 };
 
@@ -13,23 +13,23 @@ const UTILIZATION_MAX: f64 = 0.98;
 
 /// Who wants what of a device's memory.
 #[derive(Clone, Copy, Debug)]
-pub struct DeviceMemoryRequest {
+pub(super) struct DeviceMemoryRequest {
     /// All memory of the device.
-    pub total_bytes: u64,
+    pub(super) total_bytes: u64,
     /// What was free of it before anything of the model was there.
-    pub free_bytes: u64,
+    pub(super) free_bytes: u64,
     /// Share of all memory that may be in use, whoever uses it: `--gpu-memory-utilization`.
-    pub utilization: f64,
+    pub(super) utilization: f64,
     /// For the weights.
-    pub weights_bytes: u64,
+    pub(super) weights_bytes: u64,
     /// For the activations of the largest step.
-    pub activation_bytes: u64,
+    pub(super) activation_bytes: u64,
     /// For everything else whose size does not depend on the KV cache.
-    pub fixed_bytes: u64,
+    pub(super) fixed_bytes: u64,
     /// The size of the KV cache that was asked for, or `None` for what is left.
-    pub kv_cache_bytes: Option<u64>,
+    pub(super) kv_cache_bytes: Option<u64>,
     /// What the KV cache is wanted for; its budget is decided here.
-    pub kv: KvMemoryRequest,
+    pub(super) kv: KvMemoryRequest,
 }
 
 /// Not everything fits; the text says by how much, and what would make it fit.
@@ -42,7 +42,7 @@ pub struct DeviceMemoryError {
 }
 
 /// Sizes the KV cache so that everything fits into what may be used of the device's memory.
-pub fn plan_device_memory(
+pub(super) fn plan_device_memory(
     groups: &[KvGroup],
     request: &DeviceMemoryRequest,
 ) -> Result<KvMemoryPlan, DeviceMemoryError> {
@@ -189,7 +189,7 @@ fn gib(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::memory::tests::north_mini_code;
+    use crate::plan::memory::tests::north_mini_code;
 
     /// North Mini Code with FP8 experts, as its arithmetic has it.
     const FP8_WEIGHTS: u64 = 32_021_618_688 + 44_040_192;

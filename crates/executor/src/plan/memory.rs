@@ -113,7 +113,7 @@ fn pool_bytes(groups: &[KvGroup], request: &KvMemoryRequest, blocks: &[u64]) -> 
 }
 
 /// Bytes that `max_num_seqs` sequences of the maximum length need: more serves only the cache.
-pub fn full_demand_bytes(groups: &[KvGroup], request: &KvMemoryRequest) -> u64 {
+pub(super) fn full_demand_bytes(groups: &[KvGroup], request: &KvMemoryRequest) -> u64 {
     let sequences = u64::from(request.max_num_seqs);
     let group_bytes = |group: &KvGroup| {
         blocks_for(group.span, request.max_model_len, request) * block_bytes(group, request)
@@ -159,6 +159,24 @@ fn largest(limit: u32, fits: impl Fn(u32) -> bool) -> u32 {
         }
     }
     low
+}
+
+/// Bytes as people read them.
+pub fn format_bytes(bytes: u64) -> String {
+    let mut value = bytes as f64;
+    let mut units = ["B", "KiB", "MiB", "GiB", "TiB"].iter();
+    let mut unit = units.next();
+    while value >= 1024.0 {
+        let Some(next) = units.next() else { break };
+        value /= 1024.0;
+        unit = Some(next);
+    }
+    let unit = unit.unwrap_or(&"B");
+    if value < 10.0 && *unit != "B" {
+        format!("{value:.1} {unit}")
+    } else {
+        format!("{value:.0} {unit}")
+    }
 }
 
 #[cfg(test)]
@@ -230,5 +248,11 @@ pub(crate) mod tests {
         let plan = plan_kv_memory(&north_mini_code(), &request(60 << 30)).unwrap();
         let per_sequence = plan.spec.groups[1].num_blocks / 64;
         assert_eq!(per_sequence, (4097 + 2048_u32).div_ceil(16) + 1);
+    }
+
+    #[test]
+    fn bytes_read_as_people_write_them() {
+        assert_eq!(format_bytes(8 << 30), "8.0 GiB");
+        assert_eq!(format_bytes(640 << 20), "640 MiB");
     }
 }

@@ -1,0 +1,69 @@
+//! A draft head beside a model.
+
+use backstop_arch::{ArchError, DraftHead, KvGroup, ModelSpec, build_draft_head};
+use backstop_kernels::{CpuBackend, CpuWeights, Element};
+use backstop_loader::load_cpu_draft_head;
+use backstop_types::KvSpec;
+use backstop_weights::Checkpoint;
+
+use super::StartError;
+use crate::{Drafter, draft_kv_cache};
+
+/// A draft head without its weights.
+#[expect(
+    missing_debug_implementations,
+    reason = "heads have no useful text form"
+)]
+pub struct DraftHeadSource {
+    checkpoint: Checkpoint,
+    head: Box<dyn DraftHead<CpuBackend>>,
+    num_tokens: u32,
+}
+
+impl DraftHeadSource {
+    /// Compares a head with the model that it is to guess `num_tokens` tokens at once for.
+    pub fn new(
+        checkpoint: Checkpoint,
+        model: &ModelSpec,
+        num_tokens: u32,
+    ) -> Result<Self, ArchError> {
+        Ok(Self {
+            head: build_draft_head(checkpoint.config(), model)?,
+            checkpoint,
+            num_tokens,
+        })
+    }
+
+    /// Bytes of its weights.
+    pub(super) fn weights_bytes(&self) -> u64 {
+        self.checkpoint.bytes_total()
+    }
+
+    /// Groups of the model with room for the head's keys and values.
+    pub(super) fn with_room(&self, model: &[KvGroup]) -> Vec<KvGroup> {
+        self.head.spec().with_room(model)
+    }
+
+    /// Loads the weights.
+    pub(super) fn start(
+        self,
+        model: (&ModelSpec, &CpuWeights),
+        kv: &KvSpec,
+        element: Element,
+    ) -> Result<Drafter, StartError> {
+        let spec = self.head.spec();
+        let directory = self.checkpoint.directory().display();
+        let weights = load_cpu_draft_head(&self.checkpoint, spec, model, &|_| {});
+        let weights = weights.map_err(|failure| StartError::DraftHead {
+            directory: directory.to_string(),
+            failure: Box::new(failure),
+        })?;
+        let cache = draft_kv_cache(spec, kv, element);
+        tracing::info!(
+            "{} tokens are guessed by the head in {directory}",
+            self.num_tokens
+        );
+        let backend = CpuBackend::new(weights.into(), cache);
+        Ok(Drafter::new(self.head, backend, self.num_tokens))
+    }
+}
