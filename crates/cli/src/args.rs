@@ -9,10 +9,10 @@ use clap::{Parser, Subcommand};
 
 pub(crate) use self::model::{DeviceChoice, KvCacheDtype, LoadFormat, ModelArgs};
 pub(crate) use self::serve::{CallerArgs, ProfileChoice, QueueArgs, ServeArgs};
-pub(crate) use self::tools::{CanaryArgs, DoctorArgs, GenerateArgs, KeyArgs};
+pub(crate) use self::tools::{CanaryArgs, DoctorArgs, DocumentsArgs, GenerateArgs, KeyArgs};
 
 /// The last link in an LLM gateway's fallback chain: serves open-weight models from local disk
-/// over the OpenAI API, without any outbound connection.
+/// over the APIs of OpenAI, Anthropic and Ollama, without any outbound connection.
 #[derive(Debug, Parser)]
 #[command(name = "backstop", version, propagate_version = true)]
 pub(crate) struct CommandLine {
@@ -22,7 +22,7 @@ pub(crate) struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Load a model and answer the OpenAI API.
+    /// Load a model and answer the APIs of OpenAI, Anthropic and Ollama.
     Serve(Box<ServeArgs>),
     /// Answer one prompt in the terminal.
     Generate(Box<GenerateArgs>),
@@ -36,6 +36,9 @@ pub(crate) enum Command {
     /// Try grammars for a server, which starts this by itself.
     #[command(hide = true)]
     GrammarWorker,
+    /// Write the pages of the manual that list what the program knows.
+    #[command(hide = true)]
+    Documents(DocumentsArgs),
 }
 
 /// The settings of `serve` with these arguments.

@@ -6,6 +6,7 @@ mod canary;
 mod descriptors;
 mod device;
 mod doctor;
+mod documents;
 mod draft;
 mod facts;
 mod generate;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         Command::Canary(args) => canary::run(*args),
         Command::Key(args) => key::run(&args),
         Command::GrammarWorker => grammar_worker::run(),
+        Command::Documents(args) => documents::run(&args),
     })
     .unwrap_or_else(|failure| {
         tracing::error!("{failure}");

@@ -1,7 +1,7 @@
 //! Lets a TOML file say what neither command line nor environment do.
 //!
-//! What the file says becomes the default of the flag of that name, and the command line is read once more: so a
-//! setting is declared in one place, and a value means the same wherever it stands.
+//! What the file says becomes the default of the flag of that name, and the command line is read once
+//! more: so a setting is declared in one place, and a value means the same wherever it stands.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -57,8 +57,8 @@ fn with_text(text: &str, line: impl IntoIterator<Item = OsString>) -> Result<Ser
     }
 }
 
-/// A value as the command line has it: texts and numbers as they are, a list of several values one by one, and
-/// everything else as JSON.
+/// A value as the command line has it: texts and numbers as they are, a list of several values one by
+/// one, and everything else as JSON.
 fn written(argument: &Arg, value: toml::Value) -> Result<Vec<String>, String> {
     let is_repeatable = matches!(argument.get_action(), ArgAction::Append);
     match value {

@@ -69,3 +69,4 @@ pub use tokens::{
     ValidTokenizeRequest,
 };
 pub use tools::ToolChoice;
+pub use unsupported::{RefusedField, refused_fields};

@@ -61,12 +61,50 @@ const OTHER_SERVICES: &[(&str, &str)] = &[
 /// Fields that are true by default: what they switch off cannot be switched off here.
 const NOT_TO_BE_SWITCHED_OFF: &[&str] = &["parse_tool_calls", "separate_reasoning"];
 
+const USE_ANOTHER_FIELD: &str = "use 'response_format' or 'structured_outputs' instead";
+const NOT_SUPPORTED: &str = "this field is not supported";
+const ONLY_TRUE: &str = "only true is available";
+
+/// A field that is known and that no generating endpoint implements.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RefusedField {
+    /// Its name.
+    pub name: &'static str,
+    /// What the error says of it.
+    pub reason: &'static str,
+    /// The numbers that ask for nothing, and are let through.
+    pub neutral: &'static [f64],
+}
+
+/// All of them.
+pub fn refused_fields() -> impl Iterator<Item = RefusedField> {
+    let field = |name, reason| RefusedField {
+        name,
+        reason,
+        neutral: &[],
+    };
+    let grammars = FOREIGN_GRAMMARS
+        .iter()
+        .map(move |name| field(name, USE_ANOTHER_FIELD));
+    let controls = TOKEN_CONTROLS.iter().map(|(name, neutral)| RefusedField {
+        name,
+        reason: NOT_SUPPORTED,
+        neutral,
+    });
+    let services = OTHER_SERVICES
+        .iter()
+        .map(move |(name, reason)| field(name, reason));
+    let switches = NOT_TO_BE_SWITCHED_OFF
+        .iter()
+        .map(move |name| field(name, ONLY_TRUE));
+    grammars.chain(controls).chain(services).chain(switches)
+}
+
 /// Checks the fields that no generating endpoint implements.
 pub(crate) fn check(body: &Fields<'_>) -> Result<(), ApiError> {
     for name in FOREIGN_GRAMMARS {
         if body.get(name).is_some_and(is_set) {
-            let explanation = "use 'response_format' or 'structured_outputs' instead";
-            return Err(body.unsupported(name, explanation));
+            return Err(body.unsupported(name, USE_ANOTHER_FIELD));
         }
     }
     for (name, neutral) in TOKEN_CONTROLS {
@@ -77,7 +115,7 @@ pub(crate) fn check(body: &Fields<'_>) -> Result<(), ApiError> {
         };
         let asked = body.get(name).filter(|value| !is_neutral(value));
         if asked.is_some_and(is_set) {
-            return Err(body.unsupported(name, "this field is not supported"));
+            return Err(body.unsupported(name, NOT_SUPPORTED));
         }
     }
     for (name, explanation) in OTHER_SERVICES {
@@ -87,7 +125,7 @@ pub(crate) fn check(body: &Fields<'_>) -> Result<(), ApiError> {
     }
     for name in NOT_TO_BE_SWITCHED_OFF {
         if body.get(name) == Some(&Value::Bool(false)) {
-            return Err(body.unsupported(name, "only true is available"));
+            return Err(body.unsupported(name, ONLY_TRUE));
         }
     }
     Ok(())

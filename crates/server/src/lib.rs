@@ -68,6 +68,8 @@ pub use gate::{AdmissionProfile, QueueLimits};
 pub use keys::{KeyFileError, KeySet, KeySettings, key_file_complaint, key_line};
 pub use lane::Lane;
 pub use model::{GenerationDefaults, ModelFacts, ServedModel};
+pub use ollama::{REFUSED_ROUTES, RefusedRoute};
+pub use openapi::DOCUMENT as OPENAPI;
 pub use provenance::Provenance;
 pub use serve::{ProbeThread, listen, serve, serve_probes};
 pub use server::Server;

@@ -13,6 +13,7 @@ use backstop_protocol::ollama::{AnswerForm, OllamaTask};
 pub(crate) use self::models::{Show, running, tags, version};
 use self::prepare::Asked;
 pub(crate) use self::refused::refused;
+pub use self::refused::{REFUSED_ROUTES, RefusedRoute};
 use crate::answer::Answer;
 use crate::endpoint::{Endpoint, Task};
 use crate::model::ServedModel;

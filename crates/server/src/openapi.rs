@@ -6,8 +6,8 @@
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 
-/// The document.
-pub(crate) const DOCUMENT: &str = include_str!("../openapi.json");
+/// The document of `GET /openapi.json`.
+pub const DOCUMENT: &str = include_str!("../openapi.json");
 
 pub(crate) async fn handle() -> Response {
     ([(CONTENT_TYPE, "application/json")], DOCUMENT).into_response()

@@ -5,7 +5,7 @@ mod families;
 
 use backstop_types::TokenId;
 
-use self::families::{FAMILIES, FimFamily, FimOrder};
+pub use self::families::{FIM_FAMILIES, FimFamily, FimOrder};
 use crate::{PromptText, Tokenizer, TokenizerError};
 
 /// What stands before a text whose beginning is that of no text; of no known vocabulary's tokens does
@@ -56,14 +56,14 @@ pub struct FimParts {
 impl FimTokens {
     /// Those that a vocabulary has, if it has any.
     pub fn detect(tokenizer: &Tokenizer) -> Option<Self> {
-        let mut families = FAMILIES.iter();
+        let mut families = FIM_FAMILIES.iter();
         families.find_map(|family| Self::of_family(tokenizer, family))
     }
 
     /// Those of the family that a manifest names. The error says what is wrong with that.
     pub fn named(tokenizer: &Tokenizer, id: &str) -> Result<Self, String> {
-        let Some(family) = FAMILIES.iter().find(|family| family.id == id) else {
-            let known: Vec<&str> = FAMILIES.iter().map(|family| family.id).collect();
+        let Some(family) = FIM_FAMILIES.iter().find(|family| family.id == id) else {
+            let known: Vec<&str> = FIM_FAMILIES.iter().map(|family| family.id).collect();
             return Err(format!(
                 "there is no way {id:?} to fill in the middle; known are: {}, and none",
                 known.join(", ")
@@ -207,7 +207,7 @@ impl Tokenizer {
 
 /// The texts of all tokens by which models fill in the middle, and which this vocabulary has.
 pub(crate) fn control_texts(tokenizer: &Tokenizer) -> impl Iterator<Item = String> {
-    let families = FAMILIES.iter().filter(|family| {
+    let families = FIM_FAMILIES.iter().filter(|family| {
         let mut begins = family.texts();
         begins.all(|text| tokenizer.token_to_id(text).is_some())
     });

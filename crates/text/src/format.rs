@@ -74,8 +74,10 @@ pub fn chat_format(id: &str) -> Option<&'static ChatFormat> {
 pub struct ChatFormat {
     /// Stable name, such as `cohere_cmd4`.
     pub id: &'static str,
-    /// Whether answers can call tools.
-    pub calls_tools: bool,
+    /// The models that are known to write it, for the manual.
+    pub models: &'static str,
+    /// How many tools an answer can call.
+    pub calls: ToolCalls,
     reasoning_opener: Option<&'static str>,
     reasoning_closer: Option<&'static str>,
     /// What closes reasoning where the model is not left to: text, tags included.
@@ -89,7 +91,33 @@ pub struct ChatFormat {
     parameters: Option<&'static ParameterForm>,
 }
 
+/// How many tools an answer in a format can call where calls are enforced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ToolCalls {
+    /// The format has no calls.
+    None,
+    /// The chat template knows one in an answer.
+    One,
+    /// As many as the request allows.
+    Several,
+}
+
 impl ChatFormat {
+    /// Whether answers can call tools.
+    pub fn calls_tools(&self) -> bool {
+        self.calls != ToolCalls::None
+    }
+
+    /// Whether values of calls stand between tags, and not in JSON.
+    pub fn tags_values(&self) -> bool {
+        self.parameters.is_some()
+    }
+
+    /// Whether answers mark their reasoning.
+    pub fn reasons(&self) -> bool {
+        self.reasoning_opener.is_some()
+    }
+
     /// Whether prompts of this chat template have reasoning in them, so that answers may begin with it.
     pub fn marks_reasoning(&self, template: &str) -> bool {
         let tags = [self.reasoning_opener, self.reasoning_closer];

@@ -28,10 +28,10 @@ pub use constraint::{AnswerShape, ConstraintFactory};
 pub use continuation::{Continuation, NoPlace};
 pub use control_texts::ControlTexts;
 pub use detokenize::IncrementalDetokenizer;
-pub use fim::{FimIds, FimParts, FimTokens};
+pub use fim::{FIM_FAMILIES, FimFamily, FimIds, FimOrder, FimParts, FimTokens};
 pub use format::{
     ChatFormat, OfferedTools, OutputParser, ParsedEvent, ParsedMessage, ParsedToolCall,
-    ParserOptions, ToolCallIds, chat_format, detect,
+    ParserOptions, ToolCallIds, ToolCalls, chat_format, detect,
 };
 pub use prompt_text::PromptText;
 pub use stop::{StopMatch, StopMatcher};

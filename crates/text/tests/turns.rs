@@ -124,7 +124,7 @@ impl Turn {
             content: without(tags, &self.content),
             calls: self.calls.clone(),
         };
-        if !format.calls_tools {
+        if !format.calls_tools() {
             turn.calls.clear();
         }
         match format.id {

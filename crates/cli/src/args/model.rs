@@ -1,5 +1,6 @@
 //! Settings of everything that loads a model.
 
+use backstop_text::format::FORMATS;
 use clap::{Args, ValueEnum};
 
 use crate::quantities::{parse_bytes, parse_json_object};
@@ -69,11 +70,7 @@ pub(crate) struct ModelArgs {
     #[arg(long, env = "BACKSTOP_NUM_THREADS", help_heading = "Computing")]
     pub(crate) num_threads: Option<usize>,
 
-    /// How the model marks reasoning and tool calls: cohere_cmd4, hermes, chatml, llama3_json,
-    /// mistral, qwen3_coder, harmony, deepseek_v3, deepseek_v31, kimi_k2, glm45, glm47, or plain for
-    /// a model that marks neither. [default: the manifest's, or what the chat template shows, or
-    /// what is usual for the architecture]
-    #[arg(long, env = "BACKSTOP_CHAT_FORMAT")]
+    #[arg(long, env = "BACKSTOP_CHAT_FORMAT", help = chat_format_help())]
     pub(crate) chat_format: Option<String>,
 
     /// JSON object merged into the checkpoint's config.json.
@@ -95,6 +92,15 @@ pub(crate) struct ModelArgs {
     /// Answers do not change; text that is guessed, such as edited code, comes faster.
     #[arg(long, env = "BACKSTOP_SPECULATIVE_CONFIG", value_parser = SpeculativeConfig::parse, help_heading = "Computing")]
     pub(crate) speculative_config: Option<SpeculativeConfig>,
+}
+
+fn chat_format_help() -> String {
+    let ids: Vec<&str> = FORMATS.iter().map(|format| format.id).collect();
+    format!(
+        "How the model marks reasoning and tool calls: {}. [default: the manifest's, or what the chat \
+         template shows, or what is usual for the architecture]",
+        ids.join(", ")
+    )
 }
 
 /// Number format of the KV cache.

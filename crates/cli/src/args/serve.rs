@@ -108,9 +108,7 @@ pub(crate) struct AnswerArgs {
     #[arg(long, env = "BACKSTOP_ALLOW_SPECIAL_TOKENS_IN_CONTENT")]
     pub(crate) allow_special_tokens_in_content: bool,
 
-    /// What becomes of images, audio and files in the latest user message: `refuse` answers with
-    /// 400; `note` answers without them, with a note in their place, as it always stands in earlier
-    /// turns and in the results of tools.
+    /// What becomes of images, audio and files in the latest user message.
     #[arg(long, env = "BACKSTOP_UNSUPPORTED_CONTENT", default_value = "refuse")]
     pub(crate) unsupported_content: ContentChoice,
 
@@ -137,9 +135,7 @@ pub(crate) struct QueueArgs {
     #[arg(long, env = "BACKSTOP_QUEUE_TIMEOUT", value_parser = parse_duration, default_value = "30s")]
     pub(crate) queue_timeout: Duration,
 
-    /// `normal`: a short queue, so that gateways go elsewhere. `outage`: nobody else is left: a
-    /// long queue, shared equally between keys, and no batch requests. SIGUSR1 switches a running
-    /// server to `outage`, SIGUSR2 back.
+    /// Which limits hold for the queue; SIGUSR1 switches a running server to `outage`, SIGUSR2 back.
     #[arg(long, env = "BACKSTOP_ADMISSION_PROFILE", default_value = "normal")]
     pub(crate) admission_profile: ProfileChoice,
 
@@ -164,18 +160,18 @@ pub(crate) struct QueueArgs {
 /// Which limits hold for the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ProfileChoice {
-    /// A short queue.
+    /// A short queue, so that gateways go elsewhere.
     Normal,
-    /// A long queue, shared equally.
+    /// Nobody else is left: a long queue, shared equally between keys, and no batch requests.
     Outage,
 }
 
 /// What becomes of content that the model cannot read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ContentChoice {
-    /// The request is refused.
+    /// The request is answered with 400.
     Refuse,
-    /// A note stands in its place.
+    /// A note stands in their place, as it always does in earlier turns and in the results of tools.
     Note,
 }
 

@@ -10,9 +10,6 @@ use super::model::ModelArgs;
 /// Settings of `generate`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct GenerateArgs {
-    #[command(flatten)]
-    pub(crate) model: ModelArgs,
-
     /// The user's message.
     #[arg(long, short)]
     pub(crate) prompt: String,
@@ -32,6 +29,9 @@ pub(crate) struct GenerateArgs {
     /// Seed of the random choice. [default: a new one each time]
     #[arg(long)]
     pub(crate) seed: Option<u64>,
+
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
 }
 
 /// Settings of `doctor`.
@@ -84,9 +84,6 @@ pub(crate) struct KeyArgs {
 /// Settings of `canary`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct CanaryArgs {
-    #[command(flatten)]
-    pub(crate) model: ModelArgs,
-
     /// What the model continues.
     #[arg(long, default_value = "def fibonacci(n):\n    ")]
     pub(crate) prompt: String,
@@ -98,4 +95,15 @@ pub(crate) struct CanaryArgs {
     /// How far a log-probability may be off later, on another processor.
     #[arg(long, default_value_t = 0.05)]
     pub(crate) tolerance: f32,
+
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+}
+
+/// Settings of `documents`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct DocumentsArgs {
+    /// A checkout of the source, with the pages in its `docs`.
+    #[arg(default_value = ".")]
+    pub(crate) root: PathBuf,
 }

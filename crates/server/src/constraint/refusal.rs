@@ -47,7 +47,7 @@ pub(super) fn of(request: &ConstraintRequest, error: ConstraintError) -> ApiErro
 
 /// Tells who runs the server which chat formats have what the request asks for.
 pub(super) fn no_tool_calls(param: &'static str, format: &str) -> ApiError {
-    let calling = FORMATS.iter().filter(|format| format.calls_tools);
+    let calling = FORMATS.iter().filter(|format| format.calls_tools());
     let calling: Vec<&str> = calling.map(|format| format.id).collect();
     let explanation = format!(
         "the chat format '{format}' of this model has no tool calls; the server's --chat-format \

@@ -38,7 +38,7 @@ pub(crate) fn of_chat(
 ) -> Result<Option<ConstraintRequest>, ApiError> {
     let paths = request.constraint_paths;
     let forced = is_forced(&request.tool_choice);
-    if forced && !model.chat_format.calls_tools {
+    if forced && !model.chat_format.calls_tools() {
         return Err(no_tool_calls(paths.tool_choice, model.chat_format.id));
     }
     let tools = callable_tools(request);
@@ -46,7 +46,7 @@ pub(crate) fn of_chat(
         || !request.parallel_tool_calls
         || request.allowed_tools.is_some()
         || tools.iter().any(|tool| tool.parameters.is_some());
-    let callable = !tools.is_empty() && model.chat_format.calls_tools;
+    let callable = !tools.is_empty() && model.chat_format.calls_tools();
     let free_text = request.output_format == OutputFormat::Text;
     if free_text && !(callable && calls_matter) {
         return Ok(None);

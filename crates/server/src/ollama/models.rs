@@ -134,7 +134,7 @@ fn tagged_names(server: &Server, model: &ServedModel) -> impl Iterator<Item = St
 fn capabilities(model: &ServedModel) -> Vec<&'static str> {
     let can_chat = model.template.is_some();
     let mut capabilities = vec!["completion"];
-    if can_chat && model.chat_format.calls_tools {
+    if can_chat && model.chat_format.calls_tools() {
         capabilities.push("tools");
     }
     if thinks(model) {

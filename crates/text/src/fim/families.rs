@@ -5,7 +5,7 @@
 
 /// In what order a prompt has the text before the middle and the text behind it (Bavarian et al. 2022).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum FimOrder {
+pub enum FimOrder {
     /// Prefix, suffix, middle.
     PrefixFirst,
     /// Suffix, prefix, middle.
@@ -14,32 +14,35 @@ pub(super) enum FimOrder {
 
 /// The tokens of one family, by their texts.
 #[derive(Debug)]
-pub(super) struct FimFamily {
+pub struct FimFamily {
     /// What manifests call it.
-    pub(super) id: &'static str,
-    pub(super) order: FimOrder,
+    pub id: &'static str,
+    /// The models that were taught so, for the manual.
+    pub models: &'static str,
+    /// In what order its prompts are.
+    pub order: FimOrder,
     /// Begins the prefix.
-    pub(super) prefix: &'static str,
+    pub prefix: &'static str,
     /// Begins the suffix.
-    pub(super) suffix: &'static str,
+    pub suffix: &'static str,
     /// Begins the middle; without one that goes on where the prefix ends.
-    pub(super) middle: Option<&'static str>,
+    pub middle: Option<&'static str>,
     /// Begins the name of a repository.
-    pub(super) repository: Option<&'static str>,
+    pub repository: Option<&'static str>,
     /// Begins the name of a file, behind which its text stands.
-    pub(super) file: Option<&'static str>,
+    pub file: Option<&'static str>,
     /// What else ends a middle, as far as the vocabulary has it.
-    pub(super) ends: &'static [&'static str],
+    pub ends: &'static [&'static str],
 }
 
 use FimOrder::{PrefixFirst, SuffixFirst};
 
 /// All families. The first whose tokens a vocabulary has is taken for the model's; one that has the
 /// same tokens as an earlier one is there to be named by a manifest.
-pub(super) const FAMILIES: &[FimFamily] = &[
-    // Qwen2.5-Coder, Qwen3-Coder.
+pub const FIM_FAMILIES: &[FimFamily] = &[
     FimFamily {
         id: "qwen",
+        models: "Qwen2.5-Coder, Qwen3-Coder",
         order: PrefixFirst,
         prefix: "<|fim_prefix|>",
         suffix: "<|fim_suffix|>",
@@ -50,6 +53,7 @@ pub(super) const FAMILIES: &[FimFamily] = &[
     },
     FimFamily {
         id: "codegemma",
+        models: "CodeGemma",
         order: PrefixFirst,
         prefix: "<|fim_prefix|>",
         suffix: "<|fim_suffix|>",
@@ -61,6 +65,7 @@ pub(super) const FAMILIES: &[FimFamily] = &[
     // Whose further tokens are not documented.
     FimFamily {
         id: "granite4",
+        models: "Granite 4",
         order: PrefixFirst,
         prefix: "<|fim_prefix|>",
         suffix: "<|fim_suffix|>",
@@ -77,6 +82,7 @@ pub(super) const FAMILIES: &[FimFamily] = &[
     },
     FimFamily {
         id: "starcoder2",
+        models: "StarCoder2",
         order: PrefixFirst,
         prefix: "<fim_prefix>",
         suffix: "<fim_suffix>",
@@ -85,9 +91,9 @@ pub(super) const FAMILIES: &[FimFamily] = &[
         file: Some("<file_sep>"),
         ends: &["<fim_pad>", "<|endoftext|>"],
     },
-    // And Granite Code, up to Granite 3.
     FimFamily {
         id: "starcoder",
+        models: "StarCoder, Granite Code up to Granite 3",
         order: PrefixFirst,
         prefix: "<fim_prefix>",
         suffix: "<fim_suffix>",
@@ -103,6 +109,7 @@ pub(super) const FAMILIES: &[FimFamily] = &[
     },
     FimFamily {
         id: "stablecode",
+        models: "StableCode",
         order: PrefixFirst,
         prefix: "<fim_prefix>",
         suffix: "<fim_suffix>",
@@ -114,6 +121,7 @@ pub(super) const FAMILIES: &[FimFamily] = &[
     // With StarCoder's tokens in another order: only its name tells.
     FimFamily {
         id: "mellum",
+        models: "Mellum, which a manifest has to name",
         order: SuffixFirst,
         prefix: "<fim_prefix>",
         suffix: "<fim_suffix>",
@@ -124,6 +132,7 @@ pub(super) const FAMILIES: &[FimFamily] = &[
     },
     FimFamily {
         id: "santacoder",
+        models: "SantaCoder",
         order: PrefixFirst,
         prefix: "<fim-prefix>",
         suffix: "<fim-suffix>",
@@ -135,6 +144,7 @@ pub(super) const FAMILIES: &[FimFamily] = &[
     // As mistral-common encodes such requests: `[MIDDLE]` is never written.
     FimFamily {
         id: "codestral",
+        models: "Codestral",
         order: SuffixFirst,
         prefix: "[PREFIX]",
         suffix: "[SUFFIX]",
@@ -145,6 +155,7 @@ pub(super) const FAMILIES: &[FimFamily] = &[
     },
     FimFamily {
         id: "deepseek",
+        models: "DeepSeek-Coder",
         order: PrefixFirst,
         prefix: "<｜fim▁begin｜>",
         suffix: "<｜fim▁hole｜>",
@@ -155,6 +166,7 @@ pub(super) const FAMILIES: &[FimFamily] = &[
     },
     FimFamily {
         id: "codellama",
+        models: "CodeLlama",
         order: PrefixFirst,
         prefix: "▁<PRE>",
         suffix: "▁<SUF>",
@@ -165,6 +177,7 @@ pub(super) const FAMILIES: &[FimFamily] = &[
     },
     FimFamily {
         id: "glm",
+        models: "GLM",
         order: PrefixFirst,
         prefix: "<|code_prefix|>",
         suffix: "<|code_suffix|>",
@@ -175,6 +188,7 @@ pub(super) const FAMILIES: &[FimFamily] = &[
     },
     FimFamily {
         id: "seed-coder",
+        models: "Seed-Coder",
         order: SuffixFirst,
         prefix: "<[fim-prefix]>",
         suffix: "<[fim-suffix]>",
@@ -185,6 +199,7 @@ pub(super) const FAMILIES: &[FimFamily] = &[
     },
     FimFamily {
         id: "falcon-coder",
+        models: "Falcon-Coder",
         order: PrefixFirst,
         prefix: "<|prefix|>",
         suffix: "<|suffix|>",

@@ -16,12 +16,13 @@ mod grammar;
 
 use super::json_calls::{CallSyntax, JsonCalls};
 use super::tags::{Piece, TagScanner};
-use super::{ChatFormat, OutputParser, ParsedEvent, ParserOptions, push_merged};
+use super::{ChatFormat, OutputParser, ParsedEvent, ParserOptions, ToolCalls, push_merged};
 use crate::constraint::Opening;
 
 pub(super) const FORMAT: ChatFormat = ChatFormat {
     id: "cohere_cmd4",
-    calls_tools: true,
+    models: "North Mini Code, Command A",
+    calls: ToolCalls::Several,
     reasoning_opener: Some(START_THINKING),
     reasoning_closer: Some(END_THINKING),
     reasoning_end: Some(END_THINKING),

@@ -6,12 +6,13 @@
 use super::json_calls::{CallSyntax, JsonCalls};
 use super::layout::{Layout, TextAndCalls};
 use super::tagged::{CallReader, Markup, Tagged};
-use super::{ChatFormat, ParsedEvent, ParserOptions, push_merged};
+use super::{ChatFormat, ParsedEvent, ParserOptions, ToolCalls, push_merged};
 use crate::constraint::{AnswerShape, CallShape, CallableTool, literal};
 
 pub(super) const FORMAT: ChatFormat = ChatFormat {
     id: "deepseek_v3",
-    calls_tools: true,
+    models: "DeepSeek V3 and R1",
+    calls: ToolCalls::Several,
     reasoning_opener: Some(THINK),
     reasoning_closer: Some(END_THINK),
     reasoning_end: Some(END_THINK),
@@ -24,6 +25,7 @@ pub(super) const FORMAT: ChatFormat = ChatFormat {
 
 pub(super) const V31: ChatFormat = ChatFormat {
     id: "deepseek_v31",
+    models: "DeepSeek V3.1",
     layout: |shape, layout| rules(shape, layout, Generation::V31),
     ..FORMAT
 };

@@ -6,12 +6,13 @@
 use super::layout::{Layout, ParameterForm, TextAndCalls};
 use super::parameters::ParameterCalls;
 use super::tagged::{CallReader, Markup, Tagged};
-use super::{ChatFormat, ParsedEvent, ParserOptions, push_merged};
+use super::{ChatFormat, ParsedEvent, ParserOptions, ToolCalls, push_merged};
 use crate::constraint::{AnswerShape, CallShape, literal};
 
 pub(super) const FORMAT: ChatFormat = ChatFormat {
     id: "glm45",
-    calls_tools: true,
+    models: "GLM-4.5 and 4.6",
+    calls: ToolCalls::Several,
     reasoning_opener: Some(THINK),
     reasoning_closer: Some(END_THINK),
     reasoning_end: Some(END_THINK),
@@ -24,6 +25,7 @@ pub(super) const FORMAT: ChatFormat = ChatFormat {
 
 pub(super) const GLM47: ChatFormat = ChatFormat {
     id: "glm47",
+    models: "GLM-4.7 and 5",
     parameters: Some(&NO_LINES),
     layout: |shape, layout| rules(shape, layout, ""),
     ..FORMAT

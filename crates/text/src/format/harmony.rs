@@ -9,12 +9,13 @@
 use super::json_calls::{CallSyntax, JsonCalls};
 use super::layout::{ANY_TEXT, Layout};
 use super::tags::{Piece, TagScanner};
-use super::{ChatFormat, OutputParser, ParsedEvent, ParserOptions, push_merged};
+use super::{ChatFormat, OutputParser, ParsedEvent, ParserOptions, ToolCalls, push_merged};
 use crate::constraint::{AnswerShape, CallableTool, Opening, TextShape, literal};
 
 pub(super) const FORMAT: ChatFormat = ChatFormat {
     id: "harmony",
-    calls_tools: true,
+    models: "gpt-oss",
+    calls: ToolCalls::One,
     reasoning_opener: Some("<|channel|>analysis<|message|>"),
     reasoning_closer: None,
     reasoning_end: Some("<|end|><|start|>assistant"),

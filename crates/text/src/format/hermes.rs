@@ -5,12 +5,13 @@
 use super::json_calls::{CallSyntax, JsonCalls};
 use super::layout::{Layout, TextAndCalls};
 use super::tagged::{CallReader, Markup, Tagged};
-use super::{ChatFormat, ParsedEvent, ParserOptions};
+use super::{ChatFormat, ParsedEvent, ParserOptions, ToolCalls};
 use crate::constraint::{AnswerShape, CallShape, CallableTool, literal};
 
 pub(super) const FORMAT: ChatFormat = ChatFormat {
     id: "hermes",
-    calls_tools: true,
+    models: "Qwen2.5, Qwen3, Hermes",
+    calls: ToolCalls::Several,
     reasoning_opener: Some(THINK),
     reasoning_closer: Some(END_THINK),
     reasoning_end: Some("\n</think>"),
@@ -23,7 +24,8 @@ pub(super) const FORMAT: ChatFormat = ChatFormat {
 
 pub(super) const CHATML: ChatFormat = ChatFormat {
     id: "chatml",
-    calls_tools: false,
+    models: "SmolLM2 and others with `<|im_start|>`",
+    calls: ToolCalls::None,
     tags: &[THINK, END_THINK],
     build: |options| {
         let options = ParserOptions {

@@ -8,12 +8,13 @@
 use super::json_calls::{CallSyntax, JsonCalls};
 use super::layout::{Layout, TextAndCalls};
 use super::tagged::{CallReader, Markup, Tagged};
-use super::{ChatFormat, ParsedEvent, ParserOptions, push_merged};
+use super::{ChatFormat, ParsedEvent, ParserOptions, ToolCalls, push_merged};
 use crate::constraint::{AnswerShape, CallShape, CallableTool, literal};
 
 pub(super) const FORMAT: ChatFormat = ChatFormat {
     id: "kimi_k2",
-    calls_tools: true,
+    models: "Kimi K2",
+    calls: ToolCalls::Several,
     reasoning_opener: Some(THINK),
     reasoning_closer: Some(END_THINK),
     reasoning_end: Some(END_THINK),

@@ -7,12 +7,13 @@
 use super::json_calls::{CallSyntax, JsonCalls};
 use super::layout::{ANY_TEXT, Layout};
 use super::tags::{Piece, TagScanner};
-use super::{ChatFormat, OutputParser, ParsedEvent, ParserOptions, push_merged};
+use super::{ChatFormat, OutputParser, ParsedEvent, ParserOptions, ToolCalls, push_merged};
 use crate::constraint::{AnswerShape, CallableTool, Opening, TextShape, literal};
 
 pub(super) const FORMAT: ChatFormat = ChatFormat {
     id: "llama3_json",
-    calls_tools: true,
+    models: "Llama 3.1 to 3.3",
+    calls: ToolCalls::One,
     reasoning_opener: None,
     reasoning_closer: None,
     reasoning_end: None,

@@ -5,12 +5,13 @@
 use super::json_calls::{CallSyntax, JsonCalls};
 use super::layout::{Layout, TextAndCalls};
 use super::tagged::{CallReader, Markup, Tagged};
-use super::{ChatFormat, ParsedEvent, ParserOptions, push_merged};
+use super::{ChatFormat, ParsedEvent, ParserOptions, ToolCalls, push_merged};
 use crate::constraint::{AnswerShape, CallShape, CallableTool, literal};
 
 pub(super) const FORMAT: ChatFormat = ChatFormat {
     id: "mistral",
-    calls_tools: true,
+    models: "Mistral, both ways of calls",
+    calls: ToolCalls::Several,
     reasoning_opener: Some(THINK),
     reasoning_closer: Some(END_THINK),
     reasoning_end: Some(END_THINK),

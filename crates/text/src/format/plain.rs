@@ -1,12 +1,13 @@
 //! The format without marks: everything is content.
 
 use super::layout::{ANY_TEXT, Layout};
-use super::{ChatFormat, OutputParser, ParsedEvent, ParserOptions};
+use super::{ChatFormat, OutputParser, ParsedEvent, ParserOptions, ToolCalls};
 use crate::constraint::{AnswerShape, TextShape};
 
 pub(super) const FORMAT: ChatFormat = ChatFormat {
     id: "plain",
-    calls_tools: false,
+    models: "everything else: all is text",
+    calls: ToolCalls::None,
     reasoning_opener: None,
     reasoning_closer: None,
     reasoning_end: None,

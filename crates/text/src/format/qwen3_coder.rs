@@ -8,12 +8,13 @@
 use super::layout::{Layout, ParameterForm, TextAndCalls};
 use super::parameters::ParameterCalls;
 use super::tagged::{CallReader, Markup, Tagged};
-use super::{ChatFormat, ParsedEvent, ParserOptions, push_merged};
+use super::{ChatFormat, ParsedEvent, ParserOptions, ToolCalls, push_merged};
 use crate::constraint::{AnswerShape, CallShape, literal};
 
 pub(super) const FORMAT: ChatFormat = ChatFormat {
     id: "qwen3_coder",
-    calls_tools: true,
+    models: "Qwen3-Coder",
+    calls: ToolCalls::Several,
     reasoning_opener: Some(THINK),
     reasoning_closer: Some(END_THINK),
     reasoning_end: Some("\n</think>"),

@@ -1,4 +1,6 @@
-//! The shape of the workspace: crates depend downwards only, and files stay readable.
+//! The shape of the workspace: crates depend downwards only, files stay readable, and documents lead somewhere.
+
+mod documents;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -117,7 +119,9 @@ fn visit(directory: &Path, each: &mut dyn FnMut(&Path)) {
             .expect("a name")
             .to_string_lossy()
             .into_owned();
-        if name.starts_with('.') || name == "target" || name == "__pycache__" {
+        if name.starts_with('.')
+            || ["target", "__pycache__", "node_modules"].contains(&name.as_str())
+        {
             continue;
         }
         if path.is_dir() {
