@@ -11,9 +11,10 @@ use futures::FutureExt;
 use crate::dialect::Dialect;
 use crate::entropy::random_u128;
 use crate::in_flight::RequestGuard;
-use crate::patience::LateFailure;
+use crate::keys::Ticket;
 use crate::reply::ErrorReply;
 use crate::routes::Rules;
+use crate::server::Server;
 
 /// The header that has a request's id.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -39,27 +40,6 @@ impl Identity {
         }
     }
 
-    /// What becomes of a failure that comes too late for a status: the same, but for that.
-    pub(crate) fn late_failure(&self, request: &RequestGuard) -> LateFailure {
-        let RequestGuard { server, ticket } = request;
-        let (server, ticket) = (server.clone(), ticket.clone());
-        let Self { rules, id, dialect } = self.clone();
-        let write = {
-            let id = id.clone();
-            move |error: &ApiError| dialect.write(error, &id)
-        };
-        let note = move |error: &ApiError| {
-            let (route, status) = (rules.path, error.status);
-            tracing::debug!(route, status, request_id = ?id, "failed late");
-            server.metrics().failed_late(route, status);
-            ticket.caller().refund_unless_at_fault(status);
-        };
-        LateFailure {
-            write: Box::new(write),
-            note: Box::new(note),
-        }
-    }
-
     /// What comes of answering the request, whatever becomes of it.
     pub(crate) async fn caught(
         self,
@@ -73,6 +53,39 @@ impl Identity {
                 ErrorReply(ApiError::internal()).into_response()
             }
         }
+    }
+}
+
+/// What becomes of a request's failure that comes too late for a status: the same, but for that.
+pub(crate) struct LateFailure {
+    identity: Identity,
+    server: Server,
+    ticket: Ticket,
+}
+
+impl LateFailure {
+    /// Of a request in flight.
+    pub(crate) fn of(identity: Identity, request: &RequestGuard) -> Self {
+        let RequestGuard { server, ticket } = request;
+        Self {
+            identity,
+            server: server.clone(),
+            ticket: ticket.clone(),
+        }
+    }
+
+    /// Takes note of it.
+    pub(crate) fn note(&self, error: &ApiError) {
+        let Identity { rules, id, .. } = &self.identity;
+        let (route, status) = (rules.path, error.status);
+        tracing::debug!(route, status, request_id = ?id, "failed late");
+        self.server.metrics().failed_late(route, status);
+        self.ticket.caller().refund_unless_at_fault(status);
+    }
+
+    /// Writes it where the answer is not streamed.
+    pub(crate) fn write(&self, error: &ApiError) -> String {
+        self.identity.dialect.write(error, &self.identity.id)
     }
 }
 

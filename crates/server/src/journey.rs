@@ -25,7 +25,7 @@ use crate::body::{self, BudgetedBody};
 use crate::choice::Choice;
 use crate::constraint::Enforced;
 use crate::endpoint::{Endpoint, Found, Inquiry, Task};
-use crate::identity::Identity;
+use crate::identity::{Identity, LateFailure};
 use crate::in_flight::{InFlight, RequestGuard};
 use crate::job::Job;
 use crate::keys::Ticket;
@@ -43,8 +43,9 @@ pub(crate) async fn generate<E: Endpoint>(
     // From here on the client hears of its request, however long the rest takes.
     let form = patience::form(&read.body, E::MANNER.streams_by_default).await?;
     let interval = form.interval(server.config());
-    let late_failure = read.identity.late_failure(&read.in_flight.guard);
-    let rest = read.identity.clone().caught(answer::<E>(read));
+    let identity = read.identity.clone();
+    let late_failure = LateFailure::of(identity.clone(), &read.in_flight.guard);
+    let rest = identity.caught(answer::<E>(read));
     Ok(patience::keep(form, interval, E::MANNER, late_failure, rest).await)
 }
 

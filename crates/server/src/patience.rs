@@ -15,8 +15,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, BodyDataStream, Bytes};
-use axum::http::HeaderValue;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::Response;
 use backstop_protocol::{ApiError, sse_error};
 use futures::{StreamExt, stream};
@@ -25,10 +23,11 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep};
 
 use crate::body::BudgetedBody;
 use crate::config::ServerConfig;
+use crate::identity::LateFailure;
 use crate::sse;
 
 /// White space, of which JSON may have any amount before it begins.
-const SPACE: &str = " ";
+const SPACE: &[u8] = b" ";
 /// Looking at a longer body than this takes a thread of its own.
 const IN_PLACE_BYTES_MAX: usize = 64 << 10;
 
@@ -104,16 +103,6 @@ fn form_of(body: &[u8], streams_by_default: bool) -> Form {
     }
 }
 
-/// What becomes of a failure that is too late for a status.
-pub(crate) struct LateFailure {
-    /// Writes it where the answer is not streamed.
-    pub(crate) write: WriteFailure,
-    /// Takes note of it.
-    pub(crate) note: Box<dyn FnMut(&ApiError) + Send>,
-}
-
-pub(crate) type WriteFailure = Box<dyn Fn(&ApiError) -> String + Send>;
-
 /// Answers a request whose body has come, and looks after its client until the answer begins.
 pub(crate) async fn keep(
     form: Form,
@@ -131,29 +120,16 @@ pub(crate) async fn keep(
         response = &mut answering => return response,
         () = sleep(interval) => {}
     }
-    let LateFailure { write, note } = late_failure;
-    let (kind, sign, write) = match form {
-        Form::Streamed => (
-            manner.stream_type,
-            manner.sign,
-            Box::new(manner.failure) as _,
-        ),
-        Form::Whole => ("application/json", space as fn() -> String, write),
-    };
     let mut ticks = interval_at(Instant::now() + interval, interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let late = LateAnswer {
         stage: Stage::Answering(answering),
         ticks,
-        sign,
-        write,
-        note,
+        form,
+        manner,
+        late_failure,
     };
-    late.respond(kind)
-}
-
-fn space() -> String {
-    SPACE.to_owned()
+    late.respond()
 }
 
 type Answering = Pin<Box<dyn Future<Output = Response> + Send>>;
@@ -162,9 +138,9 @@ type Answering = Pin<Box<dyn Future<Output = Response> + Send>>;
 struct LateAnswer {
     stage: Stage,
     ticks: Interval,
-    sign: fn() -> String,
-    write: WriteFailure,
-    note: Box<dyn FnMut(&ApiError) + Send>,
+    form: Form,
+    manner: Manner,
+    late_failure: LateFailure,
 }
 
 enum Stage {
@@ -178,23 +154,24 @@ enum Stage {
 }
 
 impl LateAnswer {
-    fn respond(self, kind: &'static str) -> Response {
+    fn respond(self) -> Response {
+        let kind = match self.form {
+            Form::Streamed => self.manner.stream_type,
+            Form::Whole => "application/json",
+        };
         let first = self.sign_of_life();
         let rest = stream::unfold(self, async |mut answer| {
             answer.next().await.map(|piece| (piece, answer))
         });
         let pieces = stream::once(async move { Ok(first) }).chain(rest);
-        let mut response = Response::new(Body::from_stream(pieces));
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-        let (name, value) = sse::NO_BUFFERING;
-        headers.insert(name, value);
-        response
+        sse::streamed(Body::from_stream(pieces), kind)
     }
 
     fn sign_of_life(&self) -> Bytes {
-        Bytes::from((self.sign)())
+        match self.form {
+            Form::Streamed => Bytes::from((self.manner.sign)()),
+            Form::Whole => Bytes::from_static(SPACE),
+        }
     }
 
     async fn next(&mut self) -> Option<Result<Bytes, axum::Error>> {
@@ -233,8 +210,11 @@ impl LateAnswer {
             return None;
         };
         self.stage = Stage::Over;
-        (self.note)(&error);
-        Some(Bytes::from((self.write)(&error)))
+        self.late_failure.note(&error);
+        Some(Bytes::from(match self.form {
+            Form::Streamed => (self.manner.failure)(&error),
+            Form::Whole => self.late_failure.write(&error),
+        }))
     }
 }
 

@@ -9,8 +9,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::Body;
+use axum::http::HeaderValue;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use axum::http::{HeaderName, HeaderValue};
 use axum::response::Response;
 use futures::stream::{BoxStream, Stream, StreamExt};
 use tokio::time::{Instant, Sleep};
@@ -20,11 +20,6 @@ const COMMENT: &str = ": keep-alive\n\n";
 
 /// `Content-Type` of event streams.
 pub(crate) const CONTENT_TYPE_VALUE: &str = "text/event-stream; charset=utf-8";
-/// Proxies that collect a response before they pass it on would undo the streaming.
-pub(crate) const NO_BUFFERING: (HeaderName, HeaderValue) = (
-    HeaderName::from_static("x-accel-buffering"),
-    HeaderValue::from_static("no"),
-);
 
 /// The keep-alive of protocols that have none of their own.
 pub(crate) fn comment() -> String {
@@ -49,12 +44,17 @@ pub(crate) fn response(
     });
     let body = KeepAlive::new(caught.boxed(), keep_alive_interval, Box::new(keep_alive))
         .map(Ok::<_, Infallible>);
-    let mut response = Response::new(Body::from_stream(body));
+    streamed(Body::from_stream(body), content_type)
+}
+
+/// A response whose body comes little by little.
+pub(crate) fn streamed(body: Body, content_type: &'static str) -> Response {
+    let mut response = Response::new(body);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    let (name, value) = NO_BUFFERING;
-    headers.insert(name, value);
+    // Proxies that collect a response before they pass it on would undo the streaming.
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
     response
 }
 

@@ -1,16 +1,27 @@
 //! Time passes by itself here.
 
+use axum::extract::Request;
+use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
+use backstop_engine::Lifecycle;
 
 use super::*;
+use crate::identity::Identity;
+use crate::in_flight::RequestGuard;
+use crate::metrics::Exposition;
 use crate::reply::ErrorReply;
+use crate::server::Server;
 
 const INTERVAL: Duration = Duration::from_secs(2);
-fn late_failure() -> LateFailure {
-    LateFailure {
-        write: Box::new(ApiError::to_json_string),
-        note: Box::new(|error| assert_eq!(error.status, 500)),
-    }
+
+fn server() -> Server {
+    Server::new(ServerConfig::default(), Lifecycle::new())
+}
+
+fn late_failure(server: &Server) -> LateFailure {
+    let ticket = server.anybody().begin().unwrap();
+    let request = RequestGuard::new(server.clone(), ticket);
+    LateFailure::of(Identity::of(&Request::default()), &request)
 }
 
 /// A route that has read a body, works for so long, and then gives this answer.
@@ -19,7 +30,17 @@ async fn kept<A: IntoResponse + Send + 'static>(
     work_s: u64,
     answer: A,
 ) -> Response {
-    let form = form_of(body.as_bytes(), Manner::OPENAI.streams_by_default);
+    kept_by(&server(), body, work_s, answer).await
+}
+
+async fn kept_by<A: IntoResponse + Send + 'static>(
+    server: &Server,
+    body: &'static str,
+    work_s: u64,
+    answer: A,
+) -> Response {
+    let manner = Manner::OPENAI;
+    let form = form_of(body.as_bytes(), manner.streams_by_default);
     let answering = async move {
         sleep(Duration::from_secs(work_s)).await;
         answer.into_response()
@@ -27,8 +48,8 @@ async fn kept<A: IntoResponse + Send + 'static>(
     keep(
         form,
         Some(INTERVAL),
-        Manner::OPENAI,
-        late_failure(),
+        manner,
+        late_failure(server),
         answering,
     )
     .await
@@ -101,12 +122,19 @@ async fn an_answer_that_does_not_begin_is_waited_for_like_one_that_is_not_there(
 
 #[tokio::test(start_paused = true)]
 async fn what_fails_late_says_so_in_its_body() {
-    let error = ApiError::engine_failure();
-    let whole = kept("{}", 3, ErrorReply(error.clone())).await;
+    let (server, error) = (server(), ApiError::engine_failure());
+    let whole = kept_by(&server, "{}", 3, ErrorReply(error.clone())).await;
     assert_eq!(whole.status(), 200);
     assert_eq!(text(whole).await, format!(" {}", error.to_json_string()));
-    let streamed = kept("{\"stream\": true}", 3, ErrorReply(error.clone())).await;
+    let streaming = "{\"stream\": true}";
+    let streamed = kept_by(&server, streaming, 3, ErrorReply(error.clone())).await;
     assert_eq!(text(streamed).await, sse::comment() + &sse_error(&error));
+    let metrics = server
+        .metrics()
+        .encode(Exposition::PlainText, None)
+        .unwrap();
+    let counted = "backstop:late_failures_total{route=\"/\",status=\"500\"} 2\n";
+    assert!(metrics.contains(counted), "{metrics}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -115,6 +143,13 @@ async fn who_is_not_looked_after_waits_for_as_long_as_it_takes() {
         sleep(Duration::from_secs(100)).await;
         ErrorReply(ApiError::engine_failure()).into_response()
     };
-    let response = keep(Form::Whole, None, Manner::OPENAI, late_failure(), answering).await;
+    let response = keep(
+        Form::Whole,
+        None,
+        Manner::OPENAI,
+        late_failure(&server()),
+        answering,
+    )
+    .await;
     assert_eq!(response.status(), 500);
 }
