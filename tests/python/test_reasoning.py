@@ -45,8 +45,8 @@ def test_a_message_keeps_to_its_budget(server: BackstopProcess) -> None:
     client = anthropic.Anthropic(base_url=server.root, api_key="unused", max_retries=0)
     thinking = {"type": "enabled", "budget_tokens": 5}
     messages = [{"role": "user", "content": QUESTION}]
-    body = {"model": MODEL_NAME, "max_tokens": 120, "temperature": 0, "messages": messages}
-    message = client.messages.create(**body, thinking=thinking)
+    body = {"model": MODEL_NAME, "max_tokens": 120, "messages": messages}
+    message = client.messages.create(**body, thinking=thinking, extra_body={"temperature": 0})
     assert [block.type for block in message.content][:2] == ["thinking", "text"]
     assert 0 < len(message.content[0].thinking.split()) <= 5
 
