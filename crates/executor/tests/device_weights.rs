@@ -13,6 +13,7 @@ use backstop_loader::{DeviceWeightPlan, SyntheticWeights, load_in_pieces};
 use backstop_proof::host::HostDevice;
 use backstop_weights::Checkpoint;
 use common::{load, model, repository};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 /// Checkpoints of all forms that a device takes: packed and not, BF16 and FP8 with scales of both
 /// formats for rows and for tensors, one file and several, with shared experts and dense layers.
@@ -139,6 +140,34 @@ fn a_damaged_number_is_refused_by_name_in_whatever_piece_it_lies() {
     let text = error.expect_err("a NaN").to_string();
     assert!(text.contains("holds a NaN"), "{text}");
     std::fs::remove_dir_all(scratch).expect("a directory");
+}
+
+#[test]
+fn the_tensors_of_a_vector_may_have_different_formats() {
+    let golden = repository("tests/goldens/decoders/llama_linear_biased");
+    let scratch = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("mixed_vector");
+    std::fs::create_dir_all(&scratch).expect("a directory");
+    std::fs::copy(golden.join("config.json"), scratch.join("config.json")).expect("a copy");
+    let bytes = std::fs::read(golden.join("model.safetensors")).expect("a golden");
+    let tensors = SafeTensors::deserialize(&bytes).expect("a golden");
+    // The bias of the keys, between those of queries and values.
+    let name = "model.layers.0.self_attn.k_proj.bias";
+    let bias = tensors.tensor(name).expect("a bias");
+    let numbers = bias.data().as_chunks::<2>().0.iter();
+    let wide: Vec<u8> = numbers.flat_map(|&[low, high]| [0, 0, low, high]).collect();
+    let wide = TensorView::new(Dtype::F32, bias.shape().to_vec(), &wide).expect("a tensor");
+    let mut tensors = tensors.tensors();
+    for (other, tensor) in &mut tensors {
+        if other == name {
+            *tensor = wide.clone();
+        }
+    }
+    let file = safetensors::serialize(tensors, None).expect("a file");
+    std::fs::write(scratch.join("model.safetensors"), file).expect("written");
+    assert_eq!(
+        load(&scratch).weights.vectors(),
+        load(&golden).weights.vectors()
+    );
 }
 
 #[test]
