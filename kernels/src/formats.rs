@@ -31,7 +31,7 @@ mod q6_k;
 mod q8_0;
 
 pub use mxfp4::SCALE_MAX as MXFP4_SCALE_MAX;
-pub(crate) use panel::{Codes, Group, Numbers, Place};
+pub(crate) use panel::{Codes, Group, Numbers, PanelPlace};
 pub(crate) use unpack::widen_f16;
 
 use crate::gemm::{FloatBlock, IntegerBlock};

@@ -12,7 +12,7 @@ use backstop_weights::StrictFields;
 use serde_json::{Map, Value};
 
 use crate::attention::{Attention, HeadsPlan};
-use crate::config::{self, Shape, ShapeDefaults};
+use crate::config::{self, DecoderShape, ShapeDefaults};
 use crate::draft_head::{DraftHead, DraftHeadSpec};
 use crate::families::cohere2_moe;
 use crate::kv_groups::KvGroups;
@@ -54,8 +54,8 @@ impl<B: DraftBackend> DraftHead<B> for CohereEagle {
         let embedded = backend.embed(self.embedding);
         let pairs = backend.concatenate(&embedded, hidden, rows);
         let fused = backend.linear(&pairs, self.fc, Some(self.fc_bias));
-        let layers = (self.layers.as_slice(), self.norm);
-        let normed = parallel_block::forward(backend, fused, layers, self.final_norm);
+        let normed =
+            parallel_block::forward(backend, fused, &self.layers, self.norm, self.final_norm);
         backend.head(&normed, self.head, self.logit_scale);
         normed
     }
@@ -64,7 +64,7 @@ impl<B: DraftBackend> DraftHead<B> for CohereEagle {
 /// `config.json`, read and checked.
 #[derive(Debug)]
 struct Config {
-    shape: Shape,
+    shape: DecoderShape,
     width: usize,
     norm: Norm,
     final_norm: Norm,
@@ -77,7 +77,7 @@ struct Config {
 impl Config {
     /// Defaults are those of transformers' class for `cohere2`.
     fn read(fields: &mut StrictFields<'_>) -> Self {
-        let shape = Shape::read(fields, DEFAULTS);
+        let shape = DecoderShape::read(fields, DEFAULTS);
         if !shape.tied {
             fields.problem("tie_word_embeddings must be true: the head has the model's embedding");
         }
@@ -164,7 +164,7 @@ impl CohereEagle {
 }
 
 /// What keeps the head from continuing this model.
-fn check_model(shape: &Shape, model: &ModelSpec) -> Vec<String> {
+fn check_model(shape: &DecoderShape, model: &ModelSpec) -> Vec<String> {
     if model.architecture != MODEL {
         let architecture = model.architecture;
         return vec![format!(

@@ -60,7 +60,7 @@ pub(crate) fn read<T>(
 
 /// Shape of a decoder.
 #[derive(Clone, Debug)]
-pub(crate) struct Shape {
+pub(crate) struct DecoderShape {
     pub(crate) vocabulary: u32,
     pub(crate) max_position_embeddings: u32,
     pub(crate) hidden: usize,
@@ -93,7 +93,7 @@ impl ShapeDefaults {
     }
 }
 
-impl Shape {
+impl DecoderShape {
     pub(crate) fn read(fields: &mut StrictFields<'_>, defaults: ShapeDefaults) -> Self {
         let hidden = fields.u32("hidden_size");
         let heads = fields.u32("num_attention_heads");
@@ -246,7 +246,10 @@ pub(crate) fn sliding_layers(
 }
 
 /// The windows of Qwen's models, of which the later layers slide.
-pub(crate) fn later_windows(fields: &mut StrictFields<'_>, shape: &Shape) -> Vec<Option<u32>> {
+pub(crate) fn later_windows(
+    fields: &mut StrictFields<'_>,
+    shape: &DecoderShape,
+) -> Vec<Option<u32>> {
     let first = fields.optional_u32("max_window_layers").unwrap_or(28) as usize;
     optional_windows(fields, shape, Some(4096), |layer| layer >= first)
 }
@@ -255,7 +258,7 @@ pub(crate) fn later_windows(fields: &mut StrictFields<'_>, shape: &Shape) -> Vec
 /// of those that slide by themselves. A window of `w` means `w` visible keys.
 pub(crate) fn optional_windows(
     fields: &mut StrictFields<'_>,
-    shape: &Shape,
+    shape: &DecoderShape,
     default: Option<u32>,
     slides: impl Fn(usize) -> bool,
 ) -> Vec<Option<u32>> {

@@ -3,7 +3,7 @@
 use backstop_kernels::backend::{Backend, KvLayer, Norm, VectorId};
 
 use crate::attention::{Attention, AttentionPlan, LayerCache};
-use crate::config::Shape;
+use crate::config::DecoderShape;
 use crate::kv_groups::KvGroups;
 use crate::mlp::{Mlp, SparsePlan};
 use crate::registry::Model;
@@ -33,7 +33,7 @@ struct Layer {
 pub(crate) struct DecoderPlan {
     pub(crate) architecture: &'static str,
     pub(crate) chat_format: &'static str,
-    pub(crate) shape: Shape,
+    pub(crate) shape: DecoderShape,
     pub(crate) norm: Norm,
     pub(crate) multipliers: Multipliers,
     pub(crate) attention: AttentionPlan,
@@ -71,7 +71,7 @@ impl DecoderPlan {
     /// Without any layers yet, and plain in everything else.
     pub(crate) fn new(
         architecture: &'static str,
-        shape: Shape,
+        shape: DecoderShape,
         norm: Norm,
         attention: AttentionPlan,
     ) -> Self {

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::AnyModel;
 use crate::attention::{AttentionPlan, HeadsPlan};
-use crate::config::{self, Shape, ShapeDefaults};
+use crate::config::{self, DecoderShape, ShapeDefaults};
 use crate::decoder::{Decoder, DecoderPlan, LayerPlan, MlpPlan};
 use crate::registry::{ArchError, Architecture};
 use crate::rope::{self, RopeDefaults};
@@ -43,7 +43,7 @@ impl Family {
     }
 
     fn plan(&self, fields: &mut StrictFields<'_>) -> DecoderPlan {
-        let shape = Shape::read(fields, self.shape);
+        let shape = DecoderShape::read(fields, self.shape);
         fields.only("hidden_act", &Value::from("silu"));
         let rope = rope::read(fields, RopeDefaults::halves(&shape, self.rope_theta));
         let mut heads = HeadsPlan::new(shape.attention, Some(rope));

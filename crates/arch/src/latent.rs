@@ -96,7 +96,8 @@ impl LayerIndexer {
         weights: &mut WeightMap,
         prefix: &str,
         [hidden, query_rank]: [usize; 2],
-        (plan, rope): (IndexerPlan, Rope),
+        plan: IndexerPlan,
+        rope: Rope,
         index_keys: KvLayer,
     ) -> Self {
         let (heads, head_dim) = (plan.heads as usize, plan.head_dim as usize);
@@ -156,13 +157,15 @@ impl LatentAttention {
         let indexer = plan.indexer.and_then(|indexer| {
             let prefix = format!("{prefix}.indexer");
             let columns = [hidden, plan.query_rank.unwrap_or(hidden)];
-            let indexer = (indexer, plan.rope);
+            let rope = plan.rope;
             if let Some(keys) = cache.index_keys {
-                return Some(LayerIndexer::new(weights, &prefix, columns, indexer, keys));
+                return Some(LayerIndexer::new(
+                    weights, &prefix, columns, indexer, rope, keys,
+                ));
             }
             // Some checkpoints have indexers in layers that do not need them.
             let mut others = WeightMap::default();
-            LayerIndexer::new(&mut others, &prefix, columns, indexer, cache.kv);
+            LayerIndexer::new(&mut others, &prefix, columns, indexer, rope, cache.kv);
             weights.ignore(others);
             None
         });

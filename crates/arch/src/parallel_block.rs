@@ -38,7 +38,8 @@ impl ParallelBlock {
 pub(crate) fn forward<B: Backend>(
     backend: &mut B,
     mut hidden: B::Activation,
-    (layers, norm): (&[ParallelBlock], Norm),
+    layers: &[ParallelBlock],
+    norm: Norm,
     last: (VectorId, Norm),
 ) -> B::Activation {
     let mut normed = backend.norm(&hidden, layers[0].norm, norm);

@@ -5,7 +5,7 @@ use backstop_kernels::backend::{Rope, RopePairing, RopeScaling};
 use backstop_weights::StrictFields;
 use serde_json::Value;
 
-use crate::config::Shape;
+use crate::config::DecoderShape;
 
 /// What the family says of its embedding.
 #[derive(Clone, Copy, Debug)]
@@ -19,7 +19,7 @@ pub(crate) struct RopeDefaults {
 
 impl RopeDefaults {
     /// For whole heads, whose halves are paired.
-    pub(crate) fn halves(shape: &Shape, theta: f64) -> Self {
+    pub(crate) fn halves(shape: &DecoderShape, theta: f64) -> Self {
         Self {
             head_dim: shape.attention.head_dim,
             pairing: RopePairing::Halves,

@@ -58,7 +58,7 @@ async fn serve(args: ServeArgs, started: Instant) -> Result<ExitCode, String> {
     let loading = tokio::spawn({
         let (server, lifecycle, args) = (server.clone(), lifecycle.clone(), args.model.clone());
         async move {
-            match bring_up(args, (open, prepared), max_waiting, &server).await {
+            match bring_up(args, open, prepared, max_waiting, &server).await {
                 Ok(thread) => {
                     lifecycle.advance(LifecycleState::Ready);
                     announce(address, &names, started.elapsed());
@@ -92,7 +92,8 @@ async fn serve(args: ServeArgs, started: Instant) -> Result<ExitCode, String> {
 /// Loads, warms up and installs the model.
 async fn bring_up(
     args: ModelArgs,
-    (open, prepared): (OpenModel, Prepared),
+    open: OpenModel,
+    prepared: Prepared,
     max_waiting: u32,
     server: &Server,
 ) -> Result<EngineThread, String> {

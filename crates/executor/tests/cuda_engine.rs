@@ -9,7 +9,7 @@ use backstop_arch::{AnyModel, MatrixRole, Model};
 use backstop_card::backend::StepLimits;
 use backstop_card::batch::TableUpdate;
 use backstop_card::ops::sample::{SampleStep, StepRow};
-use backstop_card::runner::{Runner, RunnerConfig, StepWork, rehearse};
+use backstop_card::runner::{RehearsalSizes, Runner, RunnerConfig, StepWork, rehearse};
 use backstop_card::{ABILITIES, CudaKvCache, CudaWeights, Device};
 use backstop_executor::{CudaExecutorConfig, DeviceExecutor};
 use backstop_kernels::{Batch, Element, KvGroupLayout, MatrixId};
@@ -44,7 +44,11 @@ fn runner(loaded: &Loaded, device: &Arc<dyn Device>, limits: StepLimits, kv: Ele
         .map(|group| group.layout(BLOCKS))
         .collect();
     let vocabulary = spec.vocabulary_size as usize;
-    let sizes = (limits, vocabulary, BLOCK_SIZE);
+    let sizes = RehearsalSizes {
+        limits,
+        vocabulary,
+        block_size: BLOCK_SIZE,
+    };
     let rehearsal = rehearse(device.facts(), &weights, &groups, sizes, &mut |backend| {
         model.forward(backend);
     });

@@ -39,8 +39,13 @@ impl Head {
         let checkpoint = Checkpoint::open(directory, &[]).unwrap_or_else(|error| panic!("{error}"));
         let spec = common::model(&model.checkpoint);
         let head = build(&checkpoint, model).unwrap_or_else(|error| panic!("{error}"));
-        let shared = (spec.spec(), &*model.weights);
-        let weights = load_cpu_draft_head(&checkpoint, head.spec(), shared, &|_| {});
+        let weights = load_cpu_draft_head(
+            &checkpoint,
+            head.spec(),
+            spec.spec(),
+            &model.weights,
+            &|_| {},
+        );
         let weights = Arc::new(weights.unwrap_or_else(|error| panic!("{error}")));
         Self {
             checkpoint,

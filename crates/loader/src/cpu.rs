@@ -26,7 +26,8 @@ pub fn load_cpu_weights(
 pub fn load_cpu_draft_head(
     checkpoint: &Checkpoint,
     head: &DraftHeadSpec,
-    (model, weights): (&ModelSpec, &CpuWeights),
+    model: &ModelSpec,
+    weights: &CpuWeights,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<CpuWeights, LoadFailure> {
     let mut own = load(checkpoint, &head.weights, progress)?.arranged(&|_| {});

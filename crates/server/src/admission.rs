@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::choice::{Choice, ChoiceRules};
 use crate::entropy::random_u128;
-use crate::gate::{Ask, Place};
+use crate::gate::{Ask, QueuePlace};
 use crate::in_flight::InFlight;
 use crate::job::{Job, Prompt};
 use crate::lane::Lane;
@@ -20,7 +20,7 @@ use crate::timer::{Arrival, ChoiceTimer};
 use crate::{reply, sampling};
 
 /// Places in the queue for all sequences of a job, before the engine is asked.
-pub(crate) fn enter(request: &InFlight, job: &Job) -> Result<Vec<Place>, ApiError> {
+pub(crate) fn enter(request: &InFlight, job: &Job) -> Result<Vec<QueuePlace>, ApiError> {
     let server = &request.guard.server;
     let caller = request.guard.ticket.caller();
     let settings = caller.settings();
@@ -48,7 +48,7 @@ pub(crate) async fn submit(
     request: &InFlight,
     job: &Job,
     constraint: Option<SharedConstraint>,
-    places: Vec<Place>,
+    places: Vec<QueuePlace>,
 ) -> Result<Vec<Choice>, ApiError> {
     let rules = Arc::new(rules(request, job, constraint));
     let submission = Submission {
@@ -84,7 +84,7 @@ struct Submission<'a> {
 
 impl Submission<'_> {
     /// Hands one sequence to the engine.
-    async fn submit(&self, index: usize, place: Place) -> Result<Choice, ApiError> {
+    async fn submit(&self, index: usize, place: QueuePlace) -> Result<Choice, ApiError> {
         let (request, job) = (self.request, self.job);
         let InFlight { guard, model, .. } = request;
         let wanted = self.wanted(index, &place);
@@ -103,7 +103,7 @@ impl Submission<'_> {
             .starting_in_reasoning(job.opening == Opening::Reasoning))
     }
 
-    fn wanted(&self, index: usize, place: &Place) -> GenerationRequest {
+    fn wanted(&self, index: usize, place: &QueuePlace) -> GenerationRequest {
         let (job, server) = (self.job, &self.request.guard.server);
         let prompt = job.prompt_of(index);
         let choice = (index % job.sampling.choices as usize) as u32;

@@ -124,7 +124,7 @@ impl Gate {
         self: &Arc<Self>,
         ask: &Ask,
         engine: Occupancy,
-    ) -> Result<Vec<Place>, Refusal> {
+    ) -> Result<Vec<QueuePlace>, Refusal> {
         let now = Instant::now();
         let bounds = queue::Bounds {
             profile: self.profile(),
@@ -134,7 +134,7 @@ impl Gate {
             max_tokens: self.max_tokens,
         };
         let stamps = self.queue().enter(ask, &bounds, now)?;
-        let places = stamps.into_iter().map(|stamp| Place {
+        let places = stamps.into_iter().map(|stamp| QueuePlace {
             gate: Arc::clone(self),
             stamp,
             waiting: true,
@@ -151,14 +151,14 @@ impl Gate {
 
 /// One sequence's place in the queue, and then in the engine. Dropping it gives it back.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct QueuePlace {
     gate: Arc<Gate>,
     stamp: Stamp,
     waiting: bool,
     generated: u64,
 }
 
-impl Place {
+impl QueuePlace {
     /// The scheduler's priority, of which smaller is sooner.
     pub(crate) fn priority(&self) -> i32 {
         self.stamp.priority()
@@ -182,7 +182,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for QueuePlace {
     fn drop(&mut self) {
         let mut queue = self.gate.queue();
         queue.left(&self.stamp, self.waiting, self.generated);

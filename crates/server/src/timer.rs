@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::gate::Place;
+use crate::gate::QueuePlace;
 use crate::keys::Tenant;
 use crate::metrics::{FinishLabel, RequestMetrics};
 
@@ -33,7 +33,7 @@ pub(crate) struct Phases {
 pub(crate) struct ChoiceTimer {
     metrics: RequestMetrics,
     tenant: Arc<Tenant>,
-    place: Place,
+    place: QueuePlace,
     arrival: Arrival,
     admitted: Option<Instant>,
     first_token: Option<Instant>,
@@ -47,7 +47,7 @@ impl ChoiceTimer {
     pub(crate) fn new(
         metrics: RequestMetrics,
         tenant: Arc<Tenant>,
-        place: Place,
+        place: QueuePlace,
         arrival: Arrival,
     ) -> Self {
         Self {

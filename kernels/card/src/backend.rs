@@ -26,7 +26,7 @@ use super::step::StepShape;
 use super::weights::CudaWeights;
 use crate::ops::add_scaled::AddScaled;
 use crate::ops::embed::Embed;
-use crate::ops::experts::{self as experts, DeviceRouting, Place};
+use crate::ops::experts::{self as experts, DeviceRouting, Queue};
 use crate::ops::gated_mlp::{self as gated_mlp, GatedMlpWeights};
 use crate::ops::head::{self as head, LogitRows};
 use crate::ops::linear;
@@ -438,13 +438,13 @@ impl Backend for CudaBackend {
         };
         let mut rows = self.queue(
             |backend| {
-                let place = Place {
+                let queue = Queue {
                     stream: backend.branch()?,
                     device: &*backend.device,
                     arena: &backend.arena,
                 };
                 // SAFETY: input and routing have the step's rows.
-                unsafe { experts::run(place, panels(input), backend.rows(), chosen, layer) }
+                unsafe { experts::run(queue, panels(input), backend.rows(), chosen, layer) }
             },
             |_| nothing(layer.down.matrix.rows),
         );

@@ -8,7 +8,7 @@ mod outputs;
 mod rehearsal;
 mod uploads;
 
-pub use rehearsal::{Rehearsal, rehearse};
+pub use rehearsal::{Rehearsal, RehearsalSizes, rehearse};
 
 use std::sync::Arc;
 

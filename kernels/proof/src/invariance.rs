@@ -8,7 +8,7 @@ use std::sync::Arc;
 use backstop_card::activation::Rows;
 use backstop_card::device::{Device, DeviceError, Stream};
 use backstop_card::layout::TiledMatrix;
-use backstop_card::ops::experts::{self as of_experts, DeviceExperts, DeviceRouting, Place};
+use backstop_card::ops::experts::{self as of_experts, DeviceExperts, DeviceRouting, Queue};
 use backstop_card::ops::linear;
 use backstop_kernels::Element;
 use backstop_kernels::random::random_values;
@@ -101,13 +101,13 @@ fn experts(
         top_k: TOP_K,
     };
     let launch = move |bench: &Bench| {
-        let place = Place {
+        let queue = Queue {
             device: &*bench.device,
             stream: Stream::Main,
             arena: &bench.arena,
         };
         // SAFETY: everything was set up above.
-        unsafe { of_experts::run(place, &panels, rows, routing, &experts) }
+        unsafe { of_experts::run(queue, &panels, rows, routing, &experts) }
     };
     bits(bench, rows, launch)
 }

@@ -1,6 +1,6 @@
 //! IEEE half precision: a block is one number, and has no scale.
 
-use super::panel::{Numbers, Place};
+use super::panel::{Numbers, PanelPlace};
 use super::unpack::widen_f16;
 use super::{Format, Layout, Simd};
 
@@ -28,7 +28,7 @@ impl Numbers for F16 {
     const BYTES: usize = 64;
 
     #[inline(always)]
-    unsafe fn pair<S: Simd>(simd: S, place: Place, column: usize) -> [S::Vector; 2] {
+    unsafe fn pair<S: Simd>(simd: S, place: PanelPlace, column: usize) -> [S::Vector; 2] {
         let [first, second] = [2 * column, 2 * column + 2].map(|at| place.piece(at, 2));
         // SAFETY: the columns lie within the block, by the caller's promise.
         unsafe { [simd.load_f16(first), simd.load_f16(second)] }

@@ -1,6 +1,6 @@
 //! E4M3 numbers behind an f32 scale.
 
-use super::panel::{Numbers, Place};
+use super::panel::{Numbers, PanelPlace};
 use super::unpack::{e4m3, single_at};
 use super::{Format, Layout, ScaleFormat, Separate, Simd};
 use crate::simd::F8_FOLD;
@@ -35,14 +35,14 @@ impl<const COLUMNS: usize> Numbers for F8<COLUMNS> {
     const BYTES: usize = 4 + COLUMNS;
 
     #[inline(always)]
-    unsafe fn scale<S: Simd>(simd: S, place: Place) -> S::Vector {
+    unsafe fn scale<S: Simd>(simd: S, place: PanelPlace) -> S::Vector {
         // SAFETY: the block begins with the scale.
         let scale = unsafe { simd.load(place.piece(0, 4).cast()) };
         simd.multiply(scale, simd.splat(F8_FOLD))
     }
 
     #[inline(always)]
-    unsafe fn pair<S: Simd>(simd: S, place: Place, column: usize) -> [S::Vector; 2] {
+    unsafe fn pair<S: Simd>(simd: S, place: PanelPlace, column: usize) -> [S::Vector; 2] {
         let [first, second] = [4 + column, 5 + column].map(|at| place.piece(at, 1));
         // SAFETY: the columns lie within the block, by the caller's promise.
         unsafe { [simd.load_f8(first), simd.load_f8(second)] }

@@ -1,6 +1,6 @@
 //! 4-bit integers, stored with 8 added, behind a scale. Each 16 bytes hold 32, the first half in their low bits.
 
-use super::panel::{Codes, Group, Place, centred, nibbles, singles, within};
+use super::panel::{Codes, Group, PanelPlace, centred, nibbles, singles, within};
 use super::unpack::{single_at, widen_blocks};
 use super::{Format, Layout, ScaleFormat, Separate, Simd};
 use crate::element::widen_bf16;
@@ -32,7 +32,7 @@ impl<const COLUMNS: usize> Codes for I4<COLUMNS> {
     const SMALL: bool = true;
 
     #[inline(always)]
-    unsafe fn group<S: Simd>(simd: S, place: Place, group: usize) -> Group<S> {
+    unsafe fn group<S: Simd>(simd: S, place: PanelPlace, group: usize) -> Group<S> {
         let codes = within!(nibbles(simd, place, 4 + 16 * group));
         centred(simd, codes, within!(singles(simd, place)), 8.0)
     }
@@ -62,7 +62,7 @@ impl Codes for I4x32Bf16 {
     const SMALL: bool = true;
 
     #[inline(always)]
-    unsafe fn group<S: Simd>(simd: S, place: Place, _: usize) -> Group<S> {
+    unsafe fn group<S: Simd>(simd: S, place: PanelPlace, _: usize) -> Group<S> {
         let codes = within!(nibbles(simd, place, 2));
         let scale = within!(simd.load_bf16(place.piece(0, 2).cast()));
         centred(simd, codes, scale, 8.0)

@@ -1,6 +1,6 @@
 //! Signed bytes behind an f32 scale.
 
-use super::panel::{Codes, Group, Place, centred, raised_bytes, singles, within};
+use super::panel::{Codes, Group, PanelPlace, centred, raised_bytes, singles, within};
 use super::unpack::single_at;
 use super::{Format, Layout, ScaleFormat, Separate, Simd};
 
@@ -34,7 +34,7 @@ impl<const COLUMNS: usize> Codes for I8<COLUMNS> {
     const SMALL: bool = false;
 
     #[inline(always)]
-    unsafe fn group<S: Simd>(simd: S, place: Place, group: usize) -> Group<S> {
+    unsafe fn group<S: Simd>(simd: S, place: PanelPlace, group: usize) -> Group<S> {
         let codes = within!(raised_bytes(simd, place, 4 + 32 * group));
         centred(simd, codes, within!(singles(simd, place)), 128.0)
     }

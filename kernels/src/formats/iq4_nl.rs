@@ -1,6 +1,6 @@
 //! ggml's `IQ4_NL`: 32 4-bit codes that stand for numbers of a table, and a scale.
 
-use super::panel::{Codes, Group, Place, behind_scale, nibbles, within};
+use super::panel::{Codes, Group, PanelPlace, behind_scale, nibbles, within};
 use super::unpack::{half_at, widen_blocks};
 use super::{Format, Layout, Simd};
 
@@ -31,7 +31,7 @@ impl Codes for Iq4Nl {
     const SMALL: bool = false;
 
     #[inline(always)]
-    unsafe fn group<S: Simd>(simd: S, place: Place, _: usize) -> Group<S> {
+    unsafe fn group<S: Simd>(simd: S, place: PanelPlace, _: usize) -> Group<S> {
         let mut codes = within!(nibbles(simd, place, 2));
         for codes in &mut codes {
             *codes = simd.look_up(&RAISED, *codes);

@@ -1,7 +1,7 @@
 //! MXFP4: 32 4-bit floating-point numbers (E2M1) and a scale that is a power of two (E8M0); Open Compute Project 2023,
 //! "OCP Microscaling Formats".
 
-use super::panel::{Codes, Group, Place, byte, centred, raised_e2m1, within};
+use super::panel::{Codes, Group, PanelPlace, byte, centred, raised_e2m1, within};
 use super::unpack::{twice_e2m1, widen_blocks};
 use super::{Format, Layout, ScaleFormat, Separate, Simd};
 
@@ -38,7 +38,7 @@ impl Codes for Mxfp4 {
     const SMALL: bool = true;
 
     #[inline(always)]
-    unsafe fn group<S: Simd>(simd: S, place: Place, _: usize) -> Group<S> {
+    unsafe fn group<S: Simd>(simd: S, place: PanelPlace, _: usize) -> Group<S> {
         // The scale is a power of two, of which the exponent's bits are stored. (The least one, 2^-127,
         // becomes 0; with it, no sum of products would be other than 0 beside any other block.)
         let exponent = within!(byte(simd, place, 0));

@@ -1,7 +1,7 @@
 //! NVFP4: 64 E2M1 numbers, one E4M3 scale for each 16 of them, and an f32 by which these are divided (NVIDIA 2025,
 //! "Pretraining Large Language Models with NVFP4").
 
-use super::panel::{Codes, Group, Place, centred_halves, raised_e2m1, singles, within};
+use super::panel::{Codes, Group, PanelPlace, centred_halves, raised_e2m1, singles, within};
 use super::unpack::{e4m3, single_at, twice_e2m1, widen_blocks};
 use super::{Format, Layout, ScaleFormat, Separate, Simd};
 use crate::simd::F8_FOLD;
@@ -30,7 +30,7 @@ impl Codes for Nvfp4 {
     const SMALL: bool = true;
 
     #[inline(always)]
-    unsafe fn group<S: Simd>(simd: S, place: Place, group: usize) -> Group<S> {
+    unsafe fn group<S: Simd>(simd: S, place: PanelPlace, group: usize) -> Group<S> {
         let divisor = within!(singles(simd, place));
         let first = within!(half_scale(simd, place, divisor, 2 * group));
         let second = within!(half_scale(simd, place, divisor, 2 * group + 1));
@@ -43,7 +43,7 @@ impl Codes for Nvfp4 {
 #[inline(always)]
 unsafe fn half_scale<S: Simd>(
     simd: S,
-    place: Place,
+    place: PanelPlace,
     divisor: S::Vector,
     index: usize,
 ) -> S::Vector {

@@ -17,14 +17,14 @@ pub(crate) struct Group<S: Simd> {
 
 /// The lanes of a panel's block that a vector holds.
 #[derive(Clone, Copy)]
-pub(crate) struct Place {
+pub(crate) struct PanelPlace {
     /// The panel's block.
     block: *const u8,
     /// The first row.
     row: usize,
 }
 
-impl Place {
+impl PanelPlace {
     /// Those that part `part` of a panel's sums is for.
     #[inline(always)]
     pub(crate) fn part<S: Simd>(block: *const u8, part: usize) -> Self {
@@ -52,7 +52,7 @@ pub(crate) trait Codes: Format {
     ///
     /// # Safety
     /// `place` is that of a whole block of `S::LANES` rows.
-    unsafe fn group<S: Simd>(simd: S, place: Place, group: usize) -> Group<S>;
+    unsafe fn group<S: Simd>(simd: S, place: PanelPlace, group: usize) -> Group<S>;
 }
 
 /// A format of floating-point numbers, in panels.
@@ -67,7 +67,7 @@ pub(crate) trait Numbers {
     /// # Safety
     /// `place` is that of a whole block of `S::LANES` rows. The same goes for `pair`.
     #[inline(always)]
-    unsafe fn scale<S: Simd>(simd: S, _place: Place) -> S::Vector {
+    unsafe fn scale<S: Simd>(simd: S, _place: PanelPlace) -> S::Vector {
         simd.splat(1.0)
     }
 
@@ -75,7 +75,7 @@ pub(crate) trait Numbers {
     ///
     /// # Safety
     /// As `scale`.
-    unsafe fn pair<S: Simd>(simd: S, place: Place, column: usize) -> [S::Vector; 2];
+    unsafe fn pair<S: Simd>(simd: S, place: PanelPlace, column: usize) -> [S::Vector; 2];
 }
 
 // SAFETY (of every load below): the piece lies within the block, by the promise of `group`.
@@ -90,19 +90,19 @@ pub(super) use within;
 
 /// Half-precision numbers.
 #[inline(always)]
-pub(super) unsafe fn halves<S: Simd>(simd: S, place: Place, at: usize) -> S::Vector {
+pub(super) unsafe fn halves<S: Simd>(simd: S, place: PanelPlace, at: usize) -> S::Vector {
     within!(simd.load_f16(place.piece(at, 2)))
 }
 
 /// Four codes or parts of codes of each row.
 #[inline(always)]
-pub(super) unsafe fn four<S: Simd>(simd: S, place: Place, at: usize) -> S::Integers {
+pub(super) unsafe fn four<S: Simd>(simd: S, place: PanelPlace, at: usize) -> S::Integers {
     within!(simd.load_integers(place.piece(at, 4)))
 }
 
 /// An unsigned byte of each row.
 #[inline(always)]
-pub(super) unsafe fn byte<S: Simd>(simd: S, place: Place, at: usize) -> S::Integers {
+pub(super) unsafe fn byte<S: Simd>(simd: S, place: PanelPlace, at: usize) -> S::Integers {
     within!(simd.load_bytes(place.piece(at, 1)))
 }
 
@@ -166,7 +166,7 @@ pub(super) fn centred_halves<S: Simd>(
 
 /// The 32 codes of 16 bytes: low nibbles, then high ones.
 #[inline(always)]
-pub(super) unsafe fn nibbles<S: Simd>(simd: S, place: Place, at: usize) -> [S::Integers; 8] {
+pub(super) unsafe fn nibbles<S: Simd>(simd: S, place: PanelPlace, at: usize) -> [S::Integers; 8] {
     let mut codes = [simd.splat_integer(0); 8];
     for index in 0..4 {
         let both = within!(four(simd, place, at + 4 * index));
@@ -178,7 +178,11 @@ pub(super) unsafe fn nibbles<S: Simd>(simd: S, place: Place, at: usize) -> [S::I
 
 /// The 32 codes of as many signed bytes: what they are, plus 128.
 #[inline(always)]
-pub(super) unsafe fn raised_bytes<S: Simd>(simd: S, place: Place, at: usize) -> [S::Integers; 8] {
+pub(super) unsafe fn raised_bytes<S: Simd>(
+    simd: S,
+    place: PanelPlace,
+    at: usize,
+) -> [S::Integers; 8] {
     let mut codes = [simd.splat_integer(0); 8];
     for (index, codes) in codes.iter_mut().enumerate() {
         let signed = within!(four(simd, place, at + 4 * index));
@@ -191,7 +195,7 @@ pub(super) unsafe fn raised_bytes<S: Simd>(simd: S, place: Place, at: usize) -> 
 #[inline(always)]
 pub(super) unsafe fn behind_scale<S: Simd>(
     simd: S,
-    place: Place,
+    place: PanelPlace,
     codes: [S::Integers; 8],
     zero: f32,
 ) -> Group<S> {
@@ -202,7 +206,7 @@ pub(super) unsafe fn behind_scale<S: Simd>(
 #[inline(always)]
 pub(super) unsafe fn behind_pair<S: Simd>(
     simd: S,
-    place: Place,
+    place: PanelPlace,
     codes: [S::Integers; 8],
 ) -> Group<S> {
     let (scale, addend) = within!((halves(simd, place, 0), halves(simd, place, 2)));
@@ -214,7 +218,11 @@ const RAISED_E2M1: [u8; 16] = [12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8,
 
 /// The 32 codes of E2M1 numbers in 16 bytes.
 #[inline(always)]
-pub(super) unsafe fn raised_e2m1<S: Simd>(simd: S, place: Place, at: usize) -> [S::Integers; 8] {
+pub(super) unsafe fn raised_e2m1<S: Simd>(
+    simd: S,
+    place: PanelPlace,
+    at: usize,
+) -> [S::Integers; 8] {
     let mut codes = within!(nibbles(simd, place, at));
     for codes in &mut codes {
         *codes = simd.look_up(&RAISED_E2M1, *codes);
@@ -224,7 +232,7 @@ pub(super) unsafe fn raised_e2m1<S: Simd>(simd: S, place: Place, at: usize) -> [
 
 /// `nibbles` behind four bytes with a fifth bit for each.
 #[inline(always)]
-pub(super) unsafe fn five_bits<S: Simd>(simd: S, place: Place, at: usize) -> [S::Integers; 8] {
+pub(super) unsafe fn five_bits<S: Simd>(simd: S, place: PanelPlace, at: usize) -> [S::Integers; 8] {
     let fifth = within!(four(simd, place, at));
     let mut codes = within!(nibbles(simd, place, at + 4));
     for (index, codes) in codes.iter_mut().enumerate() {
@@ -252,7 +260,11 @@ pub(super) fn times_bits<S: Simd>(
 
 /// Scale and minimum, six bits each, of one of eight groups.
 #[inline(always)]
-pub(super) unsafe fn six_bit_pair<S: Simd>(simd: S, place: Place, group: usize) -> [S::Vector; 2] {
+pub(super) unsafe fn six_bit_pair<S: Simd>(
+    simd: S,
+    place: PanelPlace,
+    group: usize,
+) -> [S::Vector; 2] {
     const SCALES: usize = 4;
     let (scale, minimum) = if group < 4 {
         let (scale, minimum) = within!((
@@ -278,7 +290,7 @@ pub(super) unsafe fn six_bit_pair<S: Simd>(simd: S, place: Place, group: usize) 
 #[inline(always)]
 pub(super) unsafe fn twice_scaled<S: Simd>(
     simd: S,
-    place: Place,
+    place: PanelPlace,
     group: usize,
     codes: [S::Integers; 8],
 ) -> Group<S> {
@@ -292,6 +304,6 @@ pub(super) unsafe fn twice_scaled<S: Simd>(
 
 /// The f32 that each row's block begins with.
 #[inline(always)]
-pub(super) unsafe fn singles<S: Simd>(simd: S, place: Place) -> S::Vector {
+pub(super) unsafe fn singles<S: Simd>(simd: S, place: PanelPlace) -> S::Vector {
     within!(simd.load(place.piece(0, 4).cast()))
 }

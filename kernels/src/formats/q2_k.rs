@@ -1,6 +1,6 @@
 //! ggml's `Q2_K`: 256 2-bit numbers in groups of 16 with 4-bit scales and minima.
 
-use super::panel::{Codes, Group, PAIRS, Place, bits, byte, four, halves, times_bits, within};
+use super::panel::{Codes, Group, PAIRS, PanelPlace, bits, byte, four, halves, times_bits, within};
 use super::unpack::{self, half_at, widen_blocks};
 use super::{Format, Layout, Simd};
 
@@ -26,7 +26,7 @@ impl Codes for Q2K {
     const SMALL: bool = true;
 
     #[inline(always)]
-    unsafe fn group<S: Simd>(simd: S, place: Place, group: usize) -> Group<S> {
+    unsafe fn group<S: Simd>(simd: S, place: PanelPlace, group: usize) -> Group<S> {
         let mut codes = [simd.splat_integer(0); 8];
         for (index, codes) in codes.iter_mut().enumerate() {
             let packed = within!(four(simd, place, 16 + group / 4 * 32 + 4 * index));

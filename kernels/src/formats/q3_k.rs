@@ -1,7 +1,7 @@
 //! ggml's `Q3_K`: 256 3-bit numbers in groups of 16 with 6-bit scales.
 
 use super::panel::{
-    Codes, Group, PAIRS, Place, SINGLES, bits, byte, centred_halves, four, halves, within,
+    Codes, Group, PAIRS, PanelPlace, SINGLES, bits, byte, centred_halves, four, halves, within,
 };
 use super::unpack::{self, half_at, widen_blocks};
 use super::{Format, Layout, Simd};
@@ -28,7 +28,7 @@ impl Codes for Q3K {
     const SMALL: bool = true;
 
     #[inline(always)]
-    unsafe fn group<S: Simd>(simd: S, place: Place, group: usize) -> Group<S> {
+    unsafe fn group<S: Simd>(simd: S, place: PanelPlace, group: usize) -> Group<S> {
         let mut codes = [simd.splat_integer(0); 8];
         for (index, codes) in codes.iter_mut().enumerate() {
             let low = within!(four(simd, place, 32 + group / 4 * 32 + 4 * index));
@@ -68,7 +68,7 @@ fn widen_block(block: &[u8; Q3K::BYTES], out: &mut [f32; Q3K::NUMBERS]) {
 /// The block's scale times six signed bits, of which four are in the first eight bytes and two in
 /// the last four.
 #[inline(always)]
-unsafe fn q3_k_scale<S: Simd>(simd: S, place: Place, index: usize) -> S::Vector {
+unsafe fn q3_k_scale<S: Simd>(simd: S, place: PanelPlace, index: usize) -> S::Vector {
     let low = within!(byte(simd, place, 96 + index % 8));
     let high = within!(byte(simd, place, 104 + index % 4));
     let high = simd.shift_left(bits(simd, high, index / 4 * 2, 3), 4);

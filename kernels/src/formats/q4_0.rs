@@ -1,6 +1,6 @@
 //! ggml's `Q4_0`: 32 4-bit numbers and a scale.
 
-use super::panel::{Codes, Group, Place, behind_scale, nibbles, within};
+use super::panel::{Codes, Group, PanelPlace, behind_scale, nibbles, within};
 use super::unpack::{self, half_at, widen_blocks};
 use super::{Format, Layout, Simd};
 
@@ -26,7 +26,7 @@ impl Codes for Q4_0 {
     const SMALL: bool = true;
 
     #[inline(always)]
-    unsafe fn group<S: Simd>(simd: S, place: Place, _: usize) -> Group<S> {
+    unsafe fn group<S: Simd>(simd: S, place: PanelPlace, _: usize) -> Group<S> {
         within!(behind_scale(simd, place, nibbles(simd, place, 2), 8.0))
     }
 }

@@ -1,6 +1,6 @@
 //! ggml's `Q5_0`: 32 5-bit numbers and a scale.
 
-use super::panel::{Codes, Group, Place, behind_scale, five_bits, within};
+use super::panel::{Codes, Group, PanelPlace, behind_scale, five_bits, within};
 use super::unpack::{self, half_at, widen_blocks};
 use super::{Format, Layout, Simd};
 
@@ -26,7 +26,7 @@ impl Codes for Q5_0 {
     const SMALL: bool = true;
 
     #[inline(always)]
-    unsafe fn group<S: Simd>(simd: S, place: Place, _: usize) -> Group<S> {
+    unsafe fn group<S: Simd>(simd: S, place: PanelPlace, _: usize) -> Group<S> {
         within!(behind_scale(simd, place, five_bits(simd, place, 2), 16.0))
     }
 }

@@ -1,6 +1,6 @@
 //! ggml's `Q5_1`: 32 5-bit numbers, a scale and a minimum.
 
-use super::panel::{Codes, Group, Place, behind_pair, five_bits, within};
+use super::panel::{Codes, Group, PanelPlace, behind_pair, five_bits, within};
 use super::unpack::{self, half_at, widen_blocks};
 use super::{Format, Layout, Simd};
 
@@ -26,7 +26,7 @@ impl Codes for Q5_1 {
     const SMALL: bool = true;
 
     #[inline(always)]
-    unsafe fn group<S: Simd>(simd: S, place: Place, _: usize) -> Group<S> {
+    unsafe fn group<S: Simd>(simd: S, place: PanelPlace, _: usize) -> Group<S> {
         within!(behind_pair(simd, place, five_bits(simd, place, 4)))
     }
 }

@@ -1,6 +1,6 @@
 //! ggml's `Q5_K`: 256 5-bit numbers in groups of 32 with 6-bit scales and minima.
 
-use super::panel::{Codes, Group, NIBBLES, Place, SINGLES, bits, four, twice_scaled, within};
+use super::panel::{Codes, Group, NIBBLES, PanelPlace, SINGLES, bits, four, twice_scaled, within};
 use super::unpack::{self, half_at, six_bit_pair, widen_blocks};
 use super::{Format, Layout, Simd};
 
@@ -26,7 +26,7 @@ impl Codes for Q5K {
     const SMALL: bool = true;
 
     #[inline(always)]
-    unsafe fn group<S: Simd>(simd: S, place: Place, group: usize) -> Group<S> {
+    unsafe fn group<S: Simd>(simd: S, place: PanelPlace, group: usize) -> Group<S> {
         let mut codes = [simd.splat_integer(0); 8];
         for (index, codes) in codes.iter_mut().enumerate() {
             let both = within!(four(simd, place, 48 + group / 2 * 32 + 4 * index));

@@ -1,7 +1,7 @@
 //! ggml's `Q6_K`: 256 6-bit numbers in groups of 16 with 8-bit scales.
 
 use super::panel::{
-    Codes, Group, NIBBLES, PAIRS, Place, bits, byte, centred_halves, four, halves, within,
+    Codes, Group, NIBBLES, PAIRS, PanelPlace, bits, byte, centred_halves, four, halves, within,
 };
 use super::unpack::{self, half_at, widen_blocks};
 use super::{Format, Layout, Simd};
@@ -28,7 +28,7 @@ impl Codes for Q6K {
     const SMALL: bool = true;
 
     #[inline(always)]
-    unsafe fn group<S: Simd>(simd: S, place: Place, group: usize) -> Group<S> {
+    unsafe fn group<S: Simd>(simd: S, place: PanelPlace, group: usize) -> Group<S> {
         let (half, quarter) = (group / 4, group % 4);
         let mut codes = [simd.splat_integer(0); 8];
         for (index, codes) in codes.iter_mut().enumerate() {
@@ -66,7 +66,7 @@ fn widen_block(block: &[u8; Q6K::BYTES], out: &mut [f32; Q6K::NUMBERS]) {
 
 /// The block's scale times a signed byte.
 #[inline(always)]
-unsafe fn q6_k_scale<S: Simd>(simd: S, place: Place, index: usize) -> S::Vector {
+unsafe fn q6_k_scale<S: Simd>(simd: S, place: PanelPlace, index: usize) -> S::Vector {
     let byte = within!(byte(simd, place, 192 + index));
     let raised = simd.numbers(simd.exclusive_or(byte, simd.splat_integer(128)));
     let signed = simd.subtract(raised, simd.splat(128.0));

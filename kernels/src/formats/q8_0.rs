@@ -1,6 +1,6 @@
 //! ggml's `Q8_0`: 32 8-bit numbers and a scale.
 
-use super::panel::{Codes, Group, Place, behind_scale, raised_bytes, within};
+use super::panel::{Codes, Group, PanelPlace, behind_scale, raised_bytes, within};
 use super::unpack::{half_at, widen_blocks};
 use super::{Format, Layout, Simd};
 
@@ -26,7 +26,7 @@ impl Codes for Q8_0 {
     const SMALL: bool = false;
 
     #[inline(always)]
-    unsafe fn group<S: Simd>(simd: S, place: Place, _: usize) -> Group<S> {
+    unsafe fn group<S: Simd>(simd: S, place: PanelPlace, _: usize) -> Group<S> {
         within!(behind_scale(
             simd,
             place,

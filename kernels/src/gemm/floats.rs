@@ -9,7 +9,7 @@ use std::marker::PhantomData;
 use super::walk::{BlockProduct, PARTS_MAX, Sums, parts, walk};
 use super::{InputRows, Panels, WeightFormat};
 use crate::element::Element;
-use crate::formats::{Numbers, Place};
+use crate::formats::{Numbers, PanelPlace};
 use crate::simd::{Program, Simd};
 
 /// Some columns of the output.
@@ -26,7 +26,7 @@ impl Numbers for Bf16 {
     const BYTES: usize = 64;
 
     #[inline(always)]
-    unsafe fn pair<S: Simd>(simd: S, place: Place, column: usize) -> [S::Vector; 2] {
+    unsafe fn pair<S: Simd>(simd: S, place: PanelPlace, column: usize) -> [S::Vector; 2] {
         // SAFETY: the columns lie within the block, by the caller's promise.
         let both = unsafe { simd.load_integers(place.piece(2 * column, 4)) };
         let second = simd.and(both, simd.splat_integer(0xffff_0000_u32 as i32));
@@ -91,7 +91,7 @@ impl<F: Numbers> BlockProduct for FloatProduct<'_, F> {
             for part in 0..parts::<S>() {
                 // SAFETY: both columns are among the block's.
                 unsafe {
-                    let place = Place::part::<S>(block, part);
+                    let place = PanelPlace::part::<S>(block, part);
                     let [first, second] = F::pair(simd, place, column);
                     for t in 0..T {
                         let row = inputs[t].add(column);
@@ -104,7 +104,7 @@ impl<F: Numbers> BlockProduct for FloatProduct<'_, F> {
         }
         for part in 0..parts::<S>() {
             // SAFETY: the caller's promise.
-            let scale = unsafe { F::scale(simd, Place::part::<S>(block, part)) };
+            let scale = unsafe { F::scale(simd, PanelPlace::part::<S>(block, part)) };
             for t in 0..T {
                 let sum = simd.add(even[t][part], odd[t][part]);
                 sums[t][part] = simd.multiply_add(scale, sum, sums[t][part]);

@@ -10,7 +10,7 @@ use std::marker::PhantomData;
 use super::Panels;
 use super::operands::Quantised;
 use super::walk::{BlockProduct, Sums, parts, walk};
-use crate::formats::{BlockFormat, Codes, Group, Place};
+use crate::formats::{BlockFormat, Codes, Group, PanelPlace};
 use crate::panels::GROUP_COLUMNS;
 use crate::simd::{Program, Simd};
 
@@ -72,7 +72,7 @@ impl<F: Codes> BlockProduct for CodeProduct<'_, F> {
             for part in 0..parts::<S>() {
                 // SAFETY: the block has these groups, and so have the activations.
                 unsafe {
-                    let group = F::group(simd, Place::part::<S>(block, part), group);
+                    let group = F::group(simd, PanelPlace::part::<S>(block, part), group);
                     add_group::<S, F, T>(simd, &group, inputs, part, sums);
                 }
             }

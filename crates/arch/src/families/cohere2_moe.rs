@@ -16,7 +16,7 @@ use backstop_weights::StrictFields;
 use serde_json::{Map, Value};
 
 use crate::attention::{Attention, HeadsPlan};
-use crate::config::{self, Shape, ShapeDefaults};
+use crate::config::{self, DecoderShape, ShapeDefaults};
 use crate::kv_groups::KvGroups;
 use crate::mlp::{Mlp, SparsePlan, softmax_rule};
 use crate::parallel_block::{self, ParallelBlock};
@@ -75,9 +75,8 @@ impl<B: Backend> Model<B> for Cohere2Moe {
 
     fn forward(&self, backend: &mut B) -> B::Activation {
         let hidden = backend.embed(self.spec.embedding);
-        let layers = (self.layers.as_slice(), self.norm);
         let last = (self.final_norm, self.norm);
-        let normed = parallel_block::forward(backend, hidden, layers, last);
+        let normed = parallel_block::forward(backend, hidden, &self.layers, self.norm, last);
         backend.head(&normed, self.spec.head, self.logit_scale);
         normed
     }
@@ -86,7 +85,7 @@ impl<B: Backend> Model<B> for Cohere2Moe {
 /// `config.json`, read and checked.
 #[derive(Debug)]
 struct Config {
-    shape: Shape,
+    shape: DecoderShape,
     dense_width: usize,
     norm: Norm,
     rope: Rope,
@@ -107,7 +106,7 @@ struct LayerKind {
 impl Config {
     /// Defaults are those of the reference implementation's configuration class.
     fn read(fields: &mut StrictFields<'_>) -> Self {
-        let shape = Shape::read(fields, DEFAULTS);
+        let shape = DecoderShape::read(fields, DEFAULTS);
         let layers = read_layers(fields, &shape);
         let width = config::width(fields, "intermediate_size");
         let num_experts = config::num_experts(fields, "num_experts", Some(8));
@@ -207,7 +206,7 @@ pub(crate) fn refuse_unimplemented(fields: &mut StrictFields<'_>) {
 
 /// Attention and MLP kind of each layer, from explicit lists or from the patterns that the
 /// reference implementation derives them from.
-fn read_layers(fields: &mut StrictFields<'_>, shape: &Shape) -> Vec<LayerKind> {
+fn read_layers(fields: &mut StrictFields<'_>, shape: &DecoderShape) -> Vec<LayerKind> {
     let prefix = fields.optional_u32("first_k_dense_replace").unwrap_or(0) as usize;
     let prefix_pattern = fields
         .optional_u32("prefix_dense_sliding_window_pattern")

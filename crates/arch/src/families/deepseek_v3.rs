@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 
 use crate::AnyModel;
 use crate::attention::AttentionPlan;
-use crate::config::{self, Shape, ShapeDefaults};
+use crate::config::{self, DecoderShape, ShapeDefaults};
 use crate::decoder::{Decoder, DecoderPlan, LayerPlan, MlpPlan};
 use crate::latent::{IndexerPlan, LatentPlan};
 use crate::mlp::{RouterNames, SparsePlan};
@@ -100,7 +100,7 @@ fn plan(family: &Family, fields: &mut StrictFields<'_>) -> DecoderPlan {
         head_dim: Some(64),
         ..ShapeDefaults::new(family.max_position_embeddings)
     };
-    let shape = Shape::read(fields, defaults);
+    let shape = DecoderShape::read(fields, defaults);
     if shape.attention.kv_heads != shape.attention.heads {
         fields.problem("num_key_value_heads must be num_attention_heads");
     }
@@ -134,7 +134,7 @@ fn plan(family: &Family, fields: &mut StrictFields<'_>) -> DecoderPlan {
     }
 }
 
-fn read_attention(fields: &mut StrictFields<'_>, shape: &Shape) -> LatentPlan {
+fn read_attention(fields: &mut StrictFields<'_>, shape: &DecoderShape) -> LatentPlan {
     let mut size = |name: &str| {
         let size = fields.u32(name);
         if size == 0 || size > SIZE_MAX {

@@ -8,7 +8,7 @@ use backstop_kernels::backend::GatedActivation;
 use backstop_weights::StrictFields;
 use serde_json::Value;
 
-use crate::config::{self, Shape, ShapeDefaults};
+use crate::config::{self, DecoderShape, ShapeDefaults};
 use crate::decoder::MlpPlan;
 use crate::family::Family;
 use crate::mlp::{RouterNames, SparsePlan, softmax_rule};
@@ -42,7 +42,7 @@ pub(crate) const FAMILY: Family = Family {
 };
 
 /// Without a list the layers slide and do not, in turns.
-fn read_windows(fields: &mut StrictFields<'_>, shape: &Shape) -> Vec<Option<u32>> {
+fn read_windows(fields: &mut StrictFields<'_>, shape: &DecoderShape) -> Vec<Option<u32>> {
     let window = fields.optional_u32("sliding_window").unwrap_or(128);
     if window == 0 {
         fields.problem("sliding_window must be positive");

@@ -6,7 +6,7 @@
 use backstop_weights::{GgufConventions, StrictFields};
 use serde_json::Value;
 
-use crate::config::{self, Shape, ShapeDefaults};
+use crate::config::{self, DecoderShape, ShapeDefaults};
 use crate::family::Family;
 
 pub(crate) const FAMILY: Family = Family {
@@ -36,7 +36,7 @@ pub(crate) const FAMILY: Family = Family {
 };
 
 /// Which layers have none: those that a list gives a zero, or every so manieth.
-fn read_without_rope(fields: &mut StrictFields<'_>, shape: &Shape) -> Vec<bool> {
+fn read_without_rope(fields: &mut StrictFields<'_>, shape: &DecoderShape) -> Vec<bool> {
     let listed = fields.optional_u32_list("no_rope_layers");
     let interval = fields.optional_u32("no_rope_layer_interval").unwrap_or(4);
     if interval == 0 {

@@ -141,7 +141,7 @@ impl DevicePlan for CpuPlan {
         let Self { request, kv, head } = *self;
         let weights = weights(&source, progress)?;
         let spec = source.model.spec();
-        let drafter = head.map(|head| head.start((spec, &weights), &kv.spec, request.kv_element));
+        let drafter = head.map(|head| head.start(spec, &weights, &kv.spec, request.kv_element));
         let drafter = drafter.transpose()?;
         let layouts = layouts(&spec.kv_groups, &kv.spec);
         let cache = CpuKvCache::new(&layouts, request.block_size, request.kv_element);

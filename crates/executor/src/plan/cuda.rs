@@ -5,7 +5,7 @@ use std::sync::Arc;
 use backstop_arch::{AnyModel, Model};
 use backstop_card::backend::StepLimits;
 use backstop_card::planning::PlanningDevice;
-use backstop_card::runner::{Rehearsal, Runner, RunnerConfig, rehearse};
+use backstop_card::runner::{Rehearsal, RehearsalSizes, Runner, RunnerConfig, rehearse};
 use backstop_card::{ABILITIES, CudaKvCache, CudaWeights, Device, DeviceFacts};
 use backstop_kernels::KvGroupLayout;
 use backstop_loader::{DeviceWeightPlan, LoadFailure, load_device_weights};
@@ -82,7 +82,11 @@ fn rehearsed(
     let weights = Arc::new(weights.reserve(&planning)?);
     let groups: Vec<KvGroupLayout> = spec.kv_groups.iter().map(|group| group.layout(1)).collect();
     let vocabulary = spec.vocabulary_size as usize;
-    let sizes = (limits(request), vocabulary, request.block_size);
+    let sizes = RehearsalSizes {
+        limits: limits(request),
+        vocabulary,
+        block_size: request.block_size,
+    };
     let rehearsal = rehearse(facts, &weights, &groups, sizes, &mut |backend| {
         model.forward(backend);
     });

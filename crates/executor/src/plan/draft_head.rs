@@ -47,13 +47,14 @@ impl DraftHeadSource {
     /// Loads the weights.
     pub(super) fn start(
         self,
-        model: (&ModelSpec, &CpuWeights),
+        model: &ModelSpec,
+        model_weights: &CpuWeights,
         kv: &KvSpec,
         element: Element,
     ) -> Result<Drafter, StartError> {
         let spec = self.head.spec();
         let directory = self.checkpoint.directory().display();
-        let weights = load_cpu_draft_head(&self.checkpoint, spec, model, &|_| {});
+        let weights = load_cpu_draft_head(&self.checkpoint, spec, model, model_weights, &|_| {});
         let weights = weights.map_err(|failure| StartError::DraftHead {
             directory: directory.to_string(),
             failure: Box::new(failure),

@@ -36,7 +36,7 @@ pub struct DeviceRouting {
 
 /// Where and how the work of a layer is done.
 #[derive(Clone, Copy)]
-pub struct Place<'a> {
+pub struct Queue<'a> {
     /// The device.
     pub device: &'a dyn Device,
     /// In whose order the work is queued.
@@ -56,7 +56,7 @@ struct Pairs {
 
 impl Pairs {
     unsafe fn sort(
-        place: Place<'_>,
+        queue: Queue<'_>,
         rows: usize,
         num_experts: usize,
         routing: DeviceRouting,
@@ -68,7 +68,7 @@ impl Pairs {
             experts: num_experts,
             tile_width: product::grouped_token_tile(slots, num_experts),
         };
-        let arena = place.arena;
+        let arena = queue.arena;
         let pairs = Self {
             pair_of_slot: arena.take(slots * 4),
             token_of_pair: arena.take(grouping.pair_capacity() * 4),
@@ -86,7 +86,7 @@ impl Pairs {
             scratch: scratch.pointer(),
         };
         // SAFETY: the memory was taken in the sizes that the sort wants.
-        unsafe { grouping.launch(place.device, place.stream, &memory)? };
+        unsafe { grouping.launch(queue.device, queue.stream, &memory)? };
         Ok(pairs)
     }
 
@@ -102,12 +102,12 @@ impl Pairs {
     /// Copies each pair's token.
     unsafe fn gather(
         &self,
-        place: Place<'_>,
+        queue: Queue<'_>,
         input: &Panels,
         element: Element,
     ) -> Result<Panels, DeviceError> {
         let capacity = self.grouping.pair_capacity();
-        let gathered = Panels::with_capacity(place.arena, capacity, input.columns, &[element]);
+        let gathered = Panels::with_capacity(queue.arena, capacity, input.columns, &[element]);
         let (from, to) = (input.input(element), gathered.input(element));
         let gather = Gather {
             source: from.panels,
@@ -124,7 +124,7 @@ impl Pairs {
             },
         };
         // SAFETY: both panels have the sizes given.
-        unsafe { gather.launch(place.device, place.stream)? };
+        unsafe { gather.launch(queue.device, queue.stream)? };
         Ok(gathered)
     }
 }
@@ -135,17 +135,17 @@ impl Pairs {
 ///
 /// The weights, the panels and the routing are valid.
 pub unsafe fn run(
-    place: Place<'_>,
+    queue: Queue<'_>,
     input: &Panels,
     rows: usize,
     routing: DeviceRouting,
     experts: &DeviceExperts,
 ) -> Result<Rows, DeviceError> {
-    let Place {
+    let Queue {
         device,
         stream,
         arena,
-    } = place;
+    } = queue;
     let DeviceExperts {
         num_experts,
         gate_up,
@@ -155,8 +155,8 @@ pub unsafe fn run(
     let (hidden, width) = (down.matrix.rows, gate_up.matrix.width());
     // SAFETY: the caller's promise.
     let (pairs, gathered) = unsafe {
-        let pairs = Pairs::sort(place, rows, num_experts, routing)?;
-        let gathered = pairs.gather(place, input, element)?;
+        let pairs = Pairs::sort(queue, rows, num_experts, routing)?;
+        let gathered = pairs.gather(queue, input, element)?;
         (pairs, gathered)
     };
     let capacity = pairs.grouping.pair_capacity();

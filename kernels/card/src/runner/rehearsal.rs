@@ -28,15 +28,31 @@ pub struct Rehearsal {
     pub device_bytes: u64,
 }
 
+/// What the steps of a rehearsal are as large as.
+#[derive(Clone, Copy, Debug)]
+pub struct RehearsalSizes {
+    /// The largest steps.
+    pub limits: StepLimits,
+    /// Tokens.
+    pub vocabulary: usize,
+    /// Positions in a block of the KV cache.
+    pub block_size: u32,
+}
+
 /// Rehearses the largest steps, and the decode steps that are recorded. `groups` are the KV
 /// groups with any number of blocks.
 pub fn rehearse(
     facts: &DeviceFacts,
     weights: &Arc<CudaWeights>,
     groups: &[KvGroupLayout],
-    (limits, vocabulary, block_size): (StepLimits, usize, u32),
+    sizes: RehearsalSizes,
     forward: &mut dyn FnMut(&mut CudaBackend),
 ) -> Result<Rehearsal, DeviceError> {
+    let RehearsalSizes {
+        limits,
+        vocabulary,
+        block_size,
+    } = sizes;
     let planning = Arc::new(PlanningDevice::new(facts.clone()));
     let device: Arc<dyn Device> = planning.clone();
     let groups: Vec<KvGroupLayout> = groups

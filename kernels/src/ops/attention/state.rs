@@ -12,7 +12,7 @@ pub(super) struct StateShape {
 }
 
 /// The state, query by query.
-pub(super) struct State<'a> {
+pub(super) struct SoftmaxState<'a> {
     /// Largest score so far; minus infinity before the first.
     pub(super) maxima: &'a mut [f32],
     /// Sum of `exp(score - maximum)` so far; 0 before the first score, at least 1 after it.
@@ -34,10 +34,10 @@ impl StateShape {
         self.queries * (self.stride + 2)
     }
 
-    pub(super) fn split_mut(self, state: &mut [f32]) -> State<'_> {
+    pub(super) fn split_mut(self, state: &mut [f32]) -> SoftmaxState<'_> {
         let (maxima, rest) = state[..self.len()].split_at_mut(self.queries);
         let (sums, values) = rest.split_at_mut(self.queries);
-        State {
+        SoftmaxState {
             maxima,
             sums,
             values,

@@ -18,7 +18,7 @@ use std::f32::consts::LOG2_E;
 use std::ops::Range;
 
 use super::TILE;
-use super::state::{State, StateShape};
+use super::state::{SoftmaxState, StateShape};
 use super::walk::{TileArithmetic, Walker};
 use crate::amx::{
     ROW_BYTES, TILE_COLUMNS, TILE_NUMBERS, TILE_ROWS, configure, interleave, load, load_sums,
@@ -263,7 +263,7 @@ impl<'a> Tiles<'a> {
         walker: &Walker<'_>,
         start: usize,
         first: usize,
-        state: &mut State<'_>,
+        state: &mut SoftmaxState<'_>,
     ) {
         let head_dim = walker.head_dim();
         let count = (walker.queries() - first).min(TILE_ROWS);
@@ -330,7 +330,7 @@ impl<S: Simd> TileArithmetic<S> for Tiles<'_> {
     }
 
     #[inline(always)]
-    fn walk(&mut self, walker: &Walker<'_>, _: S, start: usize, mut state: State<'_>) {
+    fn walk(&mut self, walker: &Walker<'_>, _: S, start: usize, mut state: SoftmaxState<'_>) {
         for first in (0..walker.queries()).step_by(TILE_ROWS) {
             // SAFETY: `begin` configured the tiles.
             unsafe { self.sixteen(walker, start, first, &mut state) };

@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::TILE;
-use super::state::{State, StateShape};
+use super::state::{SoftmaxState, StateShape};
 use super::walk::{TileArithmetic, Walker};
 use crate::simd::{Format, Simd, Strided, load_slice, store_slice, widen_rows};
 
@@ -95,7 +95,7 @@ impl<S: Simd, F: Format> TileArithmetic<S> for Vectors<'_, F> {
     }
 
     #[inline(always)]
-    fn walk(&mut self, walker: &Walker<'_>, simd: S, start: usize, mut state: State<'_>) {
+    fn walk(&mut self, walker: &Walker<'_>, simd: S, start: usize, mut state: SoftmaxState<'_>) {
         let queries = walker.queries();
         let mut query = 0;
         while query < queries {
@@ -118,7 +118,7 @@ impl<F> Vectors<'_, F> {
         simd: S,
         start: usize,
         first: usize,
-        state: &mut State<'_>,
+        state: &mut SoftmaxState<'_>,
     ) -> usize {
         let mut queries = [std::ptr::null(); Q];
         let mut visible = [const { 0..0 }; Q];
@@ -152,7 +152,7 @@ fn weigh<S: Simd>(
     scores: &mut [f32],
     visible: &Range<usize>,
     query: usize,
-    state: &mut State<'_>,
+    state: &mut SoftmaxState<'_>,
 ) {
     scores[..visible.start].fill(f32::NEG_INFINITY);
     scores[visible.end..].fill(f32::NEG_INFINITY);

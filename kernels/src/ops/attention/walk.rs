@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::state::{State, StateShape};
+use super::state::{SoftmaxState, StateShape};
 #[cfg(target_arch = "x86_64")]
 use super::tiles::Tiles;
 use super::vectors::Vectors;
@@ -45,7 +45,7 @@ pub(super) trait TileArithmetic<S: Simd> {
     fn load(&mut self, walker: &Walker<'_>, simd: S, start: usize, positions: Range<usize>);
 
     /// All queries over the loaded tile.
-    fn walk(&mut self, walker: &Walker<'_>, simd: S, start: usize, state: State<'_>);
+    fn walk(&mut self, walker: &Walker<'_>, simd: S, start: usize, state: SoftmaxState<'_>);
 }
 
 impl Walk<'_> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use backstop_card::layout::TiledMatrix;
-use backstop_card::ops::experts::{DeviceExperts, DeviceRouting, Place, run};
+use backstop_card::ops::experts::{DeviceExperts, DeviceRouting, Queue, run};
 use backstop_card::product::ProductWeights;
 use backstop_card::{Device, DeviceError, DevicePointer, Stream};
 use backstop_kernels::backend::GatedActivation;
@@ -75,13 +75,13 @@ pub(super) fn made_on_device(
     let on_host = random_routing(tokens, top_k, num_experts);
     let routing = upload_routing(&mut bench, &on_host)?;
     let launch = move |bench: &Bench| {
-        let place = Place {
+        let queue = Queue {
             device: &*bench.device,
             stream: Stream::Main,
             arena: &bench.arena,
         };
         // SAFETY: everything was set up above.
-        unsafe { run(place, &input, tokens, routing, &experts) }
+        unsafe { run(queue, &input, tokens, routing, &experts) }
     };
     let cost = super::cost(3 * width * hidden, &on_host, element.into());
     Ok(bench::work(bench, tokens, cost, launch))
@@ -106,13 +106,13 @@ pub(super) fn device<'a>(
         let input = bench.panels(&case.input, hidden, &[element])?;
         let routing = upload_routing(&mut bench, &case.routing)?;
         let launch = move |bench: &Bench| {
-            let place = Place {
+            let queue = Queue {
                 device: &*bench.device,
                 stream: Stream::Main,
                 arena: &bench.arena,
             };
             // SAFETY: everything was set up above.
-            unsafe { run(place, &input, rows, routing, &weights) }
+            unsafe { run(queue, &input, rows, routing, &weights) }
         };
         let expected = move || {
             // E4M3 panels are made of the f32 rows, as the reference's are.
