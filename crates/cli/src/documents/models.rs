@@ -111,8 +111,8 @@ fn architectures(
     let heads: Vec<String> = heads.map(u32::to_string).collect();
     Ok(format!(
         "## Architectures\n\nWhat `config.json` says as `model_type`, what of it has a manifest, how GGUF \
-         files call it, and whether a GPU computes it. The CPU computes all; a GPU heads of attention \
-         of {} elements. What else may stand in its way is said at the start.\n\n{}",
+         files call it, and whether a GPU computes it. The CPU computes all. A GPU computes attention \
+         with heads of {} elements. What else may stand in its way is said at the start.\n\n{}",
         heads.join(", "),
         table.finish()
     ))
