@@ -38,7 +38,7 @@ def test_anthropic_messages_become_responses(server: BackstopProcess) -> None:
     link = {"model_name": "link", "litellm_params": deployment(server, "openai"), "model_info": {"supports_reasoning": True}}
     router = litellm.Router(model_list=[link])
     history: list[Any] = [{"role": "user", "content": TEXT}]
-    arguments = {"model": "link", "max_tokens": 200, "thinking": {"type": "enabled", "budget_tokens": 1024}}
+    arguments = {"model": "link", "max_tokens": 200, "temperature": 0, "thinking": {"type": "enabled", "budget_tokens": 1024}}
 
     async def turn(**extra: Any) -> Any:
         return await router.aanthropic_messages(messages=history, **arguments, **extra)
