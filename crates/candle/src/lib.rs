@@ -1,0 +1,1 @@
+//! The portable backend: a model's operations over candle tensors.
