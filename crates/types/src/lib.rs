@@ -5,6 +5,7 @@
 //! `backstop-protocol`, devices in `backstop-executor`.
 
 mod constraint;
+mod encoder;
 mod executor;
 mod ids;
 mod kv;
@@ -12,6 +13,7 @@ mod plan;
 mod sampling;
 
 pub use constraint::{Constraint, ConstraintFault, ConstraintMatcher, SharedConstraint};
+pub use encoder::{Encoder, EncoderFacts, EncoderInputFault, EncoderKind};
 pub use executor::{Executor, StepFailure};
 pub use ids::{BlockId, PlanId, SequenceId, SequenceSlot, TokenId};
 pub use kv::{AttentionSpan, KvGroupSpec, KvSpec};
