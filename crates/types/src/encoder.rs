@@ -29,6 +29,15 @@ pub struct EncoderFacts {
     pub architecture: String,
 }
 
+/// A text, or a pair of texts, as tokens.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EncoderInput {
+    /// With special tokens as the model was trained on; not empty.
+    pub tokens: Vec<TokenId>,
+    /// Of a pair, where the segment of the second text begins.
+    pub second_segment: Option<u32>,
+}
+
 /// Why an input could not be made into tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EncoderInputFault {
@@ -47,8 +56,8 @@ pub trait Encoder: Send + Sync {
     /// Its sizes.
     fn facts(&self) -> &EncoderFacts;
 
-    /// The tokens of a text, with special tokens as the model was trained on.
-    fn tokens(&self, text: &str) -> Result<Vec<TokenId>, EncoderInputFault>;
+    /// The tokens of a text. With `truncate`, those beyond [`EncoderFacts::max_tokens`] are left out.
+    fn tokens(&self, text: &str, truncate: bool) -> Result<EncoderInput, EncoderInputFault>;
 
     /// The tokens of a pair of texts. The second is cut to what is left if `truncate`.
     fn pair_tokens(
@@ -56,12 +65,12 @@ pub trait Encoder: Send + Sync {
         query: &str,
         document: &str,
         truncate: bool,
-    ) -> Result<Vec<TokenId>, EncoderInputFault>;
+    ) -> Result<EncoderInput, EncoderInputFault>;
 
     /// The text of tokens.
     fn text(&self, tokens: &[TokenId]) -> String;
 
     /// One row for each input: a vector, normalised if the model's files say so, or one score. Inputs are valid: not
     /// empty, not longer than [`EncoderFacts::max_tokens`], ids below [`EncoderFacts::vocabulary`].
-    fn encode(&self, inputs: &[&[TokenId]]) -> Result<Vec<Vec<f32>>, String>;
+    fn encode(&self, inputs: &[EncoderInput]) -> Result<Vec<Vec<f32>>, String>;
 }

@@ -13,7 +13,7 @@ mod plan;
 mod sampling;
 
 pub use constraint::{Constraint, ConstraintFault, ConstraintMatcher, SharedConstraint};
-pub use encoder::{Encoder, EncoderFacts, EncoderInputFault, EncoderKind};
+pub use encoder::{Encoder, EncoderFacts, EncoderInput, EncoderInputFault, EncoderKind};
 pub use executor::{Executor, StepFailure};
 pub use ids::{BlockId, PlanId, SequenceId, SequenceSlot, TokenId};
 pub use kv::{AttentionSpan, KvGroupSpec, KvSpec};
