@@ -7,7 +7,7 @@ mod tools;
 
 use clap::{Parser, Subcommand};
 
-pub(crate) use self::model::{DeviceChoice, KvCacheDtype, LoadFormat, ModelArgs};
+pub(crate) use self::model::{CandleChoice, DeviceChoice, KvCacheDtype, LoadFormat, ModelArgs};
 pub(crate) use self::serve::{CallerArgs, ProfileChoice, QueueArgs, ServeArgs};
 pub(crate) use self::tools::{CanaryArgs, DoctorArgs, DocumentsArgs, GenerateArgs, KeyArgs};
 
@@ -68,10 +68,13 @@ mod tests {
             ("cpu", DeviceChoice::Cpu),
             ("cuda", DeviceChoice::Cuda(0)),
             ("cuda:3", DeviceChoice::Cuda(3)),
+            ("candle", DeviceChoice::Candle(CandleChoice::Cpu)),
+            ("metal", DeviceChoice::Candle(CandleChoice::Metal)),
+            ("candle-cuda:1", DeviceChoice::Candle(CandleChoice::Cuda(1))),
         ] {
             assert_eq!(text.parse(), Ok(choice));
         }
-        for text in ["gpu", "cuda:", "cuda:-1", "CUDA", ""] {
+        for text in ["gpu", "cuda:", "cuda:-1", "CUDA", "candle-cuda:", ""] {
             assert!(text.parse::<DeviceChoice>().is_err(), "{text}");
         }
     }

@@ -1,28 +1,45 @@
 //! Chooses where to compute.
 
-use std::sync::Arc;
-
-use backstop_card::{Device, open_nvidia};
+use backstop_card::{Device, NoCuda, open_nvidia};
 use backstop_executor::{ComputeDevice, format_bytes};
 
-use crate::args::{DeviceChoice, ModelArgs};
-use crate::machine;
+use crate::args::{CandleChoice, DeviceChoice, ModelArgs};
+use crate::{candle, machine};
 
 /// What the settings and the machine give; says so in the log.
 pub(crate) fn choose(args: &ModelArgs) -> Result<ComputeDevice, String> {
     match args.device() {
         DeviceChoice::Cpu => Ok(cpu()),
-        DeviceChoice::Cuda(ordinal) => match open_nvidia(ordinal) {
-            Ok(device) => Ok(cuda(device)),
-            Err(reason) => Err(format!("--device cuda: {reason}")),
-        },
-        DeviceChoice::Auto => match open_nvidia(0) {
-            Ok(device) => Ok(cuda(device)),
-            Err(reason) => {
-                tracing::info!("computing on the CPU: {reason}");
-                Ok(cpu())
-            }
-        },
+        DeviceChoice::Cuda(ordinal) => {
+            cuda(ordinal).map_err(|reason| format!("--device cuda: {reason}"))
+        }
+        DeviceChoice::Candle(choice) => candle::open(choice)
+            .map_err(|reason| format!("--device {}: {reason}", candle::name(choice))),
+        DeviceChoice::Auto => Ok(best()),
+    }
+}
+
+/// The first GPU, or else the processors.
+pub(crate) fn best() -> ComputeDevice {
+    let reason = match cuda(0) {
+        Ok(device) => return device,
+        Err(reason) => reason,
+    };
+    candle::open(CandleChoice::Metal).unwrap_or_else(|_| {
+        tracing::info!("computing on the CPU: {reason}");
+        cpu()
+    })
+}
+
+/// What computes a model that this device has no kernels for.
+pub(crate) fn instead_of(device: &ComputeDevice) -> Option<ComputeDevice> {
+    match device {
+        ComputeDevice::Cpu { .. } => None,
+        ComputeDevice::Cuda(_) => {
+            Some(candle::open(CandleChoice::Cuda(0)).unwrap_or_else(|_| cpu()))
+        }
+        #[cfg(feature = "candle")]
+        ComputeDevice::Candle { .. } => Some(cpu()),
     }
 }
 
@@ -33,10 +50,21 @@ pub(crate) fn cpu() -> ComputeDevice {
     }
 }
 
-fn cuda(device: Arc<dyn Device>) -> ComputeDevice {
-    tracing::info!("computing on {}", describe(&*device));
-    ComputeDevice::Cuda(device)
+/// An NVIDIA card: by the native kernels if they are for it, or else by candle's.
+fn cuda(ordinal: u32) -> Result<ComputeDevice, String> {
+    match open_nvidia(ordinal) {
+        Ok(device) => {
+            tracing::info!("computing on {}", describe(&*device));
+            Ok(ComputeDevice::Cuda(device))
+        }
+        Err(reason @ NoCuda::WrongArchitecture { .. }) => {
+            let candle = candle::open(CandleChoice::Cuda(ordinal));
+            candle.map_err(|without| format!("{reason}; {without}"))
+        }
+        Err(reason) => Err(reason.to_string()),
+    }
 }
+
 /// A GPU in a line.
 pub(crate) fn describe(device: &dyn Device) -> String {
     let facts = device.facts();
@@ -69,5 +97,9 @@ mod tests {
         let cpu = choose(&args(Some(DeviceChoice::Cpu)));
         assert!(matches!(cpu, Ok(ComputeDevice::Cpu { .. })));
         assert!(choose(&args(None)).is_ok());
+        let metal = DeviceChoice::Candle(CandleChoice::Metal);
+        if let Err(reason) = choose(&args(Some(metal))) {
+            assert!(reason.starts_with("--device metal: "), "{reason}");
+        }
     }
 }

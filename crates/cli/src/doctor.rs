@@ -4,12 +4,12 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use backstop_card::{NoCuda, open_nvidia};
-use backstop_executor::{ComputeDevice, format_bytes};
+use backstop_executor::format_bytes;
 use backstop_server::{KeySet, key_file_complaint};
 use backstop_weights::ModelLocator;
 
 use crate::args::{DoctorArgs, ModelArgs};
-use crate::device::{cpu, describe};
+use crate::device::{best, describe};
 use crate::provenance::weights_digest;
 use crate::start::Prepared;
 use crate::{load, machine};
@@ -131,12 +131,10 @@ fn judge(name: &str) -> Result<String, String> {
         ..ModelArgs::default()
     };
     let open = load::open(&args)?;
-    let device = open_nvidia(0).map_or_else(|_| cpu(), ComputeDevice::Cuda);
-    let prepared = Prepared::on(&args, &open, &device)?;
-    let place = match (prepared.on_gpu, &prepared.not_on_gpu) {
-        (true, _) => "the GPU".to_owned(),
-        (false, None) => "the CPU".to_owned(),
-        (false, Some(reason)) => format!("the CPU, because {reason}"),
+    let prepared = Prepared::on(&args, &open, &best())?;
+    let place = match &prepared.refusal {
+        None => prepared.place.to_owned(),
+        Some(reason) => format!("{}, because {reason}", prepared.place),
     };
     let bytes = prepared.plan.bytes();
     Ok(format!(

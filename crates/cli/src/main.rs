@@ -3,6 +3,7 @@
 mod args;
 mod browsers;
 mod canary;
+mod candle;
 mod descriptors;
 mod device;
 mod doctor;

@@ -27,8 +27,10 @@ pub(crate) struct Prepared {
     pub(crate) limits: Limits,
     pub(crate) plan: Plan,
     pub(crate) on_gpu: bool,
-    /// Why it is on the CPU, if there is a GPU.
-    pub(crate) not_on_gpu: Option<String>,
+    /// Where, in words.
+    pub(crate) place: &'static str,
+    /// Why it is not on the device that would be better.
+    pub(crate) refusal: Option<String>,
 }
 
 impl Prepared {
@@ -36,8 +38,8 @@ impl Prepared {
     /// would make it fit.
     pub(crate) fn new(args: &ModelArgs, open: &OpenModel) -> Result<Self, String> {
         let prepared = Self::on(args, open, &device::choose(args)?)?;
-        if let Some(reason) = &prepared.not_on_gpu {
-            tracing::warn!("computing on the CPU instead: {reason}");
+        if let Some(reason) = &prepared.refusal {
+            tracing::warn!("computing on {} instead: {reason}", prepared.place);
         }
         Ok(prepared)
     }
@@ -48,7 +50,7 @@ impl Prepared {
         open: &OpenModel,
         device: &ComputeDevice,
     ) -> Result<Self, String> {
-        let on_gpu = matches!(device, ComputeDevice::Cuda(_));
+        let on_gpu = device.is_gpu();
         let limits = Limits::new(args, open, on_gpu)?;
         let head = draft::open(args, open.spec())?;
         match Plan::new(device, &open.source, &limits.sizes, head) {
@@ -56,12 +58,14 @@ impl Prepared {
                 limits,
                 plan,
                 on_gpu,
-                not_on_gpu: None,
+                place: device.name(),
+                refusal: None,
             }),
-            Err(PlanError::Model(refusal)) if on_gpu && args.device() == DeviceChoice::Auto => {
+            Err(PlanError::Model(refusal)) if args.device() == DeviceChoice::Auto => {
+                let other = device::instead_of(device).ok_or_else(|| refusal.to_string())?;
                 Ok(Self {
-                    not_on_gpu: Some(refusal.to_string()),
-                    ..Self::on(args, open, &device::cpu())?
+                    refusal: Some(refusal.to_string()),
+                    ..Self::on(args, open, &other)?
                 })
             }
             Err(error) => Err(format!("{}: {error}", open.directory.display())),
@@ -197,7 +201,7 @@ mod tests {
             let on = |device| prepared(&directory, device, 80 << 30);
             let prepared = on(DeviceChoice::Auto).unwrap_or_else(|error| panic!("{error}"));
             assert!(!prepared.on_gpu, "{name}");
-            let found = prepared.not_on_gpu.unwrap_or_default();
+            let found = prepared.refusal.unwrap_or_default();
             assert!(found.contains(reason), "{name}: {found}");
             assert!(!found.contains("--device"), "{name}: {found}");
             let asked_for = on(DeviceChoice::Cuda(0)).err().unwrap_or_default();

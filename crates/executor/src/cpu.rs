@@ -1,31 +1,19 @@
 //! The machine's processors as a device: what is asked of it is done when it returns.
 
 mod drafter;
-mod tables;
 
-use std::cell::RefCell;
 use std::sync::Arc;
 
 use backstop_arch::Model;
-use backstop_kernels::{Batch, CpuActivation, CpuBackend, SampleArgs, SampleScratch, rate, sample};
-use backstop_types::{KvSpec, SampleFault, SampledToken, SamplingParams, StepPlan, TokenId};
-use rayon::prelude::*;
+use backstop_kernels::{Batch, CpuActivation, CpuBackend};
+use backstop_types::{KvSpec, SamplingParams, StepPlan, TokenId};
 
-use crate::device::{
-    Continuation, DeviceLimits, LogitRow, RowResult, SampleRow, StepDevice, StepFault, StepResults,
-};
+use crate::device::{Continuation, DeviceLimits, LogitRow, StepDevice, StepFault, StepResults};
 use crate::executor::{DeviceExecutor, WorkerSettings};
-use tables::BlockTables;
+use crate::host_sampling::{self, logit_rows};
+use crate::tables::BlockTables;
 
 pub use drafter::{Drafter, draft_kv_cache};
-
-/// Rows of logits of a step if few sequences may run: prompts are rated this many tokens at a time.
-const MIN_LOGIT_ROWS: u32 = 64;
-
-thread_local! {
-    /// Of the thread that samples a row.
-    static SCRATCH: RefCell<SampleScratch> = RefCell::default();
-}
 
 /// What an executor on the CPU is made of.
 #[expect(
@@ -52,7 +40,7 @@ impl CpuExecutorConfig {
     pub fn start(self) -> std::io::Result<DeviceExecutor> {
         let device = CpuDevice {
             tables: BlockTables::new(self.kv.groups.len(), self.max_num_seqs),
-            logit_rows: self.max_num_seqs.max(MIN_LOGIT_ROWS),
+            logit_rows: logit_rows(self.max_num_seqs),
             model: self.model,
             backend: self.backend,
             drafter: self.drafter,
@@ -101,17 +89,8 @@ impl StepDevice for CpuDevice {
 
     fn sample(&mut self, rows: &[LogitRow<'_>]) -> Result<Arc<dyn StepResults>, StepFault> {
         let vocabulary = self.limits().vocabulary;
-        let logits = self.backend.logits().par_chunks_exact(vocabulary);
-        let results = rows.par_iter().zip(logits).map(|(row, logits)| {
-            SCRATCH.with_borrow_mut(|scratch| match row {
-                LogitRow::Rating {
-                    token,
-                    alternatives,
-                } => rate_token(logits, *token, *alternatives, scratch),
-                LogitRow::Sample(row) => sample_token(logits, row, scratch),
-            })
-        });
-        Ok(Arc::new(Sampled(results.collect())))
+        let logits = self.backend.logits();
+        Ok(host_sampling::sample_rows(logits, vocabulary, rows))
     }
 
     fn proposes(&self) -> bool {
@@ -124,46 +103,4 @@ impl StepDevice for CpuDevice {
         };
         Ok(drafter.propose(sequences, self.tables.groups(), hidden))
     }
-}
-
-/// The results of a step, which is done.
-struct Sampled(Vec<RowResult>);
-
-impl StepResults for Sampled {
-    fn wait(&self) -> Result<Vec<RowResult>, StepFault> {
-        Ok(self.0.clone())
-    }
-}
-
-fn rate_token(
-    logits: &[f32],
-    token: TokenId,
-    alternatives: u32,
-    scratch: &mut SampleScratch,
-) -> RowResult {
-    let logprobs = rate(logits, token, alternatives, scratch).ok_or(SampleFault::NotANumber)?;
-    Ok(SampledToken {
-        id: token,
-        logprobs: Some(logprobs),
-    })
-}
-
-fn sample_token(logits: &[f32], row: &SampleRow<'_>, scratch: &mut SampleScratch) -> RowResult {
-    let (prompt, output) = row.tokens.split_at(row.prompt_len);
-    let args = SampleArgs {
-        logits,
-        params: row.params,
-        prompt,
-        output,
-        masked: row.masked,
-        allowed: row.allowed,
-        position: row.tokens.len() as u32,
-    };
-    sample(&args, scratch).ok_or_else(|| {
-        let usable = logits.iter().all(|&logit| logit < f32::INFINITY);
-        match row.allowed.is_some() && usable {
-            true => SampleFault::Constraint,
-            false => SampleFault::NotANumber,
-        }
-    })
 }

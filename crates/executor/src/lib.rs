@@ -1,17 +1,23 @@
 //! Runs step plans on a device: sizes and holds the KV cache, builds batches and samples tokens. This is the
 //! implementation behind [`backstop_types::Executor`].
 
+#[cfg(feature = "candle")]
+mod candle;
 mod constraint;
 mod cpu;
 mod cuda;
 mod device;
 mod executor;
+mod host_sampling;
 mod panics;
 mod plan;
 mod slots;
 mod step;
+mod tables;
 mod worker;
 
+#[cfg(feature = "candle")]
+pub use candle::CandleExecutorConfig;
 pub use cpu::{CpuExecutorConfig, Drafter, draft_kv_cache};
 pub use cuda::CudaExecutorConfig;
 pub use executor::DeviceExecutor;

@@ -1,10 +1,13 @@
 //! From a model without weights to an executor, in two steps that are the same for every device: [`Plan::new`] sizes
 //! everything before any memory is taken or any weight is read, and [`Plan::start`] does it.
 
+#[cfg(feature = "candle")]
+mod candle;
 mod cpu;
 mod cuda;
 mod device_memory;
 mod draft_head;
+mod host_memory;
 mod memory;
 
 use std::sync::Arc;
@@ -16,9 +19,9 @@ use backstop_loader::{LoadFailure, SyntheticWeights};
 use backstop_types::{Executor, KvSpec};
 use backstop_weights::Checkpoint;
 
-pub use cpu::HostMemoryError;
 pub use device_memory::DeviceMemoryError;
 pub use draft_head::DraftHeadSource;
+pub use host_memory::HostMemoryError;
 pub use memory::{KvMemoryError, KvMemoryPlan, KvMemoryRequest, format_bytes, plan_kv_memory};
 
 /// What computes a model.
@@ -35,6 +38,36 @@ pub enum ComputeDevice {
     },
     /// A card.
     Cuda(Arc<dyn Device>),
+    /// One of candle's devices.
+    #[cfg(feature = "candle")]
+    Candle {
+        /// Which.
+        device: backstop_candle::CandleDevice,
+        /// Bytes of the machine's memory that can be taken, where the system says so.
+        free_bytes: Option<u64>,
+    },
+}
+
+impl ComputeDevice {
+    /// Whether it is no processor, so that large steps pay.
+    pub fn is_gpu(&self) -> bool {
+        match self {
+            Self::Cpu { .. } => false,
+            Self::Cuda(_) => true,
+            #[cfg(feature = "candle")]
+            Self::Candle { device, .. } => device.is_gpu(),
+        }
+    }
+
+    /// As messages name it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Cpu { .. } => "the CPU",
+            Self::Cuda(_) => "the GPU",
+            #[cfg(feature = "candle")]
+            Self::Candle { device, .. } => device.kind().name(),
+        }
+    }
 }
 
 /// A model, and where its weights come from.
@@ -131,6 +164,10 @@ pub enum StartError {
     /// The device failed.
     #[error(transparent)]
     Device(#[from] DeviceError),
+    /// One of candle's devices failed.
+    #[cfg(feature = "candle")]
+    #[error("candle: {0}")]
+    Candle(#[from] backstop_candle::CandleError),
 }
 
 /// What a start is at.
@@ -225,6 +262,10 @@ impl Plan {
         match device {
             ComputeDevice::Cpu { free_bytes } => cpu::plan(*free_bytes, source, request, head),
             ComputeDevice::Cuda(device) => cuda::plan(device, source, request, head),
+            #[cfg(feature = "candle")]
+            ComputeDevice::Candle { device, free_bytes } => {
+                candle::plan(device, *free_bytes, source, request, head)
+            }
         }
     }
 

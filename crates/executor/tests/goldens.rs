@@ -9,70 +9,13 @@ use std::path::Path;
 use backstop_arch::{Model, gguf_families};
 use backstop_kernels::{Batch, CpuBackend, Element};
 use backstop_weights::{Checkpoint, ElementType};
+use common::goldens::{CODES, Expected, FLOAT, FP8, Tolerance, compare, expected};
 use common::{Loaded, backend, load, load_with, model, repository};
-
-/// Root of the mean squared difference of the logits, and the largest difference, both relative
-/// to the standard deviation of the expected logits.
-#[derive(Clone, Copy)]
-struct Tolerance {
-    root_mean_square: f64,
-    largest: f64,
-}
-
-/// Weights are computed in f32 on both sides, so that only the order of additions differs, and with
-/// AMX the last of 18 bits of the activations.
-const FLOAT: Tolerance = Tolerance {
-    root_mean_square: 5e-5,
-    largest: 5e-4,
-};
-/// Both sides round activations to 3 bits of mantissa, and a last-bit difference before the
-/// rounding can become one step of it.
-const FP8: Tolerance = Tolerance {
-    root_mean_square: 2e-2,
-    largest: 2e-1,
-};
-/// Activations have 8 bits here, and all on the other side; in a small random model they may lead a
-/// router to another expert.
-const CODES: Tolerance = Tolerance {
-    root_mean_square: 6e-2,
-    largest: 1.5,
-};
 
 /// What is allowed of weights as they are stored, and as they are arranged to be served.
 struct Tolerances {
     stored: Tolerance,
     arranged: Tolerance,
-}
-
-struct Expected {
-    tokens: Vec<u32>,
-    /// Position of each row of logits.
-    positions: Vec<u32>,
-    logits: Vec<f32>,
-}
-
-fn expected(directory: &Path) -> Expected {
-    let bytes = std::fs::read(directory.join("expected.safetensors")).expect("a golden");
-    let tensors = safetensors::SafeTensors::deserialize(&bytes).expect("a safetensors file");
-    let integers = |name: &str| -> Option<Vec<u32>> {
-        let tensor = tensors.tensor(name).ok()?;
-        let words = tensor.data().chunks_exact(8);
-        Some(
-            words
-                .map(|word| i64::from_le_bytes(word.try_into().expect("8 bytes")) as u32)
-                .collect(),
-        )
-    };
-    let tokens = integers("tokens").expect("tokens");
-    let positions = integers("positions").unwrap_or_else(|| (0..tokens.len() as u32).collect());
-    let logits = tensors.tensor("logits").expect("logits");
-    let logits = logits.data().chunks_exact(4);
-    let logits = logits.map(|word| f32::from_le_bytes(word.try_into().expect("4 bytes")));
-    Expected {
-        tokens,
-        positions,
-        logits: logits.collect(),
-    }
 }
 
 /// All wanted logits of one sequence, computed in chunks of `chunk` tokens.
@@ -145,34 +88,6 @@ fn check_loaded(loaded: &Loaded, golden: &Path, tolerance: &Tolerance, how: &str
             );
         }
     }
-}
-
-fn compare(name: &str, found: &[f32], expected: &[f32], tolerance: &Tolerance) {
-    let count = expected.len() as f64;
-    let mean = expected.iter().map(|x| f64::from(*x)).sum::<f64>() / count;
-    let variance = expected
-        .iter()
-        .map(|x| (f64::from(*x) - mean).powi(2))
-        .sum::<f64>()
-        / count;
-    let differences = found
-        .iter()
-        .zip(expected)
-        .map(|(a, b)| (f64::from(*a) - f64::from(*b)) / variance.sqrt());
-    let (mut squares, mut largest) = (0.0_f64, 0.0_f64);
-    for difference in differences {
-        assert!(difference.is_finite(), "{name}: a logit is not a number");
-        squares += difference * difference;
-        largest = largest.max(difference.abs());
-    }
-    let root_mean_square = (squares / count).sqrt();
-    assert!(
-        root_mean_square <= tolerance.root_mean_square && largest <= tolerance.largest,
-        "{name}: root mean square difference {root_mean_square:e} (allowed {:e}), largest \
-         {largest:e} (allowed {:e})",
-        tolerance.root_mean_square,
-        tolerance.largest,
-    );
 }
 
 /// Checks the goldens of a set; returns the model types that it has.

@@ -1,12 +1,14 @@
 //! Fills the memory of the CPU's backend.
 
 use backstop_arch::{DraftHeadSpec, ModelSpec, WeightMap};
+use backstop_card::staging::WeightRows;
 use backstop_kernels::{
     AlignedBytes, Bands, CpuExperts, CpuMatrix, CpuWeights, ExpertMatrices, WeightFormat,
 };
 use backstop_weights::Checkpoint;
 
 use crate::reads::{Reads, summed};
+use crate::resolve::{NumbersOf, Weight};
 use crate::source::{Source, rows_of};
 use crate::{LoadFailure, Sources};
 
@@ -18,6 +20,85 @@ pub fn load_cpu_weights(
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<CpuWeights, LoadFailure> {
     load(checkpoint, &spec.weights, progress)
+}
+
+/// A weight in the host's memory, on its way to a backend that keeps it elsewhere.
+#[derive(Debug)]
+pub enum HostWeight {
+    /// A vector.
+    Vector(Vec<f32>),
+    /// A matrix, as it is stored.
+    Matrix(CpuMatrix),
+    /// A layer's experts, as they are stored.
+    Experts(CpuExperts),
+}
+
+/// Loads every weight of `spec` and hands it to `take` before the next: vectors, then matrices, then experts, by id.
+/// `progress` is told the bytes read so far, out of [`Checkpoint::bytes_total`].
+pub fn load_one_by_one<E: From<LoadFailure>>(
+    checkpoint: &Checkpoint,
+    spec: &ModelSpec,
+    progress: &(dyn Fn(u64) + Sync),
+    take: &mut dyn FnMut(HostWeight) -> Result<(), E>,
+) -> Result<(), E> {
+    let map = &spec.weights;
+    let sources = Sources::of(checkpoint, map)?;
+    let advance = summed(progress);
+    let (vectors, of_experts) = sources.numbers.split_at(map.vectors.len());
+    for numbers in vectors {
+        let vector = read_numbers(checkpoint, &numbers.sources, &advance)?;
+        take(HostWeight::Vector(vector))?;
+    }
+    let (matrices, experts) = sources.rows.split_at(map.matrices.len());
+    for rows in matrices {
+        let matrix = read_matrix(checkpoint, &rows.sources, &advance)?;
+        take(HostWeight::Matrix(matrix.into_dense()))?;
+    }
+    let layers = experts.as_chunks::<2>().0.iter();
+    let numbers = of_experts.as_chunks::<4>().0;
+    for ((request, rows), numbers) in map.experts.iter().zip(layers).zip(numbers) {
+        let matrices = |rows: &Weight<WeightRows>, numbers: &[Weight<NumbersOf>]| {
+            let matrix = read_matrix(checkpoint, &rows.sources, &advance)?;
+            let mut part = ExpertMatrices::new(matrix.format, matrix.bytes);
+            part.scales = read_numbers(checkpoint, &numbers[0].sources, &advance)?;
+            part.biases = read_numbers(checkpoint, &numbers[1].sources, &advance)?;
+            Ok::<_, LoadFailure>(part)
+        };
+        let experts = CpuExperts {
+            num_experts: request.num_experts,
+            hidden: request.hidden,
+            width: request.width,
+            gate_up: matrices(&rows[0], &numbers[..2])?,
+            down: matrices(&rows[1], &numbers[2..])?,
+        };
+        experts.check();
+        take(HostWeight::Experts(experts))?;
+    }
+    Ok(())
+}
+
+fn read_matrix(
+    checkpoint: &Checkpoint,
+    parts: &[Source],
+    advance: &(dyn Fn(u64) + Sync),
+) -> Result<Matrix, LoadFailure> {
+    let mut matrix = Matrix::of(parts)?;
+    let mut reads = Reads::new(checkpoint);
+    matrix.add_reads(parts, &mut reads);
+    reads.run(advance)?;
+    Ok(matrix)
+}
+
+fn read_numbers(
+    checkpoint: &Checkpoint,
+    parts: &[Source],
+    advance: &(dyn Fn(u64) + Sync),
+) -> Result<Vec<f32>, LoadFailure> {
+    let mut numbers = vec![0.0; rows_of(parts)];
+    let mut reads = Reads::new(checkpoint);
+    reads.numbers(parts, &mut numbers);
+    reads.run(advance)?;
+    Ok(numbers)
 }
 
 /// Loads a draft head's weights, arranges them for the processor's products, and adds those of the
@@ -82,6 +163,11 @@ impl Matrix {
         })
     }
 
+    /// One that every token is multiplied with.
+    fn into_dense(self) -> CpuMatrix {
+        CpuMatrix::stacked(self.bands, self.columns, self.bytes)
+    }
+
     fn add_reads<'a>(&'a mut self, parts: &'a [Source], reads: &mut Reads<'a>) {
         let (mut rest, mut position, mut row) = (self.bytes.as_mut_slice(), 0, 0);
         for part in parts {
@@ -102,11 +188,7 @@ fn weights(map: &WeightMap, matrices: Vec<Matrix>, vectors: Vec<Vec<f32>>) -> Cp
         weights.push_vector(vector);
     }
     for matrix in matrices.by_ref().take(map.matrices.len()) {
-        weights.push_matrix(CpuMatrix::stacked(
-            matrix.bands,
-            matrix.columns,
-            matrix.bytes,
-        ));
+        weights.push_matrix(matrix.into_dense());
     }
     let mut vector = || {
         vectors

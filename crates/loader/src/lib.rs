@@ -15,7 +15,7 @@ mod resolve;
 mod source;
 mod synthetic;
 
-pub use cpu::{load_cpu_draft_head, load_cpu_weights};
+pub use cpu::{HostWeight, load_cpu_draft_head, load_cpu_weights, load_one_by_one};
 pub use device::{load_device_weights, load_in_pieces};
 pub use device_plan::DeviceWeightPlan;
 pub use failure::LoadFailure;

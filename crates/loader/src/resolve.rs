@@ -3,7 +3,7 @@
 
 use backstop_arch::{ExpertsPart, ExpertsRequest, ExpertsTensor, WeightMap};
 use backstop_card::staging::WeightRows;
-use backstop_kernels::{Element, ExpertsId, MatrixId, VectorId};
+use backstop_kernels::{Element, ExpertsId, MatrixId, VectorId, WeightFormat};
 use backstop_weights::{Checkpoint, QuantizationScheme, QuantizedMatrix, Scales, census};
 
 use crate::LoadFailure;
@@ -64,6 +64,15 @@ impl Sources {
             resolver.add_experts(id, request, &mut sources)?;
         }
         Ok(sources)
+    }
+
+    /// Bytes of all weights where so many numbers of a format take as many bytes as this says; those that are computed
+    /// with one by one take 4 each.
+    pub fn bytes_as(&self, bytes_of: impl Fn(WeightFormat, usize) -> u64) -> u64 {
+        let rows = self.rows.iter().flat_map(|weight| &weight.sources);
+        let rows = rows.map(|source| bytes_of(source.format, source.rows * source.columns));
+        let numbers = self.numbers.iter().flat_map(|weight| &weight.sources);
+        rows.sum::<u64>() + numbers.map(|source| source.rows as u64 * 4).sum::<u64>()
     }
 
     fn add_numbers(&mut self, target: NumbersOf, sources: Vec<Source>) {

@@ -1,13 +1,17 @@
 //! Weights made from a seed, for measurements without a checkpoint: the same numbers on the
 //! processor and on a device.
 
+use std::convert::Infallible;
+
 use backstop_arch::{ExpertsRequest, MatrixRole, ModelSpec, VectorRole, WeightMap};
 use backstop_card::synthetic_model::SyntheticModel;
 use backstop_card::{CudaWeights, DeviceError, Stream};
-use backstop_kernels::{CpuWeights, Element, ExpertsId, MatrixId, VectorId};
+use backstop_kernels::{CpuWeights, Element, ExpertsId, MatrixId, VectorId, WeightFormat};
 use backstop_weights::{
     Checkpoint, Codes, QuantizationError, QuantizationScheme, Scales, WeightsError,
 };
+
+use crate::HostWeight;
 
 /// Weights of a model that are made and not read. Matrices and vectors are as in a BF16
 /// checkpoint; experts are in FP8 with a scale for each row if the configuration says so.
@@ -34,16 +38,21 @@ impl SyntheticWeights {
 
     /// Bytes that they take in memory on the host.
     pub fn cpu_bytes(&self, spec: &ModelSpec) -> u64 {
+        self.bytes_as(spec, |format, numbers| format.bytes_of(numbers) as u64)
+    }
+
+    /// Bytes where so many numbers of a format take as many bytes as this says; vectors and scales are F32.
+    pub fn bytes_as(&self, spec: &ModelSpec, bytes_of: impl Fn(WeightFormat, usize) -> u64) -> u64 {
         let WeightMap {
             vectors,
             matrices,
             experts,
             ..
         } = &spec.weights;
-        let vectors = vectors.iter().map(|vector| vector.elements() * 4);
+        let vectors = vectors.iter().map(|vector| vector.elements() as u64 * 4);
         let matrices = matrices.iter().map(|matrix| {
             let numbers = matrix.rows() * matrix.columns;
-            numbers * Element::BF16.bytes()
+            bytes_of(Element::BF16.into(), numbers)
         });
         let experts = experts
             .iter()
@@ -51,33 +60,60 @@ impl SyntheticWeights {
             .map(|(request, &element)| {
                 let rows = request.num_experts * (2 * request.width + request.hidden);
                 let scales = usize::from(element == Element::F8E4M3) * rows * 4;
-                request.num_experts * 3 * request.width * request.hidden * element.bytes() + scales
+                let numbers = request.num_experts * 3 * request.width * request.hidden;
+                bytes_of(element.into(), numbers) + scales as u64
             });
-        vectors.chain(matrices).chain(experts).sum::<usize>() as u64
+        vectors.chain(matrices).chain(experts).sum()
     }
 
     /// Makes them on the host. `progress` is told the bytes made so far, out of
     /// [`cpu_bytes`](Self::cpu_bytes).
     pub fn make_on_cpu(&self, spec: &ModelSpec, progress: &dyn Fn(u64)) -> CpuWeights {
-        let map = &spec.weights;
         let mut weights = CpuWeights::new();
-        for vector in &map.vectors {
+        let made: Result<(), Infallible> = self.make_one_by_one(spec, progress, &mut |weight| {
+            match weight {
+                HostWeight::Vector(vector) => _ = weights.push_vector(vector),
+                HostWeight::Matrix(matrix) => _ = weights.push_matrix(matrix),
+                HostWeight::Experts(experts) => _ = weights.push_experts(experts),
+            }
+            Ok(())
+        });
+        let Ok(()) = made;
+        weights
+    }
+
+    /// Makes them on the host, and hands each to `take` before the next: vectors, then matrices, then experts, by id.
+    pub fn make_one_by_one<E>(
+        &self,
+        spec: &ModelSpec,
+        progress: &dyn Fn(u64),
+        take: &mut dyn FnMut(HostWeight) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let (map, mut done) = (&spec.weights, 0);
+        let mut advance = |numbers: usize, element: Element| {
+            done += (numbers * element.bytes()) as u64;
+            progress(done);
+        };
+        for (id, vector) in (0..).map(VectorId).zip(&map.vectors) {
             let mean = mean(vector.role);
-            self.model
-                .push_vector(&mut weights, vector.elements(), mean);
+            let vector = self.model.host_vector(id, vector.elements(), mean);
+            take(HostWeight::Vector(vector))?;
         }
-        for matrix in &map.matrices {
+        for (id, matrix) in (0..).map(MatrixId).zip(&map.matrices) {
             let router = matrix.role == MatrixRole::Router;
             let shape = [matrix.rows(), matrix.columns];
-            self.model.push_matrix(&mut weights, shape, router);
-            progress(weights.bytes() as u64);
+            let matrix = self.model.host_matrix(id, shape, router);
+            take(HostWeight::Matrix(matrix))?;
+            advance(shape[0] * shape[1], Element::BF16);
         }
-        for (experts, &element) in map.experts.iter().zip(&self.experts) {
-            let shape = [experts.num_experts, experts.hidden, experts.width];
-            self.model.push_experts(&mut weights, shape, element);
-            progress(weights.bytes() as u64);
+        let experts = map.experts.iter().zip(&self.experts);
+        for (id, (request, &element)) in (0..).map(ExpertsId).zip(experts) {
+            let shape = [request.num_experts, request.hidden, request.width];
+            let experts = self.model.host_experts(id, shape, element);
+            take(HostWeight::Experts(experts))?;
+            advance(3 * shape.iter().product::<usize>(), element);
         }
-        weights
+        Ok(())
     }
 
     /// Makes them in the memory that a plan for them has reserved.

@@ -2,7 +2,7 @@
 //! or the same numbers on the host.
 
 use backstop_kernels::backend::{ExpertsId, MatrixId, VectorId};
-use backstop_kernels::{AlignedBytes, CpuExperts, CpuMatrix, CpuWeights, Element, ExpertMatrices};
+use backstop_kernels::{AlignedBytes, CpuExperts, CpuMatrix, Element, ExpertMatrices};
 
 use super::buffer::DeviceBuffer;
 use super::device::{DeviceError, DevicePointer, Stream};
@@ -137,42 +137,31 @@ impl SyntheticModel {
         Ok(())
     }
 
-    /// Adds the next vector to weights on the host.
-    pub fn push_vector(self, weights: &mut CpuWeights, len: usize, mean: f32) -> VectorId {
-        let vector = self.vector(VectorId(weights.vectors().len() as u32), mean);
-        weights.push_vector(vector.host(len))
+    /// A vector in the memory of the host.
+    pub fn host_vector(self, id: VectorId, len: usize, mean: f32) -> Vec<f32> {
+        self.vector(id, mean).host(len)
     }
 
-    /// Adds the next BF16 matrix to weights on the host.
-    pub fn push_matrix(
-        self,
-        weights: &mut CpuWeights,
-        [rows, columns]: [usize; 2],
-        router: bool,
-    ) -> MatrixId {
-        let id = MatrixId(weights.matrices().len() as u32);
+    /// A BF16 matrix in the memory of the host.
+    pub fn host_matrix(self, id: MatrixId, [rows, columns]: [usize; 2], router: bool) -> CpuMatrix {
         let matrix = self.matrix(id, TiledMatrix::new(rows, columns, Element::BF16));
         let factors = router.then(|| gate_factors(matrix.tensor, rows));
         let bytes = AlignedBytes::copy_of(&matrix.host(factors.as_deref()));
-        weights.push_matrix(CpuMatrix::new(rows, columns, Element::BF16, bytes))
+        CpuMatrix::new(rows, columns, Element::BF16, bytes)
     }
 
-    /// Adds the next layer's experts `[num_experts, hidden, width]` to weights on the host.
-    pub fn push_experts(
+    /// The experts `[num_experts, hidden, width]` of a layer in the memory of the host.
+    pub fn host_experts(
         self,
-        weights: &mut CpuWeights,
+        id: ExpertsId,
         [num_experts, hidden, width]: [usize; 3],
         element: Element,
-    ) -> ExpertsId {
+    ) -> CpuExperts {
         let layouts = [
             TiledMatrix::gate_up(width, hidden, element),
             TiledMatrix::new(hidden, width, element),
         ];
-        let experts = self.experts(
-            ExpertsId(weights.experts().len() as u32),
-            layouts,
-            num_experts,
-        );
+        let experts = self.experts(id, layouts, num_experts);
         let matrices = |matrix: SyntheticMatrix, scales: SyntheticVector, rows: usize| {
             let data = AlignedBytes::copy_of(&matrix.host(None));
             let mut matrices = ExpertMatrices::new(element, data);
@@ -181,12 +170,12 @@ impl SyntheticModel {
             }
             matrices
         };
-        weights.push_experts(CpuExperts {
+        CpuExperts {
             num_experts,
             hidden,
             width,
             gate_up: matrices(experts.gate_up, experts.gate_up_scales, 2 * width),
             down: matrices(experts.down, experts.down_scales, hidden),
-        })
+        }
     }
 }

@@ -222,7 +222,7 @@ impl Bands {
     }
 
     /// Where each band's rows and bytes lie.
-    pub fn places(&self, columns: usize) -> impl Iterator<Item = BandPlace> {
+    pub fn places(&self, columns: usize) -> impl Iterator<Item = BandPlace> + use<> {
         let (mut first_row, mut end) = (0, 0_usize);
         self.bands.into_iter().take(self.len).map(move |band| {
             let place = BandPlace {
@@ -303,6 +303,14 @@ impl<'a> WeightView<'a> {
             WeightFormat::Numbers(element) if self.bands.len == 1 => element,
             _ => panic!("weights that are not in one number format"),
         }
+    }
+
+    /// Rows of one format that follow one another, and that format.
+    pub fn formats(&self) -> impl Iterator<Item = (Range<usize>, WeightFormat)> + use<> {
+        self.bands.places(self.columns).map(|place| {
+            let rows = place.first_row..place.first_row + place.band.rows;
+            (rows, place.band.format)
+        })
     }
 
     /// Whether any row is in this number format.

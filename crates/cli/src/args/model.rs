@@ -44,8 +44,9 @@ pub(crate) struct ModelArgs {
     #[arg(long, env = "BACKSTOP_KV_CACHE_DTYPE", help_heading = "Computing")]
     pub(crate) kv_cache_dtype: Option<KvCacheDtype>,
 
-    /// Where to compute: `cuda` or, of several GPUs, `cuda:1`; `cpu`; `auto` takes the first GPU
-    /// if it can be used and has kernels for the model, else the CPU. [default: auto]
+    /// Where to compute: `cuda` or, of several GPUs, `cuda:1`; `cpu`; `metal`; `auto` takes the first GPU
+    /// if it can be used and has kernels for the model, else the CPU. `candle` and `candle-cuda` compute with
+    /// candle where there are native kernels as well. [default: auto]
     #[arg(long, env = "BACKSTOP_DEVICE", help_heading = "Computing")]
     pub(crate) device: Option<DeviceChoice>,
 
@@ -139,7 +140,20 @@ pub(crate) enum DeviceChoice {
     Auto,
     /// The machine's processors.
     Cpu,
-    /// The GPU of this number.
+    /// The GPU of this number: with the native kernels, or else with candle's.
+    Cuda(u32),
+    /// One of candle's devices.
+    Candle(CandleChoice),
+}
+
+/// Which of candle's devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CandleChoice {
+    /// The machine's processors.
+    Cpu,
+    /// Apple's GPU.
+    Metal,
+    /// NVIDIA's GPU of this number.
     Cuda(u32),
 }
 
@@ -154,13 +168,24 @@ impl std::str::FromStr for DeviceChoice {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let refused = || "expected auto, cpu, cuda, or cuda:N with the number of a GPU".to_owned();
+        let refused = || {
+            "expected auto, cpu, cuda, metal, candle, candle-cuda, or cuda:N and candle-cuda:N with \
+             the number of a GPU"
+                .to_owned()
+        };
+        let number = |text: &str| text.parse().map_err(|_| refused());
+        if let Some(text) = text.strip_prefix("candle-cuda:") {
+            return Ok(Self::Candle(CandleChoice::Cuda(number(text)?)));
+        }
         match text {
             "auto" => Ok(Self::Auto),
             "cpu" => Ok(Self::Cpu),
             "cuda" => Ok(Self::Cuda(0)),
+            "candle" => Ok(Self::Candle(CandleChoice::Cpu)),
+            "metal" => Ok(Self::Candle(CandleChoice::Metal)),
+            "candle-cuda" => Ok(Self::Candle(CandleChoice::Cuda(0))),
             _ => match text.strip_prefix("cuda:") {
-                Some(number) => number.parse().map(Self::Cuda).map_err(|_| refused()),
+                Some(text) => number(text).map(Self::Cuda),
                 None => Err(refused()),
             },
         }

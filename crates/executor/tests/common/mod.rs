@@ -6,6 +6,7 @@
 )]
 //! Loads checkpoints and drives scheduler and executor without an engine thread.
 
+pub mod goldens;
 pub mod grammars;
 
 use std::path::{Path, PathBuf};

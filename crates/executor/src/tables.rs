@@ -1,27 +1,27 @@
-//! The block tables of all slots.
+//! The block tables of all slots, for devices that have none of their own.
 
 use backstop_types::{BlockAppend, StepPlan};
 
 #[derive(Debug)]
-pub(super) struct BlockTables {
+pub(crate) struct BlockTables {
     /// `[group][slot]`: block numbers by table index.
     groups: Vec<Vec<Vec<u32>>>,
 }
 
 impl BlockTables {
-    pub(super) fn new(groups: usize, max_num_seqs: u32) -> Self {
+    pub(crate) fn new(groups: usize, max_num_seqs: u32) -> Self {
         Self {
             groups: vec![vec![Vec::new(); max_num_seqs as usize]; groups],
         }
     }
 
     /// `[group][slot]`: block numbers by table index.
-    pub(super) fn groups(&self) -> &[Vec<Vec<u32>>] {
+    pub(crate) fn groups(&self) -> &[Vec<Vec<u32>>] {
         &self.groups
     }
 
     /// Takes in the sequences that enter their slots, and the new blocks.
-    pub(super) fn update(&mut self, plan: &StepPlan) {
+    pub(crate) fn update(&mut self, plan: &StepPlan) {
         for scheduled in &plan.sequences {
             let slot = scheduled.slot.0 as usize;
             if scheduled.start.is_some() {

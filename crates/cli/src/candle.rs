@@ -1,0 +1,38 @@
+//! Candle's devices, as far as this build has them.
+
+use backstop_executor::ComputeDevice;
+
+use crate::args::CandleChoice;
+
+/// How `--device` calls one.
+pub(crate) fn name(choice: CandleChoice) -> &'static str {
+    match choice {
+        CandleChoice::Cpu => "candle",
+        CandleChoice::Metal => "metal",
+        CandleChoice::Cuda(_) => "candle-cuda",
+    }
+}
+
+/// Opens one; says so in the log.
+#[cfg(feature = "candle")]
+pub(crate) fn open(choice: CandleChoice) -> Result<ComputeDevice, String> {
+    use backstop_candle::{CandleDevice, CandleDeviceKind};
+
+    let (kind, index) = match choice {
+        CandleChoice::Cpu => (CandleDeviceKind::Cpu, 0),
+        CandleChoice::Metal => (CandleDeviceKind::Metal, 0),
+        CandleChoice::Cuda(ordinal) => (CandleDeviceKind::Cuda, ordinal as usize),
+    };
+    let device = CandleDevice::open(kind, index).map_err(|error| error.to_string())?;
+    tracing::info!("computing with {}", kind.name());
+    Ok(ComputeDevice::Candle {
+        device,
+        free_bytes: crate::machine::available_memory_bytes(),
+    })
+}
+
+/// There are none.
+#[cfg(not(feature = "candle"))]
+pub(crate) fn open(_: CandleChoice) -> Result<ComputeDevice, String> {
+    Err("this build has no candle: build it with --features candle".to_owned())
+}
