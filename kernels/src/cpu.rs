@@ -40,6 +40,7 @@ use crate::ops::linear::LinearArgs;
 use crate::ops::norm::{AddNormArgs, NormArgs};
 use crate::ops::rope::{RopeArgs, RopeTable};
 use crate::ops::router::{RouterArgs, Routing};
+use crate::residual::Residual;
 use activation::BufferPool;
 
 /// Chosen experts and their weights for each token.
@@ -58,6 +59,8 @@ pub struct CpuBackend {
     /// The batch's angles, for each embedding in use.
     rope_tables: Vec<(Rope, RopeTable)>,
     logits: Option<CpuActivation>,
+    /// Those of the step, if they are wanted.
+    residuals: Option<Vec<Residual>>,
 }
 
 impl CpuBackend {
@@ -86,7 +89,21 @@ impl CpuBackend {
             tables,
             rope_tables: Vec::new(),
             logits: None,
+            residuals: None,
         }
+    }
+
+    /// From here on, keeps what every norm behind a layer's parts finds.
+    pub fn watch_residuals(&mut self) {
+        self.residuals = Some(Vec::new());
+    }
+
+    /// What was kept since the last call.
+    pub fn take_residuals(&mut self) -> Vec<Residual> {
+        self.residuals
+            .as_mut()
+            .map(std::mem::take)
+            .unwrap_or_default()
     }
 
     /// Sets the batch of the next step. `tables[group][slot]` is the block table of a slot:
@@ -265,6 +282,7 @@ impl Backend for CpuBackend {
         weight: VectorId,
         norm: Norm,
     ) -> CpuActivation {
+        let before = weight;
         let weight = self.weights.vector(weight);
         assert_eq!(weight.len(), hidden.columns(), "columns of a norm");
         let mut out = self.pool.take(hidden.rows(), hidden.columns());
@@ -276,6 +294,10 @@ impl Backend for CpuBackend {
             norm,
         };
         args.run(self.instructions, out.values_mut());
+        if let Some(residuals) = &mut self.residuals {
+            let values = hidden.values().to_vec();
+            residuals.push(Residual { before, values });
+        }
         out
     }
 

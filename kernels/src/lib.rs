@@ -32,6 +32,7 @@ pub mod ops;
 mod panels;
 pub mod parallel;
 pub mod random;
+mod residual;
 mod scratch;
 mod simd;
 
@@ -55,3 +56,4 @@ pub use formats::{
 pub use gemm::{Bands, CODE_MAX, InputRows, Product, WeightFormat, WeightView};
 pub use ops::sample::{SampleArgs, SampleScratch, rate, sample};
 pub use panels::{Arithmetic, GROUP_COLUMNS};
+pub use residual::Residual;

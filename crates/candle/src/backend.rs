@@ -4,7 +4,7 @@ mod operations;
 
 use std::sync::Arc;
 
-use backstop_kernels::Batch;
+use backstop_kernels::{Batch, Residual};
 use candle_core::{DType, Error, Result, Tensor};
 
 use crate::kv_cache::CandleKvCache;
@@ -24,6 +24,8 @@ pub struct CandleBackend {
     step: Option<Step>,
     logits: Option<Tensor>,
     failure: Option<Error>,
+    /// Those of the step, if they are wanted.
+    residuals: Option<Vec<Residual>>,
 }
 
 /// A `[rows, columns]` matrix of F32; there is none behind an operation that failed.
@@ -54,7 +56,21 @@ impl CandleBackend {
             step: None,
             logits: None,
             failure: None,
+            residuals: None,
         }
+    }
+
+    /// From here on, keeps what every norm behind a layer's parts finds; waits for each.
+    pub fn watch_residuals(&mut self) {
+        self.residuals = Some(Vec::new());
+    }
+
+    /// What was kept since the last call.
+    pub fn take_residuals(&mut self) -> Vec<Residual> {
+        self.residuals
+            .as_mut()
+            .map(std::mem::take)
+            .unwrap_or_default()
     }
 
     /// Sets the batch of the next step. `tables[group][slot]` is the block table of a slot: entry `i` maps positions

@@ -9,7 +9,9 @@ use clap::{Parser, Subcommand};
 
 pub(crate) use self::model::{CandleChoice, DeviceChoice, KvCacheDtype, LoadFormat, ModelArgs};
 pub(crate) use self::serve::{CallerArgs, ProfileChoice, QueueArgs, ServeArgs};
-pub(crate) use self::tools::{CanaryArgs, DoctorArgs, DocumentsArgs, GenerateArgs, KeyArgs};
+pub(crate) use self::tools::{
+    CanaryArgs, CompareArgs, DoctorArgs, DocumentsArgs, GenerateArgs, KeyArgs,
+};
 
 /// The last link in an LLM gateway's fallback chain: serves open-weight models from local disk
 /// over the APIs of OpenAI, Anthropic and Ollama, without any outbound connection.
@@ -28,6 +30,8 @@ pub(crate) enum Command {
     Generate(Box<GenerateArgs>),
     /// Say what this machine can run, and why not.
     Doctor(DoctorArgs),
+    /// Compute a model on two devices, and compare what they say of the same tokens.
+    Compare(Box<CompareArgs>),
     /// Record the answer that every later start of `serve` must reproduce: prints the `[canary]`
     /// section of a manifest.
     Canary(Box<CanaryArgs>),

@@ -4,6 +4,7 @@ mod args;
 mod browsers;
 mod canary;
 mod candle;
+mod compare;
 mod descriptors;
 mod device;
 mod doctor;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         Command::Generate(args) => generate::run(*args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Canary(args) => canary::run(*args),
+        Command::Compare(args) => compare::run(&args),
         Command::Key(args) => key::run(&args),
         Command::GrammarWorker => grammar_worker::run(),
         Command::Documents(args) => documents::run(&args),

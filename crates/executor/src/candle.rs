@@ -7,7 +7,7 @@ use backstop_candle::{CandleBackend, CandleError};
 use backstop_kernels::Batch;
 use backstop_types::{KvSpec, SamplingParams, StepPlan};
 
-use crate::device::{DeviceLimits, LogitRow, StepDevice, StepFault, StepResults};
+use crate::device::{DeviceLimits, LogitRow, Observation, StepDevice, StepFault, StepResults};
 use crate::executor::{DeviceExecutor, WorkerSettings};
 use crate::host_sampling::{self, logit_rows};
 use crate::tables::BlockTables;
@@ -33,6 +33,11 @@ pub struct CandleExecutorConfig {
 impl CandleExecutorConfig {
     /// Starts the executor's threads.
     pub fn start(self) -> std::io::Result<DeviceExecutor> {
+        let (device, settings) = self.device();
+        DeviceExecutor::start(device, settings)
+    }
+
+    pub(crate) fn device(self) -> (Box<dyn StepDevice>, WorkerSettings) {
         let device = CandleStepDevice {
             tables: BlockTables::new(self.kv.groups.len(), self.max_num_seqs),
             logit_rows: logit_rows(self.max_num_seqs),
@@ -45,7 +50,7 @@ impl CandleExecutorConfig {
             max_num_seqs: self.max_num_seqs,
             num_threads: self.num_threads,
         };
-        DeviceExecutor::start(Box::new(device), settings)
+        (Box::new(device), settings)
     }
 }
 
@@ -79,6 +84,15 @@ impl StepDevice for CandleStepDevice {
         self.model.forward(&mut self.backend);
         self.logits = self.backend.take_logits().map_err(fault)?;
         Ok(())
+    }
+
+    fn observe(&mut self, plan: &StepPlan, batch: &Batch) -> Result<Observation, StepFault> {
+        self.backend.watch_residuals();
+        self.compute(plan, batch)?;
+        Ok(Observation {
+            logits: std::mem::take(&mut self.logits),
+            residuals: self.backend.take_residuals(),
+        })
     }
 
     fn sample(&mut self, rows: &[LogitRow<'_>]) -> Result<Arc<dyn StepResults>, StepFault> {

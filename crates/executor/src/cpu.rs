@@ -8,7 +8,9 @@ use backstop_arch::Model;
 use backstop_kernels::{Batch, CpuActivation, CpuBackend};
 use backstop_types::{KvSpec, SamplingParams, StepPlan, TokenId};
 
-use crate::device::{Continuation, DeviceLimits, LogitRow, StepDevice, StepFault, StepResults};
+use crate::device::{
+    Continuation, DeviceLimits, LogitRow, Observation, StepDevice, StepFault, StepResults,
+};
 use crate::executor::{DeviceExecutor, WorkerSettings};
 use crate::host_sampling::{self, logit_rows};
 use crate::tables::BlockTables;
@@ -38,6 +40,11 @@ pub struct CpuExecutorConfig {
 impl CpuExecutorConfig {
     /// Starts the executor's threads.
     pub fn start(self) -> std::io::Result<DeviceExecutor> {
+        let (device, settings) = self.device();
+        DeviceExecutor::start(device, settings)
+    }
+
+    pub(crate) fn device(self) -> (Box<dyn StepDevice>, WorkerSettings) {
         let device = CpuDevice {
             tables: BlockTables::new(self.kv.groups.len(), self.max_num_seqs),
             logit_rows: logit_rows(self.max_num_seqs),
@@ -51,7 +58,7 @@ impl CpuExecutorConfig {
             max_num_seqs: self.max_num_seqs,
             num_threads: self.num_threads,
         };
-        DeviceExecutor::start(Box::new(device), settings)
+        (Box::new(device), settings)
     }
 }
 
@@ -91,6 +98,15 @@ impl StepDevice for CpuDevice {
         let vocabulary = self.limits().vocabulary;
         let logits = self.backend.logits();
         Ok(host_sampling::sample_rows(logits, vocabulary, rows))
+    }
+
+    fn observe(&mut self, plan: &StepPlan, batch: &Batch) -> Result<Observation, StepFault> {
+        self.backend.watch_residuals();
+        self.compute(plan, batch)?;
+        Ok(Observation {
+            logits: self.backend.logits().to_vec(),
+            residuals: self.backend.take_residuals(),
+        })
     }
 
     fn proposes(&self) -> bool {

@@ -16,7 +16,7 @@ use backstop_kernels::Batch;
 use backstop_types::{KvSpec, SamplingParams, StepPlan};
 
 use crate::device::{
-    DeviceLimits, IN_FLIGHT, LogitRow, SampleRow, StepDevice, StepFault, StepResults,
+    DeviceLimits, IN_FLIGHT, LogitRow, Observation, SampleRow, StepDevice, StepFault, StepResults,
 };
 use crate::executor::{DeviceExecutor, WorkerSettings};
 use results::{CudaResults, RowReading};
@@ -47,6 +47,15 @@ pub struct CudaExecutorConfig {
 impl CudaExecutorConfig {
     /// Records the decode steps and starts the executor's threads.
     pub fn start(self) -> Result<DeviceExecutor, DeviceError> {
+        let (device, settings) = self.device()?;
+        DeviceExecutor::start(device, settings).map_err(|error| DeviceError {
+            attempt: "starting the executor's threads".into(),
+            reason: error.to_string(),
+            fatal: true,
+        })
+    }
+
+    pub(crate) fn device(self) -> Result<(Box<dyn StepDevice>, WorkerSettings), DeviceError> {
         let Self {
             model,
             mut runner,
@@ -73,11 +82,7 @@ impl CudaExecutorConfig {
             max_num_seqs,
             num_threads: threads.min(MAX_MASK_THREADS),
         };
-        DeviceExecutor::start(Box::new(device), settings).map_err(|error| DeviceError {
-            attempt: "starting the executor's threads".into(),
-            reason: error.to_string(),
-            fatal: true,
-        })
+        Ok((Box::new(device), settings))
     }
 }
 
@@ -122,6 +127,16 @@ impl StepDevice for CudaDevice {
         })?;
         self.computed = Some(computed);
         Ok(())
+    }
+
+    fn observe(&mut self, plan: &StepPlan, batch: &Batch) -> Result<Observation, StepFault> {
+        self.runner.backend().watch_residuals();
+        self.compute(plan, batch)?;
+        self.computed = None;
+        Ok(Observation {
+            logits: self.runner.read_logits(batch.logit_rows.len())?,
+            residuals: self.runner.backend().take_residuals(),
+        })
     }
 
     fn sample(&mut self, rows: &[LogitRow<'_>]) -> Result<Arc<dyn StepResults>, StepFault> {

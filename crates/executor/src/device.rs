@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use backstop_kernels::Batch;
+use backstop_kernels::{Batch, Residual};
 use backstop_types::{
     PlanId, SampleFault, SampledToken, SamplingParams, StepFailure, StepPlan, TokenId,
 };
@@ -31,6 +31,9 @@ pub(crate) trait StepDevice: Send {
     /// `logit_rows`.
     fn sample(&mut self, rows: &[LogitRow<'_>]) -> Result<Arc<dyn StepResults>, StepFault>;
 
+    /// As [`compute`](Self::compute), and shows what it computed. Nothing is sampled.
+    fn observe(&mut self, plan: &StepPlan, batch: &Batch) -> Result<Observation, StepFault>;
+
     /// Whether it [proposes](Self::propose) tokens. The worker then waits for each step.
     fn proposes(&self) -> bool {
         false
@@ -41,6 +44,15 @@ pub(crate) trait StepDevice: Send {
     fn propose(&mut self, _sequences: &[Continuation<'_>]) -> Result<Vec<Vec<TokenId>>, StepFault> {
         Ok(Vec::new())
     }
+}
+
+/// What a device computed in a step.
+#[derive(Clone, Debug, Default)]
+pub struct Observation {
+    /// Logits of the batch's `logit_rows`, one row behind the other.
+    pub logits: Vec<f32>,
+    /// What the norms found, in the model's order.
+    pub residuals: Vec<Residual>,
 }
 
 /// Sizes of a device.

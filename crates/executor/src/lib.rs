@@ -11,6 +11,7 @@ mod executor;
 mod host_sampling;
 mod panics;
 mod plan;
+mod probe;
 mod slots;
 mod step;
 mod tables;
@@ -20,6 +21,7 @@ mod worker;
 pub use candle::CandleExecutorConfig;
 pub use cpu::{CpuExecutorConfig, Drafter, draft_kv_cache};
 pub use cuda::CudaExecutorConfig;
+pub use device::Observation;
 pub use executor::DeviceExecutor;
 pub use panics::message as panic_message;
 pub use plan::{
@@ -27,3 +29,4 @@ pub use plan::{
     KvMemoryPlan, KvMemoryRequest, ModelSource, Plan, PlanError, PlanRequest, PlannedBytes,
     Progress, StartError, StartStage, format_bytes, plan_kv_memory,
 };
+pub use probe::Probe;

@@ -19,6 +19,10 @@ use backstop_loader::{LoadFailure, SyntheticWeights};
 use backstop_types::{Executor, KvSpec};
 use backstop_weights::Checkpoint;
 
+use crate::device::StepDevice;
+use crate::executor::{DeviceExecutor, WorkerSettings};
+use crate::probe::Probe;
+
 pub use device_memory::DeviceMemoryError;
 pub use draft_head::DraftHeadSource;
 pub use host_memory::HostMemoryError;
@@ -197,12 +201,12 @@ trait DevicePlan: Send {
     /// What computes, as far as answers depend on it.
     fn arithmetic(&self) -> String;
 
-    /// Takes the memory, brings the weights there and starts the executor.
-    fn start(
+    /// Takes the memory and brings the weights there.
+    fn load(
         self: Box<Self>,
         source: ModelSource,
         progress: Progress<'_>,
-    ) -> Result<Box<dyn Executor>, StartError>;
+    ) -> Result<(Box<dyn StepDevice>, WorkerSettings), StartError>;
 }
 
 impl From<LoadFailure> for PlanError {
@@ -285,6 +289,13 @@ impl Plan {
         source: ModelSource,
         progress: Progress<'_>,
     ) -> Result<Box<dyn Executor>, StartError> {
-        self.device.start(source, progress)
+        let (device, settings) = self.device.load(source, progress)?;
+        Ok(Box::new(DeviceExecutor::start(device, settings)?))
+    }
+
+    /// The same, to look at what the model computes rather than to serve it.
+    pub fn probe(self, source: ModelSource, progress: Progress<'_>) -> Result<Probe, StartError> {
+        let (device, settings) = self.device.load(source, progress)?;
+        Ok(Probe::new(device, settings)?)
     }
 }

@@ -13,7 +13,7 @@ use backstop_kernels::backend::{
     AttentionShape, Backend, ExpertsId, GatedActivation, KvLayer, MatrixId, NoSelection, Norm,
     QueryKeyTransform, RouterRule, RouterWeights, VectorId,
 };
-use backstop_kernels::{BatchSequence, Element};
+use backstop_kernels::{BatchSequence, Element, Residual};
 
 use super::activation::{Panels, Rows};
 use super::arena::{Arena, Piece};
@@ -70,6 +70,8 @@ pub struct CudaBackend {
     side_is_busy: bool,
     logits: Option<Rows>,
     error: Option<DeviceError>,
+    /// Those of the step, if they are wanted.
+    residuals: Option<Vec<Residual>>,
 }
 
 impl CudaBackend {
@@ -94,7 +96,21 @@ impl CudaBackend {
             side_is_busy: false,
             logits: None,
             error: None,
+            residuals: None,
         })
+    }
+
+    /// From here on, keeps what every norm behind a layer's parts finds; waits for each.
+    pub fn watch_residuals(&mut self) {
+        self.residuals = Some(Vec::new());
+    }
+
+    /// What was kept since the last call.
+    pub fn take_residuals(&mut self) -> Vec<Residual> {
+        self.residuals
+            .as_mut()
+            .map(std::mem::take)
+            .unwrap_or_default()
     }
 
     /// Turns to a step of another shape.
@@ -180,6 +196,27 @@ impl CudaBackend {
             self.side_is_busy = false;
         }
         Ok(())
+    }
+
+    fn keep_residual(&mut self, hidden: &CudaActivation, before: VectorId) {
+        let CudaActivation::Residual(residual, columns) = hidden else {
+            unreachable!("norms between products")
+        };
+        let mut values = vec![0f32; self.rows() * columns];
+        let read = |backend: &mut Self| {
+            // SAFETY: the residual has this many numbers, and they are read after the wait.
+            unsafe {
+                let to = values.as_mut_ptr().cast();
+                let bytes = size_of_val(values.as_slice());
+                let from = residual.pointer();
+                backend.device.download(Stream::Main, to, from, bytes)?;
+            }
+            backend.device.synchronize(Stream::Main)
+        };
+        self.queue(read, |_| ());
+        if let Some(residuals) = &mut self.residuals {
+            residuals.push(Residual { before, values });
+        }
     }
 
     fn normalise(
@@ -284,6 +321,9 @@ impl Backend for CudaBackend {
             .map(|addend| addend.as_ref().map_or(RowSource::None, source));
         let normed = self.normalise(hidden, sources, weight, norm);
         drop(addends);
+        if self.residuals.is_some() {
+            self.keep_residual(hidden, weight);
+        }
         // All streams have joined: what the layer used is free again.
         self.arena.recycle();
         normed

@@ -314,6 +314,11 @@ impl Runner {
         Ok(logits)
     }
 
+    /// The backend, to watch it.
+    pub fn backend(&mut self) -> &mut CudaBackend {
+        &mut self.backend
+    }
+
     /// The smallest recorded decode step that the batch fits, if it is one.
     fn graph_for(&self, batch: &Batch) -> Option<RecordedStep> {
         let rows = batch.tokens.len();

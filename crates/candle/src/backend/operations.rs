@@ -3,7 +3,7 @@
 use backstop_kernels::backend::NoSelection;
 use backstop_kernels::{
     AttentionShape, Backend, ExpertsId, GatedActivation, KvLayer, LatentShape, LatentWeights,
-    MatrixId, Norm, QueryKeyNorm, QueryKeyTransform, RouterRule, RouterWeights, VectorId,
+    MatrixId, Norm, QueryKeyNorm, QueryKeyTransform, Residual, RouterRule, RouterWeights, VectorId,
 };
 use candle_core::{Result, Tensor};
 use candle_nn::ops::{layer_norm, rms_norm};
@@ -105,6 +105,11 @@ impl Backend for CandleBackend {
                 sum = (sum + addend.tensor())?;
             }
             *hidden = sum.clone().into();
+            if let Some(residuals) = &mut this.residuals {
+                let values = sum.flatten_all()?.to_vec1()?;
+                let before = weight;
+                residuals.push(Residual { before, values });
+            }
             this.normed(&sum, weight, norm)
         })
     }

@@ -164,6 +164,19 @@ impl ModelArgs {
     }
 }
 
+impl std::fmt::Display for DeviceChoice {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Auto => formatter.write_str("auto"),
+            Self::Cpu => formatter.write_str("cpu"),
+            Self::Cuda(number) => write!(formatter, "cuda:{number}"),
+            Self::Candle(CandleChoice::Cpu) => formatter.write_str("candle"),
+            Self::Candle(CandleChoice::Metal) => formatter.write_str("metal"),
+            Self::Candle(CandleChoice::Cuda(number)) => write!(formatter, "candle-cuda:{number}"),
+        }
+    }
+}
+
 impl std::str::FromStr for DeviceChoice {
     type Err = String;
 

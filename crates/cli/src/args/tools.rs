@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use backstop_server::Lane;
 use clap::Args;
 
-use super::model::ModelArgs;
+use super::model::{DeviceChoice, ModelArgs};
 
 /// Settings of `generate`.
 #[derive(Clone, Debug, Args)]
@@ -43,6 +43,37 @@ pub(crate) struct DoctorArgs {
     /// Key file to check as well.
     #[arg(long, env = "BACKSTOP_API_KEY_FILE")]
     pub(crate) api_key_file: Option<PathBuf>,
+}
+
+/// Settings of `compare`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct CompareArgs {
+    /// The device that is compared with that of `--device`: `cpu`, `candle`, `metal`, `cuda:1` and so on.
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) with: DeviceChoice,
+
+    /// Text file with a prompt in each line. [default: some of several kinds]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) prompts: Option<PathBuf>,
+
+    /// Tokens of a prompt; the rest of its line is left out.
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(2..=4096))]
+    pub(crate) prompt_tokens: u32,
+
+    /// Tokens of the first device's answer to each prompt, which are compared as well.
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(0..=4096))]
+    pub(crate) max_tokens: u32,
+
+    /// Fail if the mean difference of log-probabilities is larger.
+    #[arg(long, default_value_t = 0.05)]
+    pub(crate) tolerance: f64,
+
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
 }
 
 /// Settings of `key`.

@@ -10,7 +10,7 @@ use backstop_types::{
 };
 
 use super::*;
-use crate::device::{DeviceLimits, IN_FLIGHT, LogitRow, RowResult, StepResults};
+use crate::device::{DeviceLimits, IN_FLIGHT, LogitRow, Observation, RowResult, StepResults};
 
 /// What became of a step: its samples, or nothing if it failed.
 type Done = Option<Vec<TokenId>>;
@@ -71,6 +71,10 @@ impl StepDevice for Device {
     fn compute(&mut self, _plan: &StepPlan, batch: &Batch) -> Result<(), StepFault> {
         self.tokens.clone_from(&batch.tokens);
         Ok(())
+    }
+
+    fn observe(&mut self, _: &StepPlan, _: &Batch) -> Result<Observation, StepFault> {
+        unreachable!("nobody looks at this device")
     }
 
     fn sample(&mut self, _rows: &[LogitRow<'_>]) -> Result<Arc<dyn StepResults>, StepFault> {

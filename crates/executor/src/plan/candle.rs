@@ -6,7 +6,6 @@ use backstop_candle::{
     CandleBackend, CandleDevice, CandleKvCache, CandleWeights, DeviceMemory, StepSizes, abilities,
 };
 use backstop_loader::{HostWeight, Sources, load_one_by_one};
-use backstop_types::Executor;
 
 use super::device_memory::{DeviceMemoryRequest, plan_device_memory};
 use super::host_memory::plan_host_memory;
@@ -16,6 +15,8 @@ use super::{
     StartError, StartStage, layouts,
 };
 use crate::CandleExecutorConfig;
+use crate::device::StepDevice;
+use crate::executor::WorkerSettings;
 
 struct CandlePlan {
     device: CandleDevice,
@@ -134,11 +135,11 @@ impl DevicePlan for CandlePlan {
         self.device.kind().name().to_owned()
     }
 
-    fn start(
+    fn load(
         self: Box<Self>,
         source: ModelSource,
         progress: Progress<'_>,
-    ) -> Result<Box<dyn Executor>, StartError> {
+    ) -> Result<(Box<dyn StepDevice>, WorkerSettings), StartError> {
         let Self {
             device,
             request,
@@ -154,7 +155,7 @@ impl DevicePlan for CandlePlan {
             max_num_seqs: request.max_num_seqs,
             num_threads: request.num_threads,
         };
-        Ok(Box::new(config.start()?))
+        Ok(config.device())
     }
 }
 

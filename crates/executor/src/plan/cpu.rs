@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use backstop_kernels::{Abilities, CpuBackend, CpuKvCache, CpuWeights};
 use backstop_loader::load_cpu_weights;
-use backstop_types::Executor;
 
 use super::host_memory::plan_host_memory;
 use super::memory::KvMemoryPlan;
@@ -13,6 +12,8 @@ use super::{
     StartError, StartStage, layouts,
 };
 use crate::CpuExecutorConfig;
+use crate::device::StepDevice;
+use crate::executor::WorkerSettings;
 
 struct CpuPlan {
     request: PlanRequest,
@@ -57,11 +58,11 @@ impl DevicePlan for CpuPlan {
         format!("{:?}", backstop_kernels::features())
     }
 
-    fn start(
+    fn load(
         self: Box<Self>,
         source: ModelSource,
         progress: Progress<'_>,
-    ) -> Result<Box<dyn Executor>, StartError> {
+    ) -> Result<(Box<dyn StepDevice>, WorkerSettings), StartError> {
         let Self { request, kv, head } = *self;
         let weights = weights(&source, progress)?;
         let spec = source.model.spec();
@@ -77,7 +78,7 @@ impl DevicePlan for CpuPlan {
             num_threads: request.num_threads,
             drafter,
         };
-        Ok(Box::new(config.start()?))
+        Ok(config.device())
     }
 }
 

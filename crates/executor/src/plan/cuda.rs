@@ -9,7 +9,6 @@ use backstop_card::runner::{Rehearsal, RehearsalSizes, Runner, RunnerConfig, reh
 use backstop_card::{ABILITIES, CudaKvCache, CudaWeights, Device, DeviceFacts};
 use backstop_kernels::KvGroupLayout;
 use backstop_loader::{DeviceWeightPlan, LoadFailure, load_device_weights};
-use backstop_types::Executor;
 
 use super::device_memory::{DeviceMemoryRequest, plan_device_memory};
 use super::memory::KvMemoryPlan;
@@ -18,6 +17,8 @@ use super::{
     StartError, StartStage, layouts,
 };
 use crate::CudaExecutorConfig;
+use crate::device::StepDevice;
+use crate::executor::WorkerSettings;
 
 struct CudaPlan {
     device: Arc<dyn Device>,
@@ -107,11 +108,11 @@ impl DevicePlan for CudaPlan {
         self.device.facts().name.clone()
     }
 
-    fn start(
+    fn load(
         self: Box<Self>,
         source: ModelSource,
         progress: Progress<'_>,
-    ) -> Result<Box<dyn Executor>, StartError> {
+    ) -> Result<(Box<dyn StepDevice>, WorkerSettings), StartError> {
         let (device, request, spec) = (&self.device, &self.request, source.model.spec());
         let weights = Arc::new(self.weights.reserve(device)?);
         let layouts = layouts(&spec.kv_groups, &self.kv.spec);
@@ -132,7 +133,7 @@ impl DevicePlan for CudaPlan {
             max_num_seqs: request.max_num_seqs,
             graphs: request.graphs,
         };
-        Ok(Box::new(config.start()?))
+        Ok(config.device()?)
     }
 }
 
