@@ -4,16 +4,7 @@ use backstop_executor::ComputeDevice;
 
 use crate::args::CandleChoice;
 
-/// How `--device` calls one.
-pub(crate) fn name(choice: CandleChoice) -> &'static str {
-    match choice {
-        CandleChoice::Cpu => "candle",
-        CandleChoice::Metal => "metal",
-        CandleChoice::Cuda(_) => "candle-cuda",
-    }
-}
-
-/// Opens one; says so in the log.
+/// Opens one.
 #[cfg(feature = "candle")]
 pub(crate) fn open(choice: CandleChoice) -> Result<ComputeDevice, String> {
     use backstop_candle::{CandleDevice, CandleDeviceKind};
@@ -24,7 +15,6 @@ pub(crate) fn open(choice: CandleChoice) -> Result<ComputeDevice, String> {
         CandleChoice::Cuda(ordinal) => (CandleDeviceKind::Cuda, ordinal as usize),
     };
     let device = CandleDevice::open(kind, index).map_err(|error| error.to_string())?;
-    tracing::info!("computing with {}", kind.name());
     Ok(ComputeDevice::Candle {
         device,
         free_bytes: crate::machine::available_memory_bytes(),

@@ -8,15 +8,19 @@ use crate::{candle, machine};
 
 /// What the settings and the machine give; says so in the log.
 pub(crate) fn choose(args: &ModelArgs) -> Result<ComputeDevice, String> {
-    match args.device() {
+    let choice = args.device();
+    let device = match choice {
         DeviceChoice::Cpu => Ok(cpu()),
-        DeviceChoice::Cuda(ordinal) => {
-            cuda(ordinal).map_err(|reason| format!("--device cuda: {reason}"))
-        }
-        DeviceChoice::Candle(choice) => candle::open(choice)
-            .map_err(|reason| format!("--device {}: {reason}", candle::name(choice))),
+        DeviceChoice::Cuda(ordinal) => cuda(ordinal),
+        DeviceChoice::Candle(choice) => candle::open(choice),
         DeviceChoice::Auto => Ok(best()),
+    };
+    let device = device.map_err(|reason| format!("--device {choice}: {reason}"))?;
+    match &device {
+        ComputeDevice::Cuda(card) => tracing::info!("computing on {}", describe(&**card)),
+        other => tracing::info!("computing on {}", other.name()),
     }
+    Ok(device)
 }
 
 /// The first GPU, or else the processors.
@@ -26,7 +30,7 @@ pub(crate) fn best() -> ComputeDevice {
         Err(reason) => reason,
     };
     candle::open(CandleChoice::Metal).unwrap_or_else(|_| {
-        tracing::info!("computing on the CPU: {reason}");
+        tracing::info!("no GPU: {reason}");
         cpu()
     })
 }
@@ -53,10 +57,7 @@ pub(crate) fn cpu() -> ComputeDevice {
 /// An NVIDIA card: by the native kernels if they are for it, or else by candle's.
 fn cuda(ordinal: u32) -> Result<ComputeDevice, String> {
     match open_nvidia(ordinal) {
-        Ok(device) => {
-            tracing::info!("computing on {}", describe(&*device));
-            Ok(ComputeDevice::Cuda(device))
-        }
+        Ok(device) => Ok(ComputeDevice::Cuda(device)),
         Err(reason @ NoCuda::WrongArchitecture { .. }) => {
             let candle = candle::open(CandleChoice::Cuda(ordinal));
             candle.map_err(|without| format!("{reason}; {without}"))
@@ -93,7 +94,7 @@ mod tests {
         };
         let far = choose(&args(Some(DeviceChoice::Cuda(1000))));
         let reason = far.err().expect("no machine has so many GPUs");
-        assert!(reason.starts_with("--device cuda: "), "{reason}");
+        assert!(reason.starts_with("--device cuda:1000: "), "{reason}");
         let cpu = choose(&args(Some(DeviceChoice::Cpu)));
         assert!(matches!(cpu, Ok(ComputeDevice::Cpu { .. })));
         assert!(choose(&args(None)).is_ok());

@@ -4,15 +4,15 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use backstop_card::{NoCuda, open_nvidia};
-use backstop_executor::format_bytes;
+use backstop_executor::{ComputeDevice, format_bytes};
 use backstop_server::{KeySet, key_file_complaint};
 use backstop_weights::ModelLocator;
 
-use crate::args::{DoctorArgs, ModelArgs};
+use crate::args::{CandleChoice, DeviceChoice, DoctorArgs, ModelArgs};
 use crate::device::{best, describe};
 use crate::provenance::weights_digest;
 use crate::start::Prepared;
-use crate::{load, machine};
+use crate::{candle, load, machine};
 
 #[expect(clippy::print_stdout, reason = "the report is what the command is for")]
 pub(crate) fn run(args: &DoctorArgs) -> Result<ExitCode, String> {
@@ -33,8 +33,12 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<ExitCode, String> {
         "  available        {}",
         memory(machine::available_memory_bytes())
     );
-    println!("\nGPU");
+    println!("\nDevices, as --device names them");
+    println!("  cpu: native kernels");
     for line in gpus() {
+        println!("  {line}");
+    }
+    for line in of_candle() {
         println!("  {line}");
     }
 
@@ -85,18 +89,41 @@ fn gpus() -> Vec<String> {
     let mut lines = Vec::new();
     for ordinal in 0..GPUS_MAX {
         match open_nvidia(ordinal) {
-            Ok(device) => lines.push(format!("cuda:{ordinal}: {}", describe(&*device))),
+            Ok(device) => {
+                let device = describe(&*device);
+                lines.push(format!("cuda:{ordinal}: native kernels, on {device}"));
+            }
             Err(NoCuda::NoSuchDevice { .. }) if ordinal > 0 => break,
             Err(reason @ (NoCuda::WrongArchitecture { .. } | NoCuda::Failed { .. })) => {
-                lines.push(format!("cuda:{ordinal}: not used: {reason}"));
+                let candle = candle::open(CandleChoice::Cuda(ordinal));
+                let instead = candle.map_or_else(|without| format!("not used: {without}"), kernels);
+                lines.push(format!("cuda:{ordinal}: {instead}; {reason}"));
             }
             Err(reason) => {
-                lines.push(format!("none is used: {reason}"));
+                lines.push(format!("cuda: not used: {reason}"));
                 break;
             }
         }
     }
     lines
+}
+
+/// What there is of candle's devices, or why they cannot be used.
+fn of_candle() -> impl Iterator<Item = String> {
+    let choices = [
+        CandleChoice::Cpu,
+        CandleChoice::Metal,
+        CandleChoice::Cuda(0),
+    ];
+    choices.into_iter().map(|choice| {
+        let device = candle::open(choice);
+        let verdict = device.map_or_else(|reason| format!("not used: {reason}"), kernels);
+        format!("{}: {verdict}", DeviceChoice::Candle(choice))
+    })
+}
+
+fn kernels(device: ComputeDevice) -> String {
+    format!("kernels of {}", device.name())
 }
 
 /// What a key file holds, and who else can read it.

@@ -23,6 +23,8 @@ pub(crate) fn of(open: &OpenModel, prepared: &Prepared) -> ModelFacts {
         file_bytes: open.source.checkpoint.bytes_total(),
         memory_bytes: prepared.plan.bytes().weights,
         on_gpu: prepared.on_gpu,
+        device: prepared.place.to_owned(),
+        batch_invariant: prepared.batch_invariant,
     }
 }
 

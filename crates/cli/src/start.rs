@@ -29,6 +29,8 @@ pub(crate) struct Prepared {
     pub(crate) on_gpu: bool,
     /// Where, in words.
     pub(crate) place: &'static str,
+    /// What is computed beside an answer never changes it.
+    pub(crate) batch_invariant: bool,
     /// Why it is not on the device that would be better.
     pub(crate) refusal: Option<String>,
 }
@@ -59,6 +61,7 @@ impl Prepared {
                 plan,
                 on_gpu,
                 place: device.name(),
+                batch_invariant: device.is_batch_invariant(),
                 refusal: None,
             }),
             Err(PlanError::Model(refusal)) if args.device() == DeviceChoice::Auto => {

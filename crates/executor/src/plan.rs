@@ -63,6 +63,15 @@ impl ComputeDevice {
         }
     }
 
+    /// Whether a row's result depends on nothing else in its batch, to the last bit.
+    pub fn is_batch_invariant(&self) -> bool {
+        match self {
+            Self::Cpu { .. } | Self::Cuda(_) => true,
+            #[cfg(feature = "candle")]
+            Self::Candle { .. } => false,
+        }
+    }
+
     /// As messages name it.
     pub fn name(&self) -> &'static str {
         match self {

@@ -64,6 +64,10 @@ pub struct ModelFacts {
     pub memory_bytes: u64,
     /// That memory is a GPU's.
     pub on_gpu: bool,
+    /// What computes, in words.
+    pub device: String,
+    /// What is computed beside an answer never changes it.
+    pub batch_invariant: bool,
 }
 
 impl fmt::Debug for ServedModel {

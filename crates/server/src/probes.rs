@@ -125,9 +125,15 @@ fn respond(server: &Server, state: &LifecycleState, good: bool, body: &Health) -
     response
 }
 
-/// `GET /version`.
-pub(crate) async fn version() -> Response {
-    reply::json(StatusCode::OK, &serde_json::json!({"version": VERSION}))
+/// `GET /version`. What computes is known once the model is ready.
+pub(crate) async fn version(State(server): State<Server>) -> Response {
+    let mut body = serde_json::json!({"version": VERSION});
+    if let Ok(model) = server.ready_model() {
+        let facts = &model.served.facts;
+        body["device"] = facts.device.as_str().into();
+        body["batch_invariant"] = facts.batch_invariant.into();
+    }
+    reply::json(StatusCode::OK, &body)
 }
 
 /// `GET /` and `HEAD /`, with which some clients begin.

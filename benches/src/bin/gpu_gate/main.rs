@@ -5,6 +5,7 @@ mod answers;
 mod cases;
 mod comparison;
 mod device;
+mod judge;
 mod kernels;
 mod models;
 mod report;
@@ -178,6 +179,7 @@ fn run_stage(stage: Stage, settings: &Settings) -> io::Result<u8> {
         Stage::Timing => kernels::time(settings, &mut record),
         Stage::Models => models::run(settings, &mut record),
         Stage::Serving => serving::run(settings, &mut record),
+        Stage::Judge => judge::run(settings, &mut record),
     };
     if let Err(error) = result {
         record.fail(error.to_string());

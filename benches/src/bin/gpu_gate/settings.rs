@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::stage::Stage;
 
 pub(crate) const USAGE: &str =
-    "usage: gpu_gate run OUT [--stages device,kernels,models,serving,timing] [--quick]
+    "usage: gpu_gate run OUT [--stages device,kernels,models,serving,timing,judge] [--quick]
            [--seconds N] [--kernels NAME,...] [--cases KERNEL:NUMBER,...]
            [--device cuda|host] [--pack DIRECTORY] [--server ADDRESS:PORT]
        gpu_gate answers DIRECTORY [--quick] [--pack DIRECTORY]
@@ -182,10 +182,10 @@ mod tests {
         let early = full.budget_of(&all[1..], Duration::ZERO);
         assert!(early > Duration::from_secs(all[1].seconds(false)));
         let quick = parse("out --quick --seconds 60").unwrap();
-        let last = quick.budget_of(&all[4..], Duration::from_secs(45));
+        let last = quick.budget_of(&all[5..], Duration::from_secs(45));
         assert_eq!(last, Duration::from_secs(15));
         assert_eq!(
-            quick.budget_of(&all[4..], Duration::from_secs(90)),
+            quick.budget_of(&all[5..], Duration::from_secs(90)),
             Duration::ZERO
         );
     }

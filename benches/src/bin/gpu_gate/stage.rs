@@ -23,17 +23,20 @@ pub(crate) enum Stage {
     Models,
     /// A model of full size behind the server.
     Serving,
-    /// How long kernels take on the shapes of a real model: last, as it is easily run again.
+    /// How long kernels take on the shapes of a real model: late, as it is easily run again.
     Timing,
+    /// The card's log-probabilities beside candle's.
+    Judge,
 }
 
 impl Stage {
-    pub(crate) const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::Device,
         Self::Kernels,
         Self::Models,
         Self::Serving,
         Self::Timing,
+        Self::Judge,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -43,6 +46,7 @@ impl Stage {
             Self::Models => "models",
             Self::Serving => "serving",
             Self::Timing => "timing",
+            Self::Judge => "judge",
         }
     }
 
@@ -55,10 +59,11 @@ impl Stage {
     pub(crate) fn seconds(self, quick: bool) -> u64 {
         let [full, short] = match self {
             Self::Device => [25, 8],
-            Self::Kernels => [100, 40],
-            Self::Models => [80, 40],
+            Self::Kernels => [95, 40],
+            Self::Models => [75, 40],
             Self::Serving => [205, 75],
-            Self::Timing => [120, 70],
+            Self::Timing => [105, 60],
+            Self::Judge => [30, 15],
         };
         if quick { short } else { full }
     }

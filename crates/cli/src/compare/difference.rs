@@ -14,9 +14,10 @@ pub(super) struct Difference {
     pub(super) prompt_tokens: usize,
     /// Positions that were compared: the prompt's, and those of the first device's answer.
     pub(super) positions: usize,
-    /// Mean magnitude of the differences of log-probabilities, each weighted with its probability on the first device.
+    /// Mean magnitude of the differences of the most likely tokens' log-probabilities, each weighted with its
+    /// probability on the first device.
     pub(super) mean: f64,
-    /// Largest magnitude of a difference of the log-probabilities of tokens that are at all likely.
+    /// Largest magnitude of a difference among those that are at all likely.
     pub(super) largest: f64,
     /// Positions at which both have the same most likely token.
     pub(super) same_greedy: usize,
@@ -35,8 +36,8 @@ pub(super) struct LayerDifference {
     pub(super) relative: f64,
 }
 
-/// Tokens less likely than this are rated by what is lost in rounding.
-const LOGPROB_MIN: f32 = -10.0;
+/// What lies further below the most likely token is rated by what is lost in rounding.
+const LIKELY: f32 = 10.0;
 
 /// Lets the second device rate what the first one rated.
 pub(super) fn measure(
@@ -67,14 +68,18 @@ impl Difference {
     fn add(&mut self, position: usize, logits: &[f32], expected: &Ratings) {
         let next = &expected.next[position];
         let normaliser = normaliser(logits);
+        let (mut sum, mut mass) = (0.0, 0.0);
         for &(token, logprob) in next {
             let found = logits[token as usize] - normaliser;
             let magnitude = f64::from((found - logprob).abs());
-            self.mean += magnitude * f64::from(logprob).exp();
-            if logprob >= LOGPROB_MIN {
+            let probability = f64::from(logprob).exp();
+            sum += magnitude * probability;
+            mass += probability;
+            if logprob >= next[0].1 - LIKELY {
                 self.largest = self.largest.max(magnitude);
             }
         }
+        self.mean += sum / mass;
         if likeliest(logits) == next[0].0 {
             self.same_greedy += 1;
         } else if let Some(index) = (position + 1).checked_sub(expected.prompt_len)

@@ -182,7 +182,12 @@ async fn small_answers() {
     assert_eq!(client.get("/").await.json()["name"], "backstop");
     let head = client.send(Method::HEAD, "/", "").await;
     assert_eq!((head.status, head.text.as_str()), (200, ""));
-    assert!(client.get("/version").await.json()["version"].is_string());
+    let version = client.get("/version").await.json();
+    assert!(
+        version["version"].is_string() && version["device"].is_string(),
+        "{version}"
+    );
+    assert!(version["batch_invariant"].is_boolean(), "{version}");
 }
 
 #[tokio::test]
