@@ -58,7 +58,7 @@ impl ValidCompletionRequest {
     /// As [`ValidCompletionRequest::from_bytes`], from JSON that is parsed already.
     pub fn from_value(body: &Value) -> Result<Self, ApiError> {
         let body = &Fields::of_body(body)?;
-        let prompts = parse_prompts(body)?;
+        let prompts = parse_prompts(body, "prompt", MAX_PROMPTS)?;
         unsupported::check(body)?;
         refuse_output_format(body)?;
         let logprobs = body.unsigned("logprobs", 0..=MAX_TOP_LOGPROBS)?;
@@ -114,37 +114,40 @@ fn parse_suffix(body: &Fields<'_>, rates_prompt: bool) -> Result<Option<String>,
     Ok(suffix.map(str::to_owned))
 }
 
-/// A prompt is a string or a list of token ids; a list of either is a batch. The first element
-/// of a list says which of the three it is.
-fn parse_prompts(body: &Fields<'_>) -> Result<Vec<CompletionPrompt>, ApiError> {
+/// What field `name` has: a string or a list of token ids; a list of either, of `length_max` elements, is a
+/// batch. The first element of a list says which of the three it is.
+pub(crate) fn parse_prompts(
+    body: &Fields<'_>,
+    name: &str,
+    length_max: usize,
+) -> Result<Vec<CompletionPrompt>, ApiError> {
     const REQUIREMENT: &str =
         "must be a string, an array of strings, an array of token ids, or an array of such arrays";
-    let elements = match body.get("prompt") {
-        None => return Err(body.missing("prompt")),
+    let elements = match body.get(name) {
+        None => return Err(body.missing(name)),
         Some(Value::String(text)) => return Ok(vec![CompletionPrompt::Text(text.clone())]),
         Some(Value::Array(elements)) => elements,
-        Some(_) => return Err(body.invalid("prompt", REQUIREMENT)),
+        Some(_) => return Err(body.invalid(name, REQUIREMENT)),
     };
     match elements.first() {
-        None => Err(body.invalid("prompt", "must not be empty")),
-        Some(Value::Number(_)) => Ok(vec![parse_tokens(elements, "prompt")?]),
+        None => Err(body.invalid(name, "must not be empty")),
+        Some(Value::Number(_)) => Ok(vec![parse_tokens(elements, name)?]),
         Some(Value::String(_) | Value::Array(_)) => {
-            let batch = body.array("prompt", MAX_PROMPTS)?.unwrap_or_default();
+            let batch = body.array(name, length_max)?.unwrap_or_default();
             batch
                 .iter()
                 .enumerate()
-                .map(|(index, value)| parse_batched(value, index))
+                .map(|(index, value)| parse_batched(value, &element(name, index)))
                 .collect()
         }
-        Some(_) => Err(body.invalid("prompt", REQUIREMENT)),
+        Some(_) => Err(body.invalid(name, REQUIREMENT)),
     }
 }
 
-fn parse_batched(value: &Value, index: usize) -> Result<CompletionPrompt, ApiError> {
-    let path = element("prompt", index);
+fn parse_batched(value: &Value, path: &str) -> Result<CompletionPrompt, ApiError> {
     match value {
         Value::String(text) => Ok(CompletionPrompt::Text(text.clone())),
-        Value::Array(elements) => parse_tokens(elements, &path),
+        Value::Array(elements) => parse_tokens(elements, path),
         _ => Err(ApiError::invalid_field(
             path,
             "must be a string or an array of token ids",

@@ -171,6 +171,22 @@ impl ApiError {
         Self::new(400, INVALID_REQUEST, "context_length_exceeded", message).with_param(param)
     }
 
+    /// 400: a text that is to be encoded has more tokens than the model takes; how many is not known if
+    /// they were not counted to the end. The words are those of [`ApiError::context_length`].
+    pub fn input_too_long(param: impl Into<String>, max_tokens: u32, tokens: Option<u32>) -> Self {
+        let param = without_index_429(param.into());
+        let head = format!("This model's maximum context length is {max_tokens} tokens. However, ");
+        let fallback = format!("{head}the input does not fit. Please shorten it.");
+        let counted = tokens.map(|tokens| {
+            format!(
+                "{head}your input resulted in {tokens} tokens (prompt is too long: {tokens} tokens > \
+                 {max_tokens} maximum). Please shorten it."
+            )
+        });
+        let message = without_bare_429(counted.unwrap_or_else(|| fallback.clone()), &fallback);
+        Self::new(400, INVALID_REQUEST, "context_length_exceeded", message).with_param(param)
+    }
+
     /// 400: the grammar that the request's format, tools or pattern make cannot be followed within
     /// the limits.
     pub fn constraint_failed() -> Self {
@@ -189,6 +205,15 @@ impl ApiError {
     pub fn model_not_found(served: &str) -> Self {
         let message =
             format!("The requested model does not exist here. This server serves '{served}'.");
+        Self::new(404, INVALID_REQUEST, "model_not_found", message).with_param("model")
+    }
+
+    /// 404: the server has no model that does what the route is for. `ability` completes "No model that …";
+    /// `served` are the names of the models that it has.
+    pub fn no_model_that(ability: &str, served: &[&str]) -> Self {
+        let served = served.join("', '");
+        let message =
+            format!("No model that {ability} is served here. This server serves '{served}'.");
         Self::new(404, INVALID_REQUEST, "model_not_found", message).with_param("model")
     }
 
@@ -419,9 +444,13 @@ mod tests {
             ApiError::context_length("messages", 4096, 4000, Some(429)),
             ApiError::context_length("prompt", 4096, 429, Some(u32::MAX)),
             ApiError::context_length("prompt", u32::MAX, u32::MAX - 1, Some(u32::MAX)),
+            ApiError::input_too_long("input.429", 512, Some(513)),
+            ApiError::input_too_long("input", 512, Some(429)),
+            ApiError::input_too_long("documents.3", 512, None),
             ApiError::constraint_failed(),
             ApiError::unauthorized(),
             ApiError::model_not_found("north-mini-code"),
+            ApiError::no_model_that("makes embeddings", &["north-mini-code", "other"]),
             ApiError::route_not_found(),
             ApiError::method_not_allowed(),
             ApiError::body_timeout(),

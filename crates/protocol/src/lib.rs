@@ -12,6 +12,7 @@
 //! texts for phrases, and an echoed prompt can turn a plain 400 into something else.
 
 pub mod anthropic;
+mod base64;
 mod binding_format;
 mod calls;
 mod chat;
@@ -19,6 +20,8 @@ mod chat_response;
 mod completion_response;
 mod completions;
 mod decisions;
+mod embeddings;
+mod encoder_fields;
 mod error;
 mod fields;
 mod fim;
@@ -30,6 +33,7 @@ mod models;
 pub mod ollama;
 mod output_format;
 mod reasoning;
+mod rerank;
 mod response;
 pub mod responses;
 mod sampling;
@@ -53,14 +57,17 @@ pub use decisions::{
     ChoiceOption, ChoiceProbability, ChoiceValue, Decision, DecisionAnswer, DecisionQuestion,
     LevelProbability, QuestionKind, ScoreLevel, ValidDecisionRequest,
 };
+pub use embeddings::{EmbeddingList, ValidEmbeddingRequest, VectorEncoding};
+pub use encoder_fields::EncoderUsage;
 pub use error::ApiError;
 pub use foreign::UnsupportedContent;
 pub use infill::{
     ContextFile, InfillAnswer, InfillChunk, InfillSettings, InfillTimings, TimedTokens,
     ValidInfillRequest, selected,
 };
-pub use models::{ModelCard, ModelList};
+pub use models::{ModelCard, ModelList, ModelTask};
 pub use output_format::OutputFormat;
+pub use rerank::{RankedDocument, Ranking, ValidRerankRequest};
 pub use response::{FinishReason, ResponseStamp, StopReason, Usage};
 pub use sampling::{SamplingFields, StreamOptions};
 pub use sse::{SSE_DONE, sse_data, sse_error, sse_event};

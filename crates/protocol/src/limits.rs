@@ -65,6 +65,8 @@ pub const MAX_PROMPTS: usize = 128;
 pub const MAX_SEQUENCES: usize = 256;
 /// Token ids of one prompt. The model's context is the real bound and is far lower.
 pub const MAX_PROMPT_TOKENS: usize = 1 << 20;
+/// Texts of one request for embeddings, as OpenAI has it, and documents that one request may have ranked.
+pub const MAX_ENCODER_INPUTS: usize = 2_048;
 /// Entries of `metadata`. Its limits are OpenAI's, with four bytes for a character.
 pub const MAX_METADATA_ENTRIES: usize = 16;
 /// Bytes of a metadata key.

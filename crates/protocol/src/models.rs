@@ -1,4 +1,4 @@
-//! The answer of `GET /v1/models`, with the limits that gateways discover there.
+//! The answer of `GET /v1/models`, with the limits that gateways discover there, and what each model is for.
 //!
 //! One answer serves the readers of both APIs: their fields do not collide.
 
@@ -49,6 +49,21 @@ pub struct ModelCard {
     created_at: String,
     lifecycle: &'static str,
     max_tokens: u32,
+    task: ModelTask,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dimensions: Option<u32>,
+}
+
+/// What a model is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ModelTask {
+    /// It writes answers.
+    Generate,
+    /// It makes vectors of texts.
+    Embed,
+    /// It says how well documents answer a query.
+    Rerank,
 }
 
 impl ModelCard {
@@ -79,6 +94,28 @@ impl ModelCard {
             created_at: rfc3339(created_s),
             lifecycle: "active",
             max_tokens: max_output_tokens,
+            task: ModelTask::Generate,
+            dimensions: None,
+        }
+    }
+
+    /// As [`ModelCard::new`], of a model that takes `max_tokens` and answers with vectors of so many
+    /// dimensions, or with a score.
+    pub fn of_encoder(
+        id: String,
+        root: String,
+        created_s: u64,
+        max_tokens: u32,
+        dimensions: Option<u32>,
+    ) -> Self {
+        Self {
+            max_input_tokens: max_tokens,
+            task: match dimensions {
+                Some(_) => ModelTask::Embed,
+                None => ModelTask::Rerank,
+            },
+            dimensions,
+            ..Self::new(id, root, created_s, max_tokens, 0)
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::entropy::random_u128;
 use crate::gate::{Ask, QueuePlace};
 use crate::in_flight::InFlight;
 use crate::job::{Job, Prompt};
+use crate::keys::Ticket;
 use crate::lane::Lane;
 use crate::timer::{Arrival, ChoiceTimer};
 use crate::{reply, sampling};
@@ -23,16 +24,12 @@ use crate::{reply, sampling};
 pub(crate) fn enter(request: &InFlight, job: &Job) -> Result<Vec<QueuePlace>, ApiError> {
     let server = &request.guard.server;
     let caller = request.guard.ticket.caller();
-    let settings = caller.settings();
     let lengths = (0..job.sequences()).map(|index| job.prompt_of(index).length());
     let longest_answers = job.prompts.iter().map(|prompt| prompt.stop.max_tokens);
     let ask = Ask {
         tenant: caller.tenant().id,
         tenants: server.tenants(),
-        lane: match settings.may_choose_priority {
-            true => Lane::asked(job.priority, settings.lane),
-            false => settings.lane,
-        },
+        lane: lane(&request.guard.ticket, job.priority),
         prompt_tokens: lengths.collect(),
         max_tokens: longest_answers.max().unwrap_or(0),
     };
@@ -41,6 +38,15 @@ pub(crate) fn enter(request: &InFlight, job: &Job) -> Result<Vec<QueuePlace>, Ap
         request.model.metrics.rejected(refusal);
         reply::not_let_in(refusal, server.queue_retry_after_s())
     })
+}
+
+/// The lane of a request that asks for a priority.
+pub(crate) fn lane(ticket: &Ticket, priority: i32) -> Lane {
+    let settings = ticket.caller().settings();
+    match settings.may_choose_priority {
+        true => Lane::asked(priority, settings.lane),
+        false => settings.lane,
+    }
 }
 
 /// Hands all sequences of a job to the engine together, each with its place.

@@ -7,13 +7,14 @@ use backstop_protocol::UnsupportedContent;
 use crate::cors::Cors;
 use crate::gate::{AdmissionProfile, QueueLimits};
 use crate::keys::KeySet;
+use crate::names::Names;
 use crate::provenance::Provenance;
 use crate::trial::GrammarWorker;
 
 /// Limits and identity of the HTTP server. Every wait and every size has a bound here.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
-    /// Names that requests may use for the model. The first one is the default and names the
+    /// Names that requests may use for the model that generates. The first one is the default and names the
     /// metrics; `"*"` among them answers to any name.
     pub served_model_names: Vec<String>,
     /// What answers say of where they come from.
@@ -118,28 +119,24 @@ impl Default for ServerConfig {
     }
 }
 
-/// Served name that stands for any name.
-const ANY_NAME: &str = "*";
-
 impl ServerConfig {
     /// The name under which metrics are kept and which requests without a name get.
     pub fn default_model_name<'a>(&'a self, label: &'a str) -> &'a str {
-        self.listed_names().next().unwrap_or(label)
+        self.names().default_or(label)
     }
 
     /// The served names that are names.
     pub fn listed_names(&self) -> impl Iterator<Item = &str> {
-        self.served_model_names
-            .iter()
-            .map(String::as_str)
-            .filter(|name| *name != ANY_NAME)
+        self.names().listed()
     }
 
     /// Whether requests may call the model `name`.
     pub fn serves(&self, name: &str) -> bool {
-        self.served_model_names
-            .iter()
-            .any(|served| served == ANY_NAME || served == name)
+        self.names().serve(name)
+    }
+
+    pub(crate) fn names(&self) -> Names<'_> {
+        Names(&self.served_model_names)
     }
 }
 

@@ -62,11 +62,7 @@ pub(crate) trait Inquiry: 'static {
     const COUNTS_TOKENS: bool;
 
     /// Finds the answer to a body. It may take its time.
-    fn inquire(
-        server: &Server,
-        model: &ServedModel,
-        body: &[u8],
-    ) -> Result<Found<Self::Reply>, ApiError>;
+    fn inquire(server: &Server, body: &[u8]) -> Result<Found<Self::Reply>, ApiError>;
 }
 
 /// The answer to an inquiry.

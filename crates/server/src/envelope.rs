@@ -52,7 +52,7 @@ pub(crate) async fn envelope(
     if let Some(caller) = caller {
         caller.tell_limits(headers);
     }
-    server.config().provenance.stamp(headers);
+    server.provenance_of(route).stamp(headers);
     if let Some(cors) = &server.config().cors {
         cors.stamp(origin.as_ref(), headers);
     }
@@ -167,7 +167,7 @@ fn check_access(server: &Server, access: Access, headers: &HeaderMap) -> Result<
         return Ok(server.anybody().clone());
     }
     if access == Access::Ready {
-        server.ready_model()?;
+        server.check_ready()?;
     }
     match server.keys() {
         Some(keys) => match keys.find(headers) {

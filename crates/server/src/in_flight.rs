@@ -1,4 +1,4 @@
-//! Requests that use the model, from their arrival to the end of their answers.
+//! Requests that use a model, from their arrival to the end of their answers.
 
 use std::sync::Arc;
 
@@ -10,7 +10,31 @@ use crate::model::InstalledModel;
 use crate::server::Server;
 use crate::turns::Asker;
 
-/// What all stages of a request hand on.
+/// A request that was let in, whichever model it is for.
+pub(crate) struct Entered {
+    pub(crate) guard: RequestGuard,
+    pub(crate) arrived: Instant,
+}
+
+impl Entered {
+    /// Counts a request in, if it may use a model now.
+    pub(crate) fn new(server: &Server, ticket: Ticket) -> Result<Self, ApiError> {
+        // Counted before the state is looked at, so that a drain that begins in between waits.
+        let guard = RequestGuard::new(server.clone(), ticket);
+        server.check_ready()?;
+        Ok(Self {
+            guard,
+            arrived: Instant::now(),
+        })
+    }
+
+    /// When its time is over.
+    pub(crate) fn deadline(&self) -> Instant {
+        self.arrived + self.guard.server.config().request_timeout
+    }
+}
+
+/// What all stages of a request for a generation hand on.
 pub(crate) struct InFlight {
     pub(crate) guard: RequestGuard,
     pub(crate) model: Arc<InstalledModel>,
@@ -18,14 +42,13 @@ pub(crate) struct InFlight {
 }
 
 impl InFlight {
-    /// Counts a request in, if it may use the model now.
-    pub(crate) fn new(server: &Server, ticket: Ticket) -> Result<Self, ApiError> {
-        // Counted before the state is looked at, so that a drain that begins in between waits.
-        let guard = RequestGuard::new(server.clone(), ticket);
+    /// The same request, if there is a model that generates.
+    pub(crate) fn new(request: Entered) -> Result<Self, ApiError> {
+        let Entered { guard, arrived } = request;
         Ok(Self {
+            model: Arc::clone(guard.server.generating_model()?),
             guard,
-            model: Arc::clone(server.ready_model()?),
-            arrived: Instant::now(),
+            arrived,
         })
     }
 
@@ -82,7 +105,7 @@ mod tests {
         });
         drop(guard);
         idle.await.unwrap();
-        assert!(InFlight::new(&server, ticket()).is_err());
+        assert!(Entered::new(&server, ticket()).is_err());
         assert_eq!(server.requests_in_flight(), 0);
     }
 }

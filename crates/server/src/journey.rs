@@ -1,12 +1,14 @@
-//! The journey of a request that uses the model, from its arrival to its answer:
+//! The journey of a request that uses a model, from its arrival to its answer:
 //!
 //! ```text
-//! Arrived    counted in, and the model is ready                      503
+//! Arrived    counted in, and the models are ready                    503
 //! Read       its body has come, within limits and shares of memory   400, 408, 413, 415, 429
 //! Prepared   token ids that fit the model, or an answer already      400, 404, 429, 503
 //! Admitted   it has places, and its first sequence left the queue    429, 503
 //! Answer     written while it is generated
 //! ```
+//!
+//! What is to be encoded goes from `Prepared` to the queue of its [encoder](crate::encoders) instead.
 //!
 //! Each stage is a value that owns what the next one consumes. A client that goes away drops the
 //! stage that its request has come to, and what that holds is given back: its count, its share of
@@ -24,12 +26,13 @@ use crate::answer::Answer;
 use crate::body::{self, BudgetedBody};
 use crate::choice::Choice;
 use crate::constraint::Enforced;
+use crate::encoders::{Encodable, Encoded, Encoding};
 use crate::endpoint::{Endpoint, Found, Inquiry, Task};
 use crate::identity::{Identity, LateFailure};
-use crate::in_flight::{InFlight, RequestGuard};
+use crate::in_flight::{Entered, InFlight, RequestGuard};
 use crate::job::Job;
 use crate::keys::Ticket;
-use crate::patience;
+use crate::patience::{self, Form, Manner};
 use crate::reply::{self, ErrorReply};
 use crate::server::Server;
 use crate::{admission, constraint, work};
@@ -44,9 +47,38 @@ pub(crate) async fn generate<E: Endpoint>(
     let form = patience::form(&read.body, E::MANNER.streams_by_default).await?;
     let interval = form.interval(server.config());
     let identity = read.identity.clone();
-    let late_failure = LateFailure::of(identity.clone(), &read.in_flight.guard);
+    let late_failure = LateFailure::of(identity.clone(), &read.entered.guard);
     let rest = identity.caught(answer::<E>(read));
     Ok(patience::keep(form, interval, E::MANNER, late_failure, rest).await)
+}
+
+/// The handler of an endpoint that encodes.
+pub(crate) async fn encode<E: Encoding>(
+    State(server): State<Server>,
+    request: Request,
+) -> Result<Response, ErrorReply> {
+    let read = Arrived::new(&server, request)?.read().await?;
+    let interval = Form::Whole.interval(server.config());
+    let identity = read.identity.clone();
+    let late_failure = LateFailure::of(identity.clone(), &read.entered.guard);
+    let rest = identity.caught(encoded::<E>(read));
+    Ok(patience::keep(Form::Whole, interval, Manner::OPENAI, late_failure, rest).await)
+}
+
+/// What is left to do of a request whose texts are to be encoded.
+async fn encoded<E: Encoding>(read: Read) -> Result<Response, ErrorReply> {
+    let Read { entered, body, .. } = read;
+    let prepared = work::on_body(&entered.guard, body, E::prepare).await?;
+    let Encodable {
+        encoder,
+        inputs,
+        priority,
+        endpoint,
+    } = prepared;
+    let Encoded { rows, place } = encoder.encode(&entered, inputs, priority).await?;
+    let written = tokio::task::spawn_blocking(move || endpoint.write(rows)).await;
+    let text = written.map_err(|_| ApiError::internal())??;
+    Ok(reply::long_json(text, (entered, place)))
 }
 
 /// What is left to do of a request whose body has come.
@@ -77,19 +109,19 @@ pub(crate) async fn inquire<I: Inquiry>(
 
 /// A request that was let in, whose body is still to come.
 struct Arrived {
-    in_flight: InFlight,
+    entered: Entered,
     identity: Identity,
     request: Request,
 }
 
 impl Arrived {
-    /// Lets a request in, if the model is ready.
+    /// Lets a request in, if the models are ready.
     fn new(server: &Server, mut request: Request) -> Result<Self, ApiError> {
         let known = request.extensions_mut();
         let identity = known.remove::<Identity>().ok_or_else(ApiError::internal)?;
         let ticket = known.remove::<Ticket>().ok_or_else(ApiError::internal)?;
         Ok(Self {
-            in_flight: InFlight::new(server, ticket)?,
+            entered: Entered::new(server, ticket)?,
             identity,
             request,
         })
@@ -97,7 +129,7 @@ impl Arrived {
 
     /// Refuses a request whose key has no tokens left to be counted.
     async fn with_tokens_left(self) -> Result<Self, ApiError> {
-        let RequestGuard { server, ticket } = &self.in_flight.guard;
+        let RequestGuard { server, ticket } = &self.entered.guard;
         match ticket.check_tokens() {
             Ok(()) => Ok(self),
             Err(error) => {
@@ -110,14 +142,14 @@ impl Arrived {
     /// Reads the body.
     async fn read(self) -> Result<Read, ApiError> {
         let Self {
-            in_flight,
+            entered,
             identity,
             request,
         } = self;
-        let guard = &in_flight.guard;
+        let guard = &entered.guard;
         let body = Arc::new(body::read(&guard.server, guard.asker(), request).await?);
         Ok(Read {
-            in_flight,
+            entered,
             identity,
             body,
         })
@@ -126,7 +158,7 @@ impl Arrived {
 
 /// A request whose body has come.
 struct Read {
-    in_flight: InFlight,
+    entered: Entered,
     identity: Identity,
     /// Holds its share of the memory for bodies.
     body: Arc<BudgetedBody>,
@@ -135,21 +167,19 @@ struct Read {
 impl Read {
     /// Lets an endpoint say what is to be done, when it is the request's turn.
     async fn prepare<E: Endpoint>(self) -> Result<Prepared<E>, ApiError> {
-        let Self {
-            in_flight, body, ..
-        } = self;
-        let task = work::on_body(&in_flight, body, E::prepare).await?;
+        let in_flight = InFlight::new(self.entered)?;
+        let model = Arc::clone(&in_flight.model);
+        let prepare = move |server: &Server, body: &[u8]| E::prepare(server, &model.served, body);
+        let task = work::on_body(&in_flight.guard, self.body, prepare).await?;
         Ok(Prepared { in_flight, task })
     }
 
     /// Lets an endpoint find its answer, when it is the request's turn.
     async fn inquire<I: Inquiry>(self) -> Result<I::Reply, ApiError> {
-        let Self {
-            in_flight, body, ..
-        } = self;
-        let Found { reply, tokens } = work::on_body(&in_flight, body, I::inquire).await?;
+        let Self { entered, body, .. } = self;
+        let Found { reply, tokens } = work::on_body(&entered.guard, body, I::inquire).await?;
         let tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
-        in_flight.guard.ticket.charge_counted(tokens);
+        entered.guard.ticket.charge_counted(tokens);
         Ok(reply)
     }
 }

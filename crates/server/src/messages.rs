@@ -94,11 +94,8 @@ impl Inquiry for CountTokens {
     type Reply = Value;
     const COUNTS_TOKENS: bool = true;
 
-    fn inquire(
-        server: &Server,
-        model: &ServedModel,
-        body: &[u8],
-    ) -> Result<Found<Value>, ApiError> {
+    fn inquire(server: &Server, body: &[u8]) -> Result<Found<Value>, ApiError> {
+        let model = &server.generating_model()?.served;
         let unsupported = server.config().unsupported_content;
         let ValidTokenCountRequest { mut chat } =
             ValidTokenCountRequest::from_bytes(body, unsupported)?;

@@ -5,13 +5,14 @@
 //! router that scrapes many times a second costs the engine nothing.
 
 mod admission;
+mod encoder;
 mod engine;
 mod exposition;
 mod request;
 
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use backstop_engine::{EngineHandle, Lifecycle};
 use prometheus_client::collector::Collector;
@@ -25,9 +26,11 @@ use prometheus_client::registry::Registry;
 
 pub(crate) use self::admission::AdmissionCollector;
 use self::admission::UsageCollector;
+pub(crate) use self::encoder::EncoderMetrics;
 use self::engine::EngineCollector;
 pub(crate) use self::exposition::Exposition;
 pub(crate) use self::request::{FinishLabel, RequestMetrics};
+use crate::encoders::QueueView;
 use crate::keys::Caller;
 
 /// Labels of the response counter. Both sets are closed: a client cannot make new ones up.
@@ -42,8 +45,9 @@ pub(crate) struct Metrics {
     process: Registry,
     responses: Family<ResponseLabels, Counter>,
     late_failures: Family<ResponseLabels, Counter>,
-    /// Present once a model is.
+    /// Present once a model that generates is.
     model: OnceLock<Registry>,
+    encoders: Mutex<Vec<Registry>>,
 }
 
 impl fmt::Debug for Metrics {
@@ -76,22 +80,30 @@ impl Metrics {
             responses,
             late_failures,
             model: OnceLock::new(),
+            encoders: Mutex::default(),
         }
     }
 
     /// Adds the metrics of `engine` under the name of its model. Only the first call counts.
     pub(crate) fn install(&self, model_name: &str, engine: EngineHandle) -> RequestMetrics {
-        let label = (
-            Cow::Borrowed("model_name"),
-            Cow::Owned(model_name.to_owned()),
-        );
-        let mut registry = Registry::with_labels(std::iter::once(label));
+        let mut registry = registry_of(model_name);
         let requests = RequestMetrics::new(&mut registry);
         registry.register_collector(Box::new(EngineCollector::new(engine)));
         if self.model.set(registry).is_err() {
             tracing::warn!("metrics of a second model are not shown");
         }
         requests
+    }
+
+    /// Adds the metrics of an encoder under its name.
+    pub(crate) fn install_encoder(&self, model_name: &str, queue: QueueView) -> EncoderMetrics {
+        let mut registry = registry_of(model_name);
+        let metrics = EncoderMetrics::new(&mut registry, queue);
+        let encoders = self.encoders.lock();
+        encoders
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(registry);
+        metrics
     }
 
     /// Counts an answer.
@@ -124,9 +136,22 @@ impl Metrics {
         if let Some(model) = self.model.get() {
             encode_registry(&mut text, model)?;
         }
+        let encoders = self.encoders.lock();
+        for encoder in encoders.unwrap_or_else(PoisonError::into_inner).iter() {
+            encode_registry(&mut text, encoder)?;
+        }
         encode_eof(&mut text)?;
         Ok(exposition.render(text))
     }
+}
+
+/// A registry whose metrics say which model they are of.
+fn registry_of(model_name: &str) -> Registry {
+    let label = (
+        Cow::Borrowed("model_name"),
+        Cow::Owned(model_name.to_owned()),
+    );
+    Registry::with_labels(std::iter::once(label))
 }
 
 /// Shows the life-cycle as one gauge for each state, of which one is 1.

@@ -159,6 +159,13 @@ mod tests {
         assert_eq!(generation["context"]["maxItems"], limits::MAX_PROMPT_TOKENS);
         let detokenize = request("DetokenizeRequest");
         assert_eq!(detokenize["tokens"]["maxItems"], limits::MAX_PROMPT_TOKENS);
+        let embedding = request("EmbeddingRequest");
+        for batch in [1, 3] {
+            let inputs = &embedding["input"]["anyOf"][batch];
+            assert_eq!(inputs["maxItems"], limits::MAX_ENCODER_INPUTS);
+        }
+        let rerank = request("RerankRequest");
+        assert_eq!(rerank["documents"]["maxItems"], limits::MAX_ENCODER_INPUTS);
         let retry_after = &document()["components"]["headers"]["RetryAfter"];
         assert_eq!(retry_after["schema"]["maximum"], limits::MAX_RETRY_AFTER_S);
     }

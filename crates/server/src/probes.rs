@@ -1,6 +1,8 @@
 //! Everything that is asked about the server rather than of it: health, readiness, version,
 //! metrics and the list of models. Nothing here waits for the engine.
 
+use std::sync::Arc;
+
 use axum::extract::{Extension, Path, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
@@ -9,6 +11,7 @@ use backstop_engine::{LifecycleState, Liveness};
 use backstop_protocol::{ApiError, ModelCard, ModelList};
 use serde::Serialize;
 
+use crate::encoders::{AnyModel, InstalledEncoder};
 use crate::keys::Caller;
 use crate::metrics::Exposition;
 use crate::model::InstalledModel;
@@ -28,6 +31,8 @@ struct Health {
     progress: Option<Progress>,
     #[serde(skip_serializing_if = "Option::is_none")]
     engine: Option<EngineHealth>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    encoders: Vec<EncoderHealth>,
 }
 
 #[derive(Debug, Serialize)]
@@ -43,26 +48,34 @@ struct EngineHealth {
     seconds_since_progress: f64,
 }
 
-/// `GET /health` and `/ping`: whether to restart the process. 200 once the model is loaded, for
-/// as long as the engine makes progress, draining included.
+#[derive(Debug, Serialize)]
+struct EncoderHealth {
+    task: &'static str,
+    #[serde(flatten)]
+    queue: EngineHealth,
+}
+
+/// `GET /health` and `/ping`: whether to restart the process. 200 once the models are loaded, for
+/// as long as engine and encoders make progress, draining included.
 pub(crate) async fn health(State(server): State<Server>) -> Response {
     let state = server.lifecycle().state();
     let liveness = server
         .installed()
         .map(|model| model.served.engine.liveness());
-    let stalled = liveness.is_some_and(|live| !live.is_alive(server.config().liveness_stall));
+    let stall = server.config().liveness_stall;
+    let encoders = server.encoders();
+    let stalled = liveness.is_some_and(|live| !live.is_alive(stall))
+        || encoders
+            .all()
+            .any(|encoder| !encoder.liveness().is_alive(stall));
     let serving = matches!(state, LifecycleState::Ready | LifecycleState::Draining);
     let mut body = describe(&server, &state, liveness);
     if serving && stalled {
         body.status = "stalled";
         body.reason = Some("the engine has work and makes no progress".to_owned());
     }
-    respond(
-        &server,
-        &state,
-        serving && !stalled && liveness.is_some(),
-        &body,
-    )
+    let good = serving && !stalled && server.has_models();
+    respond(&server, &state, good, &body)
 }
 
 /// `GET /ready`: whether to send traffic.
@@ -72,7 +85,7 @@ pub(crate) async fn ready(State(server): State<Server>) -> Response {
         .installed()
         .map(|model| model.served.engine.liveness());
     let body = describe(&server, &state, liveness);
-    respond(&server, &state, server.ready_model().is_ok(), &body)
+    respond(&server, &state, server.check_ready().is_ok(), &body)
 }
 
 fn describe(server: &Server, state: &LifecycleState, liveness: Option<Liveness>) -> Health {
@@ -105,6 +118,19 @@ fn describe(server: &Server, state: &LifecycleState, liveness: Option<Liveness>)
         reason: None,
         progress,
         engine,
+        encoders: server.encoders().all().map(encoder_health).collect(),
+    }
+}
+
+fn encoder_health(encoder: &Arc<InstalledEncoder>) -> EncoderHealth {
+    let liveness = encoder.liveness();
+    EncoderHealth {
+        task: encoder.task().name(),
+        queue: EngineHealth {
+            running: liveness.running,
+            waiting: liveness.waiting,
+            seconds_since_progress: liveness.since_progress.as_secs_f64(),
+        },
     }
 }
 
@@ -162,12 +188,16 @@ pub(crate) async fn metrics(
 
 /// `GET /v1/models`.
 pub(crate) async fn models(State(server): State<Server>) -> Result<Response, ErrorReply> {
-    let model = server.ready_model()?;
-    let mut names: Vec<&str> = server.config().listed_names().collect();
-    if names.is_empty() {
-        names.push(&model.served.root);
+    server.check_ready()?;
+    let mut cards = Vec::new();
+    if let Some(model) = server.installed() {
+        let names = server.config().names().shown(&model.served.root);
+        cards.extend(names.into_iter().map(|name| card(name, model)));
     }
-    let cards = names.into_iter().map(|name| card(name, model)).collect();
+    for encoder in server.encoders().all() {
+        let names = encoder.names().shown(&encoder.served.root);
+        cards.extend(names.into_iter().map(|name| encoder.card(name)));
+    }
     Ok(reply::json(StatusCode::OK, &ModelList::new(cards)))
 }
 
@@ -176,13 +206,12 @@ pub(crate) async fn model(
     State(server): State<Server>,
     Path(id): Path<String>,
 ) -> Result<Response, ErrorReply> {
-    let model = server.ready_model()?;
-    let config = server.config();
-    if !config.serves(&id) {
-        let served = config.default_model_name(&model.served.root);
-        return Err(ErrorReply(ApiError::model_not_found(served)));
-    }
-    Ok(reply::json(StatusCode::OK, &card(&id, model)))
+    server.check_ready()?;
+    let card = match server.model_named(&id)? {
+        AnyModel::Generating(model) => card(&id, model),
+        AnyModel::Encoder(encoder) => encoder.card(&id),
+    };
+    Ok(reply::json(StatusCode::OK, &card))
 }
 
 fn card(name: &str, model: &InstalledModel) -> ModelCard {

@@ -1,11 +1,16 @@
 //! Errors and JSON as HTTP responses, and which error each failure of the engine is.
 
-use axum::body::Body;
-use axum::http::header::{ACCEPT_ENCODING, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use std::convert::Infallible;
+
+use axum::body::{Body, Bytes};
+use axum::http::header::{
+    ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use backstop_engine::{LifecycleState, Rejection, SubmitError};
 use backstop_protocol::ApiError;
+use futures::stream;
 use serde::Serialize;
 
 use crate::gate::Refusal;
@@ -21,6 +26,9 @@ const FAILED_RETRY_S: u32 = 60;
 const WARMING_RETRY_S: u32 = 5;
 /// Advice while nothing is known about the progress of loading.
 const LOADING_RETRY_S: u32 = 10;
+
+/// Bytes of a long answer that are handed over at once.
+const PIECE_BYTES: usize = 64 << 10;
 
 /// An error on its way to the client.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,13 +64,35 @@ impl IntoResponse for ErrorReply {
 
 /// A value as a JSON response.
 pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Response {
-    match serde_json::to_string(value) {
+    match json_of(value) {
         Ok(text) => json_text(status, text),
-        Err(error) => {
-            tracing::error!(%error, "cannot serialise a response");
-            ErrorReply(ApiError::internal()).into_response()
-        }
+        Err(error) => ErrorReply(error).into_response(),
     }
+}
+
+/// A value as JSON.
+pub(crate) fn json_of(value: &impl Serialize) -> Result<String, ApiError> {
+    serde_json::to_string(value).map_err(|error| {
+        tracing::error!(%error, "cannot serialise a response");
+        ApiError::internal()
+    })
+}
+
+/// A response of JSON that may be long. It is handed over in pieces, and holds something until the last is taken, so
+/// that what bounds the number of those things bounds the memory of answers that nobody reads.
+pub(crate) fn long_json(text: String, held: impl Send + 'static) -> Response {
+    let length = text.len();
+    let state = (Bytes::from(text), held);
+    let pieces = stream::unfold(state, |(mut rest, held)| async move {
+        let piece = rest.split_to(rest.len().min(PIECE_BYTES));
+        let is_over = piece.is_empty();
+        (!is_over).then_some((Ok::<_, Infallible>(piece), (rest, held)))
+    });
+    let mut response = Response::new(Body::from_stream(pieces));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    response
 }
 
 fn json_text(status: StatusCode, text: String) -> Response {

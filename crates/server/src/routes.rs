@@ -13,13 +13,15 @@ use crate::chat::ChatCompletions;
 use crate::completions::Completions;
 use crate::config::ServerConfig;
 use crate::decisions::Decisions;
+use crate::embeddings::Embeddings;
 use crate::envelope::{DISCARDED_OF_STRANGERS_BYTES_MAX, envelope};
 use crate::infill::Infill;
-use crate::journey::{generate, inquire};
+use crate::journey::{encode, generate, inquire};
 use crate::messages::{CountTokens, Messages};
 use crate::mistral_fim::FimCompletions;
 use crate::paths::with_plain_path;
 use crate::reply::ErrorReply;
+use crate::rerank::Rerank;
 use crate::responses::Responses;
 use crate::server::Server;
 use crate::tokens::{Detokenize, Tokenize};
@@ -45,6 +47,10 @@ pub(crate) static ROUTES: &[Route] = &[
     route(POST, "/v1/completions",           Ready,  Read,      |m| on(m, generate::<Completions>)),
     route(POST, "/v1/fim/completions",       Ready,  Read,      |m| on(m, generate::<FimCompletions>)),
     route(POST, "/infill",                   Ready,  Read,      |m| on(m, generate::<Infill>)),
+    route(POST, "/v1/embeddings",            Ready,  Read,      |m| on(m, encode::<Embeddings>)),
+    route(POST, "/v1/rerank",                Ready,  Read,      |m| on(m, encode::<Rerank>)),
+    route(POST, "/v2/rerank",                Ready,  Read,      |m| on(m, encode::<Rerank>)),
+    route(POST, "/rerank",                   Ready,  Read,      |m| on(m, encode::<Rerank>)),
     route(POST, "/v1/decisions",             Ready,  Read,      |m| on(m, generate::<Decisions>)),
     route(POST, "/v1/responses",             Ready,  Read,      |m| on(m, generate::<Responses>)),
     route(POST, "/v1/messages",              Ready,  Read,      |m| on(m, generate::<Messages>)),
@@ -93,7 +99,7 @@ pub(crate) enum Access {
     Key,
     /// Holders of a key at any time, and anybody where the operator lets metrics be read by all.
     Scrape,
-    /// Holders of a key, once the model is ready. Not being ready comes first: a gateway takes a
+    /// Holders of a key, once the models are ready. Not being ready comes first: a gateway takes a
     /// 401 or a 404 for a reason to stay away, a 503 for a reason to come back.
     Ready,
 }

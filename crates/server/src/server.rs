@@ -11,16 +11,19 @@ use tokio::sync::watch;
 use crate::body;
 use crate::budget::BodyBudget;
 use crate::config::ServerConfig;
+use crate::encoders::{Encoders, ServedEncoder};
 use crate::gate::{AdmissionProfile, DrainRate, Gate, Occupancy, QueueSample};
 use crate::keys::{Caller, KeyFileError, KeyStore};
 use crate::metrics::{AdmissionCollector, Metrics};
 use crate::model::{InstalledModel, ServedModel};
+use crate::provenance::Provenance;
 use crate::reply;
 use crate::salts::CacheSalts;
 use crate::work::WorkTurns;
 
-/// An HTTP server for one model; cheap to clone. It answers probes from the start and requests
-/// once [`install`](Server::install) has given it a model and its life-cycle is ready.
+/// An HTTP server for a model that generates, for encoders, or for both; cheap to clone. It answers probes from the
+/// start, and requests once [`install`](Server::install) or [`install_encoder`](Server::install_encoder) have given
+/// it its models and its life-cycle is ready.
 #[derive(Clone)]
 pub struct Server {
     shared: Arc<Shared>,
@@ -31,6 +34,7 @@ struct Shared {
     lifecycle: Lifecycle,
     started: Instant,
     model: OnceLock<Arc<InstalledModel>>,
+    encoders: Encoders,
     metrics: Metrics,
     keys: Option<Arc<KeyStore>>,
     /// The caller where there are no keys.
@@ -54,7 +58,7 @@ impl fmt::Debug for Server {
 }
 
 impl Server {
-    /// A server without a model.
+    /// A server without models.
     pub fn new(config: ServerConfig, lifecycle: Lifecycle) -> Self {
         let (in_flight, _) = watch::channel(0);
         let keys = config
@@ -77,6 +81,7 @@ impl Server {
             lifecycle,
             started: Instant::now(),
             model: OnceLock::new(),
+            encoders: Encoders::default(),
             in_flight,
             body_budget: BodyBudget::new(body::budget_units(&config)),
             turns: WorkTurns::new(config.max_concurrent_encodes),
@@ -88,7 +93,7 @@ impl Server {
         }
     }
 
-    /// Gives the server its model. Only the first one counts.
+    /// Gives the server the model that generates. Only the first one counts.
     pub fn install(&self, mut model: ServedModel) {
         self.shared.model.get_or_init(|| {
             model.limit_to_cache();
@@ -101,6 +106,15 @@ impl Server {
             let worker = self.shared.config.grammar_worker.clone();
             InstalledModel::new(model, metrics, worker)
         });
+    }
+
+    /// Gives the server an encoder, which gets a thread and a queue of its own. Only the first one for vectors
+    /// counts, and the first one for scores.
+    pub fn install_encoder(&self, encoder: ServedEncoder) -> std::io::Result<()> {
+        let gate = Gate::new(self.config());
+        gate.set_profile(self.admission_profile());
+        let metrics = &self.shared.metrics;
+        self.shared.encoders.install(encoder, metrics, gate)
     }
 
     /// What the operator set.
@@ -124,6 +138,8 @@ impl Server {
             tracing::warn!(profile = profile.name(), "the admission profile changed");
         }
         self.shared.gate.set_profile(profile);
+        let gates = self.shared.encoders.gates();
+        gates.for_each(|gate| gate.set_profile(profile));
     }
 
     /// Reads the key file again and returns the number of its keys; `None` if the keys come from
@@ -165,8 +181,9 @@ impl Server {
         })
     }
 
-    /// Takes in how fast the queue empties.
+    /// Takes in how fast the queues empty.
     pub(crate) fn sample_queue(&self) {
+        self.shared.encoders.sample_queues();
         let Some(model) = self.installed() else {
             return;
         };
@@ -232,18 +249,57 @@ impl Server {
         &self.shared.cache_salts
     }
 
-    /// The model, whatever the life-cycle says.
+    /// The model that generates, whatever the life-cycle says.
     pub(crate) fn installed(&self) -> Option<&Arc<InstalledModel>> {
         self.shared.model.get()
     }
 
-    /// The model, if requests may use it now.
-    pub(crate) fn ready_model(&self) -> Result<&Arc<InstalledModel>, ApiError> {
+    pub(crate) fn encoders(&self) -> &Encoders {
+        &self.shared.encoders
+    }
+
+    /// Whether requests may use the models now.
+    pub(crate) fn check_ready(&self) -> Result<(), ApiError> {
         let state = self.lifecycle().state();
-        match (&state, self.installed()) {
-            (LifecycleState::Ready, Some(model)) => Ok(model),
+        match state {
+            LifecycleState::Ready if self.has_models() => Ok(()),
             _ => Err(reply::unavailable(&state, self.loading_retry_s(&state))),
         }
+    }
+
+    /// Whether there is anything that could answer.
+    pub(crate) fn has_models(&self) -> bool {
+        self.installed().is_some() || self.encoders().all().next().is_some()
+    }
+
+    /// The model that generates, for requests that were let in.
+    pub(crate) fn generating_model(&self) -> Result<&Arc<InstalledModel>, ApiError> {
+        self.installed()
+            .ok_or_else(|| ApiError::no_model_that("generates text", &self.shown_names()))
+    }
+
+    /// The model that generates, if requests may use it now.
+    pub(crate) fn ready_model(&self) -> Result<&Arc<InstalledModel>, ApiError> {
+        self.check_ready()?;
+        self.generating_model()
+    }
+
+    /// All names that a list of models shows.
+    pub(crate) fn shown_names(&self) -> Vec<&str> {
+        let generating = self.installed().into_iter();
+        let generating =
+            generating.flat_map(|model| self.config().names().shown(&model.served.root));
+        let encoders = self.encoders().all();
+        let encoders = encoders.flat_map(|encoder| encoder.names().shown(&encoder.served.root));
+        generating.chain(encoders).collect()
+    }
+
+    /// Where the answers of a route come from.
+    pub(crate) fn provenance_of(&self, route: &str) -> &Provenance {
+        let encoder = self.encoders().of_route(route);
+        encoder.map_or(&self.config().provenance, |encoder| {
+            &encoder.served.provenance
+        })
     }
 
     /// How long loading will go on at the pace so far.

@@ -1,5 +1,7 @@
 //! `POST /tokenize`, `POST /detokenize` and `GET /tokenizer_info`, as vLLM has them.
 
+mod of_encoder;
+
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -10,8 +12,8 @@ use backstop_protocol::{
 use backstop_text::PromptText;
 use backstop_types::TokenId;
 
+use crate::encoders::AnyModel;
 use crate::endpoint::{Found, Inquiry};
-use crate::model::ServedModel;
 use crate::reply::{self, ErrorReply};
 use crate::server::Server;
 use crate::{chat, prepare};
@@ -40,14 +42,13 @@ impl Inquiry for Tokenize {
     type Reply = Tokenized;
     const COUNTS_TOKENS: bool = true;
 
-    fn inquire(
-        server: &Server,
-        model: &ServedModel,
-        body: &[u8],
-    ) -> Result<Found<Tokenized>, ApiError> {
+    fn inquire(server: &Server, body: &[u8]) -> Result<Found<Tokenized>, ApiError> {
         let unsupported = server.config().unsupported_content;
         let request = ValidTokenizeRequest::from_bytes(body, unsupported)?;
-        prepare::resolve_model_name(server, model, request.model)?;
+        let model = match server.any_model(request.model.as_deref())? {
+            AnyModel::Generating(model) => &model.served,
+            AnyModel::Encoder(encoder) => return of_encoder::tokenize(encoder, &request),
+        };
         let special = request.add_special_tokens;
         let tokens = match request.input {
             TokenizeInput::Text(text) => {
@@ -78,13 +79,12 @@ impl Inquiry for Detokenize {
     type Reply = Detokenized;
     const COUNTS_TOKENS: bool = true;
 
-    fn inquire(
-        server: &Server,
-        model: &ServedModel,
-        body: &[u8],
-    ) -> Result<Found<Detokenized>, ApiError> {
+    fn inquire(server: &Server, body: &[u8]) -> Result<Found<Detokenized>, ApiError> {
         let request = ValidDetokenizeRequest::from_bytes(body)?;
-        prepare::resolve_model_name(server, model, request.model)?;
+        let model = match server.any_model(request.model.as_deref())? {
+            AnyModel::Generating(model) => &model.served,
+            AnyModel::Encoder(encoder) => return of_encoder::detokenize(encoder, &request),
+        };
         let tokens_max = prepare::counted_tokens_max(model);
         if request.tokens.len() > tokens_max {
             let requirement = format!("must have at most {tokens_max} elements");

@@ -7,8 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use backstop_protocol::ApiError;
 
 use crate::body::BudgetedBody;
-use crate::in_flight::{InFlight, RequestGuard};
-use crate::model::ServedModel;
+use crate::in_flight::RequestGuard;
 use crate::server::Server;
 use crate::trial::WORKERS_MAX;
 use crate::turns::{NoTurn, Turn, Turns};
@@ -68,18 +67,17 @@ impl Drop for CancelOnDrop {
 
 /// Does work on a request's body.
 pub(crate) async fn on_body<T: Send + 'static>(
-    request: &InFlight,
+    request: &RequestGuard,
     body: Arc<BudgetedBody>,
-    work: impl FnOnce(&Server, &ServedModel, &[u8]) -> Result<T, ApiError> + Send + 'static,
+    work: impl FnOnce(&Server, &[u8]) -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
-    let InFlight { guard, model, .. } = request;
     if body.text().len() <= IN_PLACE_BYTES_MAX {
-        return short(guard, || work(&guard.server, &model.served, body.text())).await?;
+        return short(request, || work(&request.server, body.text())).await?;
     }
-    let (server, model) = (guard.server.clone(), Arc::clone(model));
+    let server = request.server.clone();
     // The body goes along, so that what it holds of the budget is held until the work ends.
-    let work = move |_: &Cancelled| work(&server, &model.served, body.text());
-    long(guard, "preparing a prompt", work).await?
+    let work = move |_: &Cancelled| work(&server, body.text());
+    long(request, "preparing a prompt", work).await?
 }
 
 /// Does work of about a millisecond, on this thread.

@@ -1,6 +1,6 @@
 //! The two text formats of Prometheus, chosen by what the scraper accepts.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use axum::http::HeaderMap;
 use axum::http::header::ACCEPT;
@@ -37,13 +37,45 @@ impl Exposition {
         }
     }
 
-    /// Brings OpenMetrics text into this format.
+    /// Brings OpenMetrics text into this format. Metrics of the same name that several models have come
+    /// together: there may be one family of a name.
     pub(crate) fn render(self, openmetrics: String) -> String {
+        let openmetrics = with_families_together(openmetrics);
         match self {
             Self::OpenMetrics => openmetrics,
             Self::PlainText => plain_text(&openmetrics),
         }
     }
+}
+
+/// Puts the samples of families that come again behind those of the first.
+fn with_families_together(openmetrics: String) -> String {
+    let mut places: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut families: Vec<Vec<&str>> = Vec::new();
+    let (mut place, mut is_again) = (0, false);
+    for line in openmetrics.lines() {
+        match comment(line) {
+            Some(("HELP", name, _)) => {
+                is_again = places.contains_key(name);
+                place = *places.entry(name).or_insert_with(|| {
+                    families.push(Vec::new());
+                    families.len() - 1
+                });
+                if !is_again {
+                    families[place].push(line);
+                }
+            }
+            Some(_) if is_again => {}
+            // The end mark.
+            None if line.starts_with('#') => families.push(vec![line]),
+            _ => families
+                .get_mut(place)
+                .into_iter()
+                .for_each(|family| family.push(line)),
+        }
+    }
+    let lines = families.into_iter().flatten();
+    lines.flat_map(|line| [line, "\n"]).collect()
 }
 
 /// The classic format differs in two ways: a counter's comments name it with its `_total`, and

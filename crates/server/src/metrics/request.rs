@@ -16,11 +16,11 @@ const TOKEN_TIME_BUCKETS: [f64; 20] = [
     0.002, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0,
     7.5, 10.0, 20.0, 40.0,
 ];
-const REQUEST_TIME_BUCKETS: [f64; 20] = [
+pub(super) const REQUEST_TIME_BUCKETS: [f64; 20] = [
     0.05, 0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0,
     240.0, 480.0, 1920.0,
 ];
-const TOKEN_COUNT_BUCKETS: [f64; 18] = [
+pub(super) const TOKEN_COUNT_BUCKETS: [f64; 18] = [
     1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 2e5,
     5e5,
 ];
@@ -43,8 +43,8 @@ pub(crate) enum FinishLabel {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct FinishLabels {
-    finished_reason: FinishLabel,
+pub(super) struct FinishLabels {
+    pub(super) finished_reason: FinishLabel,
 }
 
 /// Why a request was not let in.
@@ -76,8 +76,8 @@ impl From<Refusal> for RejectionLabel {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RejectionLabels {
-    reason: RejectionLabel,
+pub(super) struct RejectionLabels {
+    pub(super) reason: RejectionLabel,
 }
 
 /// Metrics that requests report to; cheap to clone.

@@ -71,11 +71,8 @@ impl Inquiry for Show {
     type Reply = ShownModel;
     const COUNTS_TOKENS: bool = false;
 
-    fn inquire(
-        server: &Server,
-        model: &ServedModel,
-        body: &[u8],
-    ) -> Result<Found<ShownModel>, ApiError> {
+    fn inquire(server: &Server, body: &[u8]) -> Result<Found<ShownModel>, ApiError> {
+        let model = &server.generating_model()?.served;
         let name = resolve_name(server, model, ValidShowRequest::from_bytes(body)?.model)?;
         let reply = ShownModel {
             modelfile: "",

@@ -10,7 +10,8 @@ use crate::server::Server;
 const NO_CONNECTION: &str = "this server makes no outbound connection";
 const ONE_MODEL: &str = "this server serves the model that it was started with, and no client \
                          changes that";
-const NO_EMBEDDINGS: &str = "this model does not support embeddings";
+const NO_EMBEDDINGS: &str = "this API does not support embeddings here, as /v1/embeddings does where \
+                             a model for them is served";
 
 /// A route that is known and not served.
 #[derive(Clone, Copy, Debug)]

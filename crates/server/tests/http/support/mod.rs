@@ -1,6 +1,7 @@
 //! A server on a socket with an engine whose executor speaks a fixed script, and a small client.
 
 pub(crate) mod client;
+pub(crate) mod encoder;
 pub(crate) mod executor;
 pub(crate) mod vocabulary;
 
@@ -9,13 +10,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backstop_engine::{EngineConfig, EngineHandle, EngineThread, Lifecycle, LifecycleState};
-use backstop_server::{GenerationDefaults, ModelFacts, ServedModel, Server, ServerConfig};
+use backstop_server::{
+    GenerationDefaults, ModelFacts, Provenance, ServedEncoder, ServedModel, Server, ServerConfig,
+};
 use backstop_text::{ChatTemplate, ControlTexts, FimTokens, chat_format};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use self::client::Client;
+use self::encoder::FakeEncoder;
 use self::executor::{Script, ScriptedExecutor};
 use self::vocabulary::{EOS, VOCAB_SIZE, tokenizer};
 
@@ -49,6 +53,10 @@ pub(crate) struct Options {
     pub(crate) max_model_len: u32,
     /// The model fills in the middle.
     pub(crate) fills_in: bool,
+    /// Encoders, with the names under which they are served.
+    pub(crate) encoders: Vec<(&'static str, Arc<FakeEncoder>)>,
+    /// Serve the encoders alone.
+    pub(crate) only_encoders: bool,
 }
 
 impl Default for Options {
@@ -65,6 +73,8 @@ impl Default for Options {
             template: None,
             max_model_len: MAX_MODEL_LEN,
             fills_in: false,
+            encoders: Vec::new(),
+            only_encoders: false,
         }
     }
 }
@@ -74,6 +84,17 @@ impl Options {
     pub(crate) fn script(script: Script) -> Self {
         Self {
             script,
+            ..Self::default()
+        }
+    }
+
+    /// The defaults, with an encoder for vectors, called `vectors`, and one for scores, called `scores`.
+    pub(crate) fn encoding(vectors: &Arc<FakeEncoder>, scores: &Arc<FakeEncoder>) -> Self {
+        Self {
+            encoders: vec![
+                ("vectors", Arc::clone(vectors)),
+                ("scores", Arc::clone(scores)),
+            ],
             ..Self::default()
         }
     }
@@ -121,7 +142,12 @@ impl Fixture {
             EngineThread::spawn(&config, Box::new(executor), lifecycle.clone()).unwrap();
         let model = model(engine.clone(), &options);
         let server = Server::new(options.config, lifecycle.clone());
-        server.install(model);
+        if !options.only_encoders {
+            server.install(model);
+        }
+        for (name, encoder) in options.encoders {
+            server.install_encoder(served(name, encoder)).unwrap();
+        }
         let (address, serving, shutdown) = listen(&server).await;
         Self {
             server,
@@ -207,6 +233,16 @@ fn model(engine: EngineHandle, options: &Options) -> ServedModel {
         root: "test/model".into(),
         created_s: 1,
         facts: ModelFacts::default(),
+    }
+}
+
+fn served(name: &str, encoder: Arc<FakeEncoder>) -> ServedEncoder {
+    ServedEncoder {
+        encoder,
+        names: vec![name.to_owned()],
+        root: format!("test/{name}"),
+        created_s: 1,
+        provenance: Provenance::new(name, "0123", "4567"),
     }
 }
 
