@@ -27,11 +27,12 @@ fn checkpoint(name: &str, config: &Value) -> PathBuf {
     let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
     std::fs::create_dir_all(&directory).expect("a directory");
     std::fs::write(directory.join("config.json"), config.to_string()).expect("written");
-    let model = backstop_arch::build(config).unwrap_or_else(|error| panic!("{error}"));
+    let fields = config.as_object().expect("an object");
+    let model = backstop_arch::build(fields).unwrap_or_else(|error| panic!("{error}"));
     let expected = model.spec().weights.expected(|_| false);
     let tensors = (1..).zip(expected).filter(|(_, tensor)| tensor.required);
     let tensors = tensors.map(|(seed, tensor)| {
-        let count = tensor.shape.iter().product::<u64>() as usize;
+        let count = tensor.shape.iter().product();
         // Gains lie around one, and products keep the size of what goes through them.
         let (mean, size) = match tensor.shape.as_slice() {
             [_] => (1.0, 0.1),
@@ -41,8 +42,7 @@ fn checkpoint(name: &str, config: &Value) -> PathBuf {
             .into_iter()
             .map(|value| mean + value)
             .collect();
-        let shape: Vec<usize> = tensor.shape.iter().map(|&extent| extent as usize).collect();
-        let values = Tensor::from_vec(values, shape, &Device::Cpu).expect("a shape");
+        let values = Tensor::from_vec(values, tensor.shape, &Device::Cpu).expect("a shape");
         (tensor.name, values)
     });
     let tensors: HashMap<String, Tensor> = tensors.collect();
