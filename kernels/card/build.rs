@@ -6,7 +6,7 @@
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    #[cfg(feature = "cuda")]
+    #[cfg(feature = "nvidia")]
     if let Err(message) = cubins::choose() {
         for line in message.lines() {
             println!("cargo::error={line}");
@@ -14,7 +14,7 @@ fn main() {
     }
 }
 
-#[cfg(feature = "cuda")]
+#[cfg(feature = "nvidia")]
 mod cubins {
     use std::collections::{BTreeMap, BTreeSet};
     use std::path::{Path, PathBuf};

@@ -11,7 +11,7 @@ pub mod arena;
 pub mod backend;
 pub mod batch;
 pub mod buffer;
-#[cfg(feature = "cuda")]
+#[cfg(feature = "nvidia")]
 pub mod cubins;
 pub mod device;
 pub mod group;

@@ -1,8 +1,8 @@
 //! Opening a card.
 
-#[cfg(feature = "cuda")]
+#[cfg(feature = "nvidia")]
 mod card;
-#[cfg(feature = "cuda")]
+#[cfg(feature = "nvidia")]
 mod driver;
 
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::device::{Device, DeviceError};
 /// Why no card can be used, in one line for people.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoCuda {
-    /// The feature `cuda` of this crate is off.
+    /// The features `cuda` and `linked-cuda` of this crate are off.
     #[error("this binary was built without CUDA")]
     NotBuilt,
     /// There is no library `libcuda`.
@@ -64,9 +64,9 @@ pub enum NoCuda {
 
 /// Opens a card: checks driver and card, and loads all kernels.
 pub fn open_nvidia(ordinal: u32) -> Result<Arc<dyn Device>, NoCuda> {
-    #[cfg(feature = "cuda")]
+    #[cfg(feature = "nvidia")]
     return Ok(Arc::new(card::NvidiaDevice::open(ordinal)?));
-    #[cfg(not(feature = "cuda"))]
+    #[cfg(not(feature = "nvidia"))]
     {
         let _ = ordinal;
         Err(NoCuda::NotBuilt)
@@ -94,7 +94,7 @@ mod tests {
         assert_eq!(a100.to_string(), text);
     }
 
-    #[cfg(feature = "cuda")]
+    #[cfg(feature = "nvidia")]
     #[test]
     fn opening_a_card_works_or_says_why_not() {
         // Machines without a driver and machines with any card both run this.
@@ -104,7 +104,7 @@ mod tests {
         }
     }
 
-    #[cfg(not(feature = "cuda"))]
+    #[cfg(not(feature = "nvidia"))]
     #[test]
     fn without_the_feature_the_reason_is_that() {
         assert_eq!(open_nvidia(0).err(), Some(NoCuda::NotBuilt));

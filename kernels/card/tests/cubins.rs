@@ -1,5 +1,5 @@
 //! The compiled kernels belong to their sources and to the library around them.
-#![cfg(feature = "cuda")]
+#![cfg(feature = "nvidia")]
 
 use std::collections::BTreeSet;
 use std::fs;

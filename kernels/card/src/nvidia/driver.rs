@@ -21,16 +21,14 @@ pub(super) struct Card {
 
 /// Checks driver and card, in the order in which they can be missing.
 pub(super) fn find(ordinal: u32) -> Result<Card, NoCuda> {
-    // Everything else in `sys` panics where the library or a function is missing.
-    // SAFETY: loads a library of the system, which every other use of the driver does as well.
-    let present = unsafe {
-        type Function = unsafe extern "C" fn();
-        sys::is_culib_present() && sys::culib().get::<Function>(b"cuDriverGetVersion").is_ok()
-    };
-    if !present {
+    if !is_loadable() {
         return Err(NoCuda::NoDriver);
     }
-    let unusable = |error: DriverError| NoCuda::NoDevice(describe(error));
+    let unusable = |error: DriverError| match error.0 {
+        // What is linked in place of the driver answers this when there is none.
+        CUresult::CUDA_ERROR_STUB_LIBRARY => NoCuda::NoDriver,
+        _ => NoCuda::NoDevice(describe(error)),
+    };
     let mut version = 0;
     // SAFETY: the driver writes a number; this works without `cuInit`.
     unsafe { sys::cuDriverGetVersion(&raw mut version) }
@@ -49,6 +47,22 @@ pub(super) fn find(ordinal: u32) -> Result<Card, NoCuda> {
         ordinal,
         error: failure("asking for its properties", error),
     })?
+}
+
+/// Whether there is a library. Everything else in `sys` panics where it or a function is missing.
+#[cfg(not(feature = "linked-cuda"))]
+fn is_loadable() -> bool {
+    type Function = unsafe extern "C" fn();
+    // SAFETY: loads a library of the system, which every other use of the driver does as well.
+    unsafe {
+        sys::is_culib_present() && sys::culib().get::<Function>(b"cuDriverGetVersion").is_ok()
+    }
+}
+
+/// A program that has started has what it is linked with.
+#[cfg(feature = "linked-cuda")]
+fn is_loadable() -> bool {
+    true
 }
 
 /// Checks the card.
