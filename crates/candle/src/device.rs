@@ -39,12 +39,12 @@ impl CandleDeviceKind {
 #[derive(Debug, thiserror::Error)]
 pub enum CandleDeviceError {
     /// The build has no code for it.
-    #[error("this build has no {}: build with --features {feature}", kind.name())]
+    #[error("this build has no {}: {remedy}", kind.name())]
     NotBuiltIn {
         /// The device that was asked for.
         kind: CandleDeviceKind,
-        /// What the build lacks.
-        feature: &'static str,
+        /// How to get a build that has it.
+        remedy: &'static str,
     },
     /// It could not be opened.
     #[error("{} cannot be used: {reason}", kind.name())]
@@ -75,23 +75,20 @@ pub struct CandleDevice {
 impl CandleDevice {
     /// Opens the device with this number among those of its kind.
     pub fn open(kind: CandleDeviceKind, index: usize) -> Result<Self, CandleDeviceError> {
-        let feature = match kind {
-            CandleDeviceKind::Cpu => "candle",
-            CandleDeviceKind::Metal => "metal",
-            CandleDeviceKind::Cuda => "candle-cuda",
+        let remedy = match kind {
+            CandleDeviceKind::Cpu => "build with --features candle",
+            CandleDeviceKind::Metal => "build with --features metal",
+            CandleDeviceKind::Cuda => "build with scripts/candle_cuda/build",
         };
         if !kind.is_built_in() {
-            return Err(CandleDeviceError::NotBuiltIn { kind, feature });
+            return Err(CandleDeviceError::NotBuiltIn { kind, remedy });
         }
         let device = match kind {
             CandleDeviceKind::Cpu => Ok(Device::Cpu),
-            CandleDeviceKind::Metal => Device::new_metal(index),
-            CandleDeviceKind::Cuda => Device::new_cuda(index),
+            CandleDeviceKind::Metal => open_metal(index),
+            CandleDeviceKind::Cuda => open_cuda(index),
         };
-        let device = device.map_err(|error| CandleDeviceError::Unusable {
-            kind,
-            reason: first_line(&error.to_string()),
-        })?;
+        let device = device.map_err(|reason| CandleDeviceError::Unusable { kind, reason })?;
         Ok(Self { kind, device })
     }
 
@@ -178,7 +175,50 @@ pub(crate) fn kv_type(element: Element) -> DType {
     }
 }
 
+/// Opens an Apple GPU, of which virtual machines have none.
+fn open_metal(index: usize) -> Result<Device, String> {
+    #[cfg(feature = "metal")]
+    if index >= candle_metal_kernels::metal::Device::all().len() {
+        return Err("macOS knows no such GPU".to_owned());
+    }
+    Device::new_metal(index).map_err(|error| first_line(&error))
+}
+
+/// Opens an NVIDIA GPU that has all of candle's kernels: on older ones those for BF16 are found missing in the middle of
+/// a model.
+#[cfg(feature = "cuda")]
+fn open_cuda(index: usize) -> Result<Device, String> {
+    use candle_core::cuda::cudarc::driver::result;
+    use candle_core::cuda::cudarc::driver::sys::CUresult;
+
+    result::init().map_err(|error| match error.0 {
+        // What is linked in place of the driver answers this when there is none.
+        CUresult::CUDA_ERROR_STUB_LIBRARY => {
+            "there is no NVIDIA driver: no working libcuda.so.1 was found".to_owned()
+        }
+        _ => error.to_string(),
+    })?;
+    let device = Device::new_cuda(index).map_err(|error| first_line(&error))?;
+    if let Device::Cuda(cuda) = &device {
+        let capability = cuda.cuda_stream().context().compute_capability();
+        let (major, minor) = capability.map_err(|error| error.to_string())?;
+        if major < 8 {
+            return Err(format!(
+                "GPU {index} is sm_{major}{minor}, and candle's kernels for BF16 need sm_80"
+            ));
+        }
+    }
+    Ok(device)
+}
+
+/// Candle says that there are none.
+#[cfg(not(feature = "cuda"))]
+fn open_cuda(index: usize) -> Result<Device, String> {
+    Device::new_cuda(index).map_err(|error| first_line(&error))
+}
+
 /// Candle puts backtraces behind its messages.
-fn first_line(message: &str) -> String {
+fn first_line(error: &candle_core::Error) -> String {
+    let message = error.to_string();
     message.lines().next().unwrap_or_default().to_owned()
 }
