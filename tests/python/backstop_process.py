@@ -32,10 +32,11 @@ def free_port() -> int:
 class BackstopProcess:
     """A server process on a port of its own; `stop` checks that it ends as it should."""
 
-    def __init__(self, *arguments: str, model: str = MODEL):
+    def __init__(self, *arguments: str, model: str | None = MODEL):
         self.port = free_port()
         self.log_file = tempfile.NamedTemporaryFile(prefix="backstop-test-", suffix=".log")
-        command = [str(BINARY), "serve", model, "--port", str(self.port), *arguments]
+        models = [] if model is None else [model]
+        command = [str(BINARY), "serve", *models, "--port", str(self.port), *arguments]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("BACKSTOP_")}
         self.process = subprocess.Popen(
             command,

@@ -44,11 +44,14 @@ class ProxyConfig:
 
     def __init__(self) -> None:
         self.shipped = yaml.safe_load(SHIPPED_CONFIG.read_text())
-        self.primary, self.backstop = self.shipped["model_list"]
-        assert (self.primary["model_name"], self.backstop["model_name"]) == ("primary", "backstop")
+        groups = {entry["model_name"]: entry for entry in self.shipped["model_list"]}
+        self.primary, self.backstop = groups.pop("primary"), groups.pop("backstop")
+        self.embeddings = [groups.pop("embeddings-primary"), groups.pop("embeddings-backstop")]
+        assert not groups
         self.config = {**copy.deepcopy(self.shipped), "model_list": []}
+        fallbacks = [{"primary": ["backstop"]}, {"embeddings-primary": ["embeddings-backstop"]}]
         for name in LISTS:
-            assert self.config["router_settings"][name] == [{"primary": ["backstop"]}]
+            assert self.config["router_settings"][name] == fallbacks
             self.config["router_settings"][name] = []
 
     def add_cases(self, backstop_url: str, primary: FakePrimary) -> None:
@@ -70,6 +73,14 @@ class ProxyConfig:
             for name, url in urls.items():
                 self.add_backstop(f"{name}-{prefix}", prefix, url)
             self.add_backstop(f"unheard-of-{prefix}", prefix, backstop_url, model=f"{prefix}/unheard-of")
+
+    def add_embeddings(self, name: str, primary_url: str, backstop_url: str, model: str) -> None:
+        """The shipped groups for embeddings, of which Backstop serves this model."""
+        primary, backstop = self.embeddings
+        self.add(primary, name, "hosted_vllm/fake", primary_url, {"timeout": PRIMARY_TIMEOUT_S})
+        self.add(backstop, f"{name}-backstop", f"hosted_vllm/{model}", backstop_url, {})
+        for kind in LISTS:
+            self.config["router_settings"][kind].append({name: [f"{name}-backstop"]})
 
     def add_backstop(self, name: str, prefix: str, url: str, **parameters: Any) -> None:
         model = self.backstop["litellm_params"]["model"].split("/")[1]

@@ -19,7 +19,7 @@ import pytest
 
 pytest.importorskip("schemathesis")
 
-from backstop_process import BackstopProcess  # noqa: E402
+from backstop_process import REPOSITORY, BackstopProcess  # noqa: E402
 
 # Cases for each operation.
 CASES = os.environ.get("BACKSTOP_OPENAPI_CASES", "20")
@@ -39,7 +39,10 @@ def test_no_request_finds_an_answer_that_is_not_in_the_document(
     start: Callable[..., BackstopProcess], tmp_path: Path
 ) -> None:
     # Any name is answered, or most cases would be a 404.
-    server = start("--served-model-name", "demo,*").wait_until_ready()
+    encoders = REPOSITORY / "tests/goldens/encoders"
+    vectors = ["--embedding-model", str(encoders / "bert_mean"), "--served-embedding-name", "vectors,*"]
+    scores = ["--reranker-model", str(encoders / "bert_reranker"), "--served-reranker-name", "scores,*"]
+    server = start("--served-model-name", "demo,*", *vectors, *scores).wait_until_ready()
     document = tmp_path / "openapi.json"
     document.write_text(httpx.get(f"{server.root}/openapi.json").text)
     command = [str(SCHEMATHESIS), "run", str(document), "--url", server.root, "--phases", "examples,fuzzing"]

@@ -1,12 +1,14 @@
 //! The command line. Every setting of `serve` can also stand in the environment and in a TOML
 //! file; the command line wins over the environment, and that over the file.
 
+mod encoders;
 mod model;
 mod serve;
 mod tools;
 
 use clap::{Parser, Subcommand};
 
+pub(crate) use self::encoders::EncoderArgs;
 pub(crate) use self::model::{CandleChoice, DeviceChoice, KvCacheDtype, LoadFormat, ModelArgs};
 pub(crate) use self::serve::{CallerArgs, ProfileChoice, QueueArgs, ServeArgs};
 pub(crate) use self::tools::{

@@ -10,6 +10,7 @@ mod device;
 mod doctor;
 mod documents;
 mod draft;
+mod encoders;
 mod facts;
 mod generate;
 mod grammar_worker;

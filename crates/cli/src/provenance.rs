@@ -8,7 +8,7 @@ use crate::load::OpenModel;
 use crate::start::Prepared;
 
 /// Digits of the digest in `system_fingerprint`.
-const SETTINGS_DIGITS: usize = 12;
+pub(crate) const SETTINGS_DIGITS: usize = 12;
 
 /// What answers say of where they come from. Reads a little of each weight file.
 pub(crate) fn provenance(

@@ -1,27 +1,21 @@
 //! `backstop serve`: listens at once, loads, proves the model, answers, drains.
 
+mod generating;
+mod models;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use backstop_engine::{EngineHandle, EngineThread, Lifecycle, LifecycleState};
-use backstop_server::{
-    GrammarWorker, KeySet, ModelFacts, ProbeThread, ServedModel, Server, ServerConfig,
-};
-use backstop_text::{ChatFormat, ControlTexts};
-use backstop_types::TokenId;
-use backstop_weights::Canary;
+use backstop_engine::{Lifecycle, LifecycleState};
+use backstop_server::{GrammarWorker, KeySet, ProbeThread, Server, ServerConfig};
 use tokio::net::TcpListener;
 
-use crate::args::{KvCacheDtype, ModelArgs, ServeArgs};
-use crate::load::{self, ModelText, OpenModel};
-use crate::provenance::provenance;
+use self::models::{Example, Models};
+use crate::args::ServeArgs;
 use crate::queue::Queues;
-use crate::start::{self, Prepared};
-use crate::warm_up::warm_up;
-use crate::{EXIT_ENGINE_FAILED, browsers, descriptors, facts, settings, signals};
+use crate::{EXIT_ENGINE_FAILED, browsers, descriptors, settings, signals};
 
 /// One address's strangers get one in so many of the connections.
 const STRANGERS_SHARE: usize = 4;
@@ -39,16 +33,13 @@ async fn serve(args: ServeArgs, started: Instant) -> Result<ExitCode, String> {
     // The text files are read and memory is planned before the port is bound: a mistyped model
     // name, or a model that does not fit, should be an error message, not a server that is loading
     // for ever.
-    let open = load::open(&args.model)?;
-    let prepared = Prepared::new(&args.model, &open)?;
     let queues = Queues::new(&args.queue)?;
-    let max_waiting = queues.engine_max_waiting(prepared.limits.sizes.max_num_seqs);
-    let names = served_names(&args, &open);
-    let mut config = server_config(&args, queues, names.clone())?;
-    config.provenance = provenance(&args, &open, &prepared)?;
+    let models = Models::open(&args, &queues)?;
+    let mut config = server_config(&args, queues, models.served_model_names())?;
+    config.provenance = models.provenance();
     let listener = listen(&args)?;
     let address = listener.local_addr().map_err(|error| error.to_string())?;
-    tracing::info!("listening on http://{address}, loading {}", open.name);
+    tracing::info!("listening on http://{address}, loading {}", models.names());
 
     let lifecycle = Lifecycle::new();
     let server = Server::new(config, lifecycle.clone());
@@ -56,13 +47,14 @@ async fn serve(args: ServeArgs, started: Instant) -> Result<ExitCode, String> {
     let _probes = serve_probes(&args, &server)?;
     signals::obey(&server, args.callers.api_key_file.is_some());
     let loading = tokio::spawn({
-        let (server, lifecycle, args) = (server.clone(), lifecycle.clone(), args.model.clone());
+        let (server, lifecycle) = (server.clone(), lifecycle.clone());
         async move {
-            match bring_up(args, open, prepared, max_waiting, &server).await {
+            let examples = models.examples();
+            match models.bring_up(&server).await {
                 Ok(thread) => {
                     lifecycle.advance(LifecycleState::Ready);
-                    announce(address, &names, started.elapsed());
-                    Some(thread)
+                    announce(address, &examples, started.elapsed());
+                    thread
                 }
                 Err(message) => {
                     lifecycle.advance(LifecycleState::Failed(message));
@@ -89,111 +81,10 @@ async fn serve(args: ServeArgs, started: Instant) -> Result<ExitCode, String> {
     }
 }
 
-/// Loads, warms up and installs the model.
-async fn bring_up(
-    args: ModelArgs,
-    open: OpenModel,
-    prepared: Prepared,
-    max_waiting: u32,
-    server: &Server,
-) -> Result<EngineThread, String> {
-    let canary = comparable_canary(&args, &open);
-    let prompt = open.warm_up_prompt()?;
-    let identity = ModelIdentity::of(&open, &prepared)?;
-    let lifecycle = server.lifecycle().clone();
-    let running = tokio::task::spawn_blocking(move || {
-        start::start(&args, open, prepared, max_waiting, &lifecycle)
-    })
-    .await
-    .map_err(|error| format!("loading panicked: {error}"))??;
-    server.lifecycle().advance(LifecycleState::Warming);
-    warm_up(&running.engine, canary.as_ref(), &prompt).await?;
-    server.install(identity.served(running.engine, running.max_model_len));
-    Ok(running.thread)
-}
-
-/// The recorded answer, unless the settings change what the model computes.
-fn comparable_canary(args: &ModelArgs, open: &OpenModel) -> Option<Canary> {
-    let canary = open
-        .manifest
-        .as_ref()
-        .and_then(|manifest| manifest.canary.clone())?;
-    let changed = if args.hf_overrides.is_some() {
-        "--hf-overrides"
-    } else if args.kv_cache_dtype == Some(KvCacheDtype::Fp8) {
-        "--kv-cache-dtype fp8"
-    } else {
-        return Some(canary);
-    };
-    tracing::warn!("{changed} changes the answers: the recorded canary is not compared");
-    None
-}
-
-/// What the server tells of a model and needs for its texts.
-struct ModelIdentity {
-    text: ModelText,
-    chat_format: &'static ChatFormat,
-    control_texts: Arc<ControlTexts>,
-    vocab_size: u32,
-    root: String,
-    facts: ModelFacts,
-}
-
-impl ModelIdentity {
-    fn of(open: &OpenModel, prepared: &Prepared) -> Result<Self, String> {
-        let repository = open
-            .manifest
-            .as_ref()
-            .and_then(|manifest| manifest.repository.clone());
-        let template = open
-            .text
-            .template
-            .as_ref()
-            .map(|template| template.source());
-        let controls = ControlTexts::new(&open.text.tokenizer, open.chat_format, template);
-        let controls = controls.map_err(|error| format!("tokenizer of {}: {error}", open.name))?;
-        Ok(Self {
-            text: open.text.clone(),
-            chat_format: open.chat_format,
-            control_texts: Arc::new(controls),
-            vocab_size: open.spec().vocabulary_size,
-            root: repository.unwrap_or_else(|| open.name.clone()),
-            facts: facts::of(open, prepared),
-        })
-    }
-
-    fn served(self, engine: EngineHandle, max_model_len: u32) -> ServedModel {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        let is_known = |token: &TokenId| *token < self.vocab_size;
-        let fim = self.text.fim.filter(|fim| fim.ends().iter().all(is_known));
-        ServedModel {
-            chat_format: self.chat_format,
-            control_texts: self.control_texts,
-            tokenizer: self.text.tokenizer,
-            template: self.text.template,
-            eos_token_ids: self.text.eos_token_ids,
-            bos_token: self.text.bos_token,
-            eos_token: self.text.eos_token,
-            pad_token: self.text.pad_token,
-            fim: fim.map(Arc::new),
-            defaults: self.text.defaults,
-            max_model_len,
-            vocab_size: self.vocab_size,
-            engine,
-            root: self.root,
-            facts: self.facts,
-            created_s: now.map_or(0, |since| since.as_secs()),
-        }
-    }
-}
-
-fn served_names(args: &ServeArgs, open: &OpenModel) -> Vec<String> {
-    let asked = &args.server.served_model_name;
-    if asked.is_empty() {
-        vec![open.name.clone()]
-    } else {
-        asked.clone()
-    }
+/// The present, in seconds since 1970.
+pub(crate) fn now_s() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    now.map_or(0, |since| since.as_secs())
 }
 
 fn server_config(
@@ -283,17 +174,13 @@ fn serve_probes(args: &ServeArgs, server: &Server) -> Result<Option<ProbeThread>
 }
 
 /// The one line that says that everything works, and how to try it.
-fn announce(address: SocketAddr, names: &[String], elapsed: Duration) {
-    let name = names
-        .iter()
-        .find(|name| *name != "*")
-        .map_or("any", String::as_str);
-    tracing::info!(
-        "ready after {:.1} s: curl http://{address}/v1/chat/completions -H 'content-type: \
-         application/json' -d '{{\"model\": \"{name}\", \"messages\": [{{\"role\": \"user\", \
-         \"content\": \"Hello\"}}]}}'",
-        elapsed.as_secs_f32()
-    );
+fn announce(address: SocketAddr, examples: &[Example], elapsed: Duration) {
+    let try_it = |(path, body): &Example| {
+        format!("curl http://{address}{path} -H 'content-type: application/json' -d '{body}'")
+    };
+    let try_it: Vec<String> = examples.iter().map(try_it).collect();
+    let seconds = elapsed.as_secs_f32();
+    tracing::info!("ready after {seconds:.1} s: {}", try_it.join(" or "));
 }
 
 /// Resolves when the server should drain: on SIGTERM or Ctrl-C, or when the engine has failed.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use backstop_protocol::UnsupportedContent;
 use clap::{Args, ValueEnum};
 
+use super::encoders::EncoderArgs;
 use super::model::ModelArgs;
 use crate::quantities::{JsonList, parse_duration, parse_json_list};
 
@@ -15,6 +16,9 @@ use crate::quantities::{JsonList, parse_duration, parse_json_list};
 pub(crate) struct ServeArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
+
+    #[command(flatten)]
+    pub(crate) encoders: EncoderArgs,
 
     #[command(flatten)]
     pub(crate) server: ServerArgs,

@@ -1,0 +1,157 @@
+//! The model that generates: from its settings to where it serves.
+
+use std::sync::Arc;
+
+use backstop_engine::{EngineHandle, EngineThread, LifecycleState};
+use backstop_server::{ModelFacts, Provenance, ServedModel, Server};
+use backstop_text::{ChatFormat, ControlTexts};
+use backstop_types::TokenId;
+use backstop_weights::Canary;
+
+use super::now_s;
+use crate::args::{KvCacheDtype, ModelArgs, ServeArgs};
+use crate::facts;
+use crate::load::{self, ModelText, OpenModel};
+use crate::provenance::provenance;
+use crate::queue::Queues;
+use crate::start::{self, Prepared};
+use crate::warm_up::warm_up;
+
+/// A model that is to generate. Its weights are not loaded.
+pub(super) struct Generating {
+    args: ModelArgs,
+    open: OpenModel,
+    prepared: Prepared,
+    max_waiting: u32,
+    /// Names that requests may use for it.
+    pub(super) names: Vec<String>,
+    pub(super) provenance: Provenance,
+}
+
+impl Generating {
+    /// Reads its text files and plans its memory.
+    pub(super) fn open(args: &ServeArgs, queues: &Queues) -> Result<Self, String> {
+        let open = load::open(&args.model)?;
+        let prepared = Prepared::new(&args.model, &open)?;
+        Ok(Self {
+            max_waiting: queues.engine_max_waiting(prepared.limits.sizes.max_num_seqs),
+            names: served_names(args, &open),
+            provenance: provenance(args, &open, &prepared)?,
+            args: args.model.clone(),
+            open,
+            prepared,
+        })
+    }
+
+    /// What it is called by itself.
+    pub(super) fn name(&self) -> &str {
+        &self.open.name
+    }
+
+    /// Loads, warms up and installs it.
+    pub(super) async fn bring_up(self, server: &Server) -> Result<EngineThread, String> {
+        let Self {
+            args,
+            open,
+            prepared,
+            max_waiting,
+            ..
+        } = self;
+        let canary = comparable_canary(&args, &open);
+        let prompt = open.warm_up_prompt()?;
+        let identity = ModelIdentity::of(&open, &prepared)?;
+        let lifecycle = server.lifecycle().clone();
+        let running = tokio::task::spawn_blocking(move || {
+            start::start(&args, open, prepared, max_waiting, &lifecycle)
+        })
+        .await
+        .map_err(|error| format!("loading panicked: {error}"))??;
+        server.lifecycle().advance(LifecycleState::Warming);
+        warm_up(&running.engine, canary.as_ref(), &prompt).await?;
+        server.install(identity.served(running.engine, running.max_model_len));
+        Ok(running.thread)
+    }
+}
+
+/// The recorded answer, unless the settings change what the model computes.
+fn comparable_canary(args: &ModelArgs, open: &OpenModel) -> Option<Canary> {
+    let canary = open
+        .manifest
+        .as_ref()
+        .and_then(|manifest| manifest.canary.clone())?;
+    let changed = if args.hf_overrides.is_some() {
+        "--hf-overrides"
+    } else if args.kv_cache_dtype == Some(KvCacheDtype::Fp8) {
+        "--kv-cache-dtype fp8"
+    } else {
+        return Some(canary);
+    };
+    tracing::warn!("{changed} changes the answers: the recorded canary is not compared");
+    None
+}
+
+/// What the server tells of a model and needs for its texts.
+struct ModelIdentity {
+    text: ModelText,
+    chat_format: &'static ChatFormat,
+    control_texts: Arc<ControlTexts>,
+    vocab_size: u32,
+    root: String,
+    facts: ModelFacts,
+}
+
+impl ModelIdentity {
+    fn of(open: &OpenModel, prepared: &Prepared) -> Result<Self, String> {
+        let repository = open
+            .manifest
+            .as_ref()
+            .and_then(|manifest| manifest.repository.clone());
+        let template = open
+            .text
+            .template
+            .as_ref()
+            .map(|template| template.source());
+        let controls = ControlTexts::new(&open.text.tokenizer, open.chat_format, template);
+        let controls = controls.map_err(|error| format!("tokenizer of {}: {error}", open.name))?;
+        Ok(Self {
+            text: open.text.clone(),
+            chat_format: open.chat_format,
+            control_texts: Arc::new(controls),
+            vocab_size: open.spec().vocabulary_size,
+            root: repository.unwrap_or_else(|| open.name.clone()),
+            facts: facts::of(open, prepared),
+        })
+    }
+
+    fn served(self, engine: EngineHandle, max_model_len: u32) -> ServedModel {
+        let is_known = |token: &TokenId| *token < self.vocab_size;
+        let fim = self.text.fim.filter(|fim| fim.ends().iter().all(is_known));
+        ServedModel {
+            chat_format: self.chat_format,
+            control_texts: self.control_texts,
+            tokenizer: self.text.tokenizer,
+            template: self.text.template,
+            eos_token_ids: self.text.eos_token_ids,
+            bos_token: self.text.bos_token,
+            eos_token: self.text.eos_token,
+            pad_token: self.text.pad_token,
+            fim: fim.map(Arc::new),
+            defaults: self.text.defaults,
+            max_model_len,
+            vocab_size: self.vocab_size,
+            engine,
+            root: self.root,
+            facts: self.facts,
+            created_s: now_s(),
+        }
+    }
+}
+
+fn served_names(args: &ServeArgs, open: &OpenModel) -> Vec<String> {
+    let asked = &args.server.served_model_name;
+    if asked.is_empty() {
+        vec![open.name.clone()]
+    } else {
+        asked.clone()
+    }
+}
