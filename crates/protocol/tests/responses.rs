@@ -241,7 +241,7 @@ fn models_publish_their_limits() {
             "root": "root", "parent": null, "max_model_len": 4096, "context_length": 4096,
             "max_input_tokens": 4095, "max_output_tokens": 1024,
             "type": "model", "display_name": "alias", "created_at": "1970-01-01T00:00:07Z",
-            "lifecycle": "active", "max_tokens": 1024,
+            "lifecycle": "active", "max_tokens": 1024, "task": "generate",
         }]})
     );
 }
