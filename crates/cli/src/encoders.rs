@@ -16,6 +16,9 @@ use crate::serve::now_s;
 
 /// Where sentence-transformers has a network that does not lie beside its `modules.json`.
 const NETWORK_DIRECTORY: &str = "0_Transformer";
+/// Why there are none in a build without what computes them.
+const NOT_BUILT: &str =
+    "this build computes no embeddings and rankings; build it with the feature candle";
 /// What an encoder computes before it is served.
 const WARM_UP_TEXT: &str = "The server is about to start.";
 
@@ -85,7 +88,10 @@ pub(crate) fn planned(
             }
         }
     }
-    Ok(planned)
+    match planned.is_empty() || cfg!(feature = "candle") {
+        true => Ok(planned),
+        false => Err(NOT_BUILT.to_owned()),
+    }
 }
 
 /// Refuses two models under one name: nobody could tell which is meant.
@@ -200,7 +206,7 @@ fn open(directory: &Path, device: DeviceChoice) -> Result<Arc<dyn Encoder>, Stri
 /// None: what computes encoders was left out.
 #[cfg(not(feature = "candle"))]
 fn open(_: &Path, _: DeviceChoice) -> Result<Arc<dyn Encoder>, String> {
-    Err("this build computes no encoders; build it with the feature candle".to_owned())
+    Err(NOT_BUILT.to_owned())
 }
 
 /// Computes something, so that what cannot be computed is never served.
