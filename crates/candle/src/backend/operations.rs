@@ -166,7 +166,12 @@ impl Backend for CandleBackend {
         rule: RouterRule,
     ) -> Option<CandleRouting> {
         self.run(|this| {
-            let logits = this.product(input.tensor(), weights.gate, weights.bias)?;
+            // A choice that rounding to a GPU's numbers would change costs a whole expert.
+            let gate = this.weights.matrix(weights.gate).numbers()?;
+            let mut logits = input.tensor().matmul(&gate.t()?)?;
+            if let Some(bias) = weights.bias {
+                logits = logits.broadcast_add(this.weights.vector(bias))?;
+            }
             let correction = weights.correction.map(|id| this.weights.vector(id));
             CandleRouting::choose(&logits, correction, rule)
         })
