@@ -9,7 +9,7 @@ mod report;
 
 use std::process::ExitCode;
 
-use backstop_executor::{Plan, Probe};
+use backstop_executor::{ComputeDevice, Plan, Probe};
 use backstop_types::TokenId;
 
 use self::difference::measure;
@@ -35,9 +35,13 @@ const PROMPTS: &[&str] = &[
 
 pub(crate) fn run(args: &CompareArgs) -> Result<ExitCode, String> {
     let (first, second) = (args.model.device(), args.with);
+    // Both before any work: a device that is not there need not be waited for.
+    let first_device = device::choose(&on(&args.model, first))?;
+    let second_device = device::choose(&on(&args.model, second))?;
+    let model = on(&args.model, first);
     let open = load::open(&args.model)?;
     let prompts = prompts(args, &open)?;
-    let mut probe = probe(&args.model, open, first)?;
+    let mut probe = probe(&model, open, &first_device)?;
     let mut expected = Vec::new();
     for prompt in &prompts {
         expected.push(rate_and_continue(&mut probe, prompt, args.max_tokens)?);
@@ -46,7 +50,7 @@ pub(crate) fn run(args: &CompareArgs) -> Result<ExitCode, String> {
     drop(probe);
     let open = load::open(&args.model)?;
     let spec = open.spec().clone();
-    let mut probe = self::probe(&args.model, open, second)?;
+    let mut probe = self::probe(&model, open, &second_device)?;
     let differences = expected.iter();
     let differences = differences.map(|expected| measure(&mut probe, expected, &spec));
     let differences = differences.collect::<Result<Vec<_>, String>>()?;
@@ -85,19 +89,22 @@ fn prompts(args: &CompareArgs, open: &OpenModel) -> Result<Vec<Vec<TokenId>>, St
     }
 }
 
-/// The model on a device.
-fn probe(args: &ModelArgs, open: OpenModel, choice: DeviceChoice) -> Result<Probe, String> {
-    let args = ModelArgs {
+/// The settings for a device.
+fn on(args: &ModelArgs, choice: DeviceChoice) -> ModelArgs {
+    ModelArgs {
         device: Some(choice),
         max_num_seqs: Some(SEQUENCES),
         // What is recorded shows nothing of what it computes.
         enforce_eager: true,
         ..args.clone()
-    };
-    let device = device::choose(&args)?;
-    let limits = Limits::new(&args, &open, device.is_gpu())?;
+    }
+}
+
+/// The model on a device.
+fn probe(args: &ModelArgs, open: OpenModel, device: &ComputeDevice) -> Result<Probe, String> {
+    let limits = Limits::new(args, &open, device.is_gpu())?;
     let failed = |error: String| format!("{}: {error}", open.directory.display());
-    let plan = Plan::new(&device, &open.source, &limits.sizes, None);
+    let plan = Plan::new(device, &open.source, &limits.sizes, None);
     let plan = plan.map_err(|error| failed(error.to_string()))?;
     let bars = ProgressBars::default();
     let directory = open.directory.clone();
