@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 from openai import OpenAI
 
@@ -59,6 +60,13 @@ def sdk(server: BackstopProcess, api_key: str = "unused") -> OpenAI:
 def client(server: BackstopProcess) -> Iterator[OpenAI]:
     with sdk(server) as client:
         yield client
+
+
+@pytest.fixture
+def batch_invariant(server: BackstopProcess) -> None:
+    """For tests that make a request twice and compare all of both answers, sampled text included."""
+    if not httpx.get(f"{server.root}/version").json()["batch_invariant"]:
+        pytest.skip("this device does not promise the same answer beside other sequences")
 
 
 @pytest.fixture(scope="session")

@@ -103,6 +103,7 @@ def test_greedy_decoding_takes_the_most_likely_token(client: OpenAI) -> None:
         assert entry.top_logprobs[0].logprob == entry.logprob
 
 
+@pytest.mark.usefixtures("batch_invariant")
 def test_streamed_log_probabilities_are_those_of_the_whole(client: OpenAI) -> None:
     body = chat(logprobs=True, top_logprobs=2)
     whole = client.chat.completions.create(**body).choices[0]

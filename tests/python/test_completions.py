@@ -15,6 +15,7 @@ def test_a_text_is_continued(client: OpenAI) -> None:
     assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
 
 
+@pytest.mark.usefixtures("batch_invariant")
 def test_a_list_of_prompts_is_answered_in_order(client: OpenAI) -> None:
     prompts = ["def add(a, b):", "import ", "class Stack:"]
     alone = [client.completions.create(**completion(prompt)) for prompt in prompts]
@@ -46,6 +47,7 @@ def test_echo_repeats_the_prompt(client: OpenAI) -> None:
     assert "".join(choice.text for chunk in stream for choice in chunk.choices) == prompt + plain
 
 
+@pytest.mark.usefixtures("batch_invariant")
 def test_an_echoed_prompt_has_log_probabilities(client: OpenAI) -> None:
     prompt = "def add(a, b):"
     choice = client.completions.create(**completion(prompt, echo=True, logprobs=2)).choices[0]
@@ -79,6 +81,7 @@ def test_log_probabilities_are_parallel_lists(client: OpenAI) -> None:
         offset += len(token)
 
 
+@pytest.mark.usefixtures("batch_invariant")
 def test_a_stream_adds_up_to_the_whole(client: OpenAI) -> None:
     body = completion(["def add(a, b):", "for i in range("], n=2, temperature=0.8, seed=9, logprobs=1)
     whole = client.completions.create(**body)
