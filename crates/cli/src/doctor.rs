@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use backstop_card::{NoCuda, open_nvidia};
 use backstop_executor::{ComputeDevice, format_bytes};
+use backstop_models::ModelLocator;
 use backstop_server::{KeySet, key_file_complaint};
-use backstop_weights::ModelLocator;
 
 use crate::args::{CandleChoice, DeviceChoice, DoctorArgs, ModelArgs};
 use crate::device::{best, describe};

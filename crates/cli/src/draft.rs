@@ -2,7 +2,8 @@
 
 use backstop_arch::ModelSpec;
 use backstop_executor::DraftHeadSource;
-use backstop_weights::{Checkpoint, ModelLocator};
+use backstop_models::ModelLocator;
+use backstop_weights::Checkpoint;
 
 use crate::args::ModelArgs;
 

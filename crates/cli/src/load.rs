@@ -7,13 +7,12 @@ use std::sync::Arc;
 use backstop_arch::{AnyModel, ModelSpec, gguf_families};
 use backstop_executor::ModelSource;
 use backstop_loader::SyntheticWeights;
+use backstop_models::{LocateError, Manifest, ModelLocator, ServingDefaults};
 use backstop_server::GenerationDefaults;
 use backstop_text::format::FORMATS;
 use backstop_text::{ChatFormat, ChatTemplate, FimTokens, Tokenizer, chat_format, detect};
 use backstop_types::TokenId;
-use backstop_weights::{
-    Checkpoint, LocateError, Manifest, ModelLocator, ServingDefaults, TokenizerSource,
-};
+use backstop_weights::{Checkpoint, TokenizerSource};
 
 use crate::args::{LoadFormat, ModelArgs};
 

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use backstop_engine::{EngineHandle, GenerationEvent, GenerationRequest};
+use backstop_models::Canary;
 use backstop_types::{FinishReason, SampledToken, SamplingParams, StopConditions, TokenId};
-use backstop_weights::Canary;
 
 /// Tokens that a warm-up without a recorded answer generates: the prompt's step, one with a plan
 /// behind it, and one more.

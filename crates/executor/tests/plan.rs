@@ -10,9 +10,10 @@ use backstop_card::{Device, DeviceFacts};
 use backstop_executor::{ComputeDevice, ModelSource, Plan, PlanError, PlanRequest, PlannedBytes};
 use backstop_kernels::Element;
 use backstop_loader::SyntheticWeights;
+use backstop_models::Manifest;
 use backstop_proof::host::HostDevice;
 use backstop_types::SamplingParams;
-use backstop_weights::{Checkpoint, Manifest};
+use backstop_weights::Checkpoint;
 use common::{Drive, Request, drive_with, model, repository};
 
 const H100_BYTES: u64 = 81_079 << 20;

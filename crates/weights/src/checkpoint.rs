@@ -3,10 +3,11 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use backstop_models::gguf_path;
 use serde_json::{Map, Value};
 
 use crate::generation::{GenerationConfig, SpecialTokens};
-use crate::gguf::{EmbeddedTokenizer, GgufFamily, GgufFile, gguf_path};
+use crate::gguf::{EmbeddedTokenizer, GgufFamily, GgufFile};
 use crate::header::HeaderEntry;
 use crate::shards::Shards;
 use crate::text_files::{TEXT_BYTES_MAX, read_object, read_text};

@@ -12,8 +12,7 @@ pub(crate) mod reader;
 mod tokenizer;
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Map, Value};
 
@@ -44,22 +43,6 @@ pub(crate) struct GgufFile {
     pub(crate) chat_template: Option<String>,
     pub(crate) tokenizer: Option<EmbeddedTokenizer>,
     pub(crate) shards: Shards,
-}
-
-/// The GGUF file that `path` means: itself, or the only one in a directory without a
-/// `config.json`.
-pub(crate) fn gguf_path(path: &Path) -> Option<PathBuf> {
-    let is_gguf = |path: &Path| path.extension() == Some(OsStr::new("gguf")) && path.is_file();
-    if is_gguf(path) {
-        return Some(path.to_owned());
-    }
-    if path.join("config.json").exists() {
-        return None;
-    }
-    let entries = path.read_dir().ok()?.flatten().map(|entry| entry.path());
-    let mut files = entries.filter(|path| is_gguf(path));
-    let only = files.next()?;
-    files.next().is_none().then_some(only)
 }
 
 impl GgufFile {

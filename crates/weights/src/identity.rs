@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use backstop_models::FileRecords;
 use sha2::{Digest, Sha256};
 
 use crate::shard::Shard;
@@ -63,21 +64,18 @@ impl Checkpoint {
     ///
     /// Otherwise it is a digest of the files' names and lengths, of the list of their tensors, and
     /// of pieces in 16 places of each file.
-    pub fn weights_digest(
-        &self,
-        recorded: Option<&BTreeMap<String, String>>,
-    ) -> Result<String, WeightsError> {
+    pub fn weights_digest(&self, recorded: Option<&FileRecords>) -> Result<String, WeightsError> {
         match recorded.and_then(|recorded| self.recorded_digest(recorded)) {
             Some(digest) => Ok(digest),
             None => self.sampled_digest(),
         }
     }
 
-    fn recorded_digest(&self, recorded: &BTreeMap<String, String>) -> Option<String> {
+    fn recorded_digest(&self, recorded: &FileRecords) -> Option<String> {
         let mut lines = BTreeMap::new();
         for shard in &self.shards.files {
             let name = file_name(&shard.path).into_owned();
-            let digest = recorded.get(&name)?.to_ascii_lowercase();
+            let digest = recorded.get(&name)?.sha256.to_ascii_lowercase();
             lines.insert(name.clone(), format!("{digest}  {name}\n"));
         }
         let listing: String = lines.into_values().collect();

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use backstop_arch::{build, gguf_families, names};
 use backstop_card::ABILITIES;
 use backstop_kernels::Feature;
-use backstop_weights::{Manifest, ModelLocator};
+use backstop_models::{Manifest, ModelLocator};
 use serde_json::{Map, Value};
 
 use super::markdown::{Table, code, thousands};

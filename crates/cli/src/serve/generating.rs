@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use backstop_engine::{EngineHandle, EngineThread, LifecycleState};
+use backstop_models::Canary;
 use backstop_server::{ModelFacts, Provenance, ServedModel, Server};
 use backstop_text::{ChatFormat, ControlTexts};
 use backstop_types::TokenId;
-use backstop_weights::Canary;
 
 use super::now_s;
 use crate::args::{KvCacheDtype, ModelArgs, ServeArgs};

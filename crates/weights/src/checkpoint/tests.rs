@@ -1,5 +1,8 @@
 //! Opening directories: weight files, text files, overrides.
 
+use std::path::Path;
+
+use backstop_models::{Manifest, ModelLocator};
 use safetensors::Dtype;
 use serde_json::json;
 
@@ -274,4 +277,22 @@ fn the_template_file_wins_over_the_tokenizer_configuration() {
     assert_mentions(&directory.open_error(), &["no template named default"]);
     directory.write("tokenizer_config.json", r#"{"bos_token": 4}"#);
     assert_mentions(&directory.open_error(), &["bos_token"]);
+}
+
+#[test]
+fn the_shapes_in_the_repository_are_those_of_their_manifests() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models");
+    let manifests = ModelLocator::new(vec![directory]).manifests();
+    assert!(manifests.contains_key("north-mini-code"));
+    for path in manifests.values() {
+        let manifest = Manifest::read(path).unwrap();
+        if let Some(shape) = manifest.shape_path(path) {
+            let checkpoint = Checkpoint::open_shape(&shape, shape.parent().unwrap(), &[]).unwrap();
+            assert_eq!(
+                checkpoint.architecture(),
+                Some(manifest.architecture.as_str())
+            );
+            checkpoint.quantization().unwrap();
+        }
+    }
 }

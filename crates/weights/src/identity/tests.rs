@@ -1,7 +1,6 @@
 //! Digests of checkpoints.
 
-use std::collections::BTreeMap;
-
+use backstop_models::{FileRecord, FileRecords};
 use safetensors::Dtype;
 use sha2::{Digest, Sha256};
 
@@ -71,9 +70,13 @@ fn a_record_of_all_files_says_what_they_are() {
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect();
-    let mut recorded = BTreeMap::from([
-        ("model.safetensors".to_owned(), "AB".repeat(32)),
-        ("config.json".to_owned(), "00".repeat(32)),
+    let record = |digits: &str| FileRecord {
+        sha256: digits.repeat(32),
+        bytes: None,
+    };
+    let mut recorded = FileRecords::from([
+        ("model.safetensors".to_owned(), record("AB")),
+        ("config.json".to_owned(), record("00")),
     ]);
     let known = checkpoint.weights_digest(Some(&recorded)).unwrap();
     assert_eq!(known, expected[..16]);

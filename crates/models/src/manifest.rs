@@ -3,15 +3,16 @@
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
-use serde::Deserialize;
+use backstop_input::read_text_file;
+use serde::{Deserialize, Serialize};
 
-use crate::text_files::read_text;
+use crate::record::FileRecords;
 
 /// Longest manifest; a canary of a few thousand tokens takes a tenth of it.
 const MANIFEST_BYTES_MAX: u64 = 1 << 20;
 
 /// One supported model.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
     /// The name users ask for; also the manifest's file name without `.toml`.
@@ -24,6 +25,8 @@ pub struct Manifest {
     pub repository: Option<String>,
     /// The pinned revision there.
     pub revision: Option<String>,
+    /// Of a repository of GGUF files, which to take, such as `Q4_K_M`.
+    pub quantization: Option<String>,
     /// The licence of the weights.
     pub licence: Option<String>,
     /// What the model is, in a sentence.
@@ -36,24 +39,24 @@ pub struct Manifest {
     /// Longest sequence, prompt and answer together, that the vendor recommends.
     pub context_length: Option<u32>,
     /// How to serve it unless told otherwise.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "ServingDefaults::is_empty")]
     pub serving: ServingDefaults,
     /// Bytes of the weights by number format, by arithmetic.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub weight_bytes: BTreeMap<String, u64>,
     /// The least hardware it runs on.
     pub hardware: Option<HardwareFloor>,
     /// What the vendor says of it.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub claims: Vec<Claim>,
-    /// SHA-256 of each file, in hexadecimal.
-    pub files: Option<BTreeMap<String, String>>,
+    /// SHA-256 of each file, in hexadecimal, and its size.
+    pub files: Option<FileRecords>,
     /// A short answer that a correct server must reproduce.
     pub canary: Option<Canary>,
 }
 
 /// Defaults of a server for one model.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServingDefaults {
     /// Sampling temperature.
@@ -68,8 +71,14 @@ pub struct ServingDefaults {
     pub fill_in_the_middle: Option<String>,
 }
 
+impl ServingDefaults {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// The least hardware a model runs on.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct HardwareFloor {
     /// Memory of the device.
@@ -81,7 +90,7 @@ pub struct HardwareFloor {
 }
 
 /// Something the vendor says of a model.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Claim {
     /// What was measured.
@@ -95,7 +104,7 @@ pub struct Claim {
 }
 
 /// A claimed result.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(untagged)]
 pub enum ClaimValue {
     /// A number.
@@ -105,7 +114,7 @@ pub enum ClaimValue {
 }
 
 /// A prompt and the greedy answer to it.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Canary {
     /// The prompt.
@@ -135,9 +144,8 @@ impl Manifest {
             path: path.to_owned(),
             reason,
         };
-        let text = read_text(path, MANIFEST_BYTES_MAX)
-            .map_err(|source| error(source.to_string()))?
-            .ok_or_else(|| error("there is no such file".to_owned()))?;
+        let text = read_text_file(path, MANIFEST_BYTES_MAX);
+        let text = text.map_err(|source| error(format!("cannot be read: {source}")))?;
         let manifest = Self::parse(&text).map_err(error)?;
         if path.file_stem().and_then(|stem| stem.to_str()) != Some(manifest.name.as_str()) {
             return Err(error(format!("it must be called {}.toml", manifest.name)));
@@ -150,6 +158,35 @@ impl Manifest {
         let manifest: Self = toml::from_str(text).map_err(|error| error.to_string())?;
         manifest.check()?;
         Ok(manifest)
+    }
+
+    /// A manifest of which no more than this is known.
+    pub fn new(name: &str, architecture: &str, description: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            architecture: architecture.to_owned(),
+            model_type: None,
+            repository: None,
+            revision: None,
+            quantization: None,
+            licence: None,
+            description: description.to_owned(),
+            path: None,
+            shape: None,
+            context_length: None,
+            serving: ServingDefaults::default(),
+            weight_bytes: BTreeMap::new(),
+            hardware: None,
+            claims: Vec::new(),
+            files: None,
+            canary: None,
+        }
+    }
+
+    /// Its text, from which [`parse`](Self::parse) makes the same again. What would not be read is refused.
+    pub fn text(&self) -> Result<String, String> {
+        self.check()?;
+        toml::to_string(self).map_err(|error| error.to_string())
     }
 
     /// Where the weights are, for a manifest read from `manifest_path`.
@@ -176,7 +213,8 @@ impl Manifest {
                 "the name {name:?} may have letters, digits, '.', '_' and '-'"
             ));
         }
-        for (file, digest) in self.files.iter().flatten() {
+        for (file, record) in self.files.iter().flatten() {
+            let digest = &record.sha256;
             let mut components = Path::new(file).components();
             let is_plain = !file.is_empty()
                 && components.all(|component| matches!(component, Component::Normal(_)));
@@ -200,7 +238,7 @@ impl Manifest {
 }
 
 /// Whether a text can be a model's name: it becomes a file name and a part of addresses.
-pub(crate) fn is_model_name(name: &str) -> bool {
+pub fn is_model_name(name: &str) -> bool {
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     !name.is_empty() && !name.starts_with('.') && name.bytes().all(is_allowed)
 }
@@ -243,6 +281,3 @@ fn check_canary(canary: &Canary) -> Result<(), String> {
     }
     Ok(())
 }
-
-#[cfg(test)]
-mod tests;

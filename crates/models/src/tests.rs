@@ -1,11 +1,55 @@
 //! Manifests, the search for models, and digests.
 
-use std::collections::BTreeMap;
+use std::fs;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use crate::test_support::{Directory, assert_mentions};
-use crate::{Checkpoint, ClaimValue, Manifest, ModelLocator, verify_digests};
+use crate::{
+    ClaimValue, FileRecord, FileRecords, Manifest, ModelLocator, Store, check_sizes, verify_digests,
+};
+
+/// A directory that goes away with its owner.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("backstop-models-{}-{number}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn write(&self, name: &str, contents: impl AsRef<[u8]>) {
+        let path = self.0.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, contents).unwrap();
+    }
+}
+
+impl Deref for Directory {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Asserts that a message has every one of the parts.
+#[track_caller]
+fn assert_mentions(message: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(message.contains(part), "no {part:?} in: {message}");
+    }
+}
 
 const SMALL: &str = "name = \"tiny\"\narchitecture = \"Tiny\"\ndescription = \"A model.\"\n";
 
@@ -18,14 +62,7 @@ fn the_manifests_of_the_repository_are_valid() {
     }
     for path in manifests.values() {
         let manifest = Manifest::read(path).unwrap();
-        if let Some(shape) = manifest.shape_path(path) {
-            let checkpoint = Checkpoint::open_shape(&shape, shape.parent().unwrap(), &[]).unwrap();
-            assert_eq!(
-                checkpoint.architecture(),
-                Some(manifest.architecture.as_str())
-            );
-            checkpoint.quantization().unwrap();
-        }
+        assert_eq!(Manifest::parse(&manifest.text().unwrap()), Ok(manifest));
     }
 }
 
@@ -161,7 +198,7 @@ fn a_shape_is_the_checkpoints_or_the_one_that_the_manifest_brings() {
     root.write("bare.toml", SMALL.replace("tiny", "bare"));
     let locator = ModelLocator::new(vec![root.to_path_buf()]);
     assert!(locator.locate_shape("tiny").is_err(), "no shape yet");
-    std::fs::create_dir(root.join("shapes")).unwrap();
+    fs::create_dir(root.join("shapes")).unwrap();
     root.write("shapes/tiny.json", "{}");
 
     let shape = locator.locate_shape("tiny").unwrap();
@@ -170,7 +207,7 @@ fn a_shape_is_the_checkpoints_or_the_one_that_the_manifest_brings() {
     let error = locator.locate_shape("bare").unwrap_err();
     assert_mentions(&error.to_string(), &["bare.toml expects weights in"]);
 
-    std::fs::create_dir(root.join("tiny")).unwrap();
+    fs::create_dir(root.join("tiny")).unwrap();
     root.write("tiny/config.json", "{}");
     root.write("tiny/tokenizer.json", "{}");
     let shape = locator.locate_shape("tiny").unwrap();
@@ -238,9 +275,17 @@ fn digests_are_verified() {
     directory.write("deep/x", "");
     let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
     let empty = "E3B0C44298FC1C149AFBF4C8996FB92427AE41E4649B934CA495991B7852B855";
-    let mut digests: BTreeMap<String, String> = [("config.json", abc), ("deep/x", empty)]
-        .map(|(n, d)| (n.into(), d.into()))
-        .into();
+    let record = |sha256: &str, bytes| FileRecord {
+        sha256: sha256.to_owned(),
+        bytes,
+    };
+    let mut digests: FileRecords = [
+        ("config.json", record(abc, None)),
+        ("deep/x", record(empty, Some(0))),
+    ]
+    .map(|(name, record)| (name.to_owned(), record))
+    .into();
+    check_sizes(&directory, &digests).unwrap();
     let done = AtomicU64::new(0);
     verify_digests(&directory, &digests, &|bytes| {
         done.fetch_max(bytes, Ordering::Relaxed);
@@ -250,7 +295,11 @@ fn digests_are_verified() {
 
     directory.write("deep/x", "changed");
     directory.write("surplus.safetensors", "x");
-    digests.insert("absent".to_owned(), abc.to_owned());
+    digests.insert("absent".to_owned(), record(abc, None));
+    let error = check_sizes(&directory, &digests).unwrap_err();
+    let parts = ["deep/x has 7 bytes, expected 0", "absent", "surplus"];
+    assert_mentions(&error.to_string(), &parts);
+    digests.insert("deep/x".to_owned(), record(empty, None));
     let error = verify_digests(&directory, &digests, &|_| {}).unwrap_err();
     assert_eq!(error.problems.len(), 3);
     assert_mentions(
@@ -261,4 +310,53 @@ fn digests_are_verified() {
             "surplus.safetensors has no digest",
         ],
     );
+}
+
+#[test]
+fn what_is_written_is_read_again() {
+    let store = Store::new(Directory::new().to_path_buf().join("deep"));
+    fs::create_dir_all(store.directory()).unwrap();
+    let mut manifest = Manifest::new("tiny", "Tiny", "A \"model\".");
+    manifest.serving.top_p = Some(0.5);
+    let digest = "0".repeat(64);
+    let files = [
+        ("model.safetensors", Some(3)),
+        ("1_Pooling/config.json", None),
+    ];
+    let files = files.map(|(name, bytes)| {
+        let sha256 = digest.clone();
+        (name.to_owned(), FileRecord { sha256, bytes })
+    });
+    manifest.files = Some(files.into());
+    let path = store.record(&manifest).unwrap();
+    assert_eq!(Manifest::read(&path).unwrap(), manifest);
+    manifest.name = "../tiny".to_owned();
+    assert!(store.record(&manifest).is_err());
+    fs::remove_dir_all(store.directory()).unwrap();
+}
+
+#[test]
+fn the_model_that_is_there_counts_and_can_be_removed() {
+    let (catalogue, own) = (Directory::new(), Directory::new());
+    catalogue.write("tiny.toml", SMALL);
+    let store = Store::new(own.to_path_buf());
+    store.record(&Manifest::parse(SMALL).unwrap()).unwrap();
+    let locator = ModelLocator::new(vec![catalogue.to_path_buf(), own.to_path_buf()]);
+    assert_eq!(locator.manifests()["tiny"], catalogue.join("tiny.toml"));
+    own.write("tiny/config.json", "{}");
+    assert_eq!(locator.manifests()["tiny"], own.join("tiny.toml"));
+    let located = locator.locate("tiny").unwrap();
+    assert_eq!(located.directory, own.join("tiny"));
+
+    for unknown in ["huge", "..", "", "tiny/config.json"] {
+        let error = store.remove(unknown).unwrap_err();
+        assert_mentions(&error, &["there is no model"]);
+    }
+    store.remove("tiny").unwrap();
+    assert!(!own.join("tiny").exists() && !own.join("tiny.toml").exists());
+    own.write(
+        "far.toml",
+        format!("{}path = \"/data\"", SMALL.replace("tiny", "far")),
+    );
+    assert_mentions(&store.remove("far").unwrap_err(), &["/data", "by hand"]);
 }

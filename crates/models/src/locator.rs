@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use crate::digests::{DigestError, verify_digests};
-use crate::gguf::gguf_path;
+use crate::checkpoint::{gguf_path, is_checkpoint};
+use crate::digests::{FilesDiffer, check_sizes, verify_digests};
 use crate::manifest::{Manifest, ManifestError, is_model_name};
-
-/// The environment variable that names a directory of manifests.
-const DIRECTORY_VARIABLE: &str = "BACKSTOP_MODELS_DIR";
+use crate::record::FileRecords;
+use crate::store::{DIRECTORY_VARIABLE, Store};
 
 /// The directories in which manifests are looked for.
 #[derive(Clone, Debug)]
@@ -40,14 +39,23 @@ pub struct LocatedShape {
 }
 
 impl LocatedModel {
+    /// What is recorded of its files.
+    pub fn records(&self) -> Option<&FileRecords> {
+        self.manifest.as_ref()?.1.files.as_ref()
+    }
+
     /// Verifies the files against the manifest; false if there are no digests to verify them by.
-    pub fn verify_digests(&self, progress: &(dyn Fn(u64) + Sync)) -> Result<bool, DigestError> {
-        match self
-            .manifest
-            .as_ref()
-            .and_then(|(_, manifest)| manifest.files.as_ref())
-        {
-            Some(digests) => verify_digests(&self.directory, digests, progress).map(|()| true),
+    pub fn verify_digests(&self, progress: &(dyn Fn(u64) + Sync)) -> Result<bool, FilesDiffer> {
+        match self.records() {
+            Some(records) => verify_digests(&self.directory, records, progress).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// Checks that the files are there in their recorded sizes; false if none are recorded.
+    pub fn check_sizes(&self) -> Result<bool, FilesDiffer> {
+        match self.records() {
+            Some(records) => check_sizes(&self.directory, records).map(|()| true),
             None => Ok(false),
         }
     }
@@ -97,7 +105,7 @@ pub enum LocateError {
     #[error(
         "{manifest} expects weights in {directory}, which has no config.json and not one GGUF \
          file{}{}",
-        advice(origin),
+        advice(origin, manifest),
         does_not_fit(instead)
     )]
     NoWeights {
@@ -123,14 +131,14 @@ impl ModelLocator {
         Self { directories }
     }
 
-    /// Searches `BACKSTOP_MODELS_DIR`, `./models`, and where an installation keeps its models.
+    /// Searches `BACKSTOP_MODELS_DIR`, `./models`, the user's store, and where an installation keeps its models.
     pub fn from_environment() -> Self {
-        let mut directories: Vec<PathBuf> = Vec::new();
-        if let Some(named) = std::env::var_os(DIRECTORY_VARIABLE).filter(|value| !value.is_empty())
-        {
-            directories.push(named.into());
+        let mut directories: Vec<PathBuf> = vec!["models".into()];
+        if let Some(store) = Store::from_environment() {
+            let named = std::env::var_os(DIRECTORY_VARIABLE).is_some_and(|value| !value.is_empty());
+            let place = if named { 0 } else { 1 };
+            directories.insert(place, store.directory().to_owned());
         }
-        directories.push("models".into());
         let executable = std::env::current_exe().ok();
         if let Some(beside) = executable.as_deref().and_then(Path::parent) {
             directories.push(beside.join("models"));
@@ -144,17 +152,24 @@ impl ModelLocator {
         &self.directories
     }
 
-    /// The manifests found, by name. Of two with one name, the one in the earlier directory counts.
+    /// The manifests found, by name. Of several with one name, the first whose weights are there counts, or else the
+    /// first.
     pub fn manifests(&self) -> BTreeMap<String, PathBuf> {
-        let mut found = BTreeMap::new();
+        let mut found: BTreeMap<String, PathBuf> = BTreeMap::new();
         for directory in &self.directories {
             // A directory that is not there holds no manifests.
             let entries = directory.read_dir().into_iter().flatten().flatten();
             for path in entries.map(|entry| entry.path()) {
-                let stem = path.file_stem().and_then(OsStr::to_str).map(str::to_owned);
-                if let (Some("toml"), Some(name)) = (path.extension().and_then(OsStr::to_str), stem)
+                let stem = path.file_stem().and_then(OsStr::to_str);
+                let is_manifest = path.extension() == Some(OsStr::new("toml"));
+                let Some(name) = stem.filter(|name| is_manifest && is_model_name(name)) else {
+                    continue;
+                };
+                if found
+                    .get(name)
+                    .is_none_or(|known| !has_weights(known) && has_weights(&path))
                 {
-                    found.entry(name).or_insert(path);
+                    found.insert(name.to_owned(), path);
                 }
             }
         }
@@ -175,12 +190,12 @@ impl ModelLocator {
         }
         if is_model_name(model) {
             let file_name = format!("{model}.toml");
-            let manifests = self
-                .directories
-                .iter()
-                .map(|directory| directory.join(&file_name));
-            if let Some(path) = manifests.into_iter().find(|path| path.is_file()) {
-                return locate_manifest(&path);
+            let paths = self.directories.iter();
+            let paths = paths.map(|directory| directory.join(&file_name));
+            let paths: Vec<PathBuf> = paths.filter(|path| path.is_file()).collect();
+            let with_weights = paths.iter().find(|path| has_weights(path));
+            if let Some(path) = with_weights.or(paths.first()) {
+                return locate_manifest(path);
             }
         }
         Err(LocateError::Unknown {
@@ -225,8 +240,9 @@ impl ModelLocator {
     }
 }
 
-fn is_checkpoint(path: &Path) -> bool {
-    path.join("config.json").is_file() || gguf_path(path).is_some()
+/// Whether the model of a manifest is here.
+fn has_weights(manifest: &Path) -> bool {
+    Manifest::read(manifest).is_ok_and(|read| is_checkpoint(&read.directory(manifest)))
 }
 
 /// The manifest beside a checkpoint directory, if it is that directory's: whoever names the
@@ -297,9 +313,12 @@ fn does_not_fit(instead: &Option<String>) -> String {
     }
 }
 
-fn advice(origin: &Option<String>) -> String {
+fn advice(origin: &Option<String>, manifest: &Path) -> String {
+    let name = manifest.file_stem().unwrap_or_default().to_string_lossy();
     match origin {
-        Some(origin) => format!("; they are published as {origin}"),
+        Some(origin) => {
+            format!("; they are published as {origin}, and `backstop pull {name}` fetches them")
+        }
         None => String::new(),
     }
 }

@@ -1,0 +1,145 @@
+//! Compares a model's files with the sizes and SHA-256 digests in its manifest.
+
+use std::ffi::OsStr;
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
+
+use crate::record::FileRecords;
+
+const BUFFER_BYTES: usize = 1 << 20;
+
+/// How many files a message lists before it counts the rest.
+const LISTED_MAX: usize = 20;
+
+/// Every file that is not as it was recorded.
+#[derive(Debug, thiserror::Error)]
+#[error("the files are not those of the manifest: {}", listing(problems))]
+pub struct FilesDiffer {
+    /// One entry per file.
+    pub problems: Vec<String>,
+}
+
+fn listing(problems: &[String]) -> String {
+    let shown = problems.iter().take(LISTED_MAX).map(String::as_str);
+    let shown = shown.collect::<Vec<_>>().join("; ");
+    match problems.len().saturating_sub(LISTED_MAX) {
+        0 => shown,
+        rest => format!("{shown}; and {rest} more"),
+    }
+}
+
+fn none_or(problems: Vec<String>) -> Result<(), FilesDiffer> {
+    match problems.is_empty() {
+        true => Ok(()),
+        false => Err(FilesDiffer { problems }),
+    }
+}
+
+/// Checks that every file listed is there in its recorded size, which takes no time, and that nothing that would be
+/// loaded is left out of the list.
+pub fn check_sizes(directory: &Path, records: &FileRecords) -> Result<(), FilesDiffer> {
+    let mut problems: Vec<String> = records
+        .iter()
+        .filter_map(|(name, record)| size_problem(directory, name, record.bytes))
+        .collect();
+    problems.extend(unlisted(directory, records));
+    none_or(problems)
+}
+
+fn size_problem(directory: &Path, name: &str, expected: Option<u64>) -> Option<String> {
+    match (std::fs::metadata(directory.join(name)), expected) {
+        (Err(error), _) => Some(format!("{name} cannot be read: {error}")),
+        (Ok(found), _) if !found.is_file() => Some(format!("{name} is not a regular file")),
+        (Ok(found), Some(bytes)) if found.len() != bytes => {
+            let found = found.len();
+            Some(format!("{name} has {found} bytes, expected {bytes}"))
+        }
+        _ => None,
+    }
+}
+
+/// Verifies every file listed, several at a time, and that nothing that would be loaded is left
+/// out of the list.
+///
+/// `progress` is told the bytes done so far, from several threads, and may see them out of order.
+pub fn verify_digests(
+    directory: &Path,
+    records: &FileRecords,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<(), FilesDiffer> {
+    let bytes_done = AtomicU64::new(0);
+    let report = |bytes: u64| {
+        progress(bytes_done.fetch_add(bytes, Ordering::Relaxed) + bytes);
+    };
+    let mut problems: Vec<String> = records
+        .par_iter()
+        .filter_map(|(name, record)| {
+            let problem = size_problem(directory, name, record.bytes);
+            problem.or_else(|| digest_problem(directory, name, &record.sha256, &report))
+        })
+        .collect();
+    problems.extend(unlisted(directory, records));
+    none_or(problems)
+}
+
+fn digest_problem(
+    directory: &Path,
+    name: &str,
+    expected: &str,
+    report: &(dyn Fn(u64) + Sync),
+) -> Option<String> {
+    match digest_of(&directory.join(name), report) {
+        Ok(actual) if actual.eq_ignore_ascii_case(expected) => None,
+        Ok(actual) => Some(format!("{name} has digest {actual}, expected {expected}")),
+        Err(error) => Some(format!("{name} cannot be read: {error}")),
+    }
+}
+
+/// The SHA-256 of a file in hexadecimal; `report` is told of each piece how long it was.
+pub fn digest_of(path: &Path, report: &dyn Fn(u64)) -> std::io::Result<String> {
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(std::io::Error::other("not a regular file"));
+    }
+    let mut file = File::open(path)?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0_u8; BUFFER_BYTES];
+    loop {
+        let count = match file.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) => count,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        hasher.update(&buffer[..count]);
+        report(count as u64);
+    }
+    let mut hexadecimal = String::with_capacity(64);
+    for byte in hasher.finalize() {
+        // To write to a string cannot fail.
+        let _ = write!(hexadecimal, "{byte:02x}");
+    }
+    Ok(hexadecimal)
+}
+
+/// The files beside those listed that opening the checkpoint would read.
+fn unlisted(directory: &Path, records: &FileRecords) -> Vec<String> {
+    let entries = directory.read_dir().into_iter().flatten().flatten();
+    let mut problems: Vec<String> = entries
+        .map(|entry| entry.path())
+        .filter(|path| {
+            let extension = path.extension().and_then(OsStr::to_str);
+            matches!(extension, Some("safetensors" | "json" | "jinja"))
+        })
+        .filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned()))
+        .filter(|name| !records.contains_key(name))
+        .map(|name| format!("{name} has no digest"))
+        .collect();
+    problems.sort();
+    problems
+}

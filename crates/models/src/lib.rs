@@ -1,0 +1,21 @@
+//! What is known of models, and where they lie: manifests, the store, sizes and digests of files.
+
+mod checkpoint;
+mod digests;
+mod locator;
+mod manifest;
+mod record;
+mod store;
+
+#[cfg(test)]
+mod tests;
+
+pub use checkpoint::{gguf_path, is_checkpoint};
+pub use digests::{FilesDiffer, check_sizes, digest_of, verify_digests};
+pub use locator::{LocateError, LocatedModel, LocatedShape, ModelLocator};
+pub use manifest::{
+    Canary, Claim, ClaimValue, HardwareFloor, Manifest, ManifestError, ServingDefaults,
+    is_model_name,
+};
+pub use record::{FileRecord, FileRecords};
+pub use store::{DIRECTORY_VARIABLE, Store};
