@@ -2,14 +2,20 @@
 //! file; the command line wins over the environment, and that over the file.
 
 mod encoders;
+mod integrity;
 mod model;
+mod models;
 mod serve;
 mod tools;
 
 use clap::{Parser, Subcommand};
 
 pub(crate) use self::encoders::EncoderArgs;
+pub(crate) use self::integrity::{IntegrityArgs, SignatureArgs};
 pub(crate) use self::model::{CandleChoice, DeviceChoice, KvCacheDtype, LoadFormat, ModelArgs};
+pub(crate) use self::models::{
+    ImportArgs, ListArgs, ModelsCommand, PullArgs, RemoveArgs, ShowArgs, VerifyArgs,
+};
 pub(crate) use self::serve::{CallerArgs, ProfileChoice, QueueArgs, ServeArgs};
 pub(crate) use self::tools::{
     CanaryArgs, CompareArgs, DoctorArgs, DocumentsArgs, GenerateArgs, KeyArgs,
@@ -30,6 +36,13 @@ pub(crate) enum Command {
     Serve(Box<ServeArgs>),
     /// Answer one prompt in the terminal.
     Generate(Box<GenerateArgs>),
+    /// Fetch a model from the Hugging Face hub: the only command that goes online, and a program of its own.
+    Pull(PullArgs),
+    /// Take a model that was carried here, or lies in a Hugging Face cache, into the store.
+    Import(ImportArgs),
+    /// Models that are known, and those that are here.
+    #[command(subcommand)]
+    Models(ModelsCommand),
     /// Say what this machine can run, and why not.
     Doctor(DoctorArgs),
     /// Compute a model on two devices, and compare what they say of the same tokens.

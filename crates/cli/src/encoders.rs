@@ -4,14 +4,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use backstop_models::{LocateError, LocatedModel, ModelLocator};
 use backstop_server::{Provenance, ServedEncoder};
 use backstop_types::{Encoder, EncoderInputFault, EncoderKind};
 use backstop_weights::{Checkpoint, Fingerprint};
 
 #[cfg(feature = "candle")]
 use crate::args::CandleChoice;
-use crate::args::{DeviceChoice, EncoderArgs};
-use crate::provenance::SETTINGS_DIGITS;
+use crate::args::{DeviceChoice, EncoderArgs, IntegrityArgs, ModelArgs};
+use crate::integrity;
+use crate::provenance::{self, SETTINGS_DIGITS};
 use crate::serve::now_s;
 
 /// Where sentence-transformers has a network that does not lie beside its `modules.json`.
@@ -60,7 +62,7 @@ impl Wanted {
 /// The encoders that settings ask for. What cannot be opened is an error before the port is bound.
 pub(crate) fn planned(
     args: &EncoderArgs,
-    device: DeviceChoice,
+    model: &ModelArgs,
 ) -> Result<Vec<PlannedEncoder>, String> {
     let wanted = [
         (
@@ -78,8 +80,8 @@ pub(crate) fn planned(
     for (kind, directory, names) in wanted {
         match directory {
             Some(directory) => planned.push(PlannedEncoder {
-                device,
-                ..PlannedEncoder::on_cpu(kind, directory, names)?
+                device: model.device(),
+                ..PlannedEncoder::on_cpu(kind, directory, names, &model.integrity)?
             }),
             None if names.is_empty() => {}
             None => {
@@ -115,12 +117,21 @@ pub(crate) fn check_names(
 }
 
 impl PlannedEncoder {
-    fn on_cpu(kind: Wanted, directory: &Path, names: &[String]) -> Result<Self, String> {
-        let failed = |reason: String| format!("{} {}: {reason}", kind.flag(), directory.display());
-        let found = directory.canonicalize();
-        let found = found.map_err(|error| failed(error.to_string()))?;
-        let name = found.file_name().unwrap_or_default();
-        let name = name.to_string_lossy().into_owned();
+    fn on_cpu(
+        kind: Wanted,
+        wanted: &Path,
+        names: &[String],
+        integrity: &IntegrityArgs,
+    ) -> Result<Self, String> {
+        let failed = |reason: String| format!("{} {}: {reason}", kind.flag(), wanted.display());
+        let located = locate(wanted).map_err(failed)?;
+        // A signature that is named is that of the model that generates.
+        let integrity = IntegrityArgs {
+            signature: None,
+            ..integrity.clone()
+        };
+        integrity::check(&located, &integrity).map_err(failed)?;
+        let name = located.name();
         let names = match names {
             [] => vec![name.clone()],
             names => names.to_vec(),
@@ -129,8 +140,8 @@ impl PlannedEncoder {
             kind,
             device: DeviceChoice::Cpu,
             names,
-            provenance: provenance(&found, &name).map_err(failed)?,
-            directory: found,
+            provenance: provenance(&located, &name).map_err(failed)?,
+            directory: located.directory,
             name,
         })
     }
@@ -188,6 +199,21 @@ impl PlannedEncoder {
     }
 }
 
+/// A directory, or the model of the store that has this name.
+fn locate(wanted: &Path) -> Result<LocatedModel, String> {
+    let located = match (wanted.is_dir(), wanted.to_str()) {
+        (false, Some(name)) => ModelLocator::from_environment().locate(name),
+        _ => LocatedModel::at(wanted).map_err(LocateError::from),
+    };
+    let located = located.map_err(|error| error.to_string())?;
+    let directory = located.directory.canonicalize();
+    let directory = directory.map_err(|error| error.to_string())?;
+    Ok(LocatedModel {
+        directory,
+        ..located
+    })
+}
+
 /// The encoder in a directory, with its weights.
 #[cfg(feature = "candle")]
 fn open(directory: &Path, device: DeviceChoice) -> Result<Arc<dyn Encoder>, String> {
@@ -228,11 +254,12 @@ fn warm_up(encoder: &dyn Encoder) -> Result<(), String> {
 }
 
 /// What answers say of where they come from. Reads a little of each weight file.
-fn provenance(directory: &Path, name: &str) -> Result<Provenance, String> {
+fn provenance(located: &LocatedModel, name: &str) -> Result<Provenance, String> {
+    let directory = &located.directory;
     let nested = directory.join(NETWORK_DIRECTORY);
     let network = match nested.is_dir() {
         true => nested,
-        false => directory.to_owned(),
+        false => directory.clone(),
     };
     let checkpoint = Checkpoint::open(&network, &[]).map_err(|error| error.to_string())?;
     let weights = checkpoint.weights_digest(None);
@@ -242,7 +269,9 @@ fn provenance(directory: &Path, name: &str) -> Result<Provenance, String> {
     let texts = checkpoint.add_texts(&mut settings);
     texts.map_err(|error| error.to_string())?;
     let settings = settings.digits(SETTINGS_DIGITS);
-    Ok(Provenance::new(name, &weights, &settings))
+    let manifest = located.manifest.as_ref().map(|(_, manifest)| manifest);
+    let origin = provenance::origin(manifest, &checkpoint)?;
+    Ok(Provenance::new(name, &weights, &settings).with_origin(origin))
 }
 
 #[cfg(test)]
@@ -251,7 +280,7 @@ mod tests {
     use crate::args::serve_args;
 
     fn planned(line: &[&str]) -> Result<Vec<PlannedEncoder>, String> {
-        super::planned(&serve_args(line).encoders, DeviceChoice::Auto)
+        super::planned(&serve_args(line).encoders, &ModelArgs::default())
     }
 
     #[test]

@@ -15,6 +15,7 @@ use backstop_types::TokenId;
 use backstop_weights::{Checkpoint, TokenizerSource};
 
 use crate::args::{LoadFormat, ModelArgs};
+use crate::integrity;
 
 const DEFAULT_MODEL: &str = "demo";
 /// Every start makes the same weights, so that runs can be compared.
@@ -152,6 +153,7 @@ fn open_checkpoint(
         }
         _ => error.to_string(),
     })?;
+    integrity::check(&located, &args.integrity)?;
     let name = located.name();
     let checkpoint = Checkpoint::open(&located.directory, &gguf_families())
         .map_err(|error| error.to_string())?;
@@ -183,6 +185,13 @@ fn open_checkpoint(
 /// A model whose weights will be made. Where its tokenizer is not at hand, that of the demo model
 /// stands in.
 fn open_shape(args: &ModelArgs, locator: &ModelLocator, wanted: &str) -> Result<OpenModel, String> {
+    if args.integrity.verify || args.integrity.require_signature.is_some() {
+        return Err(
+            "made-up weights have neither digests nor a signature: leave out --verify and \
+                    --require-signature, or --load-format synthetic"
+                .to_owned(),
+        );
+    }
     let message = |error: LocateError| error.to_string();
     let shape = locator.locate_shape(wanted).map_err(message)?;
     let texts = match shape.texts {

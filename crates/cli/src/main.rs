@@ -14,12 +14,16 @@ mod encoders;
 mod facts;
 mod generate;
 mod grammar_worker;
+mod import;
+mod integrity;
 mod key;
 mod limits;
 mod load;
 mod machine;
+mod models;
 mod progress;
 mod provenance;
+mod pull;
 mod quantities;
 mod queue;
 mod serve;
@@ -46,6 +50,9 @@ fn main() -> ExitCode {
     outcome(|| match command_line.command {
         Command::Serve(args) => serve::run(*args),
         Command::Generate(args) => generate::run(*args),
+        Command::Pull(args) => pull::run(&args),
+        Command::Import(args) => import::run(&args),
+        Command::Models(command) => models::run(&command),
         Command::Doctor(args) => doctor::run(&args),
         Command::Canary(args) => canary::run(*args),
         Command::Compare(args) => compare::run(&args),

@@ -1,4 +1,4 @@
-//! The progress bars of a start.
+//! Progress bars.
 
 use std::sync::OnceLock;
 
@@ -17,10 +17,10 @@ impl ProgressBars {
         let bar = match stage {
             StartStage::Loading => self
                 .loading
-                .get_or_init(|| bar("loading weights", bytes_total)),
+                .get_or_init(|| bytes_bar("loading weights", bytes_total)),
             StartStage::Arranging => self.arranging.get_or_init(|| {
                 self.clear();
-                bar("arranging weights", bytes_total)
+                bytes_bar("arranging weights", bytes_total)
             }),
         };
         bar.set_position(bytes_done);
@@ -41,7 +41,8 @@ impl Drop for ProgressBars {
     }
 }
 
-fn bar(message: &'static str, bytes: u64) -> ProgressBar {
+/// A bar for work on so many bytes; hidden where standard error is no terminal.
+pub(crate) fn bytes_bar(message: &'static str, bytes: u64) -> ProgressBar {
     let style = ProgressStyle::with_template(
         "{msg} [{bar:40}] {bytes}/{total_bytes} {bytes_per_sec} {eta}",
     )

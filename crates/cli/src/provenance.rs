@@ -1,7 +1,9 @@
 //! What is served, in two digests: one of the weights, one of everything that changes answers.
 
+use backstop_models::{Manifest, digest_of, digest_of_text};
+use backstop_protocol::ModelOrigin;
 use backstop_server::Provenance;
-use backstop_weights::Fingerprint;
+use backstop_weights::{Checkpoint, Fingerprint, TokenizerSource};
 
 use crate::args::ServeArgs;
 use crate::load::OpenModel;
@@ -9,6 +11,9 @@ use crate::start::Prepared;
 
 /// Digits of the digest in `system_fingerprint`.
 pub(crate) const SETTINGS_DIGITS: usize = 12;
+
+/// Digits of a digest that are shown.
+const WEIGHTS_DIGITS: usize = 16;
 
 /// What answers say of where they come from. Reads a little of each weight file.
 pub(crate) fn provenance(
@@ -33,7 +38,55 @@ pub(crate) fn provenance(
         settings.add("special tokens in content", "");
     }
     let settings = settings.digits(SETTINGS_DIGITS);
-    Ok(Provenance::new(&open.name, &weights, &settings))
+    let origin = origin(open.manifest.as_ref(), &open.source.checkpoint)?;
+    let provenance = Provenance::new(&open.name, &weights, &settings).with_origin(origin);
+    tracing::info!("{}: {}", open.name, told(provenance.origin()));
+    Ok(provenance)
+}
+
+/// Where a model comes from, and its texts.
+pub(crate) fn origin(
+    manifest: Option<&Manifest>,
+    checkpoint: &Checkpoint,
+) -> Result<ModelOrigin, String> {
+    let tokenizer = match checkpoint.tokenizer() {
+        TokenizerSource::Embedded(_) => None,
+        TokenizerSource::File(path) => {
+            let digest = digest_of(&path, &|_| {});
+            Some(digest.map_err(|error| format!("{}: {error}", path.display()))?)
+        }
+    };
+    Ok(ModelOrigin {
+        repository: manifest.and_then(|manifest| manifest.repository.clone()),
+        revision: manifest.and_then(|manifest| manifest.revision.clone()),
+        license: manifest.and_then(|manifest| manifest.licence.clone()),
+        weights: None,
+        tokenizer,
+        chat_template: checkpoint.chat_template().map(digest_of_text),
+    })
+}
+
+/// The same as a line of the log.
+fn told(origin: &ModelOrigin) -> String {
+    let digests = [
+        ("weights", &origin.weights),
+        ("tokenizer", &origin.tokenizer),
+        ("chat template", &origin.chat_template),
+    ];
+    let shown = digests.map(|(what, digest)| {
+        let digits = digest
+            .as_deref()
+            .and_then(|digest| digest.get(..WEIGHTS_DIGITS));
+        digits.map(|digits| format!("{what} {digits}"))
+    });
+    let mut parts: Vec<String> = shown.into_iter().flatten().collect();
+    if let Some(repository) = &origin.repository {
+        let revision = origin.revision.as_deref().unwrap_or("an unknown commit");
+        parts.push(format!("from {repository} at {revision}"));
+    }
+    let licence = origin.license.as_deref().unwrap_or("unknown");
+    parts.push(format!("licence {licence}"));
+    parts.join(", ")
 }
 
 /// The digest of a model's weights, in 16 hexadecimal digits. Made-up weights follow from the

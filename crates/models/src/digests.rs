@@ -17,9 +17,12 @@ const BUFFER_BYTES: usize = 1 << 20;
 /// How many files a message lists before it counts the rest.
 const LISTED_MAX: usize = 20;
 
+/// Directories below that of a model from which files are loaded.
+const DEPTH_MAX: usize = 2;
+
 /// Every file that is not as it was recorded.
 #[derive(Debug, thiserror::Error)]
-#[error("the files are not those of the manifest: {}", listing(problems))]
+#[error("the files are not those that were recorded: {}", listing(problems))]
 pub struct FilesDiffer {
     /// One entry per file.
     pub problems: Vec<String>,
@@ -119,27 +122,55 @@ pub fn digest_of(path: &Path, report: &dyn Fn(u64)) -> std::io::Result<String> {
         hasher.update(&buffer[..count]);
         report(count as u64);
     }
-    let mut hexadecimal = String::with_capacity(64);
-    for byte in hasher.finalize() {
-        // To write to a string cannot fail.
-        let _ = write!(hexadecimal, "{byte:02x}");
-    }
-    Ok(hexadecimal)
+    Ok(hexadecimal(&hasher.finalize()))
 }
 
-/// The files beside those listed that opening the checkpoint would read.
+/// The SHA-256 of a text in hexadecimal.
+pub fn digest_of_text(text: &str) -> String {
+    hexadecimal(&Sha256::digest(text))
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        // To write to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
+
+/// Files that would be loaded and are not listed. Modules of sentence-transformers lie in directories of their own.
 fn unlisted(directory: &Path, records: &FileRecords) -> Vec<String> {
-    let entries = directory.read_dir().into_iter().flatten().flatten();
-    let mut problems: Vec<String> = entries
-        .map(|entry| entry.path())
-        .filter(|path| {
-            let extension = path.extension().and_then(OsStr::to_str);
-            matches!(extension, Some("safetensors" | "json" | "jinja"))
-        })
-        .filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned()))
-        .filter(|name| !records.contains_key(name))
-        .map(|name| format!("{name} has no digest"))
-        .collect();
+    let mut problems = Vec::new();
+    find_unlisted(directory, "", DEPTH_MAX, records, &mut problems);
     problems.sort();
     problems
+}
+
+fn find_unlisted(
+    directory: &Path,
+    prefix: &str,
+    depth: usize,
+    records: &FileRecords,
+    problems: &mut Vec<String>,
+) {
+    let entries = match directory.read_dir() {
+        Ok(entries) => entries,
+        Err(error) => return problems.push(format!("{prefix}. cannot be listed: {error}")),
+    };
+    for path in entries.flatten().map(|entry| entry.path()) {
+        let file = path.file_name().unwrap_or_default().to_string_lossy();
+        let name = format!("{prefix}{file}");
+        if path.is_dir() {
+            if depth > 0 {
+                find_unlisted(&path, &format!("{name}/"), depth - 1, records, problems);
+            }
+            continue;
+        }
+        let extension = path.extension().and_then(OsStr::to_str);
+        let is_loaded = matches!(extension, Some("safetensors" | "gguf" | "json" | "jinja"));
+        if is_loaded && !records.contains_key(&name) {
+            problems.push(format!("{name} has no digest"));
+        }
+    }
 }

@@ -11,7 +11,7 @@ mod store;
 mod tests;
 
 pub use checkpoint::{gguf_path, is_checkpoint};
-pub use digests::{FilesDiffer, check_sizes, digest_of, verify_digests};
+pub use digests::{FilesDiffer, check_sizes, digest_of, digest_of_text, verify_digests};
 pub use locator::{LocateError, LocatedModel, LocatedShape, ModelLocator};
 pub use manifest::{
     Canary, Claim, ClaimValue, HardwareFloor, Manifest, ManifestError, ServingDefaults,

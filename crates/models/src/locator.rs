@@ -39,6 +39,14 @@ pub struct LocatedShape {
 }
 
 impl LocatedModel {
+    /// What lies in a directory, whatever it is, with its manifest if that lies beside it.
+    pub fn at(directory: &Path) -> Result<Self, ManifestError> {
+        Ok(Self {
+            directory: directory.to_owned(),
+            manifest: manifest_of(directory)?,
+        })
+    }
+
     /// What is recorded of its files.
     pub fn records(&self) -> Option<&FileRecords> {
         self.manifest.as_ref()?.1.files.as_ref()
@@ -180,10 +188,7 @@ impl ModelLocator {
     pub fn locate(&self, model: &str) -> Result<LocatedModel, LocateError> {
         let path = Path::new(model);
         if is_checkpoint(path) {
-            return Ok(LocatedModel {
-                directory: path.to_owned(),
-                manifest: manifest_of(path)?,
-            });
+            return Ok(LocatedModel::at(path)?);
         }
         if path.extension() == Some(OsStr::new("toml")) && path.is_file() {
             return locate_manifest(path);

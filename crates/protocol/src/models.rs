@@ -52,6 +52,30 @@ pub struct ModelCard {
     task: ModelTask,
     #[serde(skip_serializing_if = "Option::is_none")]
     dimensions: Option<u32>,
+    provenance: ModelOrigin,
+}
+
+/// Where a model comes from, and what exactly it is. What is not known is left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ModelOrigin {
+    /// Where it is published.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repository: Option<String>,
+    /// The commit there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
+    /// The licence of its weights.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub license: Option<String>,
+    /// The digest of its weights, as the header `x-backstop-model` has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weights: Option<String>,
+    /// SHA-256 of the tokenizer's file, unless it is a part of the weights' file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokenizer: Option<String>,
+    /// SHA-256 of the text of the chat template.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chat_template: Option<String>,
 }
 
 /// What a model is for.
@@ -96,7 +120,13 @@ impl ModelCard {
             max_tokens: max_output_tokens,
             task: ModelTask::Generate,
             dimensions: None,
+            provenance: ModelOrigin::default(),
         }
+    }
+
+    /// Says where the model comes from.
+    pub fn from(self, provenance: ModelOrigin) -> Self {
+        Self { provenance, ..self }
     }
 
     /// As [`ModelCard::new`], of a model that takes `max_tokens` and answers with vectors of so many

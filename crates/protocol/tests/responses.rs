@@ -8,8 +8,8 @@
 use backstop_protocol::{
     ApiError, AssistantMessage, CallForm, ChatChoice, ChatChunks, ChatFinishReason, ChatLogprobs,
     CompletionChoice, CompletionChunks, CompletionLogprobs, Delta, FinishReason, ModelCard,
-    ModelList, ResponseStamp, SSE_DONE, StopReason, TokenLogprob, ToolCall, TopLogprob, Usage,
-    sse_data, sse_error,
+    ModelList, ModelOrigin, ResponseStamp, SSE_DONE, StopReason, TokenLogprob, ToolCall,
+    TopLogprob, Usage, sse_data, sse_error,
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -232,7 +232,12 @@ fn completions_have_parallel_logprobs() {
 
 #[test]
 fn models_publish_their_limits() {
-    let card = ModelCard::new("alias".to_owned(), "root".to_owned(), 7, 4096, 1024);
+    let origin = ModelOrigin {
+        repository: Some("org/north".to_owned()),
+        weights: Some("01".to_owned()),
+        ..ModelOrigin::default()
+    };
+    let card = ModelCard::new("alias".to_owned(), "root".to_owned(), 7, 4096, 1024).from(origin);
     assert_eq!(
         wire(&ModelList::new(vec![card])),
         json!({"object": "list", "has_more": false, "first_id": "alias", "last_id": "alias",
@@ -242,6 +247,7 @@ fn models_publish_their_limits() {
             "max_input_tokens": 4095, "max_output_tokens": 1024,
             "type": "model", "display_name": "alias", "created_at": "1970-01-01T00:00:07Z",
             "lifecycle": "active", "max_tokens": 1024, "task": "generate",
+            "provenance": {"repository": "org/north", "weights": "01"},
         }]})
     );
 }

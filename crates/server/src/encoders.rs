@@ -170,7 +170,10 @@ impl InstalledEncoder {
             EncoderKind::Relevance => None,
         };
         let ServedEncoder {
-            root, created_s, ..
+            root,
+            created_s,
+            provenance,
+            ..
         } = &self.served;
         ModelCard::of_encoder(
             name.to_owned(),
@@ -179,6 +182,7 @@ impl InstalledEncoder {
             facts.max_tokens,
             dimensions,
         )
+        .from(provenance.origin().clone())
     }
 
     /// Takes in how fast the queue empties.

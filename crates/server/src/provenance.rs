@@ -2,6 +2,7 @@
 //! should tell which of them answered, and with which weights.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use backstop_protocol::ModelOrigin;
 
 use crate::probes::VERSION;
 
@@ -16,6 +17,8 @@ pub struct Provenance {
     /// `NAME@DIGEST`.
     model: Option<HeaderValue>,
     settings: Option<String>,
+    /// What lists of models tell.
+    origin: ModelOrigin,
 }
 
 impl Provenance {
@@ -31,7 +34,25 @@ impl Provenance {
         Self {
             model: HeaderValue::from_str(&format!("{name}@{weights_digest}")).ok(),
             settings: Some(settings_digest.to_owned()),
+            origin: ModelOrigin {
+                weights: Some(weights_digest.to_owned()),
+                ..ModelOrigin::default()
+            },
         }
+    }
+
+    /// Says more of where the model comes from; the digest of its weights stays.
+    pub fn with_origin(self, origin: ModelOrigin) -> Self {
+        let weights = self.origin.weights;
+        Self {
+            origin: ModelOrigin { weights, ..origin },
+            ..self
+        }
+    }
+
+    /// Where the model comes from.
+    pub fn origin(&self) -> &ModelOrigin {
+        &self.origin
     }
 
     /// Says which model answers.

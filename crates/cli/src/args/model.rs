@@ -3,6 +3,7 @@
 use backstop_text::format::FORMATS;
 use clap::{Args, ValueEnum};
 
+use super::integrity::IntegrityArgs;
 use crate::quantities::{parse_bytes, parse_json_object};
 use crate::speculative::SpeculativeConfig;
 
@@ -13,6 +14,9 @@ pub(crate) struct ModelArgs {
     /// Directory of a checkpoint, or the name of a manifest in `models/`. [default: demo]
     #[arg(value_name = "MODEL", env = "BACKSTOP_MODEL")]
     pub(crate) model: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) integrity: IntegrityArgs,
 
     /// Tokens of prompt and answer together at most. [default: the manifest's, or the model's]
     #[arg(long, env = "BACKSTOP_MAX_MODEL_LEN")]

@@ -20,7 +20,7 @@ pub(super) struct Models {
 impl Models {
     /// Those that the settings name. Without any, the bundled model; encoders may be alone.
     pub(super) fn open(args: &ServeArgs, queues: &Queues) -> Result<Self, String> {
-        let encoders = encoders::planned(&args.encoders, args.model.device())?;
+        let encoders = encoders::planned(&args.encoders, &args.model)?;
         let generating = match args.model.model.is_none() && !encoders.is_empty() {
             true => {
                 check_unused(args)?;
@@ -100,6 +100,7 @@ fn check_unused(args: &ServeArgs) -> Result<(), String> {
     let for_all = ModelArgs {
         device: args.model.device,
         num_threads: args.model.num_threads,
+        integrity: args.model.integrity.clone(),
         ..ModelArgs::default()
     };
     let is_unused = format!("{:?}", args.model) != format!("{for_all:?}");
