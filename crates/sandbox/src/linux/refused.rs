@@ -1,0 +1,131 @@
+//! The calls that are refused, and with which arguments others are.
+
+use std::collections::BTreeMap;
+
+use libc::c_long;
+use seccompiler::{BackendError, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule};
+
+/// Calls that are refused whatever they are asked.
+#[rustfmt::skip]
+const ALWAYS: &[c_long] = &[
+    // Leads out. An accepted connection could be dissolved by it, and be made anew with anybody.
+    libc::SYS_connect,
+    // Does what other calls do, unseen by this filter.
+    libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register,
+    // Looks into other processes, or drives them.
+    libc::SYS_ptrace, libc::SYS_process_vm_readv, libc::SYS_process_vm_writev,
+    libc::SYS_pidfd_getfd, libc::SYS_kcmp,
+    // Looks into the kernel, or changes it.
+    libc::SYS_bpf, libc::SYS_perf_event_open, libc::SYS_userfaultfd, libc::SYS_syslog,
+    libc::SYS_init_module, libc::SYS_finit_module, libc::SYS_delete_module,
+    libc::SYS_kexec_load, KEXEC_FILE_LOAD, LSM_SET_SELF_ATTR,
+    // The kernel's keys.
+    libc::SYS_add_key, libc::SYS_keyctl, libc::SYS_request_key,
+    // What is mounted where.
+    libc::SYS_mount, libc::SYS_umount2, libc::SYS_pivot_root, libc::SYS_chroot,
+    libc::SYS_move_mount, libc::SYS_open_tree, OPEN_TREE_ATTR, libc::SYS_mount_setattr,
+    libc::SYS_fsopen, libc::SYS_fsconfig, libc::SYS_fsmount, libc::SYS_fspick,
+    // Other worlds.
+    libc::SYS_setns, libc::SYS_unshare,
+    // Files by something other than their paths, and files that are none.
+    libc::SYS_open_by_handle_at, libc::SYS_name_to_handle_at, libc::SYS_fanotify_init,
+    libc::SYS_mknodat,
+    // The machine: its clock, names, memory and end.
+    libc::SYS_settimeofday, libc::SYS_clock_settime, libc::SYS_adjtimex, libc::SYS_clock_adjtime,
+    libc::SYS_sethostname, libc::SYS_setdomainname, libc::SYS_swapon, libc::SYS_swapoff,
+    libc::SYS_reboot, libc::SYS_acct, libc::SYS_quotactl, libc::SYS_quotactl_fd,
+    libc::SYS_vhangup, libc::SYS_personality,
+];
+
+/// Calls that only this kind of processor has.
+#[cfg(target_arch = "x86_64")]
+const HERE: &[c_long] = &[
+    libc::SYS_ioperm,
+    libc::SYS_iopl,
+    libc::SYS_mknod,
+    libc::SYS_modify_ldt,
+];
+#[cfg(not(target_arch = "x86_64"))]
+const HERE: &[c_long] = &[];
+
+// The numbers that the C library's crate lacks; all but the first are the same everywhere.
+#[cfg(target_arch = "x86_64")]
+const KEXEC_FILE_LOAD: c_long = 320;
+#[cfg(not(target_arch = "x86_64"))]
+const KEXEC_FILE_LOAD: c_long = 294;
+const LSM_SET_SELF_ATTR: c_long = 460;
+const OPEN_TREE_ATTR: c_long = 467;
+
+/// The bits of a socket's type that are not flags.
+const TYPE_MASK: u64 = 0xf;
+/// New namespaces, by which a process would become privileged in a world of its own.
+const NAMESPACES: [libc::c_int; 7] = [
+    libc::CLONE_NEWCGROUP,
+    libc::CLONE_NEWIPC,
+    libc::CLONE_NEWNET,
+    libc::CLONE_NEWNS,
+    libc::CLONE_NEWPID,
+    libc::CLONE_NEWUSER,
+    libc::CLONE_NEWUTS,
+];
+/// Puts words into the mouth of whoever sits at the terminal.
+const TERMINAL_INPUT: [u64; 2] = [0x5412, 0x541c];
+
+/// What the filter compares calls with: no rule at all for a number means always.
+pub(super) fn rules() -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendError> {
+    let always = ALWAYS.iter().chain(HERE);
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
+        always.map(|number| (*number, Vec::new())).collect();
+    for number in [libc::SYS_socket, libc::SYS_socketpair] {
+        rules.insert(number, all_but_local_streams()?);
+    }
+    // The flags' places. A socket that was never connected, or no longer is, would connect.
+    for (number, flags) in [
+        (libc::SYS_sendto, 3),
+        (libc::SYS_sendmsg, 2),
+        (libc::SYS_sendmmsg, 3),
+    ] {
+        rules.insert(number, vec![has_bits(flags, MSG_FASTOPEN)?]);
+    }
+    rules.insert(libc::SYS_clone, namespaces()?);
+    rules.insert(libc::SYS_ioctl, terminal_input()?);
+    Ok(rules)
+}
+
+const MSG_FASTOPEN: u64 = libc::MSG_FASTOPEN as u64;
+
+/// Any family but the local one; and there datagrams, which can be sent to anybody without a
+/// connection. A raw local socket is one of datagrams.
+fn all_but_local_streams() -> Result<Vec<SeccompRule>, BackendError> {
+    let of_type = |kind: libc::c_int| {
+        let compared = SeccompCmpOp::MaskedEq(TYPE_MASK);
+        rule(1, compared, kind as u64)
+    };
+    Ok(vec![
+        rule(0, SeccompCmpOp::Ne, libc::AF_UNIX as u64)?,
+        of_type(libc::SOCK_DGRAM)?,
+        of_type(libc::SOCK_RAW)?,
+    ])
+}
+
+fn namespaces() -> Result<Vec<SeccompRule>, BackendError> {
+    let flags = NAMESPACES.into_iter();
+    flags.map(|flag| has_bits(0, flag as u64)).collect()
+}
+
+fn terminal_input() -> Result<Vec<SeccompRule>, BackendError> {
+    let commands = TERMINAL_INPUT.into_iter();
+    commands
+        .map(|command| rule(1, SeccompCmpOp::Eq, command))
+        .collect()
+}
+
+fn has_bits(argument: u8, bits: u64) -> Result<SeccompRule, BackendError> {
+    rule(argument, SeccompCmpOp::MaskedEq(bits), bits)
+}
+
+/// The kernel looks at 32 bits of all these arguments, so the others are no way around.
+fn rule(argument: u8, compared: SeccompCmpOp, value: u64) -> Result<SeccompRule, BackendError> {
+    let condition = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, compared, value)?;
+    SeccompRule::new(vec![condition])
+}
