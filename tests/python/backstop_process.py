@@ -30,13 +30,15 @@ def free_port() -> int:
 
 
 class BackstopProcess:
-    """A server process on a port of its own; `stop` checks that it ends as it should."""
+    """A server process on a port of its own; `stop` checks that it ends as it should. `under` is a command that runs it,
+    and that becomes it."""
 
     def __init__(self, *arguments: str, model: str | None = MODEL, models_dir: Path | None = None):
+    def __init__(self, *arguments: str, model: str | None = MODEL, under: tuple[str, ...] = ()):
         self.port = free_port()
         self.log_file = tempfile.NamedTemporaryFile(prefix="backstop-test-", suffix=".log")
         models = [] if model is None else [model]
-        command = [str(BINARY), "serve", *models, "--port", str(self.port), *arguments]
+        command = [*under, str(BINARY), "serve", *models, "--port", str(self.port), *arguments]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("BACKSTOP_")}
         if models_dir:
             environment["BACKSTOP_MODELS_DIR"] = str(models_dir)
