@@ -33,8 +33,13 @@ class BackstopProcess:
     """A server process on a port of its own; `stop` checks that it ends as it should. `under` is a command that runs it,
     and that becomes it."""
 
-    def __init__(self, *arguments: str, model: str | None = MODEL, models_dir: Path | None = None):
-    def __init__(self, *arguments: str, model: str | None = MODEL, under: tuple[str, ...] = ()):
+    def __init__(
+        self,
+        *arguments: str,
+        model: str | None = MODEL,
+        models_dir: Path | None = None,
+        under: tuple[str, ...] = (),
+    ):
         self.port = free_port()
         self.log_file = tempfile.NamedTemporaryFile(prefix="backstop-test-", suffix=".log")
         models = [] if model is None else [model]

@@ -213,3 +213,15 @@ def test_the_responses_api_reaches_backstop(through: OpenAI, client: OpenAI, mod
     else:
         said = through.responses.create(**body).output_text
     assert said == client.chat.completions.create(**chat(text, max_tokens=40)).choices[0].message.content
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize("mode", MODES)
+def test_the_proxy_says_which_model_answered(
+    through: OpenAI, server: BackstopProcess, mode: str, prefix: str
+) -> None:
+    body = chat(model=f"backstop-{prefix}")
+    with through.chat.completions.with_streaming_response.create(**body, stream=mode == "streamed") as answer:
+        told = answer.headers["llm_provider-x-backstop-model"]
+        answer.read()
+    assert told == httpx.get(f"{server.root}/health").headers["x-backstop-model"]

@@ -9,9 +9,7 @@ use backstop_server::{Provenance, ServedEncoder};
 use backstop_types::{Encoder, EncoderInputFault, EncoderKind};
 use backstop_weights::{Checkpoint, Fingerprint};
 
-#[cfg(feature = "candle")]
-use crate::args::CandleChoice;
-use crate::args::{DeviceChoice, EncoderArgs, IntegrityArgs, ModelArgs};
+use crate::args::{CandleChoice, DeviceChoice, EncoderArgs, IntegrityArgs, ModelArgs};
 use crate::integrity;
 use crate::provenance::{self, SETTINGS_DIGITS};
 use crate::serve::now_s;
@@ -162,6 +160,14 @@ impl PlannedEncoder {
                 ),
             ),
         }
+    }
+
+    /// Whether it is to be computed on a GPU.
+    pub(crate) fn on_gpu(&self) -> bool {
+        matches!(
+            self.device,
+            DeviceChoice::Candle(CandleChoice::Metal | CandleChoice::Cuda(_))
+        )
     }
 
     /// Loads it and computes something. It may take its time.

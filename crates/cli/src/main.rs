@@ -26,6 +26,7 @@ mod provenance;
 mod pull;
 mod quantities;
 mod queue;
+mod sandbox;
 mod serve;
 mod settings;
 mod signals;

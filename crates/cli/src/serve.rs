@@ -9,13 +9,14 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 
 use backstop_engine::{Lifecycle, LifecycleState};
+use backstop_sandbox::FilesConfinement;
 use backstop_server::{GrammarWorker, KeySet, ProbeThread, Server, ServerConfig};
 use tokio::net::TcpListener;
 
 use self::models::{Example, Models};
 use crate::args::ServeArgs;
 use crate::queue::Queues;
-use crate::{EXIT_ENGINE_FAILED, browsers, descriptors, settings, signals};
+use crate::{EXIT_ENGINE_FAILED, browsers, descriptors, sandbox, settings, signals};
 
 /// One address's strangers get one in so many of the connections.
 const STRANGERS_SHARE: usize = 4;
@@ -26,10 +27,16 @@ const RESPONSE_KEEP_ALIVE_RANGE: (Duration, Duration) =
 pub(crate) fn run(args: ServeArgs) -> Result<ExitCode, String> {
     let started = Instant::now();
     let args = settings::with_file(args)?;
-    crate::runtime()?.block_on(serve(args, started))
+    // It binds this thread and those that it starts, so it comes before the runtime's.
+    let files = sandbox::confine_files(&args)?;
+    crate::runtime()?.block_on(serve(args, files, started))
 }
 
-async fn serve(args: ServeArgs, started: Instant) -> Result<ExitCode, String> {
+async fn serve(
+    args: ServeArgs,
+    files: Option<FilesConfinement>,
+    started: Instant,
+) -> Result<ExitCode, String> {
     // The text files are read and memory is planned before the port is bound: a mistyped model
     // name, or a model that does not fit, should be an error message, not a server that is loading
     // for ever.
@@ -45,12 +52,24 @@ async fn serve(args: ServeArgs, started: Instant) -> Result<ExitCode, String> {
     let server = Server::new(config, lifecycle.clone());
     // Until the end of this function: a server that drains is well.
     let _probes = serve_probes(&args, &server)?;
+    // Now that it listens, it needs no other socket. What a GPU's driver calls until the model is there is the
+    // driver's affair.
+    let on_gpu = models.on_gpu();
+    if !on_gpu {
+        sandbox::confine_calls(files.as_ref())?;
+    }
     signals::obey(&server, args.callers.api_key_file.is_some());
     let loading = tokio::spawn({
         let (server, lifecycle) = (server.clone(), lifecycle.clone());
         async move {
             let examples = models.examples();
-            match models.bring_up(&server).await {
+            let brought_up = models.bring_up(&server).await.and_then(|thread| {
+                if on_gpu {
+                    sandbox::confine_calls(files.as_ref())?;
+                }
+                Ok(thread)
+            });
+            match brought_up {
                 Ok(thread) => {
                     lifecycle.advance(LifecycleState::Ready);
                     announce(address, &examples, started.elapsed());

@@ -59,6 +59,12 @@ pub(crate) struct ServerArgs {
     #[arg(long, env = "BACKSTOP_SERVED_MODEL_NAME", value_delimiter = ',')]
     pub(crate) served_model_name: Vec<String>,
 
+    /// Keep what is otherwise given up once the settings are read: reading files other than those of the models and of
+    /// the settings, writing any, starting other programs, and every connection but those that clients open (Landlock
+    /// and seccomp, where the kernel has them).
+    #[arg(long, env = "BACKSTOP_NO_SANDBOX")]
+    pub(crate) no_sandbox: bool,
+
     /// Time that running requests get to finish after SIGTERM.
     #[arg(long, env = "BACKSTOP_SHUTDOWN_TIMEOUT", value_parser = parse_duration, default_value = "30s")]
     pub(crate) shutdown_timeout: Duration,

@@ -48,6 +48,11 @@ impl Generating {
         &self.open.name
     }
 
+    /// Whether it is to be computed on a GPU.
+    pub(super) fn on_gpu(&self) -> bool {
+        self.prepared.on_gpu
+    }
+
     /// Loads, warms up and installs it.
     pub(super) async fn bring_up(self, server: &Server) -> Result<EngineThread, String> {
         let Self {

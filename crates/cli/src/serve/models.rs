@@ -56,6 +56,12 @@ impl Models {
         generating.or(first).cloned().unwrap_or_default()
     }
 
+    /// Whether any of them is to be computed on a GPU.
+    pub(super) fn on_gpu(&self) -> bool {
+        let generating = self.generating.as_ref().is_some_and(Generating::on_gpu);
+        generating || self.encoders.iter().any(PlannedEncoder::on_gpu)
+    }
+
     /// What they are called by themselves, for the log.
     pub(super) fn names(&self) -> String {
         let generating = self.generating.iter().map(Generating::name);
