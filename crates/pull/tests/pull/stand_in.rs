@@ -1,0 +1,358 @@
+//! A stand-in for a Hugging Face hub: the list of a repository's files, the files, large ones on a second server as the
+//! real hub has them, and any fault that a test asks for.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+
+use sha1::{Digest, Sha1};
+use sha2::Sha256;
+
+pub(crate) const REPOSITORY: &str = "someone/tiny";
+pub(crate) const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+
+/// What was asked for.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Request {
+    /// Whether the second server was asked, where large files are.
+    pub(crate) is_elsewhere: bool,
+    pub(crate) path: String,
+    pub(crate) headers: BTreeMap<String, String>,
+    /// How often the same was asked for before, in the same range.
+    pub(crate) before: usize,
+}
+
+impl Request {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(String::as_str)
+    }
+
+    pub(crate) fn is_listing(&self) -> bool {
+        self.path.starts_with("/api/")
+    }
+}
+
+/// What goes wrong with an answer.
+#[derive(Clone, Debug)]
+pub(crate) enum Fault {
+    None,
+    /// Another answer altogether.
+    Answer(u16, Vec<(&'static str, String)>, Vec<u8>),
+    /// The connection ends after so many bytes of the body.
+    CutAfter(usize),
+    /// Nothing more comes after so many bytes of the body.
+    StallAfter(usize),
+    /// The range is ignored.
+    Whole,
+    /// The range begins a byte too late, and says so.
+    WrongRange,
+    /// One byte is another.
+    WrongByte,
+    /// One byte too few, and a length that says so.
+    Short,
+}
+
+pub(crate) fn status(status: u16) -> Fault {
+    Fault::Answer(status, Vec::new(), b"no".to_vec())
+}
+
+pub(crate) fn status_with(status: u16, name: &'static str, value: impl ToString) -> Fault {
+    Fault::Answer(status, vec![(name, value.to_string())], b"no".to_vec())
+}
+
+type Chooser = Box<dyn Fn(&Request) -> Fault + Send + Sync>;
+
+struct State {
+    commit: String,
+    files: BTreeMap<String, File>,
+    elsewhere: String,
+    choose: Mutex<Chooser>,
+    requests: Mutex<Vec<Request>>,
+    bytes_sent: Mutex<u64>,
+}
+
+struct File {
+    bytes: Vec<u8>,
+    is_large: bool,
+}
+
+/// A hub with one repository, on two ports.
+pub(crate) struct StandIn {
+    pub(crate) url: String,
+    state: Arc<State>,
+}
+
+impl StandIn {
+    /// Files whose names begin with a `*` are large.
+    pub(crate) fn new(files: &[(&str, &[u8])]) -> Self {
+        Self::at_commit(COMMIT, files)
+    }
+
+    pub(crate) fn at_commit(commit: &str, files: &[(&str, &[u8])]) -> Self {
+        let files = files.iter().map(|(name, bytes)| {
+            let file = File {
+                bytes: bytes.to_vec(),
+                is_large: name.starts_with('*'),
+            };
+            (name.trim_start_matches('*').to_owned(), file)
+        });
+        let (hub, elsewhere) = (listener(), listener());
+        let state = Arc::new(State {
+            commit: commit.to_owned(),
+            files: files.collect(),
+            elsewhere: url(&elsewhere),
+            choose: Mutex::new(Box::new(|_| Fault::None)),
+            requests: Mutex::default(),
+            bytes_sent: Mutex::default(),
+        });
+        let url = url(&hub);
+        for (listener, is_elsewhere) in [(hub, false), (elsewhere, true)] {
+            let state = state.clone();
+            std::thread::spawn(move || {
+                for stream in listener.incoming().flatten() {
+                    let state = state.clone();
+                    std::thread::spawn(move || serve(&state, stream, is_elsewhere));
+                }
+            });
+        }
+        Self { url, state }
+    }
+
+    /// From now on, this says what goes wrong.
+    pub(crate) fn choose(&self, choose: impl Fn(&Request) -> Fault + Send + Sync + 'static) {
+        *self.state.choose.lock().unwrap() = Box::new(choose);
+    }
+
+    pub(crate) fn requests(&self) -> Vec<Request> {
+        self.state.requests.lock().unwrap().clone()
+    }
+
+    /// Bytes of files that were sent.
+    pub(crate) fn bytes_sent(&self) -> u64 {
+        *self.state.bytes_sent.lock().unwrap()
+    }
+
+    pub(crate) fn is_large(&self, name: &str) -> bool {
+        self.state.files[name].is_large
+    }
+}
+
+fn listener() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").unwrap()
+}
+
+fn url(listener: &TcpListener) -> String {
+    format!("http://{}", listener.local_addr().unwrap())
+}
+
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+pub(crate) fn git_digest(bytes: &[u8]) -> String {
+    let mut hasher = Sha1::new();
+    hasher.update(format!("blob {}\0", bytes.len()));
+    hasher.update(bytes);
+    hasher
+        .finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+fn serve(state: &State, stream: TcpStream, is_elsewhere: bool) {
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let mut stream = stream;
+    while let Some(mut request) = read_request(&mut reader) {
+        request.is_elsewhere = is_elsewhere;
+        {
+            let mut requests = state.requests.lock().unwrap();
+            let is_same = |other: &&Request| {
+                other.path == request.path && other.header("range") == request.header("range")
+            };
+            request.before = requests.iter().filter(is_same).count();
+            requests.push(request.clone());
+        }
+        let fault = state.choose.lock().unwrap()(&request);
+        let is_open = match &fault {
+            Fault::Answer(status, headers, body) => send(&mut stream, *status, headers, body),
+            _ => answer(state, &mut stream, &request, &fault),
+        };
+        if is_open.is_err() {
+            return;
+        }
+    }
+}
+
+fn read_request(reader: &mut impl BufRead) -> Option<Request> {
+    let mut line = String::new();
+    reader
+        .read_line(&mut line)
+        .ok()
+        .filter(|count| *count > 0)?;
+    let mut request = Request {
+        path: line.split(' ').nth(1)?.to_owned(),
+        ..Request::default()
+    };
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok()?;
+        let Some((name, value)) = line.trim_end().split_once(": ") else {
+            return Some(request);
+        };
+        request
+            .headers
+            .insert(name.to_lowercase(), value.to_owned());
+    }
+}
+
+type Sent = std::io::Result<()>;
+
+fn send(stream: &mut TcpStream, status: u16, headers: &[(&str, String)], body: &[u8]) -> Sent {
+    let mut head = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n", body.len());
+    for (name, value) in headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    stream.write_all(format!("{head}\r\n").as_bytes())?;
+    stream.write_all(body)
+}
+
+fn answer(state: &State, stream: &mut TcpStream, request: &Request, fault: &Fault) -> Sent {
+    let path = request.path.split('?').next().unwrap();
+    if request.is_elsewhere {
+        let found = state
+            .files
+            .values()
+            .find(|file| path == format!("/{}", sha256(&file.bytes)));
+        return match found {
+            Some(file) => content(state, stream, request, file, &[], fault),
+            None => send(stream, 404, &[], b""),
+        };
+    }
+    let listing = format!("/api/models/{REPOSITORY}/revision/");
+    if let Some(revision) = path.strip_prefix(&listing) {
+        return match revision == "main" || revision == state.commit {
+            true => send(stream, 200, &[], list(state).as_bytes()),
+            false => send(stream, 404, &code("RevisionNotFound"), b""),
+        };
+    }
+    if path.starts_with("/api/") {
+        return send(stream, 401, &code("RepoNotFound"), b"");
+    }
+    let files = format!("/{REPOSITORY}/resolve/{}/", state.commit);
+    let name = path
+        .strip_prefix(&files)
+        .unwrap_or_default()
+        .replace("%20", " ");
+    match state.files.get(&name) {
+        None => send(stream, 404, &code("EntryNotFound"), b""),
+        Some(file) if file.is_large => {
+            let digest = sha256(&file.bytes);
+            let headers = [
+                (
+                    "location",
+                    format!("{}/{digest}?signature=secret", state.elsewhere),
+                ),
+                ("x-repo-commit", state.commit.clone()),
+                ("x-linked-etag", format!("\"{digest}\"")),
+                ("x-linked-size", file.bytes.len().to_string()),
+            ];
+            send(stream, 302, &headers, b"Found. Redirecting")
+        }
+        Some(file) => {
+            let etag = format!("\"{}\"", git_digest(&file.bytes));
+            let headers = [("x-repo-commit", state.commit.clone()), ("etag", etag)];
+            content(state, stream, request, file, &headers, fault)
+        }
+    }
+}
+
+fn code(code: &str) -> [(&'static str, String); 1] {
+    [("x-error-code", code.to_owned())]
+}
+
+fn list(state: &State) -> String {
+    let siblings = state.files.iter().map(|(name, file)| {
+        let (bytes, git) = (file.bytes.len(), git_digest(&file.bytes));
+        let large = match file.is_large {
+            true => format!(
+                ",\"lfs\":{{\"sha256\":\"{}\",\"size\":{bytes},\"pointerSize\":130}}",
+                sha256(&file.bytes)
+            ),
+            false => String::new(),
+        };
+        format!("{{\"rfilename\":\"{name}\",\"size\":{bytes},\"blobId\":\"{git}\"{large}}}")
+    });
+    let siblings: Vec<String> = siblings.collect();
+    format!(
+        "{{\"id\":\"{REPOSITORY}\",\"sha\":\"{}\",\"gated\":false,\"cardData\":{{\"license\":\"apache-2.0\"}},\"siblings\":[{}]}}",
+        state.commit,
+        siblings.join(",")
+    )
+}
+
+fn content(
+    state: &State,
+    stream: &mut TcpStream,
+    request: &Request,
+    file: &File,
+    headers: &[(&str, String)],
+    fault: &Fault,
+) -> Sent {
+    let total = file.bytes.len();
+    let range = request
+        .header("range")
+        .filter(|_| !matches!(fault, Fault::Whole));
+    let mut headers = headers.to_vec();
+    let (mut status, mut start, mut end) = (200, 0, total);
+    if let Some(range) = range {
+        let (first, last) = range
+            .strip_prefix("bytes=")
+            .unwrap()
+            .split_once('-')
+            .unwrap();
+        (status, start) = (206, first.parse().unwrap());
+        if !last.is_empty() {
+            end = total.min(last.parse::<usize>().unwrap() + 1);
+        }
+        match fault {
+            Fault::WrongRange => start += 1,
+            Fault::Short => end -= 1,
+            _ => {}
+        }
+        headers.push((
+            "content-range",
+            format!("bytes {start}-{}/{total}", end - 1),
+        ));
+    } else if matches!(fault, Fault::Short) {
+        end -= 1;
+    }
+    let mut body = file.bytes[start..end].to_vec();
+    if let Fault::WrongByte = fault {
+        body[0] ^= 1;
+    }
+    let now = match fault {
+        Fault::CutAfter(count) | Fault::StallAfter(count) => *count.min(&body.len()),
+        _ => body.len(),
+    };
+    *state.bytes_sent.lock().unwrap() += now as u64;
+    if now == body.len() {
+        return send(stream, status, &headers, &body);
+    }
+    let mut head = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n", body.len());
+    for (name, value) in &headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    stream.write_all(format!("{head}\r\n").as_bytes())?;
+    stream.write_all(&body[..now])?;
+    if let Fault::StallAfter(_) = fault {
+        // Until the other side has enough of it.
+        let mut byte = [0];
+        let _ended = std::io::Read::read(stream, &mut byte);
+    }
+    Err(std::io::ErrorKind::BrokenPipe.into())
+}
