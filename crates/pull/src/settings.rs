@@ -72,8 +72,10 @@ impl Settings {
         let mut settings = Self::of_endpoint(endpoint.as_deref().unwrap_or(PUBLIC_ENDPOINT))?;
         settings.token = token()?;
         settings.proxy = proxy()?;
-        settings.authorities = certificates.map(|path| authorities(&path)).transpose()?;
-        Ok(settings)
+        match certificates {
+            Some(path) => settings.with_authorities(&path),
+            None => Ok(settings),
+        }
     }
 
     /// Of a hub that is asked directly and as nobody.
@@ -94,6 +96,12 @@ impl Settings {
             patience: Patience::default(),
             part_bytes: PART_BYTES,
         })
+    }
+
+    /// The same, trusting these certificates (PEM) instead of the built-in ones.
+    pub fn with_authorities(mut self, path: &Path) -> Result<Self, PullError> {
+        self.authorities = Some(authorities(path)?);
+        Ok(self)
     }
 
     /// The same, with a token.

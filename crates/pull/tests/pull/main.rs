@@ -7,12 +7,14 @@
 )]
 
 mod faults;
+mod full_disk;
 mod hostile;
 mod interrupted;
 mod pulled;
 mod refusals;
 mod scratch;
 mod stand_in;
+mod trust;
 
 use std::path::Path;
 use std::time::Duration;

@@ -2,10 +2,12 @@
 //! real hub has them, and any fault that a test asks for.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
+use rustls::pki_types::PrivatePkcs8KeyDer;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use sha1::{Digest, Sha1};
 use sha2::Sha256;
 
@@ -90,6 +92,25 @@ impl StandIn {
     }
 
     pub(crate) fn at_commit(commit: &str, files: &[(&str, &[u8])]) -> Self {
+        Self::start(commit, files, None)
+    }
+
+    /// One that speaks TLS, and the certificate (PEM) of the authority that vouches for it.
+    pub(crate) fn encrypted(files: &[(&str, &[u8])]) -> (Self, String) {
+        let own = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+        let key = PrivatePkcs8KeyDer::from(own.signing_key.serialize_der());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![own.cert.der().clone()], key.into())
+            .unwrap();
+        let stand_in = Self::start(COMMIT, files, Some(Arc::new(config)));
+        (stand_in, own.cert.pem())
+    }
+
+    fn start(commit: &str, files: &[(&str, &[u8])], tls: Option<Arc<ServerConfig>>) -> Self {
         let files = files.iter().map(|(name, bytes)| {
             let file = File {
                 bytes: bytes.to_vec(),
@@ -98,6 +119,8 @@ impl StandIn {
             (name.trim_start_matches('*').to_owned(), file)
         });
         let (hub, elsewhere) = (listener(), listener());
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let url = |listener: &TcpListener| format!("{scheme}://{}", listener.local_addr().unwrap());
         let state = Arc::new(State {
             commit: commit.to_owned(),
             files: files.collect(),
@@ -108,11 +131,11 @@ impl StandIn {
         });
         let url = url(&hub);
         for (listener, is_elsewhere) in [(hub, false), (elsewhere, true)] {
-            let state = state.clone();
+            let (state, tls) = (state.clone(), tls.clone());
             std::thread::spawn(move || {
                 for stream in listener.incoming().flatten() {
-                    let state = state.clone();
-                    std::thread::spawn(move || serve(&state, stream, is_elsewhere));
+                    let (state, tls) = (state.clone(), tls.clone());
+                    std::thread::spawn(move || accept(&state, stream, tls, is_elsewhere));
                 }
             });
         }
@@ -142,10 +165,6 @@ fn listener() -> TcpListener {
     TcpListener::bind("127.0.0.1:0").unwrap()
 }
 
-fn url(listener: &TcpListener) -> String {
-    format!("http://{}", listener.local_addr().unwrap())
-}
-
 pub(crate) fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes)
         .iter()
@@ -164,10 +183,20 @@ pub(crate) fn git_digest(bytes: &[u8]) -> String {
         .collect()
 }
 
-fn serve(state: &State, stream: TcpStream, is_elsewhere: bool) {
-    let mut reader = BufReader::new(stream.try_clone().unwrap());
-    let mut stream = stream;
+fn accept(state: &State, stream: TcpStream, tls: Option<Arc<ServerConfig>>, is_elsewhere: bool) {
+    match tls {
+        Some(config) => {
+            let connection = ServerConnection::new(config).unwrap();
+            serve(state, StreamOwned::new(connection, stream), is_elsewhere);
+        }
+        None => serve(state, stream, is_elsewhere),
+    }
+}
+
+fn serve(state: &State, stream: impl Read + Write, is_elsewhere: bool) {
+    let mut reader = BufReader::new(stream);
     while let Some(mut request) = read_request(&mut reader) {
+        let stream = reader.get_mut();
         request.is_elsewhere = is_elsewhere;
         {
             let mut requests = state.requests.lock().unwrap();
@@ -179,8 +208,8 @@ fn serve(state: &State, stream: TcpStream, is_elsewhere: bool) {
         }
         let fault = state.choose.lock().unwrap()(&request);
         let is_open = match &fault {
-            Fault::Answer(status, headers, body) => send(&mut stream, *status, headers, body),
-            _ => answer(state, &mut stream, &request, &fault),
+            Fault::Answer(status, headers, body) => send(stream, *status, headers, body),
+            _ => answer(state, stream, &request, &fault),
         };
         if is_open.is_err() {
             return;
@@ -212,16 +241,27 @@ fn read_request(reader: &mut impl BufRead) -> Option<Request> {
 
 type Sent = std::io::Result<()>;
 
-fn send(stream: &mut TcpStream, status: u16, headers: &[(&str, String)], body: &[u8]) -> Sent {
+fn send(
+    stream: &mut (impl Read + Write),
+    status: u16,
+    headers: &[(&str, String)],
+    body: &[u8],
+) -> Sent {
     let mut head = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n", body.len());
     for (name, value) in headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
     stream.write_all(format!("{head}\r\n").as_bytes())?;
-    stream.write_all(body)
+    stream.write_all(body)?;
+    stream.flush()
 }
 
-fn answer(state: &State, stream: &mut TcpStream, request: &Request, fault: &Fault) -> Sent {
+fn answer(
+    state: &State,
+    stream: &mut (impl Read + Write),
+    request: &Request,
+    fault: &Fault,
+) -> Sent {
     let path = request.path.split('?').next().unwrap();
     if request.is_elsewhere {
         let found = state
@@ -297,7 +337,7 @@ fn list(state: &State) -> String {
 
 fn content(
     state: &State,
-    stream: &mut TcpStream,
+    stream: &mut (impl Read + Write),
     request: &Request,
     file: &File,
     headers: &[(&str, String)],
@@ -349,10 +389,11 @@ fn content(
     }
     stream.write_all(format!("{head}\r\n").as_bytes())?;
     stream.write_all(&body[..now])?;
+    stream.flush()?;
     if let Fault::StallAfter(_) = fault {
         // Until the other side has enough of it.
         let mut byte = [0];
-        let _ended = std::io::Read::read(stream, &mut byte);
+        let _ended = stream.read(&mut byte);
     }
     Err(std::io::ErrorKind::BrokenPipe.into())
 }
