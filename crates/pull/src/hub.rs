@@ -94,7 +94,7 @@ impl Hub {
 
     /// The page on which a person sees the repository.
     fn page(&self) -> String {
-        format!("https://{}/{}", self.endpoint.shown(), self.repository)
+        self.endpoint.page(&self.repository)
     }
 
     /// Asks once, for all of something or for a range of it; redirects are followed.
@@ -197,7 +197,7 @@ impl Hub {
                 "{host} knows no such repository, revision or file: {}",
                 shown(address.uri().path())
             )),
-            (401 | 403, _) => Failure::never(self.not_permitted(status)),
+            (401 | 403, code) => Failure::never(self.not_permitted(status, code == "GatedRepo")),
             (429, _) => Failure {
                 reason: format!("{host} asks for fewer requests ({status})"),
                 again: asked_wait(header("retry-after")),
@@ -226,18 +226,21 @@ impl Hub {
         }
     }
 
-    fn not_permitted(&self, status: StatusCode) -> String {
-        let page = self.page();
-        match self.token {
-            None => format!(
-                "{} is not for everybody ({status}): accept its licence at {page}, and set HF_TOKEN to a token of \
-                 your account",
-                self.repository
+    fn not_permitted(&self, status: StatusCode, is_gated: bool) -> String {
+        let (page, repository) = (self.page(), &self.repository);
+        match (&self.token, is_gated) {
+            (None, true) => format!(
+                "{repository} is not for everybody ({status}): accept its licence at {page}, and set HF_TOKEN to a \
+                 token of your account"
             ),
-            Some(_) => format!(
-                "this token does not permit to read {} ({status}): accept its licence at {page} with the same \
-                 account, or use a token that may read it",
-                self.repository
+            // The hub does not say of what is private whether it is there.
+            (None, false) => format!(
+                "{repository} is not there, or not for everybody ({status}): check its name; if it is gated, accept \
+                 its licence at {page}; and set HF_TOKEN to a token of your account"
+            ),
+            (Some(_), _) => format!(
+                "this token does not permit to read {repository} ({status}): accept its licence at {page} with the \
+                 same account, or use a token that may read it"
             ),
         }
     }

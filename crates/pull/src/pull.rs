@@ -15,7 +15,7 @@ use crate::progress::Bars;
 use crate::selection::{self, INDEX_BYTES_MAX, Selection};
 use crate::settings::Settings;
 use crate::space::{self, gigabytes};
-use crate::tasks::Tasks;
+use crate::tasks::{Tasks, bytes_left};
 use crate::transfer::Transfer;
 use crate::work::Work;
 
@@ -181,9 +181,10 @@ fn fetch(
         target.repository, listing.commit, sources.part_bytes
     );
     let work = Work::open(store, &target.name, &heading, &selection.files)?;
+    let bytes_left = bytes_left(&selection.files, &work.done, sources.part_bytes);
+    space::check(store.directory(), bytes_left)?;
     let tasks = Tasks::new(&selection.files, &work.done, sources.part_bytes);
-    space::check(store.directory(), tasks.bytes_left)?;
-    let bytes_there = selection.bytes - tasks.bytes_left;
+    let bytes_there = selection.bytes.saturating_sub(bytes_left);
     if bytes_there > 0 {
         tracing::info!(
             "going on with {} of {} there",

@@ -41,6 +41,13 @@ impl Address {
         }
     }
 
+    /// A page behind it, to be opened by a person.
+    pub(crate) fn page(&self, path: &str) -> String {
+        let scheme = self.0.scheme_str().unwrap_or_default();
+        let before = self.0.path().trim_end_matches('/');
+        format!("{scheme}://{}{before}/{path}", self.shown())
+    }
+
     /// Whether both are the same server, which may know what the other knows.
     pub(crate) fn is_same_server(&self, other: &Self) -> bool {
         let port = |address: &Self| {

@@ -18,6 +18,9 @@ pub(crate) const INDEX_BYTES_MAX: u64 = 64 << 20;
 /// An index has two values for each tensor; the largest models have 200,000 of these.
 const INDEX_VALUES_MAX: usize = 2_000_000;
 
+/// More than any model has, so that whoever claims more does not get memory for the list of its parts: 64 TiB.
+const BYTES_MAX: u64 = 1 << 46;
+
 /// Small files that serving reads where they are there.
 const TEXTS: &[&str] = &[
     "config.json",
@@ -74,8 +77,10 @@ pub(crate) fn choose(
     let mut files = BTreeMap::new();
     let mut bytes = 0_u64;
     for file in chosen {
-        let too_much = || PullError::new("the sizes that the hub states cannot be added up");
-        bytes = bytes.checked_add(file.bytes).ok_or_else(too_much)?;
+        let sum = bytes
+            .checked_add(file.bytes)
+            .filter(|sum| *sum <= BYTES_MAX);
+        bytes = sum.ok_or_else(|| PullError::new("the hub states sizes that no model has"))?;
         let place = match is_gguf {
             // Repositories have a directory for each quantisation; a model has one for itself.
             true => file.name.rsplit('/').next().unwrap_or(&file.name),

@@ -20,6 +20,27 @@ impl Part {
     }
 }
 
+/// How many bytes of all that is to be fetched are missing.
+pub(crate) fn bytes_left(
+    files: &BTreeMap<String, RemoteFile>,
+    done: &DoneFiles,
+    part_bytes: u64,
+) -> u64 {
+    let left = |(place, file): (&String, &RemoteFile)| match done.get(place) {
+        Some(done) if done.sha256.is_some() => 0,
+        Some(done) => {
+            let length = |number: &u64| {
+                let start = number.saturating_mul(part_bytes);
+                file.bytes.saturating_sub(start).min(part_bytes)
+            };
+            let there = done.parts.iter().map(length).sum();
+            file.bytes.saturating_sub(there)
+        }
+        None => file.bytes,
+    };
+    files.iter().map(left).sum()
+}
+
 /// The parts of a file of so many bytes.
 fn parts(bytes: u64, part_bytes: u64) -> impl Iterator<Item = Part> {
     (0..bytes.div_ceil(part_bytes)).map(move |number| {
@@ -45,8 +66,6 @@ pub(crate) enum Task<'a> {
 pub(crate) struct Tasks<'a> {
     queue: Mutex<VecDeque<Task<'a>>>,
     parts_left: Mutex<BTreeMap<&'a str, u64>>,
-    /// Bytes of all that is to be fetched.
-    pub(crate) bytes_left: u64,
 }
 
 impl<'a> Tasks<'a> {
@@ -55,7 +74,7 @@ impl<'a> Tasks<'a> {
         done: &DoneFiles,
         part_bytes: u64,
     ) -> Self {
-        let (mut queue, mut parts_left, mut bytes_left) = (VecDeque::new(), BTreeMap::new(), 0);
+        let (mut queue, mut parts_left) = (VecDeque::new(), BTreeMap::new());
         for (place, file) in files {
             let done = done.get(place);
             if done.is_some_and(|done| done.sha256.is_some()) {
@@ -67,13 +86,11 @@ impl<'a> Tasks<'a> {
                 queue.push_back(Task::Check(place));
             }
             parts_left.insert(place.as_str(), left.len() as u64);
-            bytes_left += left.iter().map(Part::bytes).sum::<u64>();
             queue.extend(left.into_iter().map(|part| Task::Fetch(place, part)));
         }
         Self {
             queue: Mutex::new(queue),
             parts_left: Mutex::new(parts_left),
-            bytes_left,
         }
     }
 
@@ -126,7 +143,7 @@ mod tests {
         ];
         let done = done.map(|(place, done)| (place.to_owned(), done)).into();
         let tasks = Tasks::new(&files, &done, 10);
-        assert_eq!(tasks.bytes_left, 15);
+        assert_eq!(bytes_left(&files, &done, 10), 15);
         let part = |number, start, end| Part { number, start, end };
         let expected = [
             Task::Fetch("a", part(0, 0, 10)),

@@ -87,7 +87,11 @@ impl Transfer<'_> {
                     place
                 }
             };
-            let sha256 = self.check(place)?;
+            let label = format!("checking {place}");
+            self.bars.begin(&label);
+            let sha256 = self.check(place);
+            self.bars.end(&label);
+            let sha256 = sha256?;
             let mut digests = shared
                 .digests
                 .lock()

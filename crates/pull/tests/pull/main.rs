@@ -10,6 +10,7 @@ mod faults;
 mod full_disk;
 mod hostile;
 mod interrupted;
+mod proxy;
 mod pulled;
 mod refusals;
 mod scratch;

@@ -33,6 +33,11 @@ fn what_must_be_asked_for_says_where_and_as_whom() {
         &error,
         &["this token does not permit", "accept its licence at"],
     );
+    let error = error_of(|_| status(401), false);
+    assert_mentions(
+        &error,
+        &["is not there, or not for everybody", "set HF_TOKEN"],
+    );
     let error = error_of(|_| status(401), true);
     assert_mentions(&error, &["this token does not permit"]);
     let small = |request: &stand_in::Request| match request.path.ends_with("config.json") {
