@@ -65,6 +65,14 @@ class HubFile:
         return entry
 
 
+class Server(ThreadingHTTPServer):
+    """Says nothing of clients that go away."""
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
 @dataclass
 class StandInHub:
     """Serves while it is entered. `requests` has method, path and headers of all that was asked."""
@@ -78,7 +86,7 @@ class StandInHub:
         paths = sorted(path for path in self.directory.rglob("*") if path.is_file())
         names = [path.relative_to(self.directory).as_posix() for path in paths]
         self.files = {name: HubFile(name, path) for name, path in zip(names, paths, strict=True)}
-        self.servers = [ThreadingHTTPServer(("127.0.0.1", 0), self.handler(of_hub)) for of_hub in (True, False)]
+        self.servers = [Server(("127.0.0.1", 0), self.handler(of_hub)) for of_hub in (True, False)]
 
     @property
     def url(self) -> str:

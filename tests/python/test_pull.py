@@ -90,6 +90,10 @@ def test_a_gated_repository_needs_a_token_which_goes_nowhere_else(repository: Pa
         done = pull(hub, tmp_path / "store", token=TOKEN)
         assert done.returncode == 0, done.stderr
         assert TOKEN not in refused.stderr + done.stderr + done.stdout
+        token_file = tmp_path / ".cache/huggingface/token"
+        token_file.parent.mkdir(parents=True)
+        token_file.write_text(f"{TOKEN}\n")
+        assert pull(hub, tmp_path / "another_store").returncode == 0
         large = [headers for _, path, headers in hub.requests if path.count("/") == 1]
         assert large
         assert not any("authorization" in headers for headers in large)

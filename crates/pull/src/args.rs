@@ -9,17 +9,23 @@ const WORKERS_MAX: u16 = 64;
 
 const EXAMPLES: &str = "\
 Examples:
-  backstop-pull north-mini-code-fp8                     a model that Backstop knows, at its pinned revision
-  backstop-pull Qwen/Qwen2.5-Coder-7B-Instruct          any repository with safetensors
-  backstop-pull bartowski/SmolLM2-135M-Instruct-GGUF:Q4_K_M
-                                                        one quantisation of a repository of GGUF files
-  backstop-pull ORG/REPO@COMMIT --to /media/stick       for a machine without network: copy the directory into its store
+  A model that Backstop knows, at its pinned revision:
+    backstop-pull north-mini-code-fp8
+  Any repository with safetensors:
+    backstop-pull Qwen/Qwen2.5-Coder-7B-Instruct
+  One quantisation of a repository of GGUF files:
+    backstop-pull bartowski/SmolLM2-135M-Instruct-GGUF:Q4_K_M
+  For a machine without network, to be copied into its store:
+    backstop-pull ORG/REPO@COMMIT --to /media/stick
 
 A pull that was interrupted goes on where it was when it is started again.
 
-Environment: HF_TOKEN (or the token file of `hf auth login`) for gated and private repositories; HF_ENDPOINT for
-a mirror; HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY; SSL_CERT_FILE or REQUESTS_CA_BUNDLE for a private
-certificate authority; BACKSTOP_MODELS_DIR for the store.";
+Environment:
+  HF_TOKEN                           for gated and private repositories; or the token file of `hf auth login`
+  HF_ENDPOINT                        a mirror
+  HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY
+  SSL_CERT_FILE, REQUESTS_CA_BUNDLE  certificates of a private authority
+  BACKSTOP_MODELS_DIR                the store";
 
 /// Fetches a model from a Hugging Face hub into the store, from which `backstop serve` loads it.
 ///

@@ -6,6 +6,7 @@ use crate::catalogue::Target;
 use crate::error::PullError;
 use crate::listing::Listing;
 use crate::selection::Selection;
+use crate::work::exchange_was_cut_off;
 
 /// What the store has under a name already.
 #[derive(Debug, PartialEq, Eq)]
@@ -33,11 +34,7 @@ impl Existing {
         );
         let advice = "choose another --name, or remove it first";
         if !path.exists() {
-            // A pull that ended between files and manifest left a directory of its own behind.
-            let is_own = store
-                .directory()
-                .join(format!(".pull-{}", target.name))
-                .exists();
+            let is_own = exchange_was_cut_off(store, &target.name);
             return match directory.exists() && !is_own {
                 true => Err(PullError::at(
                     &directory,

@@ -118,7 +118,7 @@ impl Drop for Bars {
 
 fn bar(bytes_total: u64, bytes_done: u64) -> ProgressBar {
     let style = ProgressStyle::with_template(
-        "[{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta} {wide_msg}",
+        "[{bar:30}] {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta} {wide_msg}",
     )
     .unwrap_or_else(|_| ProgressStyle::default_bar());
     let bar = ProgressBar::new(bytes_total).with_style(style.progress_chars("=> "));

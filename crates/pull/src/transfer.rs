@@ -19,7 +19,7 @@ use crate::tasks::{Part, Task, Tasks};
 use crate::work::Work;
 
 const BUFFER_BYTES: usize = 256 << 10;
-/// A request that brought as much, or all that it was to, was no failure even if it broke off.
+/// A request that brought as much was no failure, even if it broke off.
 const WORTH_BYTES: u64 = 1 << 20;
 
 /// One pull's way from the hub to the disk.

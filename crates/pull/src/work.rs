@@ -124,6 +124,13 @@ impl Work {
 const OLD_FILES: &str = "old";
 const OLD_MANIFEST: &str = "old.toml";
 
+/// Whether a pull ended while it exchanged a model's files, so that these are there without a manifest.
+pub(crate) fn exchange_was_cut_off(store: &Store, name: &str) -> bool {
+    let directory = store.directory().join(format!(".pull-{name}"));
+    let is_moved = directory.exists() && !files_in(&directory).exists();
+    is_moved || directory.join(OLD_MANIFEST).exists()
+}
+
 fn files_in(directory: &Path) -> PathBuf {
     directory.join("files")
 }

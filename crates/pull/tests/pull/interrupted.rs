@@ -109,21 +109,30 @@ fn a_model_that_was_moved_but_not_recorded_is_recorded() {
 
 #[test]
 fn a_model_that_was_taken_out_of_the_way_is_put_back() {
-    let store = Scratch::new();
-    let other = tiny_at("ffffffffffffffffffffffffffffffffffffffff", 9);
-    pull_tiny(&other, &store).unwrap();
-    std::fs::create_dir_all(store.join(".pull-tiny/files")).unwrap();
-    std::fs::rename(store.join("tiny"), store.join(".pull-tiny/old")).unwrap();
-    std::fs::rename(store.join("tiny.toml"), store.join(".pull-tiny/old.toml")).unwrap();
-    let hub = tiny();
-    hub.choose(|request| match request.is_listing() {
-        true => Fault::None,
-        false => status(404),
-    });
-    pull_tiny(&hub, &store).unwrap_err();
-    let model = std::fs::read(store.join("tiny/model.safetensors")).unwrap();
-    assert!(model == bytes(5500, 9));
-    assert!(store.join("tiny.toml").exists());
+    // The manifest goes first, and then the files.
+    for is_all_gone in [false, true] {
+        let store = Scratch::new();
+        let other = tiny_at("ffffffffffffffffffffffffffffffffffffffff", 9);
+        pull_tiny(&other, &store).unwrap();
+        let kept = |name: &str| store.join(".pull-tiny").join(name);
+        std::fs::create_dir_all(kept("files")).unwrap();
+        std::fs::rename(store.join("tiny.toml"), kept("old.toml")).unwrap();
+        if is_all_gone {
+            std::fs::rename(store.join("tiny"), kept("old")).unwrap();
+        }
+        let hub = tiny();
+        hub.choose(|request| match request.is_listing() {
+            true => Fault::None,
+            false => status(404),
+        });
+        pull_tiny(&hub, &store).unwrap_err();
+        let model = std::fs::read(store.join("tiny/model.safetensors")).unwrap();
+        assert!(model == bytes(5500, 9));
+        assert!(store.join("tiny.toml").exists());
+        hub.choose(|_| Fault::None);
+        pull_tiny(&hub, &store).unwrap();
+        assert_is_tiny(&store);
+    }
 }
 
 /// A journal of a pull that has checked everything.

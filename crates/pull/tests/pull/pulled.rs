@@ -82,13 +82,19 @@ fn other_models_and_other_files_are_never_replaced() {
     let (hub, store) = (tiny(), Scratch::new());
     std::fs::create_dir(store.join("tiny")).unwrap();
     std::fs::write(store.join("tiny/config.json"), "my own").unwrap();
-    let error = pull_tiny(&hub, &store).unwrap_err();
-    assert_mentions(&error, &["no pull made it", "--name"]);
+    for what_an_earlier_pull_left in [".pull-other", ".pull-tiny/files"] {
+        std::fs::create_dir_all(store.join(what_an_earlier_pull_left)).unwrap();
+        let error = pull_tiny(&hub, &store).unwrap_err();
+        assert_mentions(&error, &["no pull made it", "--name"]);
+        std::fs::remove_dir_all(store.join(what_an_earlier_pull_left)).unwrap();
+    }
     assert_eq!(
         std::fs::read(store.join("tiny/config.json")).unwrap(),
         b"my own"
     );
-    std::fs::remove_dir_all(store.join("tiny")).unwrap();
+    for own in ["tiny", ".pull-tiny"] {
+        std::fs::remove_dir_all(store.join(own)).unwrap();
+    }
 
     let mut manifest = Manifest::new("tiny", "Other", "Another.");
     manifest.repository = Some("another/tiny".to_owned());
