@@ -6,6 +6,7 @@ use std::path::Path;
 
 use backstop_models::digest_of;
 use sha1::{Digest, Sha1};
+use sha2::Sha256;
 
 use crate::listing::{FileDigest, RemoteFile};
 
@@ -22,6 +23,18 @@ pub(crate) fn checked(path: &Path, file: &RemoteFile) -> std::io::Result<Result<
         true => Ok(sha256),
         false => Err(found),
     })
+}
+
+/// Whether these bytes are the file that the hub lists.
+pub(crate) fn is_content(bytes: &[u8], file: &RemoteFile) -> bool {
+    let found = match &file.digest {
+        FileDigest::Sha256(_) => hexadecimal(&Sha256::digest(bytes)),
+        FileDigest::Git(_) => {
+            let hasher = Sha1::new_with_prefix(format!("blob {}\0", bytes.len()));
+            hexadecimal(&hasher.chain_update(bytes).finalize())
+        }
+    };
+    bytes.len() as u64 == file.bytes && found == file.digest.text()
 }
 
 /// The digest of git for a file: SHA-1 over `blob`, its length and its content.
@@ -64,6 +77,8 @@ mod tests {
             FileDigest::Git(git.to_owned()),
             FileDigest::Sha256(sha256.to_owned()),
         ] {
+            assert!(is_content(b"hello\n", &file(digest.clone())));
+            assert!(!is_content(b"hullo\n", &file(digest.clone())));
             assert_eq!(checked(&path, &file(digest)).unwrap().unwrap(), sha256);
         }
         let wrong = FileDigest::Git("0".repeat(40));

@@ -6,6 +6,7 @@ use backstop_models::{ModelLocator, Store};
 
 use crate::args::CommandLine;
 use crate::catalogue::Target;
+use crate::digests::is_content;
 use crate::error::PullError;
 use crate::existing::Existing;
 use crate::hub::{Files, Hub};
@@ -118,13 +119,11 @@ fn store(command_line: &CommandLine) -> Result<Store, PullError> {
 /// A file that says what else is to be fetched.
 fn read_file(hub: &Hub, urls: &Files, file: &RemoteFile) -> Result<Vec<u8>, PullError> {
     let bytes = hub.read_small(&urls.url(&file.name), INDEX_BYTES_MAX)?;
-    match bytes.len() as u64 == file.bytes {
+    match is_content(&bytes, file) {
         true => Ok(bytes),
         false => Err(PullError::new(format!(
-            "{} has {} bytes where the hub lists {}",
-            file.name,
-            bytes.len(),
-            file.bytes
+            "{} is not what the hub lists: its size or digest is another; pull again",
+            file.name
         ))),
     }
 }

@@ -49,6 +49,9 @@ const MODULE_FILES: &[&str] = &[
 /// How the names of terms begin, in small letters.
 const TERMS: &[&str] = &["license", "licence", "notice", "use_policy"];
 
+/// Longer ones are something else.
+const TERMS_BYTES_MAX: u64 = 1 << 20;
+
 /// What is fetched.
 #[derive(Debug)]
 pub(crate) struct Selection {
@@ -105,7 +108,9 @@ fn has_safetensors(listing: &Listing) -> bool {
 
 fn is_terms(file: &RemoteFile) -> bool {
     let name = file.name.to_lowercase();
-    !name.contains('/') && TERMS.iter().any(|terms| name.starts_with(terms))
+    file.bytes <= TERMS_BYTES_MAX
+        && !name.contains('/')
+        && TERMS.iter().any(|terms| name.starts_with(terms))
 }
 
 /// All that a checkpoint in safetensors consists of.

@@ -44,6 +44,38 @@ fn what_passes_is_waited_for() {
 }
 
 #[test]
+fn the_list_and_small_files_are_waited_for_too() {
+    for part in ["/api/", "config.json"] {
+        for fault in [
+            Fault::CutAfter(7),
+            status(502),
+            status_with(429, "retry-after", 0),
+        ] {
+            let (hub, store) = (tiny(), Scratch::new());
+            hub.choose(move |request| {
+                let is_first = request.before == 0 && request.header("range").is_none();
+                match is_first && request.path.contains(part) {
+                    true => fault.clone(),
+                    false => Fault::None,
+                }
+            });
+            pull_tiny(&hub, &store).unwrap();
+            assert_is_tiny(&store);
+        }
+    }
+}
+
+#[test]
+fn a_request_ends_after_a_while_though_nothing_else_ends_it() {
+    let (hub, store) = (once(Fault::StallAfter(333)), Scratch::new());
+    let mut settings = settings(&hub);
+    settings.patience.silence = Duration::from_secs(600);
+    settings.patience.request = Duration::from_secs(1);
+    pull_with(&settings, &store, &[REPOSITORY]).unwrap();
+    assert_is_tiny(&store);
+}
+
+#[test]
 fn after_a_cut_only_the_rest_is_asked_for() {
     let (hub, store) = (once(Fault::CutAfter(333)), Scratch::new());
     pull_tiny(&hub, &store).unwrap();

@@ -132,6 +132,13 @@ fn shards_come_as_the_index_names_them() {
         ("NOTICE", b""),
     ]);
     let store = Scratch::new();
+    hub.choose(|request| match request.path.ends_with("index.json") {
+        true => stand_in::Fault::WrongByte,
+        false => stand_in::Fault::None,
+    });
+    let error = pull_tiny(&hub, &store).unwrap_err();
+    assert_mentions(&error, &["index.json is not what the hub lists"]);
+    hub.choose(|_| stand_in::Fault::None);
     pull_tiny(&hub, &store).unwrap();
     let names = names(&store.join("tiny"));
     let expected = [
