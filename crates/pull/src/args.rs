@@ -51,7 +51,7 @@ pub struct CommandLine {
     /// Say what would be fetched, and fetch nothing.
     #[arg(long)]
     pub dry_run: bool,
-    /// Address of the hub, or of a mirror; by default HF_ENDPOINT, or else https://huggingface.co.
+    /// Address of the hub, or of a mirror; by default HF_ENDPOINT, or else huggingface.co.
     #[arg(long, value_name = "URL")]
     pub endpoint: Option<String>,
     /// Certificates (PEM) of the authorities to trust, instead of the built-in ones.
