@@ -1,6 +1,7 @@
 //! The shape of the workspace: crates depend downwards only, files stay readable, and documents lead somewhere.
 
 mod documents;
+mod offline;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
