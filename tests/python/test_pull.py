@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from backstop_process import BINARY, REPOSITORY
+from backstop_process import BINARY, REPOSITORY, BackstopProcess
+from conftest import sdk
+from requests_made import chat
 from stand_in_hub import COMMIT, StandInHub
 
 PULL = Path(os.environ.get("BACKSTOP_PULL_BINARY", BINARY.with_name("backstop-pull"))).resolve()
@@ -104,3 +106,47 @@ def test_a_dry_run_lists_and_fetches_nothing(hub: StandInHub, tmp_path: Path) ->
     assert done.returncode == 0
     assert [line.split()[1] for line in done.stdout.splitlines()] == WANTED
     assert not (tmp_path / "store").exists()
+
+
+def backstop(store: Path, *arguments: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {"HOME": str(store.parent), "BACKSTOP_MODELS_DIR": str(store), **variables}
+    command = [BINARY, *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, cwd=REPOSITORY)
+
+
+def said_by(server: BackstopProcess) -> str:
+    try:
+        with sdk(server.wait_until_ready()) as client:
+            answer = client.chat.completions.create(**chat(model=client.models.list().data[0].id))
+        server.stop()
+    finally:
+        server.kill()
+    return answer.choices[0].message.content
+
+
+def test_a_newcomer_pulls_a_model_serves_it_and_asks_it(server: BackstopProcess, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    with StandInHub(REPOSITORY / "models/demo", "someone/Small-Model") as hub:
+        done = backstop(store, "pull", "someone/Small-Model", HF_ENDPOINT=hub.url)
+        assert done.returncode == 0, done.stderr
+    verified = backstop(store, "models", "verify", "Small-Model")
+    assert verified.returncode == 0, verified.stderr
+    with sdk(server) as client:
+        expected = client.chat.completions.create(**chat()).choices[0].message.content
+    assert said_by(BackstopProcess("--verify", model="Small-Model", models_dir=store)) == expected
+
+
+def test_the_cache_of_huggingface_hub_is_imported_and_served_where_it_is(tmp_path: Path) -> None:
+    huggingface_hub = pytest.importorskip("huggingface_hub")
+    store, cache = tmp_path / "store", tmp_path / "cache"
+    with StandInHub(REPOSITORY / "models/demo", "someone/Small-Model") as hub:
+        snapshot = huggingface_hub.snapshot_download(
+            "someone/Small-Model", endpoint=hub.url, cache_dir=cache, token=False
+        )
+    done = backstop(store, "import", cache / "models--someone--Small-Model")
+    assert done.returncode == 0, done.stderr
+    manifest = tomllib.loads((store / "Small-Model.toml").read_text())
+    assert (manifest["repository"], manifest["revision"]) == ("someone/Small-Model", COMMIT)
+    imported = said_by(BackstopProcess("--verify", model="Small-Model", models_dir=store))
+    # A snapshot is links to blobs, which a confined server must be able to follow.
+    assert said_by(BackstopProcess(model=snapshot)) == imported
