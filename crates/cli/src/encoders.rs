@@ -212,12 +212,9 @@ fn locate(wanted: &Path) -> Result<LocatedModel, String> {
         _ => LocatedModel::at(wanted).map_err(LocateError::from),
     };
     let located = located.map_err(|error| error.to_string())?;
-    let directory = located.directory.canonicalize();
-    let directory = directory.map_err(|error| error.to_string())?;
-    Ok(LocatedModel {
-        directory,
-        ..located
-    })
+    let found = located.directory.metadata();
+    found.map_err(|error| error.to_string())?;
+    Ok(located)
 }
 
 /// The encoder in a directory, with its weights.

@@ -1,6 +1,6 @@
 //! What is served, in two digests: one of the weights, one of everything that changes answers.
 
-use backstop_models::{Manifest, digest_of, digest_of_text};
+use backstop_models::{CachedAs, Manifest, digest_of, digest_of_text};
 use backstop_protocol::ModelOrigin;
 use backstop_server::Provenance;
 use backstop_weights::{Checkpoint, Fingerprint, TokenizerSource};
@@ -49,6 +49,10 @@ pub(crate) fn origin(
     manifest: Option<&Manifest>,
     checkpoint: &Checkpoint,
 ) -> Result<ModelOrigin, String> {
+    let cached = CachedAs::of(checkpoint.directory()).filter(|_| manifest.is_none());
+    let (repository, revision) = cached
+        .map(|cached| (cached.repository, cached.revision))
+        .unzip();
     let tokenizer = match checkpoint.tokenizer() {
         TokenizerSource::Embedded(_) => None,
         TokenizerSource::File(path) => {
@@ -57,8 +61,8 @@ pub(crate) fn origin(
         }
     };
     Ok(ModelOrigin {
-        repository: manifest.and_then(|manifest| manifest.repository.clone()),
-        revision: manifest.and_then(|manifest| manifest.revision.clone()),
+        repository: repository.or_else(|| manifest?.repository.clone()),
+        revision: revision.or_else(|| manifest?.revision.clone()),
         license: manifest.and_then(|manifest| manifest.licence.clone()),
         weights: None,
         tokenizer,

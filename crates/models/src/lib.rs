@@ -1,15 +1,18 @@
 //! What is known of models, and where they lie: manifests, the store, sizes and digests of files.
 
+mod cache;
 mod checkpoint;
 mod digests;
 mod locator;
 mod manifest;
 mod record;
+mod refusal;
 mod store;
 
 #[cfg(test)]
 mod tests;
 
+pub use cache::{CachedAs, cached_checkpoint};
 pub use checkpoint::{gguf_path, is_checkpoint};
 pub use digests::{FilesDiffer, check_sizes, digest_of, digest_of_text, verify_digests};
 pub use locator::{LocateError, LocatedModel, LocatedShape, ModelLocator};
@@ -18,4 +21,5 @@ pub use manifest::{
     is_model_name,
 };
 pub use record::{FileRecord, FileRecords};
+pub use refusal::pickled_weights;
 pub use store::{DIRECTORY_VARIABLE, Store};

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
+use crate::cache::{CachedAs, cached_checkpoint};
 use crate::checkpoint::{gguf_path, is_checkpoint};
 use crate::digests::{FilesDiffer, check_sizes, verify_digests};
 use crate::manifest::{Manifest, ManifestError, is_model_name};
 use crate::record::FileRecords;
+use crate::refusal::what_it_is;
 use crate::store::{DIRECTORY_VARIABLE, Store};
 
 /// The directories in which manifests are looked for.
@@ -68,27 +70,35 @@ impl LocatedModel {
         }
     }
 
-    /// The name to serve it under: the manifest's, or else the directory's or the file's.
+    /// The name to serve it under: the manifest's, the repository's of a cache, or else the directory's or the file's, as
+    /// it was named: what links lead to often has a digest as its name.
     pub fn name(&self) -> String {
-        match &self.manifest {
-            Some((_, manifest)) => manifest.name.clone(),
-            None => {
-                // So that `.` has the name of the directory it stands for.
-                let full = self
-                    .directory
-                    .canonicalize()
-                    .unwrap_or(self.directory.clone());
-                let is_gguf = full.extension() == Some(OsStr::new("gguf"));
-                let name = if is_gguf {
-                    full.file_stem()
-                } else {
-                    full.file_name()
-                };
-                name.unwrap_or_default().to_string_lossy().into_owned()
-            }
+        if let Some((_, manifest)) = &self.manifest {
+            return manifest.name.clone();
         }
+        // So that `.` has the name of the directory it stands for.
+        let full = self.directory.canonicalize();
+        let full = full.unwrap_or_else(|_| self.directory.clone());
+        if let Some(cached) = CachedAs::of(&self.directory).or_else(|| CachedAs::of(&full)) {
+            return cached.name().to_owned();
+        }
+        let named = match self.directory.file_name() {
+            Some(_) => &self.directory,
+            None => &full,
+        };
+        let is_gguf = named.extension() == Some(OsStr::new("gguf"));
+        let name = if is_gguf {
+            named.file_stem()
+        } else {
+            named.file_name()
+        };
+        name.unwrap_or_default().to_string_lossy().into_owned()
     }
 }
+
+/// What something is not that nothing more is known of.
+const NEITHER: &str = "it is neither a directory with a config.json or one GGUF file, nor a GGUF file, and no manifest has \
+                       that name";
 
 /// Why no model was found.
 #[derive(Debug, thiserror::Error)]
@@ -96,14 +106,16 @@ impl LocatedModel {
 pub enum LocateError {
     /// There is neither such a directory nor such a manifest.
     #[error(
-        "there is no model {model:?}: it is neither a directory with a config.json or one GGUF \
-         file, nor a GGUF file, and no manifest has that name. Known names: {}. Looked in: {}",
+        "there is no model {model:?}: {}. Known names: {}. Looked in: {}",
+        found.as_deref().unwrap_or(NEITHER),
         list_or(known, "none"),
         list_or(&paths(looked_in), "nowhere")
     )]
     Unknown {
         /// What was asked for.
         model: String,
+        /// What it is instead, and what to do.
+        found: Option<String>,
         /// The names of the manifests found.
         known: Vec<String>,
         /// The directories searched.
@@ -184,11 +196,14 @@ impl ModelLocator {
         found
     }
 
-    /// Finds `model`: a checkpoint directory, a GGUF file, a manifest's name, or the path of a manifest.
+    /// Finds `model`: a checkpoint directory, a GGUF file, a model in a Hugging Face cache, a manifest's name, or the path of a manifest.
     pub fn locate(&self, model: &str) -> Result<LocatedModel, LocateError> {
         let path = Path::new(model);
         if is_checkpoint(path) {
             return Ok(LocatedModel::at(path)?);
+        }
+        if let Some(commit) = cached_checkpoint(path) {
+            return Ok(LocatedModel::at(&commit)?);
         }
         if path.extension() == Some(OsStr::new("toml")) && path.is_file() {
             return locate_manifest(path);
@@ -205,6 +220,7 @@ impl ModelLocator {
         }
         Err(LocateError::Unknown {
             model: model.to_owned(),
+            found: what_it_is(model),
             known: self.manifests().into_keys().collect(),
             looked_in: self.directories.clone(),
         })

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::{
-    ClaimValue, FileRecord, FileRecords, Manifest, ModelLocator, Store, check_sizes, verify_digests,
+    CachedAs, ClaimValue, FileRecord, FileRecords, Manifest, ModelLocator, Store, check_sizes,
+    verify_digests,
 };
 
 /// A directory that goes away with its owner.
@@ -309,6 +310,85 @@ fn digests_are_verified() {
             "deep/x has digest",
             "surplus.safetensors has no digest",
         ],
+    );
+}
+
+#[test]
+fn what_is_no_model_is_told_by_what_it_is() {
+    let root = Directory::new();
+    for (path, contents) in [
+        ("adapter/adapter_config.json", "{}"),
+        ("hub/models--a--b/snapshots/1/other", ""),
+        ("two/a.gguf", ""),
+        ("two/b.gguf", ""),
+        ("parts/model.safetensors", ""),
+        ("pickled/pytorch_model.bin", ""),
+        (
+            "pointer.gguf.tmp",
+            "version https://git-lfs.github.com/spec/v1\n",
+        ),
+        ("sha256-0123", "GGUF\u{3}"),
+        ("model.safetensors", ""),
+        ("weights.pth", ""),
+    ] {
+        root.write(path, contents);
+    }
+    let locator = ModelLocator::new(Vec::new());
+    let refusal = |model: &str| locator.locate(model).unwrap_err().to_string();
+    for (path, part) in [
+        ("adapter", "LoRA adapter"),
+        ("hub", "cache of 1 models"),
+        ("hub/models--a--b", "no whole commit"),
+        ("two", "2 GGUF files: name one of a.gguf, b.gguf"),
+        ("parts", "no config.json"),
+        ("pickled", "convert them to safetensors"),
+        ("pointer.gguf.tmp", "git lfs pull"),
+        ("sha256-0123", "make a link NAME.gguf"),
+        ("model.safetensors", "name its directory"),
+        ("weights.pth", "convert them"),
+    ] {
+        let message = refusal(root.join(path).to_str().unwrap());
+        assert_mentions(&message, &[part]);
+    }
+    assert_mentions(&refusal("Qwen/Qwen3-8B"), &["backstop pull Qwen/Qwen3-8B"]);
+    for path in ["./a/b", "/a/b", "a/b/c", "../a"] {
+        assert_mentions(&refusal(path), &["it is neither"]);
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn what_is_reached_through_links_is_called_as_it_was_named() {
+    use std::os::unix::fs::symlink;
+    let root = Directory::new();
+    root.write("blobs/0123", "GGUF");
+    root.write("plain/config.json", "{}");
+    root.write("models--org--small/blobs/89ab", "{}");
+    root.write("models--org--small/refs/main", "c0ffee\n");
+    let snapshot = root.join("models--org--small/snapshots/c0ffee");
+    fs::create_dir_all(&snapshot).unwrap();
+    symlink("../../blobs/89ab", snapshot.join("config.json")).unwrap();
+    symlink("blobs/0123", root.join("tiny.Q4_0.gguf")).unwrap();
+    symlink("plain", root.join("current")).unwrap();
+    symlink(&snapshot, root.join("pinned")).unwrap();
+    let locator = ModelLocator::new(Vec::new());
+    let name = |path: &str| {
+        let located = locator.locate(root.join(path).to_str().unwrap());
+        located.unwrap().name()
+    };
+    assert_eq!(name("tiny.Q4_0.gguf"), "tiny.Q4_0");
+    assert_eq!(name("current"), "current");
+    assert_eq!(name("plain/."), "plain");
+    for path in [
+        "models--org--small",
+        "models--org--small/snapshots/c0ffee",
+        "pinned",
+    ] {
+        assert_eq!(name(path), "small", "{path}");
+    }
+    assert_eq!(
+        CachedAs::of(&snapshot).map(|cached| (cached.repository, cached.revision)),
+        Some(("org/small".to_owned(), "c0ffee".to_owned()))
     );
 }
 

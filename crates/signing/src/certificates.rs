@@ -1,12 +1,13 @@
 //! Certificates that are trusted, and the way from a signer's certificate to one of them.
 
 use rustls_pki_types::{CertificateDer, SubjectPublicKeyInfoDer, TrustAnchor, UnixTime};
-use webpki::{ALL_VERIFICATION_ALGS, EndEntityCert, KeyUsage, anchor_from_trusted_cert};
+use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 use x509_cert::Certificate;
 use x509_cert::der::oid::db::rfc5280::ID_KP_CODE_SIGNING;
 use x509_cert::der::{self, Decode as _};
 use x509_cert::ext::pkix;
 
+use crate::ecdsa;
 use crate::fields::quoted;
 use crate::hexadecimal;
 use crate::key::PublicKey;
@@ -98,7 +99,7 @@ impl TrustedCertificates {
         let intermediates = [others, &self.intermediates].concat();
         let leaf = EndEntityCert::try_from(leaf)?;
         leaf.verify_for_usage(
-            ALL_VERIFICATION_ALGS,
+            ecdsa::ALL,
             &self.roots,
             &intermediates,
             time,
@@ -127,6 +128,11 @@ fn refusal(error: webpki::Error, subject: &str) -> SignatureError {
         Error::RequiredEkuNotFoundContext(_) => return SignatureError::Usage(subject.to_owned()),
         Error::UnknownIssuer | Error::InvalidSignatureForPublicKey => {
             "no trusted root issued it, or a certificate between them is missing".to_owned()
+        }
+        Error::UnsupportedSignatureAlgorithmContext(_)
+        | Error::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => {
+            "an authority on its way signs with something else than ECDSA on P-256 or P-384"
+                .to_owned()
         }
         Error::CaUsedAsEndEntity => "it is an authority's own, not a signer's".to_owned(),
         Error::EndEntityUsedAsCa => "it was issued by somebody who is no authority".to_owned(),

@@ -4,7 +4,6 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use rustls_pki_types::{SignatureVerificationAlgorithm, SubjectPublicKeyInfoDer};
 use webpki::RawPublicKeyEntity;
-use webpki::ring::{ECDSA_P256_SHA256, ECDSA_P384_SHA384};
 use x509_cert::der::Decode as _;
 use x509_cert::der::asn1::ObjectIdentifier;
 use x509_cert::der::oid::db::rfc5912::{
@@ -13,7 +12,7 @@ use x509_cert::der::oid::db::rfc5912::{
 use x509_cert::der::oid::db::rfc8410::ID_ED_25519;
 use x509_cert::spki::{AlgorithmIdentifierRef, SubjectPublicKeyInfoRef};
 
-use crate::hexadecimal;
+use crate::{ecdsa, hexadecimal};
 
 /// The first byte of a point that is written with both of its coordinates (SEC 1, 2.3.3).
 const UNCOMPRESSED: u8 = 4;
@@ -71,8 +70,8 @@ fn algorithm_of(
         other => return Err(name_of(other)),
     };
     match curve {
-        Some(SECP_256_R_1) => Ok(ECDSA_P256_SHA256),
-        Some(SECP_384_R_1) => Ok(ECDSA_P384_SHA384),
+        Some(SECP_256_R_1) => Ok(&ecdsa::P256_SHA256),
+        Some(SECP_384_R_1) => Ok(&ecdsa::P384_SHA384),
         Some(SECP_521_R_1) => Err("on the curve P-521".to_owned()),
         Some(other) => Err(format!("on the curve {other}")),
         None => Err("on a curve without a name".to_owned()),

@@ -10,6 +10,7 @@
 
 mod bundle;
 mod certificates;
+mod ecdsa;
 mod error;
 mod fields;
 mod file_name;

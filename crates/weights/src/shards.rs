@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::path::{Component, Path, PathBuf};
 
+use backstop_models::pickled_weights;
 use rayon::prelude::*;
 use serde_json::Value;
 
@@ -175,10 +176,13 @@ fn find_single(directory: &Path) -> Result<PathBuf, WeightsError> {
     }
     match candidates.len() {
         1 => Ok(candidates.swap_remove(0)),
-        0 => Err(WeightsError::malformed(
-            directory,
-            format!("no weights: neither {SINGLE_FILE} nor {INDEX_FILE} is there"),
-        )),
+        0 => {
+            let mut reason = format!("no weights: neither {SINGLE_FILE} nor {INDEX_FILE} is there");
+            if let Some(advice) = pickled_weights(directory) {
+                reason = format!("{reason}, and {advice}");
+            }
+            Err(WeightsError::malformed(directory, reason))
+        }
         count => Err(WeightsError::malformed(
             directory,
             format!("{count} safetensors files but no {INDEX_FILE} to say which belong together"),

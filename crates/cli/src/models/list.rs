@@ -9,57 +9,58 @@ use super::verdict::{Verdict, judge};
 use crate::args::ListArgs;
 use crate::device;
 
+const HEADS: [&str; 4] = ["NAME", "HERE", "RUNS", "CONTEXT"];
+
 #[expect(clippy::print_stdout, reason = "the list is what the command is for")]
 pub(super) fn run(args: &ListArgs) -> Result<ExitCode, String> {
     let locator = ModelLocator::from_environment();
-    let device = device::best();
-    let manifests = locator.manifests();
-    let verdicts = manifests.iter().map(|(name, path)| {
-        let manifest = Manifest::read(path);
-        let verdict = judge(&locator, name, manifest.as_ref().ok(), &device);
-        match manifest {
-            Ok(_) => verdict,
-            Err(error) => Verdict {
-                note: Some(error.to_string()),
-                ..verdict
-            },
-        }
-    });
-    let verdicts: Vec<Verdict> = verdicts
-        .filter(|verdict| !args.here || verdict.weight_bytes.is_some())
-        .collect();
+    let mut verdicts = all(&locator);
+    verdicts.retain(|verdict| !args.here || verdict.weight_bytes.is_some());
     if args.json {
         let text = serde_json::to_string_pretty(&verdicts).map_err(|error| error.to_string())?;
         println!("{text}");
-        return Ok(ExitCode::SUCCESS);
-    }
-    let rows: Vec<[String; 4]> = verdicts.iter().map(row).collect();
-    let heads = ["NAME", "HERE", "RUNS", "CONTEXT"].map(str::to_owned);
-    let width = |column: usize| {
-        let all = rows.iter().chain([&heads]);
-        all.map(|row| row[column].chars().count())
-            .max()
-            .unwrap_or(0)
-    };
-    let widths = [0, 1, 2, 3].map(width);
-    let notes = verdicts.iter().map(|verdict| verdict.note.as_deref());
-    let line = |row: &[String; 4], note: &str| {
-        let [name, here, runs, context] = row;
-        let [a, b, c, d] = widths;
-        let line = format!("{name:a$}  {here:>b$}  {runs:c$}  {context:>d$}  {note}");
-        line.trim_end().to_owned()
-    };
-    println!("{}", line(&heads, "NOTE"));
-    for (row, note) in rows.iter().zip(notes) {
-        println!("{}", line(row, note.unwrap_or_default()));
-    }
-    if verdicts.is_empty() {
+    } else if verdicts.is_empty() {
         println!("none; looked in {:?}", locator.directories());
+    } else {
+        table(&verdicts).iter().for_each(|line| println!("{line}"));
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn row(verdict: &Verdict) -> [String; 4] {
+/// What this machine makes of every known model.
+fn all(locator: &ModelLocator) -> Vec<Verdict> {
+    let device = device::best();
+    let manifests = locator.manifests().into_iter();
+    let verdicts = manifests.map(|(name, path)| match Manifest::read(&path) {
+        Ok(manifest) => judge(locator, &name, Some(&manifest), &device),
+        Err(error) => Verdict {
+            note: Some(error.to_string()),
+            ..judge(locator, &name, None, &device)
+        },
+    });
+    verdicts.collect()
+}
+
+/// Lines with columns below each other.
+fn table(verdicts: &[Verdict]) -> Vec<String> {
+    let mut rows = vec![(HEADS.map(str::to_owned), "NOTE")];
+    rows.extend(verdicts.iter().map(|verdict| {
+        let note = verdict.note.as_deref().unwrap_or_default();
+        (columns(verdict), note)
+    }));
+    let width = |column: usize| {
+        let widths = rows.iter().map(|(row, _)| row[column].chars().count());
+        widths.max().unwrap_or(0)
+    };
+    let [a, b, c, d] = [0, 1, 2, 3].map(width);
+    let lines = rows.iter().map(|([name, here, runs, context], note)| {
+        let line = format!("{name:a$}  {here:>b$}  {runs:c$}  {context:>d$}  {note}");
+        line.trim_end().to_owned()
+    });
+    lines.collect()
+}
+
+fn columns(verdict: &Verdict) -> [String; 4] {
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     let runs = match (verdict.runs, &verdict.device) {
         (Some(true), Some(device)) => format!("on {device}"),

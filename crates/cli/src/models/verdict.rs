@@ -5,8 +5,12 @@ use backstop_models::{LocatedModel, Manifest, ModelLocator};
 use serde::Serialize;
 
 use crate::args::ModelArgs;
+use crate::load::OpenModel;
 use crate::start::Prepared;
 use crate::{load, machine};
+
+/// A model that has room for less is of no use.
+const CONTEXT_MIN: u32 = 1024;
 
 /// A known model, whether its weights are here, and whether this machine runs it.
 #[derive(Debug, Serialize)]
@@ -61,13 +65,13 @@ fn of_files(located: &LocatedModel, name: &str, device: &ComputeDevice) -> Verdi
         }
     };
     let weight_bytes = Some(open.source.checkpoint.bytes_total());
-    match Prepared::on(&args, &open, device) {
-        Ok(prepared) => Verdict {
+    match fitting(&args, &open, device) {
+        Ok((prepared, note)) => Verdict {
             weight_bytes,
             runs: Some(true),
             device: Some(prepared.place.to_owned()),
             context: Some(prepared.limits.sizes.max_model_len),
-            note: prepared.refusal,
+            note: prepared.refusal.or(note),
             ..unknown
         },
         Err(reason) => Verdict {
@@ -76,6 +80,32 @@ fn of_files(located: &LocatedModel, name: &str, device: &ComputeDevice) -> Verdi
             ..unknown
         },
     }
+}
+
+/// With the longest context that fits: the default one, or else half of the model's, a quarter and so on, and what to
+/// set for it.
+fn fitting(
+    args: &ModelArgs,
+    open: &OpenModel,
+    device: &ComputeDevice,
+) -> Result<(Prepared, Option<String>), String> {
+    let refused = match Prepared::on(args, open, device) {
+        Ok(prepared) => return Ok((prepared, None)),
+        Err(reason) => reason,
+    };
+    let longest = open.spec().max_position_embeddings;
+    let shorter = std::iter::successors(Some(longest / 2), |context| Some(context / 2));
+    for context in shorter.take_while(|context| *context >= CONTEXT_MIN) {
+        let shorter = ModelArgs {
+            max_model_len: Some(context),
+            ..args.clone()
+        };
+        if let Ok(prepared) = Prepared::on(&shorter, open, device) {
+            let note = format!("with --max-model-len {context}: its {longest} tokens do not fit");
+            return Ok((prepared, Some(note)));
+        }
+    }
+    Err(refused)
 }
 
 /// By what its manifest says it needs.

@@ -15,6 +15,14 @@ fn index(directory: &Directory, weight_map: serde_json::Value) {
 }
 
 #[test]
+fn pickled_weights_are_told_how_to_be_converted() {
+    let directory = Directory::with_config();
+    assert_mentions(&directory.open_error(), &["no weights: neither"]);
+    directory.write("pytorch_model-00001-of-00002.bin", "");
+    assert_mentions(&directory.open_error(), &["no weights", "save_pretrained"]);
+}
+
+#[test]
 fn a_single_file_is_opened() {
     let directory = Directory::new();
     directory.write(
