@@ -145,7 +145,7 @@ def test_what_cannot_be_imported_says_why(store: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     repository = cached(cache)
     assert str(repository.name) in backstop(store, "import", cache, succeeds=False)
-    assert "has no model" in backstop(store, "import", tmp_path / "nowhere", succeeds=False)
+    assert "there is no model" in backstop(store, "import", tmp_path / "nowhere", succeeds=False)
     assert "may have letters" in backstop(store, "import", repository, "--name", "a/b", succeeds=False)
     blob = repository / "blobs" / digest(DEMO / "model.safetensors")
     blob.write_bytes(b"\0" * blob.stat().st_size)
