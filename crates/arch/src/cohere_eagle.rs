@@ -124,7 +124,7 @@ impl CohereEagle {
         config: &Map<String, Value>,
         model: &ModelSpec,
     ) -> Result<Self, ArchError> {
-        let config = config::read(ARCHITECTURE, config, cohere2_moe::INERT, Config::read)?;
+        let config = config::read_all(ARCHITECTURE, config, cohere2_moe::UNREAD, Config::read)?;
         let shape = &config.shape;
         let hidden = shape.hidden;
         let kv = KvGroups::new(&config.windows, shape.attention);

@@ -31,6 +31,20 @@ const INERT: &[&str] = &[
     "use_cache",
 ];
 
+/// Fields that the reference implementation's code for attention masks, caches and rotary embeddings looks up whatever
+/// the family, and which of their values change nothing.
+const OF_ANY_MODEL: &[(&str, fn(&Value) -> bool)] = &[
+    ("attention_chunk_size", |_| false),
+    ("head_dim", |_| false),
+    ("is_causal", |value| value == &Value::from(true)),
+    ("is_encoder_decoder", |value| value == &Value::from(false)),
+    ("kv_sharing_modes", |_| false),
+    ("layer_types", all_attend_to_everything),
+    ("number_of_conv_states", |_| false),
+    ("per_layer_config", |_| false),
+    ("sliding_window", |_| false),
+];
+
 /// Layers that a model may have.
 const LAYERS_MAX: u32 = 1024;
 /// Experts that a layer may have.
@@ -38,24 +52,75 @@ const EXPERTS_MAX: u32 = 1024;
 /// Widths of anything: no product of a few of them overflows.
 const WIDTH_MAX: u32 = 1 << 20;
 
-/// Reads a whole configuration. Reading goes on after a problem, so that all are reported at once;
-/// fields that nobody read and that are not `inert` are problems, too.
+/// What is known of the fields that a family does not look at here. All others are passed over, since the reference
+/// implementation does not look at them either; they are named to the operator.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct UnreadFields {
+    /// Change nothing about inference, besides those of every family.
+    pub(crate) inert: &'static [&'static str],
+    /// The reference implementation computes something else with them than is computed here.
+    pub(crate) not_computed: &'static [&'static str],
+}
+
+impl UnreadFields {
+    pub(crate) const NONE: Self = Self {
+        inert: &[],
+        not_computed: &[],
+    };
+}
+
+/// A value, and the fields of the configuration that nobody reads.
+pub(crate) type WithUnread<T> = (T, Vec<String>);
+
+/// Reads a whole configuration. Reading goes on after a problem, so that all are reported at once.
 pub(crate) fn read<T>(
     architecture: &'static str,
     config: &Map<String, Value>,
-    inert: &[&str],
+    unread: UnreadFields,
     read: impl FnOnce(&mut StrictFields<'_>) -> T,
-) -> Result<T, ArchError> {
+) -> Result<WithUnread<T>, ArchError> {
     let mut fields = StrictFields::new("config.json", config);
     let value = read(&mut fields);
-    let known: Vec<&str> = INERT.iter().chain(inert).copied().collect();
-    match fields.finish(&known) {
-        Ok(()) => Ok(value),
-        Err(problems) => Err(ArchError::Config {
+    let mut known: Vec<&str> = INERT.iter().chain(unread.inert).copied().collect();
+    let others: Vec<_> = fields.unread(&known).collect();
+    for (name, value) in others {
+        match OF_ANY_MODEL.iter().find(|(of_any, _)| *of_any == name) {
+            Some((_, changes_nothing)) if changes_nothing(value) => known.push(name),
+            Some(_) => fields.not_understood(name, value),
+            None if unread.not_computed.contains(&name) => fields.not_understood(name, value),
+            None => {}
+        }
+    }
+    match fields.problems() {
+        [] => Ok((value, fields.unread_keys(&known))),
+        problems => Err(ArchError::Config {
             architecture,
-            problems,
+            problems: problems.to_vec(),
         }),
     }
+}
+
+/// The same, where fields that nobody reads are problems: no reference implementation says what they mean.
+pub(crate) fn read_all<T>(
+    architecture: &'static str,
+    config: &Map<String, Value>,
+    unread: UnreadFields,
+    read: impl FnOnce(&mut StrictFields<'_>) -> T,
+) -> Result<T, ArchError> {
+    let (value, unread) = self::read(architecture, config, unread, read)?;
+    if unread.is_empty() {
+        return Ok(value);
+    }
+    let not_understood = |name| format!("config.json: {name} is not understood");
+    Err(ArchError::Config {
+        architecture,
+        problems: unread.into_iter().map(not_understood).collect(),
+    })
+}
+
+fn all_attend_to_everything(layer_types: &Value) -> bool {
+    let types = layer_types.as_array();
+    types.is_some_and(|types| types.iter().all(|layer| layer == "full_attention"))
 }
 
 /// Shape of a decoder.
@@ -262,12 +327,14 @@ pub(crate) fn optional_windows(
     default: Option<u32>,
     slides: impl Fn(usize) -> bool,
 ) -> Vec<Option<u32>> {
-    let used = flag(fields, "use_sliding_window");
-    let window = fields.optional_u32("sliding_window").or(default);
+    let window = match flag(fields, "use_sliding_window") {
+        true => fields.optional_u32("sliding_window").or(default),
+        // Whatever it may be.
+        false => fields.value("sliding_window").and(None),
+    };
     if window == Some(0) {
         fields.problem("sliding_window must be positive");
     }
-    let window = window.filter(|_| used);
     let kinds = sliding_layers(fields, shape.num_layers);
     let sliding = shape.layers(|layer| match &kinds {
         Some(kinds) => kinds[layer],

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::AnyModel;
 use crate::attention::{AttentionPlan, HeadsPlan};
-use crate::config::{self, DecoderShape, ShapeDefaults};
+use crate::config::{self, DecoderShape, ShapeDefaults, UnreadFields, WithUnread};
 use crate::decoder::{Decoder, DecoderPlan, LayerPlan, MlpPlan};
 use crate::registry::{ArchError, Architecture};
 use crate::rope::{self, RopeDefaults};
@@ -15,8 +15,7 @@ use crate::rope::{self, RopeDefaults};
 pub(crate) struct Family {
     pub(crate) name: &'static str,
     pub(crate) chat_format: &'static str,
-    /// Fields that change nothing, besides those of every family.
-    pub(crate) inert: &'static [&'static str],
+    pub(crate) unread: UnreadFields,
     pub(crate) shape: ShapeDefaults,
     pub(crate) rms_norm_epsilon: f64,
     pub(crate) rope_theta: f64,
@@ -33,7 +32,7 @@ impl Family {
         Self {
             name,
             chat_format: "plain",
-            inert: &[],
+            unread: UnreadFields::NONE,
             shape: ShapeDefaults::new(2048),
             rms_norm_epsilon: 1e-6,
             rope_theta: 10_000.0,
@@ -65,9 +64,9 @@ impl Architecture for Family {
         self.name
     }
 
-    fn read(&self, config: &Map<String, Value>) -> Result<AnyModel, ArchError> {
-        let plan = config::read(self.name, config, self.inert, |fields| self.plan(fields))?;
-        Ok(Decoder::new(&plan).into())
+    fn read(&self, config: &Map<String, Value>) -> Result<WithUnread<AnyModel>, ArchError> {
+        let read = config::read(self.name, config, self.unread, |fields| self.plan(fields));
+        read.map(|(plan, unread)| (Decoder::new(&plan).into(), unread))
     }
 
     fn gguf(&self) -> Option<GgufConventions> {

@@ -30,7 +30,7 @@ mod weight_map;
 
 pub use any_model::AnyModel;
 pub use draft_head::{DraftHead, DraftHeadSpec, build_draft_head};
-pub use registry::{ArchError, Model, build, gguf_families, names};
+pub use registry::{ArchError, Model, build, gguf_families, names, unread_fields};
 pub use spec::{KvGroup, ModelSpec};
 pub use weight_map::{
     ExpertsPart, ExpertsRequest, ExpertsTensor, MatrixPart, MatrixRequest, MatrixRole, VectorPart,

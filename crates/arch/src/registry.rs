@@ -4,6 +4,7 @@ use backstop_kernels::backend::Backend;
 use backstop_weights::{GgufConventions, GgufFamily};
 use serde_json::{Map, Value};
 
+use crate::config::WithUnread;
 use crate::families::FAMILIES;
 use crate::{AnyModel, ModelSpec};
 
@@ -22,8 +23,8 @@ pub(crate) trait Architecture: Sync {
     /// Its name, as `model_type` has it.
     fn name(&self) -> &'static str;
 
-    /// Reads the configuration and lays out the weights.
-    fn read(&self, config: &Map<String, Value>) -> Result<AnyModel, ArchError>;
+    /// Reads the configuration and lays out the weights. Says which fields nobody reads.
+    fn read(&self, config: &Map<String, Value>) -> Result<WithUnread<AnyModel>, ArchError>;
 
     /// How GGUF files write it, if they are understood.
     fn gguf(&self) -> Option<GgufConventions> {
@@ -79,6 +80,16 @@ pub fn gguf_families() -> Vec<GgufFamily> {
 
 /// Builds the model that `config` (the content of `config.json`) describes.
 pub fn build(config: &Map<String, Value>) -> Result<AnyModel, ArchError> {
+    read(config).map(|(model, _)| model)
+}
+
+/// The fields of a configuration that [`build`] passes over: the reference implementation of the family does not read
+/// them, so they cannot change what is computed. Those that are known to be of no interest are not among them.
+pub fn unread_fields(config: &Map<String, Value>) -> Result<Vec<String>, ArchError> {
+    read(config).map(|(_, unread)| unread)
+}
+
+fn read(config: &Map<String, Value>) -> Result<WithUnread<AnyModel>, ArchError> {
     let model_type = config.get("model_type").and_then(Value::as_str);
     let model_type = model_type.unwrap_or_default();
     match FAMILIES.iter().find(|family| family.name() == model_type) {

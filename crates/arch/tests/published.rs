@@ -283,13 +283,8 @@ fn what_would_change_the_mathematics_is_refused_by_name() {
         ),
         (
             published("llama_3_1_8b"),
-            json!({"new_trick": 1}),
-            "new_trick",
-        ),
-        (
-            published("qwen3_coder_30b_a3b"),
-            json!({"shared_expert_intermediate_size": 512}),
-            "shared_expert_intermediate_size",
+            json!({"is_causal": false}),
+            "is_causal",
         ),
         (
             published("gpt_oss_20b"),
@@ -328,7 +323,6 @@ fn what_would_change_the_mathematics_is_refused_by_name() {
             json!({"layer_types": ["full_attention"]}),
             "layer_types",
         ),
-        (glm_5(), json!({"index_tricks": 1}), "index_tricks"),
         (
             published("glm_4_7_flash"),
             json!({"num_key_value_heads": 4}),

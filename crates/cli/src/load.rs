@@ -15,7 +15,7 @@ use backstop_types::TokenId;
 use backstop_weights::{Checkpoint, TokenizerSource};
 
 use crate::args::{LoadFormat, ModelArgs};
-use crate::integrity;
+use crate::{integrity, unread};
 
 const DEFAULT_MODEL: &str = "demo";
 /// Every start makes the same weights, so that runs can be compared.
@@ -167,7 +167,7 @@ fn open_checkpoint(
     let checkpoint = with_overrides(args, checkpoint)?;
     let manifest = located.manifest.map(|(_, manifest)| manifest);
     let text = ModelText::read(&checkpoint, manifest.as_ref())?;
-    let model = build(&checkpoint, &located.directory)?;
+    let model = build(args, &checkpoint, &located.directory)?;
     Ok(OpenModel {
         name,
         chat_format: find_chat_format(args, manifest.as_ref(), &text, model.spec())?,
@@ -200,7 +200,7 @@ fn open_shape(args: &ModelArgs, locator: &ModelLocator, wanted: &str) -> Result<
     };
     let checkpoint = Checkpoint::open_shape(&shape.config, &texts, &gguf_families());
     let checkpoint = with_overrides(args, checkpoint.map_err(|error| error.to_string())?)?;
-    let model = build(&checkpoint, &shape.config)?;
+    let model = build(args, &checkpoint, &shape.config)?;
     let synthetic = SyntheticWeights::new(&checkpoint, model.spec(), SYNTHETIC_SEED)
         .map_err(|error| format!("{}: {error}", shape.config.display()))?;
     let mut text = ModelText::read(&checkpoint, shape.manifest.as_ref())?;
@@ -261,7 +261,10 @@ fn with_overrides(args: &ModelArgs, mut checkpoint: Checkpoint) -> Result<Checkp
     Ok(checkpoint)
 }
 
-fn build(checkpoint: &Checkpoint, origin: &Path) -> Result<AnyModel, String> {
-    backstop_arch::build(checkpoint.config())
-        .map_err(|error| format!("{}: {error}", origin.display()))
+fn build(args: &ModelArgs, checkpoint: &Checkpoint, origin: &Path) -> Result<AnyModel, String> {
+    let of_origin = |reason: String| format!("{}: {reason}", origin.display());
+    let model =
+        backstop_arch::build(checkpoint.config()).map_err(|error| of_origin(error.to_string()))?;
+    unread::report(checkpoint, args.strict_config).map_err(of_origin)?;
+    Ok(model)
 }

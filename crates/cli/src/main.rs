@@ -32,6 +32,7 @@ mod settings;
 mod signals;
 mod speculative;
 mod start;
+mod unread;
 mod warm_up;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 
-use backstop_engine::{Lifecycle, LifecycleState};
+use backstop_engine::{EngineThread, Lifecycle, LifecycleState};
 use backstop_sandbox::FilesConfinement;
 use backstop_server::{GrammarWorker, KeySet, ProbeThread, Server, ServerConfig};
 use tokio::net::TcpListener;
@@ -37,54 +37,42 @@ async fn serve(
     files: Option<FilesConfinement>,
     started: Instant,
 ) -> Result<ExitCode, String> {
-    // The text files are read and memory is planned before the port is bound: a mistyped model
-    // name, or a model that does not fit, should be an error message, not a server that is loading
-    // for ever.
     let queues = Queues::new(&args.queue)?;
-    let models = Models::open(&args, &queues)?;
-    let mut config = server_config(&args, queues, models.served_model_names())?;
-    config.provenance = models.provenance();
+    let config = server_config(&args, &queues)?;
     let listener = listen(&args)?;
     let address = listener.local_addr().map_err(|error| error.to_string())?;
-    tracing::info!("listening on http://{address}, loading {}", models.names());
+    tracing::info!("listening on http://{address}");
 
     let lifecycle = Lifecycle::new();
     let server = Server::new(config, lifecycle.clone());
     // Until the end of this function: a server that drains is well.
     let _probes = serve_probes(&args, &server)?;
-    // Now that it listens, it needs no other socket. What a GPU's driver calls until the model is there is the
-    // driver's affair.
-    let on_gpu = models.on_gpu();
-    if !on_gpu {
-        sandbox::confine_calls(files.as_ref())?;
-    }
     signals::obey(&server, args.callers.api_key_file.is_some());
+    // Probes are answered from here on, however long a model's files take to read.
     let loading = tokio::spawn({
         let (server, lifecycle) = (server.clone(), lifecycle.clone());
         async move {
-            let examples = models.examples();
-            let brought_up = models.bring_up(&server).await.and_then(|thread| {
-                if on_gpu {
-                    sandbox::confine_calls(files.as_ref())?;
-                }
-                Ok(thread)
-            });
-            match brought_up {
-                Ok(thread) => {
+            let loaded = load(args, queues, &server, files).await;
+            match &loaded {
+                Ok(loaded) => {
                     lifecycle.advance(LifecycleState::Ready);
-                    announce(address, &examples, started.elapsed());
-                    thread
+                    announce(address, &loaded.examples, started.elapsed());
                 }
-                Err(message) => {
-                    lifecycle.advance(LifecycleState::Failed(message));
-                    None
+                Err(NotLoaded::Refused(message) | NotLoaded::Failed(message)) => {
+                    lifecycle.advance(LifecycleState::Failed(message.clone()));
                 }
             }
+            loaded
         }
     });
     let served = backstop_server::serve(server, listener, end_of_service(lifecycle.clone())).await;
-    if let Ok(Some(thread)) = loading.await {
-        thread.stop();
+    match loading.await {
+        Ok(Ok(loaded)) => loaded.stop(),
+        // A mistyped name, or a model that does not fit, is an error message.
+        Ok(Err(NotLoaded::Refused(message))) => return Err(message),
+        // It is the state of the life-cycle.
+        Ok(Err(NotLoaded::Failed(_))) => {}
+        Err(error) => return Err(format!("loading panicked: {error}")),
     }
     served.map_err(|error| format!("the server ended: {error}"))?;
     match lifecycle.state() {
@@ -100,24 +88,67 @@ async fn serve(
     }
 }
 
+/// Models that answer.
+struct Loaded {
+    examples: Vec<Example>,
+    engine: Option<EngineThread>,
+}
+
+impl Loaded {
+    fn stop(self) {
+        if let Some(engine) = self.engine {
+            engine.stop();
+        }
+    }
+}
+
+/// Why models do not answer.
+enum NotLoaded {
+    /// By what the settings and the models' text files say, they cannot be served.
+    Refused(String),
+    /// Something went wrong while they were loaded.
+    Failed(String),
+}
+
+/// Opens, loads and proves the models.
+async fn load(
+    args: ServeArgs,
+    queues: Queues,
+    server: &Server,
+    files: Option<FilesConfinement>,
+) -> Result<Loaded, NotLoaded> {
+    // Text files are read and memory is planned: nothing for a thread that answers.
+    let opened = tokio::task::spawn_blocking(move || Models::open(&args, &queues)).await;
+    let opened = opened.map_err(|error| NotLoaded::Failed(format!("opening panicked: {error}")))?;
+    let models = opened.map_err(NotLoaded::Refused)?;
+    tracing::info!("loading {}", models.names());
+    let confine = || sandbox::confine_calls(files.as_ref()).map_err(NotLoaded::Failed);
+    // What a GPU's driver calls until the model is there is the driver's affair.
+    let on_gpu = models.on_gpu();
+    if !on_gpu {
+        confine()?;
+    }
+    let examples = models.examples();
+    let engine = models.bring_up(server).await.map_err(NotLoaded::Failed)?;
+    if on_gpu {
+        confine()?;
+    }
+    Ok(Loaded { examples, engine })
+}
+
 /// The present, in seconds since 1970.
 pub(crate) fn now_s() -> u64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     now.map_or(0, |since| since.as_secs())
 }
 
-fn server_config(
-    args: &ServeArgs,
-    queues: Queues,
-    served_model_names: Vec<String>,
-) -> Result<ServerConfig, String> {
+fn server_config(args: &ServeArgs, queues: &Queues) -> Result<ServerConfig, String> {
     let (callers, answers) = (&args.callers, &args.answers);
     let keys = callers.api_key_file.as_deref().map(KeySet::from_file);
     let keys = keys.transpose();
     let defaults = ServerConfig::default();
     let max_connections = descriptors::for_connections(defaults.max_connections);
     Ok(ServerConfig {
-        served_model_names,
         api_keys: keys.map_err(|error| error.to_string())?,
         cors: browsers::cors(callers)?,
         allow_priority: callers.allow_priority,

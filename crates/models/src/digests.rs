@@ -130,7 +130,8 @@ pub fn digest_of_text(text: &str) -> String {
     hexadecimal(&Sha256::digest(text))
 }
 
-fn hexadecimal(bytes: &[u8]) -> String {
+/// Two digits a byte, in lower case.
+pub fn hexadecimal(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(2 * bytes.len());
     for byte in bytes {
         // To write to a string cannot fail.

@@ -14,11 +14,13 @@ mod tests;
 
 pub use cache::{CachedAs, cached_checkpoint};
 pub use checkpoint::{gguf_path, is_checkpoint};
-pub use digests::{FilesDiffer, check_sizes, digest_of, digest_of_text, verify_digests};
+pub use digests::{
+    FilesDiffer, check_sizes, digest_of, digest_of_text, hexadecimal, verify_digests,
+};
 pub use locator::{LocateError, LocatedModel, LocatedShape, ModelLocator};
 pub use manifest::{
     Canary, Claim, ClaimValue, HardwareFloor, Manifest, ManifestError, ServingDefaults,
-    is_model_name,
+    is_model_name, is_repository,
 };
 pub use record::{FileRecord, FileRecords};
 pub use refusal::pickled_weights;

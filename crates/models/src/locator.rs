@@ -196,6 +196,20 @@ impl ModelLocator {
         found
     }
 
+    /// What is known of a repository's weights in a quantisation, or of those that it has in no other.
+    pub fn manifest_of(&self, repository: &str, quantization: Option<&str>) -> Option<Manifest> {
+        let same = |left: Option<&str>, right: Option<&str>| match (left, right) {
+            (Some(left), Some(right)) => left.eq_ignore_ascii_case(right),
+            (left, right) => left == right,
+        };
+        let manifests = self.manifests().into_values();
+        let mut manifests = manifests.filter_map(|path| Manifest::read(&path).ok());
+        manifests.find(|manifest| {
+            same(manifest.repository.as_deref(), Some(repository))
+                && same(manifest.quantization.as_deref(), quantization)
+        })
+    }
+
     /// Finds `model`: a checkpoint directory, a GGUF file, a model in a Hugging Face cache, a manifest's name, or the path of a manifest.
     pub fn locate(&self, model: &str) -> Result<LocatedModel, LocateError> {
         let path = Path::new(model);

@@ -243,6 +243,14 @@ pub fn is_model_name(name: &str) -> bool {
     !name.is_empty() && !name.starts_with('.') && name.bytes().all(is_allowed)
 }
 
+/// Whether this is ORG/REPO, a repository of a hub, which becomes a part of addresses.
+pub fn is_repository(text: &str) -> bool {
+    const PART_BYTES_MAX: usize = 96;
+    let is_part = |part: &str| is_model_name(part) && part.len() <= PART_BYTES_MAX;
+    text.split_once('/')
+        .is_some_and(|(organisation, name)| is_part(organisation) && is_part(name))
+}
+
 fn check_serving(serving: &ServingDefaults) -> Result<(), String> {
     if serving
         .temperature

@@ -6,6 +6,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use crate::cache::is_cached_model;
+use crate::manifest::is_repository;
 
 /// How a file of Git LFS begins that stands for another.
 const LFS_POINTER: &[u8] = b"version https://git-lfs";
@@ -100,18 +101,11 @@ fn of_file(path: &Path) -> Option<String> {
 
 /// A name of the hub, unless it can be a path.
 fn of_name(model: &str) -> Option<String> {
-    let is_word = |part: &str| {
-        let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-        !part.is_empty() && !part.starts_with('.') && part.bytes().all(is_allowed)
-    };
-    let (organisation, name) = model.split_once('/')?;
-    let is_repository = is_word(organisation) && is_word(name);
-    is_repository.then(|| {
-        format!(
-            "it may be a repository of the Hugging Face hub, from which this program fetches nothing: `backstop pull \
-             {model}` does, and `backstop serve {name}` serves it then"
-        )
-    })
+    let (_, name) = model.split_once('/').filter(|_| is_repository(model))?;
+    Some(format!(
+        "it may be a repository of the Hugging Face hub, from which this program fetches nothing: `backstop pull {model}` \
+         does, and `backstop serve {name}` serves it then"
+    ))
 }
 
 fn paths_in(directory: &Path) -> Vec<PathBuf> {

@@ -1,11 +1,11 @@
 //! Which repository is meant, and what it is called here.
 
-use backstop_models::{Manifest, ModelLocator, is_model_name};
+use backstop_models::{Manifest, ModelLocator, is_model_name, is_repository};
 
 use crate::args::CommandLine;
 use crate::error::PullError;
 use crate::gguf::has_word;
-use crate::request::{RepositoryRequest, Request, is_repository, is_revision};
+use crate::request::{RepositoryRequest, Request, is_revision};
 
 const DEFAULT_REVISION: &str = "main";
 
@@ -68,11 +68,8 @@ impl Target {
     }
 
     fn of_repository(request: RepositoryRequest, locator: &ModelLocator) -> Self {
-        let manifest = locator
-            .manifests()
-            .values()
-            .filter_map(|path| Manifest::read(path).ok())
-            .find(|manifest| is_of(manifest, &request));
+        let quantization = request.quantization.as_deref();
+        let manifest = locator.manifest_of(&request.repository, quantization);
         let name = match &manifest {
             Some(manifest) => manifest.name.clone(),
             None => usual_name(&request),
@@ -109,13 +106,6 @@ impl Target {
         }
         Ok(())
     }
-}
-
-fn is_of(manifest: &Manifest, request: &RepositoryRequest) -> bool {
-    let lower = |text: &Option<String>| text.as_ref().map(|text| text.to_lowercase());
-    let repository = manifest.repository.as_ref();
-    repository.is_some_and(|repository| repository.eq_ignore_ascii_case(&request.repository))
-        && lower(&manifest.quantization) == lower(&request.quantization)
 }
 
 /// The repository's last part, with the quantisation behind it.

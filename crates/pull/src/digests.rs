@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use backstop_models::digest_of;
+use backstop_models::{digest_of, hexadecimal};
 use sha1::{Digest, Sha1};
 use sha2::Sha256;
 
@@ -50,10 +50,6 @@ fn git_digest(path: &Path, bytes: u64) -> std::io::Result<String> {
         }
     }
     Ok(hexadecimal(&hasher.finalize()))
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! What a user asks for.
 
+use backstop_models::is_repository;
+
 use crate::error::PullError;
 
 /// Ways in which the hub's address is written in front of a repository.
@@ -62,18 +64,6 @@ fn not_understood(text: &str) -> PullError {
     PullError::new(format!(
         "{text:?} is not ORG/REPO, ORG/REPO@REVISION, ORG/REPO:QUANTISATION or the name of a known model"
     ))
-}
-
-/// Whether this is ORG/REPO, which becomes a part of addresses.
-pub(crate) fn is_repository(text: &str) -> bool {
-    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    let is_part = |part: &str| {
-        !part.is_empty()
-            && !part.starts_with('.')
-            && part.len() <= 96
-            && part.bytes().all(is_allowed)
-    };
-    text.split('/').count() == 2 && text.split('/').all(is_part)
 }
 
 /// Whether this can be a branch, a tag or a commit in an address.

@@ -111,7 +111,7 @@ pub(crate) fn prepare(
     mut request: ValidChatRequest,
     param: &'static str,
 ) -> Result<Chat, ApiError> {
-    let model_name = prepare::resolve_model_name(server, model, request.model.take())?;
+    let model_name = prepare::resolve_model_name(model, request.model.take())?;
     sampling::check_token_ids(model, &request.sampling)?;
     let rendered = prompt::render(server, model, &mut request, param)?;
     let constraint = constraint::of_chat(&request, model, rendered.opening)?;

@@ -43,7 +43,7 @@ pub(crate) struct Completions {
 impl Endpoint for Completions {
     fn prepare(server: &Server, model: &ServedModel, body: &[u8]) -> Result<Task<Self>, ApiError> {
         let request = ValidCompletionRequest::from_bytes(body)?;
-        let completion = prepare(server, model, request)?;
+        let completion = prepare(model, request)?;
         let (job, stream) = (completion.job, completion.stream);
         let per_prompt = job.sampling.choices as usize;
         let opening = |index| completion.openings.get(index / per_prompt).cloned();
@@ -86,11 +86,10 @@ impl Endpoint for Completions {
 
 /// Everything up to the token ids, whatever endpoint the request came through.
 pub(crate) fn prepare(
-    server: &Server,
     model: &ServedModel,
     mut request: ValidCompletionRequest,
 ) -> Result<Completion, ApiError> {
-    let model_name = prepare::resolve_model_name(server, model, request.model.take())?;
+    let model_name = prepare::resolve_model_name(model, request.model.take())?;
     sampling::check_token_ids(model, &request.sampling)?;
     let only_prompt = request.sampling.max_tokens == Some(0);
     if only_prompt {

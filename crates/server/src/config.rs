@@ -7,18 +7,11 @@ use backstop_protocol::UnsupportedContent;
 use crate::cors::Cors;
 use crate::gate::{AdmissionProfile, QueueLimits};
 use crate::keys::KeySet;
-use crate::names::Names;
-use crate::provenance::Provenance;
 use crate::trial::GrammarWorker;
 
 /// Limits and identity of the HTTP server. Every wait and every size has a bound here.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
-    /// Names that requests may use for the model that generates. The first one is the default and names the
-    /// metrics; `"*"` among them answers to any name.
-    pub served_model_names: Vec<String>,
-    /// What answers say of where they come from.
-    pub provenance: Provenance,
     /// Keys that clients must present; `None` serves everybody.
     pub api_keys: Option<KeySet>,
     /// Leave `/metrics` open although keys are set, for scrapers that cannot send one.
@@ -86,8 +79,6 @@ pub struct ServerConfig {
 impl Default for ServerConfig {
     fn default() -> Self {
         Self {
-            served_model_names: vec!["*".to_owned()],
-            provenance: Provenance::default(),
             api_keys: None,
             public_metrics: false,
             cors: None,
@@ -116,55 +107,5 @@ impl Default for ServerConfig {
             liveness_stall: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(600),
         }
-    }
-}
-
-impl ServerConfig {
-    /// The name under which metrics are kept and which requests without a name get.
-    pub fn default_model_name<'a>(&'a self, label: &'a str) -> &'a str {
-        self.names().default_or(label)
-    }
-
-    /// The served names that are names.
-    pub fn listed_names(&self) -> impl Iterator<Item = &str> {
-        self.names().listed()
-    }
-
-    /// Whether requests may call the model `name`.
-    pub fn serves(&self, name: &str) -> bool {
-        self.names().serve(name)
-    }
-
-    pub(crate) fn names(&self) -> Names<'_> {
-        Names(&self.served_model_names)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_star_serves_any_name_and_is_never_shown() {
-        let config = ServerConfig {
-            served_model_names: vec!["*".into(), "north".into()],
-            ..ServerConfig::default()
-        };
-        assert!(config.serves("gpt-5"));
-        assert_eq!(config.default_model_name("weights"), "north");
-        assert_eq!(
-            ServerConfig::default().default_model_name("weights"),
-            "weights"
-        );
-    }
-
-    #[test]
-    fn without_a_star_only_listed_names_are_served() {
-        let config = ServerConfig {
-            served_model_names: vec!["north".into()],
-            ..ServerConfig::default()
-        };
-        assert!(config.serves("north"));
-        assert!(!config.serves("gpt-5"));
     }
 }

@@ -108,7 +108,7 @@ fn prepare(
     model: &ServedModel,
     mut request: ValidDecisionRequest,
 ) -> Result<Task<Decisions>, ApiError> {
-    let model_name = prepare::resolve_model_name(server, model, request.model.take())?;
+    let model_name = prepare::resolve_model_name(model, request.model.take())?;
     let sampling = SamplingFields {
         temperature: Some(0.0),
         logprobs: Some(0),

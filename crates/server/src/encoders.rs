@@ -278,14 +278,13 @@ impl Server {
     /// The model that is meant by a name: who is listed under it comes before who answers to any.
     pub(crate) fn model_named(&self, name: &str) -> Result<AnyModel<'_>, ApiError> {
         let generating = self.installed();
-        let config = self.config();
-        if let Some(model) = generating.filter(|_| config.names().list(name)) {
+        if let Some(model) = generating.filter(|model| model.served.names().list(name)) {
             return Ok(AnyModel::Generating(model));
         }
         if let Some(encoder) = self.encoders().named(name) {
             return Ok(AnyModel::Encoder(encoder));
         }
-        if let Some(model) = generating.filter(|_| config.serves(name)) {
+        if let Some(model) = generating.filter(|model| model.served.names().serve(name)) {
             return Ok(AnyModel::Generating(model));
         }
         let any = self

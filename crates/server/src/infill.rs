@@ -51,9 +51,9 @@ struct InfillWriter {
 }
 
 impl Endpoint for Infill {
-    fn prepare(server: &Server, model: &ServedModel, body: &[u8]) -> Result<Task<Self>, ApiError> {
+    fn prepare(_: &Server, model: &ServedModel, body: &[u8]) -> Result<Task<Self>, ApiError> {
         let mut request = ValidInfillRequest::from_bytes(body)?;
-        let model_name = prepare::resolve_model_name(server, model, request.model.take())?;
+        let model_name = prepare::resolve_model_name(model, request.model.take())?;
         sampling::check_token_ids(model, &request.sampling)?;
         let fim = fim::tokens_of(model, prompt::PARAM)?;
         let trimmed = prompt::build(model, fim, &request)?;

@@ -99,7 +99,7 @@ impl Inquiry for CountTokens {
         let unsupported = server.config().unsupported_content;
         let ValidTokenCountRequest { mut chat } =
             ValidTokenCountRequest::from_bytes(body, unsupported)?;
-        prepare::resolve_model_name(server, model, chat.model.take())?;
+        prepare::resolve_model_name(model, chat.model.take())?;
         let tokens = chat::tokenize(server, model, &mut chat, false, PARAM)?.len();
         let reply = json!({"input_tokens": tokens});
         Ok(Found { reply, tokens })

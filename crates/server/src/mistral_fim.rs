@@ -16,7 +16,7 @@ pub(crate) struct FimCompletions(ChatCompletions);
 impl Endpoint for FimCompletions {
     fn prepare(server: &Server, model: &ServedModel, body: &[u8]) -> Result<Task<Self>, ApiError> {
         let request = ValidCompletionRequest::from_fim_bytes(body)?;
-        let completion = completions::prepare(server, model, request)?;
+        let completion = completions::prepare(model, request)?;
         let chat = Chat {
             job: completion.job,
             model_name: completion.model_name,

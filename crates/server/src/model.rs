@@ -9,6 +9,8 @@ use backstop_types::{AttentionSpan, TokenId};
 
 use crate::constraint::Constraints;
 use crate::metrics::RequestMetrics;
+use crate::names::Names;
+use crate::provenance::Provenance;
 use crate::trial::GrammarWorker;
 
 /// A loaded model with everything that turns requests into its tokens and back.
@@ -40,8 +42,13 @@ pub struct ServedModel {
     pub vocab_size: u32,
     /// The engine that runs it.
     pub engine: EngineHandle,
+    /// Names that requests may use for it. The first one is the default and names the metrics; `"*"` among them
+    /// answers to any name.
+    pub names: Vec<String>,
     /// What it is called where no served name is: its repository or path.
     pub root: String,
+    /// What answers say of where they come from.
+    pub provenance: Provenance,
     /// When it was loaded, in seconds since 1970.
     pub created_s: u64,
     /// What clients are told of it.
@@ -82,6 +89,16 @@ impl fmt::Debug for ServedModel {
 }
 
 impl ServedModel {
+    /// Its served names.
+    pub(crate) fn names(&self) -> Names<'_> {
+        Names(&self.names)
+    }
+
+    /// The name under which metrics are kept and which requests without a name get.
+    pub(crate) fn default_name(&self) -> &str {
+        self.names().default_or(&self.root)
+    }
+
     /// Lowers the context length to what the KV cache can hold of one sequence: a request that
     /// leaves the length of its answer open would otherwise ask for what never fits.
     pub(crate) fn limit_to_cache(&mut self) {

@@ -40,3 +40,23 @@ impl<'a> Names<'a> {
             .any(|served| served == ANY_NAME || served == name)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_serves_any_name_and_is_never_shown() {
+        let served = ["*".into(), "north".into()];
+        assert!(Names(&served).serve("gpt-5"));
+        assert_eq!(Names(&served).default_or("weights"), "north");
+        assert_eq!(Names(&served[..1]).default_or("weights"), "weights");
+    }
+
+    #[test]
+    fn without_a_star_only_listed_names_are_served() {
+        let served = ["north".into()];
+        assert!(Names(&served).serve("north"));
+        assert!(!Names(&served).serve("gpt-5"));
+    }
+}

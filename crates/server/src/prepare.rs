@@ -8,7 +8,6 @@ use backstop_types::TokenId;
 use crate::job::Prompt;
 use crate::model::ServedModel;
 use crate::sampling;
-use crate::server::Server;
 
 /// Contexts that a text may fill whose tokens are wanted, but no answer.
 const COUNTED_CONTEXTS: usize = 4;
@@ -17,17 +16,13 @@ const PROMPTS_TOKENS_MAX: usize = 1 << 20;
 
 /// The name that answers carry, if the model that was asked for is served.
 pub(crate) fn resolve_model_name(
-    server: &Server,
     model: &ServedModel,
     asked: Option<String>,
 ) -> Result<String, ApiError> {
-    let config = server.config();
     match asked.filter(|name| !name.is_empty()) {
-        None => Ok(config.default_model_name(&model.root).to_owned()),
-        Some(name) if config.serves(&name) => Ok(name),
-        Some(_) => Err(ApiError::model_not_found(
-            config.default_model_name(&model.root),
-        )),
+        None => Ok(model.default_name().to_owned()),
+        Some(name) if model.names().serve(&name) => Ok(name),
+        Some(_) => Err(ApiError::model_not_found(model.default_name())),
     }
 }
 

@@ -191,8 +191,8 @@ pub(crate) async fn models(State(server): State<Server>) -> Result<Response, Err
     server.check_ready()?;
     let mut cards = Vec::new();
     if let Some(model) = server.installed() {
-        let names = server.config().names().shown(&model.served.root);
-        cards.extend(names.into_iter().map(|name| card(&server, name, model)));
+        let names = model.served.names().shown(&model.served.root);
+        cards.extend(names.into_iter().map(|name| card(name, model)));
     }
     for encoder in server.encoders().all() {
         let names = encoder.names().shown(&encoder.served.root);
@@ -208,13 +208,13 @@ pub(crate) async fn model(
 ) -> Result<Response, ErrorReply> {
     server.check_ready()?;
     let card = match server.model_named(&id)? {
-        AnyModel::Generating(model) => card(&server, &id, model),
+        AnyModel::Generating(model) => card(&id, model),
         AnyModel::Encoder(encoder) => encoder.card(&id),
     };
     Ok(reply::json(StatusCode::OK, &card))
 }
 
-fn card(server: &Server, name: &str, model: &InstalledModel) -> ModelCard {
+fn card(name: &str, model: &InstalledModel) -> ModelCard {
     let served = &model.served;
     ModelCard::new(
         name.to_owned(),
@@ -223,5 +223,5 @@ fn card(server: &Server, name: &str, model: &InstalledModel) -> ModelCard {
         served.max_model_len,
         served.max_model_len,
     )
-    .from(server.config().provenance.origin().clone())
+    .from(served.provenance.origin().clone())
 }

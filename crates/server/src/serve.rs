@@ -67,12 +67,7 @@ pub async fn serve(
             write_stall: config.write_stall_timeout,
         },
     };
-    let mut door = Door::new(
-        listener,
-        server.router(),
-        limits,
-        &server.config().provenance,
-    );
+    let mut door = Door::new(listener, server.router(), limits, server.clone());
     let mut drained = pin!(drained(&server, shutdown));
     let mut watching = pin!(look_after(&server));
     tokio::select! {

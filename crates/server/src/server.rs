@@ -45,6 +45,8 @@ struct Shared {
     body_budget: Arc<BodyBudget>,
     turns: WorkTurns,
     cache_salts: CacheSalts,
+    /// Where answers come from before there is a model.
+    unknown: Provenance,
 }
 
 impl fmt::Debug for Server {
@@ -86,6 +88,7 @@ impl Server {
             body_budget: BodyBudget::new(body::budget_units(&config)),
             turns: WorkTurns::new(config.max_concurrent_encodes),
             cache_salts: CacheSalts::new(config.share_prefix_cache),
+            unknown: Provenance::default(),
             config,
         };
         Self {
@@ -97,12 +100,8 @@ impl Server {
     pub fn install(&self, mut model: ServedModel) {
         self.shared.model.get_or_init(|| {
             model.limit_to_cache();
-            let name = self
-                .shared
-                .config
-                .default_model_name(&model.root)
-                .to_owned();
-            let metrics = self.shared.metrics.install(&name, model.engine.clone());
+            let name = model.default_name();
+            let metrics = self.shared.metrics.install(name, model.engine.clone());
             let worker = self.shared.config.grammar_worker.clone();
             InstalledModel::new(model, metrics, worker)
         });
@@ -288,7 +287,7 @@ impl Server {
     pub(crate) fn shown_names(&self) -> Vec<&str> {
         let generating = self.installed().into_iter();
         let generating =
-            generating.flat_map(|model| self.config().names().shown(&model.served.root));
+            generating.flat_map(|model| model.served.names().shown(&model.served.root));
         let encoders = self.encoders().all();
         let encoders = encoders.flat_map(|encoder| encoder.names().shown(&encoder.served.root));
         generating.chain(encoders).collect()
@@ -297,9 +296,18 @@ impl Server {
     /// Where the answers of a route come from.
     pub(crate) fn provenance_of(&self, route: &str) -> &Provenance {
         let encoder = self.encoders().of_route(route);
-        encoder.map_or(&self.config().provenance, |encoder| {
-            &encoder.served.provenance
-        })
+        encoder.map_or_else(|| self.provenance(), |encoder| &encoder.served.provenance)
+    }
+
+    /// Where answers come from, unless their route says more: from the model that generates, or else from an encoder.
+    pub(crate) fn provenance(&self) -> &Provenance {
+        let generating = self.installed().map(|model| &model.served.provenance);
+        let encoder = || {
+            let first = self.encoders().all().next();
+            first.map(|encoder| &encoder.served.provenance)
+        };
+        let known = generating.or_else(encoder);
+        known.unwrap_or(&self.shared.unknown)
     }
 
     /// How long loading will go on at the pace so far.

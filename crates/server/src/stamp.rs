@@ -16,6 +16,6 @@ pub(crate) fn stamp(server: &Server, prefix: &str, model: String) -> ResponseSta
         id: format!("{prefix}-{:032x}", random_u128()),
         created_s: now.as_secs(),
         model,
-        system_fingerprint: Some(server.config().provenance.fingerprint()),
+        system_fingerprint: Some(server.provenance().fingerprint()),
     }
 }

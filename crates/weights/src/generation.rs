@@ -27,7 +27,7 @@ pub struct GenerationConfig {
     pub repetition_penalty: Option<f64>,
     /// Longest answer.
     pub max_new_tokens: Option<u32>,
-    /// Keys of the file that have a value and that nothing here reads, for a log line.
+    /// Keys of the file that have a value and that nothing here reads.
     pub unread_keys: Vec<String>,
 }
 
@@ -44,28 +44,30 @@ impl GenerationConfig {
         let mut fields = StrictFields::new("generation_config.json", file.unwrap_or(&empty));
         let mut fallback = StrictFields::new("config.json", config);
         let mut parsed = Self {
-            eos_token_ids: fields.optional_u32_list("eos_token_id").unwrap_or_default(),
-            bos_token_id: fields.optional_u32("bos_token_id"),
-            pad_token_id: fields.optional_u32("pad_token_id"),
+            eos_token_ids: fields
+                .optional_token_ids("eos_token_id")
+                .unwrap_or_default(),
+            bos_token_id: fields.optional_u32_or_minus_one("bos_token_id"),
+            pad_token_id: fields.optional_u32_or_minus_one("pad_token_id"),
             do_sample: fields.optional_bool("do_sample"),
             temperature: fields.optional_f64("temperature"),
             top_p: fields.optional_f64("top_p"),
-            top_k: fields.optional_u32("top_k"),
+            top_k: fields.optional_u32_or_minus_one("top_k"),
             min_p: fields.optional_f64("min_p"),
             repetition_penalty: fields.optional_f64("repetition_penalty"),
-            max_new_tokens: fields.optional_u32("max_new_tokens"),
+            max_new_tokens: fields.optional_u32_or_minus_one("max_new_tokens"),
             unread_keys: Vec::new(),
         };
         if parsed.eos_token_ids.is_empty() {
             parsed.eos_token_ids = fallback
-                .optional_u32_list("eos_token_id")
+                .optional_token_ids("eos_token_id")
                 .unwrap_or_default();
         }
         if parsed.bos_token_id.is_none() {
-            parsed.bos_token_id = fallback.optional_u32("bos_token_id");
+            parsed.bos_token_id = fallback.optional_u32_or_minus_one("bos_token_id");
         }
         if parsed.pad_token_id.is_none() {
-            parsed.pad_token_id = fallback.optional_u32("pad_token_id");
+            parsed.pad_token_id = fallback.optional_u32_or_minus_one("pad_token_id");
         }
         parsed.unread_keys = fields.unread_keys(BOOKKEEPING_KEYS);
         let problems = [fields.problems(), fallback.problems()].concat();

@@ -1,9 +1,8 @@
 //! Tells checkpoints apart without reading them as a whole.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
-use backstop_models::FileRecords;
+use backstop_models::{FileRecords, hexadecimal};
 use sha2::{Digest, Sha256};
 
 use crate::shard::Shard;
@@ -41,16 +40,12 @@ impl Fingerprint {
 
     /// The first `digits` hexadecimal digits of the SHA-256, of which there are 64.
     pub fn digits(self, digits: usize) -> String {
-        hexadecimal(&self.0.finalize(), digits)
+        first_digits(&self.0.finalize(), digits)
     }
 }
 
-fn hexadecimal(bytes: &[u8], digits: usize) -> String {
-    let mut text = String::with_capacity(2 * bytes.len());
-    for byte in bytes {
-        // To write to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-    }
+fn first_digits(digest: &[u8], digits: usize) -> String {
+    let mut text = hexadecimal(digest);
     text.truncate(digits);
     text
 }
@@ -80,7 +75,7 @@ impl Checkpoint {
         }
         let listing: String = lines.into_values().collect();
         let known = !listing.is_empty();
-        known.then(|| hexadecimal(&Sha256::digest(listing), SHOWN_DIGITS))
+        known.then(|| first_digits(&Sha256::digest(listing), SHOWN_DIGITS))
     }
 
     fn sampled_digest(&self) -> Result<String, WeightsError> {

@@ -14,8 +14,11 @@ use serde_json::{Map, Value};
 #[derive(Debug)]
 pub struct StrictFields<'a> {
     source: String,
+    /// What stands before the name of a field that is reported as unread: `rope_scaling.`, if this is nested there.
+    path: String,
     object: &'a Map<String, Value>,
     read: BTreeSet<String>,
+    unread_within: Vec<String>,
     problems: Vec<String>,
 }
 
@@ -24,8 +27,10 @@ impl<'a> StrictFields<'a> {
     pub fn new(source: impl Into<String>, object: &'a Map<String, Value>) -> Self {
         Self {
             source: source.into(),
+            path: String::new(),
             object,
             read: BTreeSet::new(),
+            unread_within: Vec::new(),
             problems: Vec::new(),
         }
     }
@@ -96,11 +101,36 @@ impl<'a> StrictFields<'a> {
         self.typed(name, "a list of texts", text_list).flatten()
     }
 
+    /// A non-negative integer, if the field is there. Tools write -1 where they mean that there is none.
+    pub fn optional_u32_or_minus_one(&mut self, name: &str) -> Option<u32> {
+        match self.value(name) {
+            Some(value) if is_minus_one(value) => None,
+            _ => self.optional_u32(name),
+        }
+    }
+
     /// One non-negative integer or a list of them, if the field is there.
     pub fn optional_u32_list(&mut self, name: &str) -> Option<Vec<u32>> {
-        let parse = |value: &Value| match value {
-            Value::Array(items) => items.iter().map(small_integer).collect(),
-            single => small_integer(single).map(|id| vec![id]),
+        self.optional_u32_list_without(name, |_| false)
+    }
+
+    /// The same, without those that are -1.
+    pub fn optional_token_ids(&mut self, name: &str) -> Option<Vec<u32>> {
+        self.optional_u32_list_without(name, is_minus_one)
+    }
+
+    fn optional_u32_list_without(
+        &mut self,
+        name: &str,
+        stands_for_none: fn(&Value) -> bool,
+    ) -> Option<Vec<u32>> {
+        let parse = |value: &Value| {
+            let items = match value {
+                Value::Array(items) => items.as_slice(),
+                single => std::slice::from_ref(single),
+            };
+            let integers = items.iter().filter(|item| !stands_for_none(item));
+            integers.map(small_integer).collect()
         };
         self.typed(name, "an integer from 0 to 2^32-1 or a list of such", parse)
             .flatten()
@@ -115,10 +145,10 @@ impl<'a> StrictFields<'a> {
                 return None;
             }
         };
-        Some(StrictFields::new(
-            format!("{}: {name}", self.source),
-            object,
-        ))
+        Some(Self {
+            path: format!("{}{name}.", self.path),
+            ..Self::new(format!("{}: {name}", self.source), object)
+        })
     }
 
     /// Records a problem unless the field is absent, null or equal to the one supported value.
@@ -139,22 +169,33 @@ impl<'a> StrictFields<'a> {
             .push(format!("{}: {}", self.source, message.as_ref()));
     }
 
-    /// Takes over the problems of a nested reader, and its unread fields.
+    /// Takes over the problems of a nested reader, and its unread fields as problems.
     pub fn absorb(&mut self, nested: StrictFields<'_>, known_inert: &[&str]) {
         if let Err(problems) = nested.finish(known_inert) {
             self.problems.extend(problems);
         }
     }
 
-    /// The keys that have a value, were not read and are not among `known_inert`, in file order.
+    /// Takes over the problems of a nested reader, and its unread fields as unread ones.
+    pub fn adopt(&mut self, nested: StrictFields<'_>) {
+        self.unread_within.extend(nested.unread_keys(&[]));
+        self.problems.extend(nested.problems);
+    }
+
+    /// The keys that have a value, were not read and are not among `known_inert`, in file order; then those of adopted
+    /// readers, as in `rope_scaling.finetuned`.
     pub fn unread_keys(&self, known_inert: &[&str]) -> Vec<String> {
-        self.object
-            .iter()
-            .filter(|(_, value)| !value.is_null())
-            .map(|(key, _)| key)
-            .filter(|key| !self.read.contains(*key) && !known_inert.contains(&key.as_str()))
-            .cloned()
-            .collect()
+        let unread = self.unread(known_inert);
+        let named = unread.map(|(key, _)| format!("{}{key}", self.path));
+        named.chain(self.unread_within.iter().cloned()).collect()
+    }
+
+    /// The fields that have a value, were not read and are not among `known_inert`, in file order.
+    pub fn unread(&self, known_inert: &[&str]) -> impl Iterator<Item = (&'a str, &'a Value)> {
+        let fields = self.object.iter().map(|(key, value)| (key.as_str(), value));
+        fields.filter(move |(key, value)| {
+            !value.is_null() && !self.read.contains(*key) && !known_inert.contains(key)
+        })
     }
 
     /// The problems so far, without those that unread fields would be.
@@ -163,18 +204,21 @@ impl<'a> StrictFields<'a> {
     }
 
     /// Every problem met, and every field that was neither read nor is known to change nothing.
-    pub fn finish(self, known_inert: &[&str]) -> Result<(), Vec<String>> {
-        let unread = self.unread_keys(known_inert);
-        let mut problems = self.problems;
-        problems.extend(unread.into_iter().map(|key| {
-            let value = brief(&self.object[&key]);
-            format!("{}: {key} = {value} is not understood", self.source)
-        }));
-        if problems.is_empty() {
+    pub fn finish(mut self, known_inert: &[&str]) -> Result<(), Vec<String>> {
+        let unread: Vec<_> = self.unread(known_inert).collect();
+        for (key, value) in unread {
+            self.not_understood(key, value);
+        }
+        if self.problems.is_empty() {
             Ok(())
         } else {
-            Err(problems)
+            Err(self.problems)
         }
+    }
+
+    /// Records that a field is there that would have to be read.
+    pub fn not_understood(&mut self, name: &str, value: &Value) {
+        self.problem(format!("{name} = {} is not understood", brief(value)));
     }
 
     fn optional_u32_checked(&mut self, name: &str) -> Option<Option<u32>> {
@@ -212,6 +256,10 @@ impl<'a> StrictFields<'a> {
 
 fn small_integer(value: &Value) -> Option<u32> {
     value.as_u64().and_then(|number| u32::try_from(number).ok())
+}
+
+fn is_minus_one(value: &Value) -> bool {
+    value.as_i64() == Some(-1)
 }
 
 fn text(value: &Value) -> Option<String> {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use backstop_engine::{EngineConfig, EngineThread, Lifecycle, LifecycleState};
 use backstop_server::{
-    GenerationDefaults, ModelFacts, QueueLimits, ServedModel, Server, ServerConfig,
+    GenerationDefaults, ModelFacts, Provenance, QueueLimits, ServedModel, Server, ServerConfig,
 };
 use backstop_text::{ChatTemplate, ControlTexts, Tokenizer, chat_format};
 use backstop_types::{
@@ -77,7 +77,9 @@ pub(crate) fn serve(model: &Path, step: Duration) -> io::Result<()> {
             defaults: GenerationDefaults::default(),
             max_model_len: MAX_MODEL_LEN,
             engine,
+            names: vec!["*".to_owned()],
             root: "front-end".into(),
+            provenance: Provenance::default(),
             created_s: 0,
             facts: ModelFacts::default(),
         });

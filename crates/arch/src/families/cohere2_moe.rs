@@ -16,7 +16,7 @@ use backstop_weights::StrictFields;
 use serde_json::{Map, Value};
 
 use crate::attention::{Attention, HeadsPlan};
-use crate::config::{self, DecoderShape, ShapeDefaults};
+use crate::config::{self, DecoderShape, ShapeDefaults, UnreadFields, WithUnread};
 use crate::kv_groups::KvGroups;
 use crate::mlp::{Mlp, SparsePlan, softmax_rule};
 use crate::parallel_block::{self, ParallelBlock};
@@ -28,15 +28,17 @@ pub(crate) const FAMILY: Family = Family;
 
 const NAME: &str = "cohere2_moe";
 
-/// Fields of the family that change nothing about inference.
-pub(crate) const INERT: &[&str] = &[
-    "order_of_interleaved_layers",
-    "position_embedding_type",
-    "rotary_pct",
-    "use_gated_activation",
-    "use_embedding_sharing",
-    "use_parallel_embedding",
-];
+pub(crate) const UNREAD: UnreadFields = UnreadFields {
+    inert: &[
+        "order_of_interleaved_layers",
+        "position_embedding_type",
+        "rotary_pct",
+        "use_gated_activation",
+        "use_embedding_sharing",
+        "use_parallel_embedding",
+    ],
+    ..UnreadFields::NONE
+};
 
 const DEFAULTS: ShapeDefaults = ShapeDefaults {
     head_dim: Some(128),
@@ -52,9 +54,9 @@ impl Architecture for Family {
         NAME
     }
 
-    fn read(&self, config: &Map<String, Value>) -> Result<AnyModel, ArchError> {
-        let config = config::read(NAME, config, INERT, Config::read)?;
-        Ok(Cohere2Moe::new(&config).into())
+    fn read(&self, config: &Map<String, Value>) -> Result<WithUnread<AnyModel>, ArchError> {
+        let read = config::read(NAME, config, UNREAD, Config::read);
+        read.map(|(config, unread)| (Cohere2Moe::new(&config).into(), unread))
     }
 }
 

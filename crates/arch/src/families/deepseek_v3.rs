@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 
 use crate::AnyModel;
 use crate::attention::AttentionPlan;
-use crate::config::{self, DecoderShape, ShapeDefaults};
+use crate::config::{self, DecoderShape, ShapeDefaults, UnreadFields, WithUnread};
 use crate::decoder::{Decoder, DecoderPlan, LayerPlan, MlpPlan};
 use crate::latent::{IndexerPlan, LatentPlan};
 use crate::mlp::{RouterNames, SparsePlan};
@@ -23,15 +23,18 @@ use crate::rope::{self, RopeDefaults};
 pub(crate) const FAMILY: Family = Family::new("deepseek_v3");
 
 /// Fields of the training, of other programs, or that follow from others.
-const INERT: &[&str] = &[
-    "auto_map",
-    "aux_loss_alpha",
-    "ep_size",
-    "head_dim",
-    "pretraining_tp",
-    "qk_head_dim",
-    "seq_aux",
-];
+const UNREAD: UnreadFields = UnreadFields {
+    inert: &[
+        "aux_loss_alpha",
+        "ep_size",
+        "head_dim",
+        "pretraining_tp",
+        "qk_head_dim",
+        "seq_aux",
+    ],
+    // Other names for `n_routed_experts`.
+    not_computed: &["num_experts", "num_local_experts"],
+};
 
 /// Of the latents' norms, whatever `rms_norm_eps` says of the others.
 const LATENT_EPSILON: f32 = 1e-6;
@@ -82,9 +85,9 @@ impl Architecture for Family {
         self.name
     }
 
-    fn read(&self, config: &Map<String, Value>) -> Result<AnyModel, ArchError> {
-        let plan = config::read(self.name, config, INERT, |fields| plan(self, fields))?;
-        Ok(Decoder::new(&plan).into())
+    fn read(&self, config: &Map<String, Value>) -> Result<WithUnread<AnyModel>, ArchError> {
+        let read = config::read(self.name, config, UNREAD, |fields| plan(self, fields));
+        read.map(|(plan, unread)| (Decoder::new(&plan).into(), unread))
     }
 }
 

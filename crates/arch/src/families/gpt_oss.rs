@@ -8,7 +8,7 @@ use backstop_kernels::backend::GatedActivation;
 use backstop_weights::StrictFields;
 use serde_json::Value;
 
-use crate::config::{self, DecoderShape, ShapeDefaults};
+use crate::config::{self, DecoderShape, ShapeDefaults, UnreadFields};
 use crate::decoder::MlpPlan;
 use crate::family::Family;
 use crate::mlp::{RouterNames, SparsePlan, softmax_rule};
@@ -16,7 +16,11 @@ use crate::mlp::{RouterNames, SparsePlan, softmax_rule};
 pub(crate) const FAMILY: Family = Family {
     chat_format: "harmony",
     // The length of the first training, which the rotary embedding states as well.
-    inert: &["initial_context_length"],
+    unread: UnreadFields {
+        inert: &["initial_context_length"],
+        // Another name for `num_local_experts`.
+        not_computed: &["num_experts"],
+    },
     shape: ShapeDefaults {
         head_dim: Some(64),
         kv_heads: Some(8),

@@ -5,12 +5,15 @@
 use backstop_weights::GgufConventions;
 use serde_json::Value;
 
-use crate::config;
+use crate::config::{self, UnreadFields};
 use crate::family::Family;
 
 pub(crate) const FAMILY: Family = Family {
     // How the training was cut between machines.
-    inert: &["pretraining_tp", "is_llama_config"],
+    unread: UnreadFields {
+        inert: &["pretraining_tp", "is_llama_config"],
+        ..UnreadFields::NONE
+    },
     differ: |fields, _, heads| {
         fields.only("mlp_bias", &Value::from(false));
         fields.only("rope_interleaved", &Value::from(false));

@@ -5,7 +5,7 @@
 
 use backstop_weights::{GgufConventions, GgufExperts, GgufField};
 
-use crate::config::{self, ShapeDefaults};
+use crate::config::{self, ShapeDefaults, UnreadFields};
 use crate::decoder::MlpPlan;
 use crate::family::Family;
 use crate::mlp::{SparsePlan, softmax_rule};
@@ -18,7 +18,11 @@ const EXPERTS: GgufExperts = GgufExperts {
 
 pub(crate) const FAMILY: Family = Family {
     // Noise of the training.
-    inert: &["router_jitter_noise"],
+    unread: UnreadFields {
+        inert: &["router_jitter_noise"],
+        // Another name for `num_local_experts`.
+        not_computed: &["num_experts"],
+    },
     shape: ShapeDefaults {
         kv_heads: Some(8),
         ..ShapeDefaults::new(131_072)

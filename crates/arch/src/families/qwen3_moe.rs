@@ -6,14 +6,17 @@
 use backstop_weights::{GgufConventions, GgufExperts, GgufField, StrictFields};
 use serde_json::Value;
 
-use crate::config::{self, ShapeDefaults};
+use crate::config::{self, ShapeDefaults, UnreadFields};
 use crate::decoder::MlpPlan;
 use crate::family::Family;
 use crate::mlp::{SparsePlan, softmax_rule};
 
 pub(crate) const FAMILY: Family = Family {
     // The reference implementation does not read them.
-    inert: &["max_window_layers", "rope_interleaved"],
+    unread: UnreadFields {
+        inert: &["max_window_layers", "rope_interleaved"],
+        ..UnreadFields::NONE
+    },
     shape: ShapeDefaults {
         kv_heads: Some(4),
         ..ShapeDefaults::new(32_768)

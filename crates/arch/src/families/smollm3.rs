@@ -6,12 +6,15 @@
 use backstop_weights::{GgufConventions, StrictFields};
 use serde_json::Value;
 
-use crate::config::{self, DecoderShape, ShapeDefaults};
+use crate::config::{self, DecoderShape, ShapeDefaults, UnreadFields};
 use crate::family::Family;
 
 pub(crate) const FAMILY: Family = Family {
     // The reference implementation does not read them.
-    inert: &["max_window_layers", "pretraining_tp"],
+    unread: UnreadFields {
+        inert: &["max_window_layers", "pretraining_tp"],
+        ..UnreadFields::NONE
+    },
     shape: ShapeDefaults {
         kv_heads: Some(4),
         tied: true,

@@ -82,6 +82,11 @@ pub(crate) struct ModelArgs {
     #[arg(long, env = "BACKSTOP_HF_OVERRIDES", value_parser = parse_json_object)]
     pub(crate) hf_overrides: Option<serde_json::Value>,
 
+    /// Refuse a model whose config.json or generation_config.json has fields that nothing reads, instead of naming
+    /// them in a warning.
+    #[arg(long, env = "BACKSTOP_STRICT_CONFIG")]
+    pub(crate) strict_config: bool,
+
     /// Do not reuse the keys and values of common prefixes.
     #[arg(
         long,

@@ -63,11 +63,8 @@ fn of_checkpoint(located: LocatedModel) -> Result<Source, String> {
 
 /// What the catalogue knows of a repository, or else the files.
 fn of_repository(directory: &Path, cached: CachedAs) -> Result<Manifest, String> {
-    let known = ModelLocator::from_environment().manifests();
-    let known = known.values().filter_map(|path| Manifest::read(path).ok());
-    let is_it = |manifest: &Manifest| manifest.repository.as_ref() == Some(&cached.repository);
-    let mut known = known.filter(|manifest| manifest.quantization.is_none());
-    let manifest = match known.find(is_it) {
+    let known = ModelLocator::from_environment().manifest_of(&cached.repository, None);
+    let manifest = match known {
         Some(manifest) => manifest,
         None => new_manifest(directory, cached.name())?,
     };

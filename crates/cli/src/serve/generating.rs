@@ -25,7 +25,7 @@ pub(super) struct Generating {
     max_waiting: u32,
     /// Names that requests may use for it.
     pub(super) names: Vec<String>,
-    pub(super) provenance: Provenance,
+    provenance: Provenance,
 }
 
 impl Generating {
@@ -60,11 +60,12 @@ impl Generating {
             open,
             prepared,
             max_waiting,
-            ..
+            names,
+            provenance,
         } = self;
         let canary = comparable_canary(&args, &open);
         let prompt = open.warm_up_prompt()?;
-        let identity = ModelIdentity::of(&open, &prepared)?;
+        let identity = ModelIdentity::of(&open, &prepared, names, provenance)?;
         let lifecycle = server.lifecycle().clone();
         let running = tokio::task::spawn_blocking(move || {
             start::start(&args, open, prepared, max_waiting, &lifecycle)
@@ -101,12 +102,19 @@ struct ModelIdentity {
     chat_format: &'static ChatFormat,
     control_texts: Arc<ControlTexts>,
     vocab_size: u32,
+    names: Vec<String>,
     root: String,
+    provenance: Provenance,
     facts: ModelFacts,
 }
 
 impl ModelIdentity {
-    fn of(open: &OpenModel, prepared: &Prepared) -> Result<Self, String> {
+    fn of(
+        open: &OpenModel,
+        prepared: &Prepared,
+        names: Vec<String>,
+        provenance: Provenance,
+    ) -> Result<Self, String> {
         let repository = open
             .manifest
             .as_ref()
@@ -123,7 +131,9 @@ impl ModelIdentity {
             chat_format: open.chat_format,
             control_texts: Arc::new(controls),
             vocab_size: open.spec().vocabulary_size,
+            names,
             root: repository.unwrap_or_else(|| open.name.clone()),
+            provenance,
             facts: facts::of(open, prepared),
         })
     }
@@ -145,7 +155,9 @@ impl ModelIdentity {
             max_model_len,
             vocab_size: self.vocab_size,
             engine,
+            names: self.names,
             root: self.root,
+            provenance: self.provenance,
             facts: self.facts,
             created_s: now_s(),
         }

@@ -1,7 +1,7 @@
 //! All models that are to be served: one that generates, encoders, or both.
 
 use backstop_engine::EngineThread;
-use backstop_server::{Provenance, Server};
+use backstop_server::Server;
 
 use super::generating::Generating;
 use crate::args::{ModelArgs, ServeArgs};
@@ -39,21 +39,10 @@ impl Models {
             generating,
             encoders,
         };
-        encoders::check_names(&models.served_model_names(), &models.encoders)?;
+        let generating = models.generating.as_ref();
+        let names = generating.map_or(&[][..], |model| &model.names);
+        encoders::check_names(names, &models.encoders)?;
         Ok(models)
-    }
-
-    /// Names of the model that generates.
-    pub(super) fn served_model_names(&self) -> Vec<String> {
-        let generating = self.generating.as_ref();
-        generating.map_or_else(Vec::new, |model| model.names.clone())
-    }
-
-    /// What answers say of where they come from, unless they are an encoder's.
-    pub(super) fn provenance(&self) -> Provenance {
-        let generating = self.generating.as_ref().map(|model| &model.provenance);
-        let first = self.encoders.first().map(|encoder| &encoder.provenance);
-        generating.or(first).cloned().unwrap_or_default()
     }
 
     /// Whether any of them is to be computed on a GPU.

@@ -38,11 +38,11 @@ pub(crate) async fn tags(State(server): State<Server>) -> Result<Response, Error
         name,
         created_s: model.created_s,
         size: model.facts.file_bytes,
-        digest: digest(&server, model),
+        digest: digest(model),
         details: details(model),
         capabilities: capabilities(model),
     };
-    let models = tagged_names(&server, model).map(entry).collect();
+    let models = tagged_names(model).map(entry).collect();
     Ok(reply::json(StatusCode::OK, &ModelEntryList { models }))
 }
 
@@ -55,12 +55,12 @@ pub(crate) async fn running(State(server): State<Server>) -> Result<Response, Er
         name,
         size: facts.memory_bytes,
         size_vram: if facts.on_gpu { facts.memory_bytes } else { 0 },
-        digest: digest(&server, model),
+        digest: digest(model),
         details: details(model),
         context_length: model.max_model_len,
         expires_at: Never,
     };
-    let models = tagged_names(&server, model).map(entry).collect();
+    let models = tagged_names(model).map(entry).collect();
     Ok(reply::json(StatusCode::OK, &ModelEntryList { models }))
 }
 
@@ -73,7 +73,7 @@ impl Inquiry for Show {
 
     fn inquire(server: &Server, body: &[u8]) -> Result<Found<ShownModel>, ApiError> {
         let model = &server.generating_model()?.served;
-        let name = resolve_name(server, model, ValidShowRequest::from_bytes(body)?.model)?;
+        let name = resolve_name(model, ValidShowRequest::from_bytes(body)?.model)?;
         let reply = ShownModel {
             modelfile: "",
             parameters: parameters(model),
@@ -89,19 +89,14 @@ impl Inquiry for Show {
 
 /// The name that answers carry, if the model that was asked for is served: under that name, or
 /// under what is left of it without the tag that clients add.
-pub(super) fn resolve_name(
-    server: &Server,
-    model: &ServedModel,
-    asked: Option<String>,
-) -> Result<String, ApiError> {
+pub(super) fn resolve_name(model: &ServedModel, asked: Option<String>) -> Result<String, ApiError> {
     let untagged = asked
         .as_deref()
         .and_then(|name| name.strip_suffix(DEFAULT_TAG));
-    let served =
-        untagged.map(|name| prepare::resolve_model_name(server, model, Some(name.to_owned())));
+    let served = untagged.map(|name| prepare::resolve_model_name(model, Some(name.to_owned())));
     match (served, asked) {
         (Some(Ok(_)), Some(asked)) => Ok(asked),
-        (_, asked) => prepare::resolve_model_name(server, model, asked),
+        (_, asked) => prepare::resolve_model_name(model, asked),
     }
 }
 
@@ -112,11 +107,8 @@ pub(super) fn thinks(model: &ServedModel) -> bool {
 }
 
 /// The served names, each with a tag.
-fn tagged_names(server: &Server, model: &ServedModel) -> impl Iterator<Item = String> {
-    let mut names: Vec<&str> = server.config().listed_names().collect();
-    if names.is_empty() {
-        names.push(&model.root);
-    }
+fn tagged_names(model: &ServedModel) -> impl Iterator<Item = String> {
+    let names = model.names().shown(&model.root);
     let tagged = |name: &str| {
         let last = name.rsplit('/').next().unwrap_or(name);
         match last.contains(':') {
@@ -202,8 +194,8 @@ fn model_info(model: &ServedModel, name: &str) -> Map<String, Value> {
 }
 
 /// Identifies the model and all that its answers depend on. It is no digest of its files.
-fn digest(server: &Server, model: &ServedModel) -> String {
-    let fingerprint = server.config().provenance.fingerprint();
+fn digest(model: &ServedModel) -> String {
+    let fingerprint = model.provenance.fingerprint();
     let known = json!([model.root, fingerprint, model.max_model_len]);
     let digest = Sha256::digest(known.to_string());
     let mut text = String::with_capacity(64);

@@ -51,21 +51,16 @@ pub(super) fn prepare(
     form: AnswerForm,
 ) -> Result<Task<Asked>, ApiError> {
     match task {
-        OllamaTask::Load(load) => Ok(Task::Reply(loaded(server, model, load, form)?)),
+        OllamaTask::Load(load) => Ok(Task::Reply(loaded(model, load, form)?)),
         OllamaTask::Chat(asked) => prepare_chat(server, model, *asked, form),
-        OllamaTask::Text(asked) => prepare_text(server, model, *asked),
+        OllamaTask::Text(asked) => prepare_text(model, *asked),
     }
 }
 
 /// The answer to who wants the model loaded, as it always is, or not to be any more.
-fn loaded(
-    server: &Server,
-    model: &ServedModel,
-    load: OllamaLoad,
-    form: AnswerForm,
-) -> Result<Response, ApiError> {
+fn loaded(model: &ServedModel, load: OllamaLoad, form: AnswerForm) -> Result<Response, ApiError> {
     let lines = AnswerLines {
-        model: resolve_name(server, model, load.model)?,
+        model: resolve_name(model, load.model)?,
         form,
     };
     let end = AnswerEnd {
@@ -94,7 +89,7 @@ fn prepare_chat(
         context,
     } = asked;
     let lines = AnswerLines {
-        model: resolve_name(server, model, chat.model.take())?,
+        model: resolve_name(model, chat.model.take())?,
         form,
     };
     if must_think && !thinks(model) {
@@ -125,21 +120,17 @@ fn prepare_chat(
     Ok(Task::generate(job, endpoint))
 }
 
-fn prepare_text(
-    server: &Server,
-    model: &ServedModel,
-    asked: OllamaText,
-) -> Result<Task<Asked>, ApiError> {
+fn prepare_text(model: &ServedModel, asked: OllamaText) -> Result<Task<Asked>, ApiError> {
     let OllamaText {
         mut completion,
         max_tokens,
     } = asked;
     let lines = AnswerLines {
-        model: resolve_name(server, model, completion.model.take())?,
+        model: resolve_name(model, completion.model.take())?,
         form: AnswerForm::Generation,
     };
     let streams = completion.stream.is_some();
-    let mut job = completions::prepare(server, model, completion)?.job;
+    let mut job = completions::prepare(model, completion)?.job;
     limit(&mut job, max_tokens);
     let endpoint = Asked {
         shape: shape(model, lines, &job.sampling, true),

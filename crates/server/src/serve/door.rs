@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use super::connection::{Connection, ConnectionLimits};
 use super::registry::{Registry, RegistryLimits};
 use crate::provenance::Provenance;
+use crate::server::Server;
 
 /// Connections that have made room and are not closed yet. This bounds the descriptors in use;
 /// waiting for such a connection is waiting for the runtime, never for a client.
@@ -47,8 +48,8 @@ pub(super) struct Door {
     permits: Arc<Semaphore>,
     close: watch::Sender<bool>,
     connections: JoinSet<()>,
-    /// The answer to who comes while all connections run requests.
-    full: String,
+    /// Knows where answers come from.
+    server: Server,
 }
 
 impl Door {
@@ -56,7 +57,7 @@ impl Door {
         listener: TcpListener,
         routes: Router,
         limits: DoorLimits,
-        provenance: &Provenance,
+        server: Server,
     ) -> Self {
         let open_max = limits.registry.connections.saturating_add(CLOSING_MAX);
         Self {
@@ -67,7 +68,7 @@ impl Door {
             permits: Arc::new(Semaphore::new(open_max.min(Semaphore::MAX_PERMITS))),
             close: watch::Sender::new(false),
             connections: JoinSet::new(),
-            full: full(provenance),
+            server,
         }
     }
 
@@ -90,7 +91,7 @@ impl Door {
         let Some(stay) = self.registry.admit(address.ip()) else {
             tracing::warn!("all connections are in use: another was refused");
             // A fresh socket has room for it, or else the connection is just closed.
-            let _ignored = stream.try_write(self.full.as_bytes());
+            let _ignored = stream.try_write(full(self.server.provenance()).as_bytes());
             return;
         };
         let connection = Connection {

@@ -44,10 +44,10 @@ pub fn serve_probes(server: &Server, listener: TcpListener) -> io::Result<ProbeT
         TcpListener::from_std(listener)?
     };
     let routes = server.probe_router();
-    let provenance = server.config().provenance.clone();
+    let server = server.clone();
     let (end, ended) = oneshot::channel();
     let work = move || {
-        let mut door = Door::new(listener, routes, LIMITS, &provenance);
+        let mut door = Door::new(listener, routes, LIMITS, server);
         runtime.block_on(async {
             tokio::select! {
                 // Sent or dropped, it is the end.

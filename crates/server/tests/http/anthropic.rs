@@ -293,8 +293,7 @@ async fn tokens_are_counted_without_an_answer() {
 
 #[tokio::test]
 async fn errors_have_anthropics_shape() {
-    let fixture = Fixture::ready(Options::default().config(|config| {
-        config.served_model_names = vec!["north".into()];
+    let fixture = Fixture::ready(Options::named("north").config(|config| {
         config.max_body_bytes = 100_000;
         config.api_keys = Some(KeySet::new(["a-good-key"]));
     }))

@@ -19,7 +19,11 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A server whose answers go on, with one key.
 async fn keyed(change: impl FnOnce(&mut ServerConfig)) -> Fixture {
-    let options = Options::script(Script::repeats("abc ").slowly(5)).config(|config| {
+    let options = Options {
+        provenance: Provenance::new("north", "0123", "4567"),
+        ..Options::script(Script::repeats("abc ").slowly(5))
+    };
+    let options = options.config(|config| {
         config.api_keys = Some(KeySet::new(["a-good-key"]));
         change(config);
     });
@@ -135,11 +139,7 @@ async fn the_oldest_idle_connection_makes_room_and_the_newest_is_answered() {
 
 #[tokio::test]
 async fn a_running_request_is_never_cut_and_the_newcomer_hears_that_all_are_in_use() {
-    let fixture = keyed(|config| {
-        config.max_connections = 1;
-        config.provenance = Provenance::new("north", "0123", "4567");
-    })
-    .await;
+    let fixture = keyed(|config| config.max_connections = 1).await;
     let mut stream = stream_of(&holder(&fixture)).await;
     let newcomer = TcpStream::connect(fixture.address).await.unwrap();
     let answer = until_closed(newcomer).await;

@@ -26,8 +26,7 @@ async fn server(origins: &[&str], change: impl FnOnce(&mut CorsSettings)) -> Fix
         requests_per_minute: Some(1),
         ..KeySettings::default()
     };
-    let options = Options::default().config(|config| {
-        config.served_model_names = vec!["north".into()];
+    let options = Options::named("north").config(|config| {
         config.api_keys = Some(KeySet::with_settings([("a-good-key", limits)]));
         config.cors = Some(Cors::new(settings).unwrap());
     });

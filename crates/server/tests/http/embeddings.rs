@@ -194,9 +194,11 @@ async fn vectors_are_shortened_where_the_model_was_trained_for_it() {
 #[tokio::test]
 async fn models_are_asked_for_by_their_names() {
     let encoders = (FakeEncoder::of_vectors(false), FakeEncoder::of_scores());
-    let options = Options::encoding(&encoders.0, &encoders.1);
-    let fixture =
-        Fixture::ready(options.config(|c| c.served_model_names = vec!["north".into()])).await;
+    let options = Options {
+        names: vec!["north"],
+        ..Options::encoding(&encoders.0, &encoders.1)
+    };
+    let fixture = Fixture::ready(options).await;
     let client = fixture.client();
     for model in ["north", "scores", "unheard-of"] {
         let answer = client

@@ -378,8 +378,7 @@ async fn formats_are_followed() {
 
 #[tokio::test]
 async fn errors_have_ollamas_shape() {
-    let fixture = Fixture::ready(Options::default().config(|config| {
-        config.served_model_names = vec!["north".into()];
+    let fixture = Fixture::ready(Options::named("north").config(|config| {
         config.max_body_bytes = 100_000;
         config.api_keys = Some(KeySet::new(["a-good-key"]));
     }))
@@ -561,14 +560,12 @@ async fn durations_are_those_of_the_phases() {
 
 #[tokio::test]
 async fn models_are_listed_with_a_tag_and_shown_with_what_they_can_do() {
-    let names = |config: &mut backstop_server::ServerConfig| {
-        config.served_model_names = vec!["north".into(), "lab/south:8b".into()];
-    };
     let options = Options {
+        names: vec!["north", "lab/south:8b"],
         reasoning: true,
         ..Options::default()
     };
-    let fixture = Fixture::ready(options.config(names)).await;
+    let fixture = Fixture::ready(options).await;
     let client = fixture.client();
     for path in ["/api/tags", "/api/ps"] {
         let list = client.get(path).await.json();

@@ -36,7 +36,6 @@ async fn probes_follow_the_life_cycle() {
 async fn loading_is_a_503_with_an_estimate_and_never_a_401_or_404() {
     let lifecycle = Lifecycle::new();
     let config = ServerConfig {
-        served_model_names: vec!["north".into()],
         api_keys: Some(KeySet::new(["a-good-key"])),
         ..ServerConfig::default()
     };
@@ -256,9 +255,7 @@ async fn doubled_and_trailing_slashes_lead_to_the_same_route() {
 
 #[tokio::test]
 async fn a_model_that_is_not_served_is_a_404() {
-    let options =
-        Options::default().config(|config| config.served_model_names = vec!["north".into()]);
-    let fixture = Fixture::ready(options).await;
+    let fixture = Fixture::ready(Options::named("north")).await;
     let client = fixture.client();
     let answer = client.chat(&chat(json!({"model": "private-name"}))).await;
     assert_eq!(
@@ -288,10 +285,11 @@ async fn request_ids_come_back() {
 
 #[tokio::test]
 async fn every_answer_says_which_model_it_is_from() {
-    let options = Options::default().config(|config| {
-        config.api_keys = Some(KeySet::new(["a-good-key"]));
-        config.provenance = Provenance::new("org/north", "0123456789abcdef", "fedcba987654");
-    });
+    let options = Options {
+        provenance: Provenance::new("org/north", "0123456789abcdef", "fedcba987654"),
+        ..Options::default()
+    };
+    let options = options.config(|config| config.api_keys = Some(KeySet::new(["a-good-key"])));
     let fixture = Fixture::loading(options).await;
     let stranger = fixture.client();
     let client = stranger.clone().with("authorization", "Bearer a-good-key");

@@ -24,14 +24,26 @@ fn fields_of_the_right_type_are_read() {
     assert!(fields.bool("on"));
     assert_eq!(fields.string("name"), "n");
     assert_eq!(fields.string_list("list"), ["a"]);
-    assert_eq!(fields.optional_u32_list("ids"), Some(vec![1, 2]));
-    assert_eq!(fields.optional_u32_list("id"), Some(vec![7]));
+    assert_eq!(fields.optional_token_ids("ids"), Some(vec![1, 2]));
+    assert_eq!(fields.optional_token_ids("id"), Some(vec![7]));
     assert_eq!(fields.optional_u32("nothing"), None);
     assert_eq!(fields.optional_string("absent"), None);
     let mut inner = fields.optional_object("inner").unwrap();
     assert_eq!(inner.u32("deep"), 1);
     fields.absorb(inner, &[]);
     fields.finish(&[]).unwrap();
+}
+
+#[test]
+fn minus_one_means_none() {
+    let source = object(json!({"id": -1, "ids": [-1, 3], "count": -1, "two": -2}));
+    let mut fields = StrictFields::new("config.json", &source);
+    assert_eq!(fields.optional_token_ids("id"), Some(vec![]));
+    assert_eq!(fields.optional_token_ids("ids"), Some(vec![3]));
+    assert_eq!(fields.optional_u32_or_minus_one("count"), None);
+    assert_eq!(fields.problems(), [""; 0]);
+    fields.optional_u32_or_minus_one("two");
+    assert_eq!(fields.problems().len(), 1);
 }
 
 #[test]
@@ -68,6 +80,19 @@ fn all_problems_are_reported_at_once() {
             "config.json: odd = 3 is not understood",
         ]
     );
+}
+
+#[test]
+fn what_an_adopted_reader_left_unread_is_named_by_its_path() {
+    let source = object(json!({"odd": 1, "inner": {"read": 1, "left": 2, "bad": "x"}}));
+    let mut fields = StrictFields::new("config.json", &source);
+    let mut inner = fields.optional_object("inner").unwrap();
+    inner.u32("read");
+    inner.u32("bad");
+    fields.adopt(inner);
+    assert_eq!(fields.unread_keys(&[]), ["odd", "inner.left"]);
+    assert_eq!(fields.unread_keys(&["odd"]), ["inner.left"]);
+    assert_mentions(&fields.problems().join(" "), &["config.json: inner: bad"]);
 }
 
 #[test]

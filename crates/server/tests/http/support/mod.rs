@@ -39,6 +39,10 @@ const REASONING_TEMPLATE: &str = "{% for m in messages %}[{{ m.role }}]{{ m.cont
 pub(crate) struct Options {
     /// What the model says.
     pub(crate) script: Script,
+    /// Names under which the model is served.
+    pub(crate) names: Vec<&'static str>,
+    /// Where the model's answers come from.
+    pub(crate) provenance: Provenance,
     /// The HTTP side.
     pub(crate) config: ServerConfig,
     /// Sequences that run at once.
@@ -63,10 +67,9 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             script: Script::says("Hello, world!"),
-            config: ServerConfig {
-                served_model_names: vec!["north".into(), "*".into()],
-                ..ServerConfig::default()
-            },
+            names: vec!["north", "*"],
+            provenance: Provenance::default(),
+            config: ServerConfig::default(),
             max_num_seqs: 8,
             max_waiting: 128,
             reasoning: false,
@@ -95,6 +98,14 @@ impl Options {
                 ("vectors", Arc::clone(vectors)),
                 ("scores", Arc::clone(scores)),
             ],
+            ..Self::default()
+        }
+    }
+
+    /// The defaults, served under this name alone.
+    pub(crate) fn named(name: &'static str) -> Self {
+        Self {
+            names: vec![name],
             ..Self::default()
         }
     }
@@ -230,7 +241,9 @@ fn model(engine: EngineHandle, options: &Options) -> ServedModel {
         max_model_len: options.max_model_len,
         vocab_size: VOCAB_SIZE,
         engine,
+        names: options.names.iter().map(ToString::to_string).collect(),
         root: "test/model".into(),
+        provenance: options.provenance.clone(),
         created_s: 1,
         facts: ModelFacts::default(),
     }
