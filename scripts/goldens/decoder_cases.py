@@ -2,7 +2,7 @@
 
 `config` is the case's config.json over `BASE`; a value of `ABSENT` removes the field. `weights` is the stored element
 type (`MXFP4`: of experts, with the rest in BF16), `packed` whether experts are stored as one tensor for each layer,
-`shards` the number of weight files.
+`shards` the number of weight files. `published` is what the golden's config.json says instead.
 """
 
 ABSENT = object()
@@ -50,6 +50,11 @@ def mistral(**options) -> dict:
     return case("Mistral", "mistral", **options)
 
 
+def llama_tied_in_name(**options) -> dict:
+    """A head of its own, and a configuration that denies it: transformers computes with the head."""
+    return {**llama(**options), "published": {"tie_word_embeddings": True}}
+
+
 def qwen2(**options) -> dict:
     return case("Qwen2", "qwen2", **options)
 
@@ -95,7 +100,7 @@ def glm4_moe_lite(**options) -> dict:
 def kimi_k2(**options) -> dict:
     """transformers has it as DeepSeek-V3 only."""
     made = deepseek_v3(n_group=1, topk_group=1, scoring_func="sigmoid", topk_method="noaux_tc", **options)
-    return {**made, "published_as": "kimi_k2"}
+    return {**made, "published": {"model_type": "kimi_k2"}}
 
 
 def glm_moe_dsa(**options) -> dict:
@@ -152,6 +157,7 @@ CASES = {
     "llama_scaled_older_spelling": llama(rope_theta=500000.0, rope_scaling={"rope_type": "llama3", **LLAMA3}, shards=2, head_dim=32),
     "llama_linear_biased": llama(rope_scaling={"type": "linear", "factor": 4.0}, attention_bias=True, num_key_value_heads=1, **CARD),
     "llama_yarn": llama(weights="F32", rope_scaling={"rope_type": "yarn", "beta_fast": 16.0, "beta_slow": 2.0, "mscale": 1.2, "mscale_all_dim": 0.7, "truncate": False, **YARN}),
+    "llama_tied_in_name": llama_tied_in_name(num_hidden_layers=1),
     "mistral_window": mistral(weights="F32", sliding_window=24, num_attention_heads=6),
     "mistral_window_by_default": mistral(head_dim=16),
     "mistral_no_window": mistral(sliding_window=None, rope_theta=1000000.0, **CARD),

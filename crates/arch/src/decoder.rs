@@ -1,6 +1,6 @@
 //! The usual decoder: `h += attention(norm(h))`, then `h += mlp(norm(h))`.
 
-use backstop_kernels::backend::{Backend, KvLayer, Norm, VectorId};
+use backstop_kernels::backend::{Backend, Norm, VectorId};
 
 use crate::attention::{Attention, AttentionPlan, LayerCache};
 use crate::config::DecoderShape;
@@ -40,8 +40,6 @@ pub(crate) struct DecoderPlan {
     pub(crate) layers: Vec<LayerPlan>,
     /// Name of a layer's experts.
     pub(crate) sparse_name: &'static str,
-    /// Layers behind the last that checkpoints carry for speculation, and that are left out.
-    pub(crate) prediction_layers: usize,
 }
 
 /// Positive factors on what is added up and on what comes of it.
@@ -88,7 +86,6 @@ impl DecoderPlan {
             attention,
             layers: Vec::new(),
             sparse_name: "mlp",
-            prediction_layers: 0,
         }
     }
 
@@ -153,9 +150,6 @@ impl Decoder {
         let layers = layers.collect();
         let final_norm = weights.vector("model.norm.weight", shape.hidden);
         let head = weights.head(embedding, shape.tied);
-        for index in 0..plan.prediction_layers {
-            weights.ignore(prediction_layer(plan, shape.num_layers + index));
-        }
         Self {
             spec: ModelSpec {
                 architecture: plan.architecture,
@@ -235,31 +229,6 @@ impl Layer {
             mlp,
         }
     }
-}
-
-/// The tensors of a layer that predicts more than the next token (DeepSeek-V3, section 2.2): one
-/// like the last, between some of its own.
-fn prediction_layer(plan: &DecoderPlan, index: usize) -> WeightMap {
-    let (shape, mut weights) = (&plan.shape, WeightMap::default());
-    let cache = LayerCache {
-        kv: KvLayer {
-            group: 0,
-            layer_in_group: 0,
-        },
-        index_keys: None,
-    };
-    if let Some(last) = plan.layers.last() {
-        Layer::new(&mut weights, plan, *last, index, cache);
-    }
-    let name = |name: &str| format!("model.layers.{index}.{name}.weight");
-    for norm in ["enorm", "hnorm", "shared_head.norm"] {
-        weights.vector(name(norm), shape.hidden);
-    }
-    weights.matrix(&[(name("eh_proj"), shape.hidden)], 2 * shape.hidden);
-    for table in ["embed_tokens", "shared_head.head"] {
-        weights.matrix(&[(name(table), shape.vocabulary as usize)], shape.hidden);
-    }
-    weights
 }
 
 impl<B: Backend> Model<B> for Decoder {

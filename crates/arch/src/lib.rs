@@ -33,6 +33,6 @@ pub use draft_head::{DraftHead, DraftHeadSpec, build_draft_head};
 pub use registry::{ArchError, Model, build, gguf_families, names, unread_fields};
 pub use spec::{KvGroup, ModelSpec};
 pub use weight_map::{
-    ExpertsPart, ExpertsRequest, ExpertsTensor, MatrixPart, MatrixRequest, MatrixRole, VectorPart,
-    VectorRequest, VectorRole, WeightMap,
+    ExpertsPart, ExpertsRequest, ExpertsTensor, MatrixPart, MatrixRequest, MatrixRole, TiedHead,
+    VectorPart, VectorRequest, VectorRole, WeightMap,
 };

@@ -38,6 +38,19 @@ pub struct WeightMap {
     pub experts: Vec<ExpertsRequest>,
     /// Tensors that some checkpoints carry and the model does not need, with their shapes.
     pub ignored: Vec<(String, Vec<usize>)>,
+    /// The embedding, if the head is the same.
+    pub tied: Option<TiedHead>,
+}
+
+/// A head that is the table of embeddings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TiedHead {
+    /// The table's tensor.
+    pub embedding: String,
+    /// What a head of its own would be called. Some checkpoints carry a copy under this name.
+    pub head: String,
+    /// Rows and columns of either.
+    pub shape: [usize; 2],
 }
 
 /// A one-dimensional weight, put together from one or more tensors.
@@ -153,17 +166,20 @@ impl WeightMap {
         )
     }
 
-    /// Adds the head, unless it is the embedding; then a checkpoint may still carry a copy.
+    /// Adds the head, unless it is the embedding.
     pub fn head(&mut self, embedding: MatrixId, tied: bool) -> MatrixId {
-        let name = "lm_head.weight".to_owned();
+        let head = "lm_head.weight".to_owned();
         let table = &self.matrices[embedding.0 as usize];
-        let (vocabulary, hidden) = (table.rows(), table.columns);
-        if tied {
-            self.ignored.push((name, vec![vocabulary, hidden]));
-            embedding
-        } else {
-            self.matrix(&[(name, vocabulary)], hidden)
+        let shape = [table.rows(), table.columns];
+        if !tied {
+            return self.matrix(&[(head, shape[0])], shape[1]);
         }
+        self.tied = Some(TiedHead {
+            embedding: table.parts[0].name.clone(),
+            head,
+            shape,
+        });
+        embedding
     }
 
     /// Adds a matrix stacked from `parts` (name, rows).
@@ -200,12 +216,9 @@ impl WeightMap {
         ExpertsId(index(self.experts.len()))
     }
 
-    /// Lets checkpoints carry these weights, which are not needed.
+    /// Lets checkpoints carry these weights, of which none are experts, and which are not needed.
     pub fn ignore(&mut self, others: Self) {
-        // Of experts both forms, of which a checkpoint has one.
-        let packed = others.experts.iter().flat_map(ExpertsRequest::packed);
-        let packed: Vec<_> = packed.map(|tensor| tensor.tensor).collect();
-        let tensors = others.expected(|_| false).into_iter().chain(packed);
+        let tensors = others.expected(|_| false).into_iter();
         self.ignored
             .extend(tensors.map(|tensor| (tensor.name, tensor.shape)));
     }

@@ -1,12 +1,12 @@
 //! From a model's name to everything that is known of it before its weights are there.
 
 use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use backstop_arch::{AnyModel, ModelSpec, gguf_families};
+use backstop_arch::{ModelSpec, gguf_families};
 use backstop_executor::ModelSource;
-use backstop_loader::SyntheticWeights;
+use backstop_loader::{Fitted, SyntheticWeights, fit};
 use backstop_models::{LocateError, Manifest, ModelLocator, ServingDefaults};
 use backstop_server::GenerationDefaults;
 use backstop_text::format::FORMATS;
@@ -29,6 +29,8 @@ pub(crate) struct OpenModel {
     pub(crate) source: ModelSource,
     pub(crate) text: ModelText,
     pub(crate) chat_format: &'static ChatFormat,
+    /// What whoever serves it should know of its files.
+    pub(crate) warnings: Vec<String>,
 }
 
 /// How to turn requests into tokens and back, and how to sample by default.
@@ -164,10 +166,13 @@ fn open_checkpoint(
             checkpoint.directory().display()
         ));
     }
-    let checkpoint = with_overrides(args, checkpoint)?;
+    let mut checkpoint = with_overrides(args, checkpoint)?;
     let manifest = located.manifest.map(|(_, manifest)| manifest);
     let text = ModelText::read(&checkpoint, manifest.as_ref())?;
-    let model = build(args, &checkpoint, &located.directory)?;
+    report_unread(args, &checkpoint, &located.directory)?;
+    let fitted = fit(&mut checkpoint);
+    let Fitted { model, warnings } =
+        fitted.map_err(|error| format!("{}: {error}", located.directory.display()))?;
     Ok(OpenModel {
         name,
         chat_format: find_chat_format(args, manifest.as_ref(), &text, model.spec())?,
@@ -179,6 +184,7 @@ fn open_checkpoint(
         directory: located.directory,
         manifest,
         text,
+        warnings,
     })
 }
 
@@ -200,7 +206,9 @@ fn open_shape(args: &ModelArgs, locator: &ModelLocator, wanted: &str) -> Result<
     };
     let checkpoint = Checkpoint::open_shape(&shape.config, &texts, &gguf_families());
     let checkpoint = with_overrides(args, checkpoint.map_err(|error| error.to_string())?)?;
-    let model = build(args, &checkpoint, &shape.config)?;
+    let model = backstop_arch::build(checkpoint.config())
+        .map_err(|error| format!("{}: {error}", shape.config.display()))?;
+    report_unread(args, &checkpoint, &shape.config)?;
     let synthetic = SyntheticWeights::new(&checkpoint, model.spec(), SYNTHETIC_SEED)
         .map_err(|error| format!("{}: {error}", shape.config.display()))?;
     let mut text = ModelText::read(&checkpoint, shape.manifest.as_ref())?;
@@ -223,6 +231,7 @@ fn open_shape(args: &ModelArgs, locator: &ModelLocator, wanted: &str) -> Result<
         }),
         text,
         chat_format,
+        warnings: Vec::new(),
         source: ModelSource {
             model,
             checkpoint,
@@ -261,10 +270,7 @@ fn with_overrides(args: &ModelArgs, mut checkpoint: Checkpoint) -> Result<Checkp
     Ok(checkpoint)
 }
 
-fn build(args: &ModelArgs, checkpoint: &Checkpoint, origin: &Path) -> Result<AnyModel, String> {
-    let of_origin = |reason: String| format!("{}: {reason}", origin.display());
-    let model =
-        backstop_arch::build(checkpoint.config()).map_err(|error| of_origin(error.to_string()))?;
-    unread::report(checkpoint, args.strict_config).map_err(of_origin)?;
-    Ok(model)
+fn report_unread(args: &ModelArgs, checkpoint: &Checkpoint, origin: &Path) -> Result<(), String> {
+    unread::report(checkpoint, args.strict_config)
+        .map_err(|reason| format!("{}: {reason}", origin.display()))
 }

@@ -77,6 +77,9 @@ impl Prepared {
 
     /// Loads or makes the weights and starts the executor.
     fn start(self, open: OpenModel, lifecycle: &Lifecycle) -> Result<Box<dyn Executor>, String> {
+        for warning in &open.warnings {
+            tracing::warn!("{}: {warning}", open.name);
+        }
         let started = Instant::now();
         let bytes = self.plan.bytes();
         let bars = ProgressBars::default();

@@ -16,7 +16,7 @@ use backstop_loader::{HostWeight, LoadFailure, load_one_by_one};
 use backstop_types::SamplingParams;
 use backstop_weights::{Checkpoint, ElementType};
 use common::goldens::{CODES, Expected, FLOAT, FP8, Tolerance, compare, expected};
-use common::{Drive, Request, drive, drive_with, kv_spec, load, model, repository};
+use common::{Drive, Request, drive, drive_with, fitted, kv_spec, load, model, repository};
 
 /// Why a test fails while it loads.
 #[derive(Debug, thiserror::Error)]
@@ -49,7 +49,10 @@ fn backend(checkpoint: &Checkpoint, block_size: u32, blocks: u32) -> CandleBacke
 }
 
 fn open(directory: &Path) -> Checkpoint {
-    Checkpoint::open(directory, &gguf_families()).unwrap_or_else(|error| panic!("{error}"))
+    let opened = Checkpoint::open(directory, &gguf_families());
+    let mut checkpoint = opened.unwrap_or_else(|error| panic!("{error}"));
+    fitted(&mut checkpoint);
+    checkpoint
 }
 
 /// All wanted logits of one sequence, computed in chunks of `chunk` tokens, each beside a sequence of another length.

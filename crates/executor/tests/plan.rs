@@ -14,7 +14,7 @@ use backstop_models::Manifest;
 use backstop_proof::host::HostDevice;
 use backstop_types::SamplingParams;
 use backstop_weights::Checkpoint;
-use common::{Drive, Request, drive_with, model, repository};
+use common::{Drive, Request, drive_with, fitted, model, repository};
 
 const H100_BYTES: u64 = 81_079 << 20;
 
@@ -47,9 +47,10 @@ fn request() -> PlanRequest {
 
 /// A model with its weights.
 fn checkpoint(path: &str) -> ModelSource {
-    let checkpoint = Checkpoint::open(&repository(path), &gguf_families()).expect("a checkpoint");
+    let opened = Checkpoint::open(&repository(path), &gguf_families());
+    let mut checkpoint = opened.expect("a checkpoint");
     ModelSource {
-        model: model(&checkpoint),
+        model: fitted(&mut checkpoint),
         checkpoint,
         synthetic: None,
     }

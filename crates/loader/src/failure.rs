@@ -1,17 +1,24 @@
 //! Why weights are not loaded.
 
+use backstop_arch::ArchError;
 use backstop_kernels::Refusal;
-use backstop_weights::{CensusError, LoadError, QuantizationError, WeightsError};
+use backstop_weights::{CensusError, LoadError, LoadProblem, QuantizationError, WeightsError};
 
 /// Why a checkpoint could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadFailure {
+    /// Its configuration describes no model that is computed here.
+    #[error(transparent)]
+    Model(#[from] ArchError),
     /// Its tensors are not those of the model.
     #[error(transparent)]
     Census(#[from] CensusError),
     /// A tensor could not be read, or holds something that cannot be computed with.
     #[error(transparent)]
     Read(#[from] LoadError),
+    /// The same of one tensor.
+    #[error(transparent)]
+    ReadOne(#[from] LoadProblem),
     /// Its quantisation is not understood.
     #[error(transparent)]
     Checkpoint(#[from] WeightsError),

@@ -9,6 +9,7 @@ mod cpu;
 mod device;
 mod device_plan;
 mod failure;
+mod fit;
 mod format;
 mod reads;
 mod resolve;
@@ -19,5 +20,6 @@ pub use cpu::{HostWeight, load_cpu_draft_head, load_cpu_weights, load_one_by_one
 pub use device::{load_device_weights, load_in_pieces};
 pub use device_plan::DeviceWeightPlan;
 pub use failure::LoadFailure;
+pub use fit::{Fitted, fit, fit_draft_head};
 pub use resolve::Sources;
 pub use synthetic::SyntheticWeights;

@@ -5,6 +5,7 @@ mod checkpoint;
 mod digests;
 mod locator;
 mod manifest;
+mod parts;
 mod record;
 mod refusal;
 mod store;
@@ -22,6 +23,7 @@ pub use manifest::{
     Canary, Claim, ClaimValue, HardwareFloor, Manifest, ManifestError, ServingDefaults,
     is_model_name, is_repository,
 };
+pub use parts::NumberedParts;
 pub use record::{FileRecord, FileRecords};
 pub use refusal::pickled_weights;
 pub use store::{DIRECTORY_VARIABLE, Store};

@@ -44,7 +44,7 @@ impl fmt::Display for Mismatch {
 /// Every difference between what an architecture expects and what a checkpoint holds.
 #[derive(Clone, Debug)]
 pub struct CensusError {
-    /// Expected and required, but not there.
+    /// Expected and required, but not there; with the file in which an index has it.
     pub missing: Vec<String>,
     /// There, but not expected.
     pub surplus: Vec<String>,
@@ -98,7 +98,10 @@ pub fn census(checkpoint: &Checkpoint, expected: &[ExpectedTensor]) -> Result<()
         names.insert(tensor.name.as_str());
         let Some(found) = checkpoint.tensor(&tensor.name) else {
             if tensor.required {
-                missing.push(tensor.name.clone());
+                missing.push(match checkpoint.file_of_lost(&tensor.name) {
+                    Some(file) => format!("{} ({file})", tensor.name),
+                    None => tensor.name.clone(),
+                });
             }
             continue;
         };

@@ -207,6 +207,20 @@ impl Checkpoint {
         Ok(())
     }
 
+    /// Lets the configuration say that the head is not the embedding.
+    pub fn untie_embeddings(&mut self) {
+        let field = "tie_word_embeddings".to_owned();
+        self.config.insert(field, Value::Bool(false));
+    }
+
+    /// Gives a tensor another name, which none has.
+    pub fn rename(&mut self, from: &str, to: &str) {
+        if let Some(mut tensor) = self.shards.tensors.remove(from) {
+            to.clone_into(&mut tensor.name);
+            self.shards.tensors.insert(to.to_owned(), tensor);
+        }
+    }
+
     /// The first of `architectures` in the configuration.
     pub fn architecture(&self) -> Option<&str> {
         self.config.get("architectures")?.get(0)?.as_str()
@@ -253,6 +267,17 @@ impl Checkpoint {
     /// The sum of the tensors' sizes.
     pub fn bytes_total(&self) -> u64 {
         self.tensors().map(|tensor| tensor.bytes).sum()
+    }
+
+    /// How the index differs from the files that it is about, if it does.
+    pub fn index_differences(&self) -> Option<String> {
+        let gaps = &self.shards.gaps;
+        (!gaps.is_empty()).then(|| gaps.to_string())
+    }
+
+    /// The file in which the index has a tensor that is in none, and what is wrong with it.
+    pub fn file_of_lost(&self, tensor: &str) -> Option<String> {
+        self.shards.gaps.file_of_lost(tensor)
     }
 
     /// Number of weight files.

@@ -6,6 +6,9 @@ use crate::checkpoint::RowOrder;
 use crate::shard::Shard;
 use crate::{Checkpoint, LoadError, LoadProblem, TensorInfo, check_finite};
 
+/// Bytes of each of two tensors that are compared at once.
+const COMPARED_BYTES: usize = 4 << 20;
+
 /// Something to read.
 #[derive(Debug)]
 pub struct Piece<'a, T> {
@@ -80,6 +83,29 @@ impl Checkpoint {
                 })
             }
         }
+    }
+
+    /// Whether two tensors have the same type, shape and bytes. They are read as far as they agree, and a piece at a time.
+    pub fn are_same(&self, one: &str, other: &str) -> Result<bool, LoadProblem> {
+        let (first, second) = (self.known(one)?, self.known(other)?);
+        if first.element_type != second.element_type || first.shape != second.shape {
+            return Ok(false);
+        }
+        let piece = COMPARED_BYTES - COMPARED_BYTES % first.unit_bytes();
+        let mut from = 0;
+        let mut pieces = [Vec::new(), Vec::new()];
+        while from < first.bytes {
+            let length = (first.bytes - from).min(piece as u64) as usize;
+            for (bytes, name) in pieces.iter_mut().zip([one, other]) {
+                bytes.resize(length, 0);
+                self.read_part(name, from, bytes)?;
+            }
+            if pieces[0] != pieces[1] {
+                return Ok(false);
+            }
+            from += length as u64;
+        }
+        Ok(true)
     }
 
     fn known(&self, name: &str) -> Result<&TensorInfo, LoadProblem> {

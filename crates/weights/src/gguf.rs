@@ -87,6 +87,7 @@ impl GgufFile {
             shards: Shards {
                 files: vec![shard],
                 tensors: by_name(named)?,
+                ..Shards::default()
             },
             config,
             special_tokens: special.texts,

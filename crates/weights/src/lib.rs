@@ -10,10 +10,12 @@ mod generation;
 mod gguf;
 mod header;
 mod identity;
+mod index;
 mod quantization;
 mod shard;
 mod shards;
 mod strict_fields;
+mod surplus;
 mod text_files;
 
 #[cfg(test)]
@@ -34,3 +36,4 @@ pub use quantization::{
     WeightQuantization,
 };
 pub use strict_fields::StrictFields;
+pub use surplus::{Surplus, SurplusKind};

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use backstop_arch::Model;
 use backstop_kernels::{Batch, CpuBackend, CpuKvCache, Element, KvGroupLayout};
-use backstop_loader::load_cpu_weights;
+use backstop_loader::{fit, load_cpu_weights};
 use backstop_tests::{Choices, Scratch, repository};
 use backstop_text::{ChatTemplate, ChatTemplateInput, Tokenizer};
 use backstop_weights::Checkpoint;
@@ -141,11 +141,12 @@ fn attempt(label: &str, work: impl FnOnce() -> Result<(), String>) -> bool {
     }
 }
 
-/// As the command line does it: open, build, load; and then computes a few tokens.
+/// As the command line does it: open, fit, load; and then computes a few tokens.
 fn load(directory: &Path) -> Result<(), String> {
-    let checkpoint = Checkpoint::open(directory, &backstop_arch::gguf_families())
+    let mut checkpoint = Checkpoint::open(directory, &backstop_arch::gguf_families())
         .map_err(|error| error.to_string())?;
-    let model = backstop_arch::build(checkpoint.config()).map_err(|error| error.to_string())?;
+    let fitted = fit(&mut checkpoint).map_err(|error| error.to_string())?;
+    let model = fitted.model;
     let weights =
         load_cpu_weights(&checkpoint, model.spec(), &|_| {}).map_err(|error| error.to_string())?;
     let groups = &model.spec().kv_groups;

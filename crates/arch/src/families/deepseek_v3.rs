@@ -28,6 +28,9 @@ const UNREAD: UnreadFields = UnreadFields {
         "aux_loss_alpha",
         "ep_size",
         "head_dim",
+        // Layers that predict further tokens are behind the last and left out.
+        "num_mtp_layers",
+        "num_nextn_predict_layers",
         "pretraining_tp",
         "qk_head_dim",
         "seq_aux",
@@ -38,9 +41,6 @@ const UNREAD: UnreadFields = UnreadFields {
 
 /// Of the latents' norms, whatever `rms_norm_eps` says of the others.
 const LATENT_EPSILON: f32 = 1e-6;
-
-/// Layers of further tokens that a checkpoint may carry.
-const PREDICTION_LAYERS_MAX: u32 = 16;
 
 /// Largest of the sizes that make up heads: no product of a few of them overflows.
 pub(crate) const SIZE_MAX: u32 = 1 << 12;
@@ -132,7 +132,6 @@ fn plan(family: &Family, fields: &mut StrictFields<'_>) -> DecoderPlan {
     DecoderPlan {
         chat_format: family.chat_format,
         layers: kinds.iter().enumerate().map(layer).collect(),
-        prediction_layers: read_prediction_layers(fields),
         ..DecoderPlan::new(family.name, shape, norm, AttentionPlan::Latent(attention))
     }
 }
@@ -218,16 +217,4 @@ fn read_experts(fields: &mut StrictFields<'_>) -> SparsePlan {
         shared: Some((width * num_shared, 1.0)),
         ..SparsePlan::new(num_experts, width, rule)
     }
-}
-
-fn read_prediction_layers(fields: &mut StrictFields<'_>) -> usize {
-    let newer = fields.optional_u32("num_mtp_layers");
-    let count = fields.optional_u32("num_nextn_predict_layers").or(newer);
-    let count = count.unwrap_or(0);
-    if count > PREDICTION_LAYERS_MAX {
-        fields.problem(format!(
-            "num_nextn_predict_layers must be at most {PREDICTION_LAYERS_MAX}"
-        ));
-    }
-    count.min(PREDICTION_LAYERS_MAX) as usize
 }

@@ -80,7 +80,7 @@ impl ExpertsRequest {
     }
 
     /// The matrices of all experts in a tensor for each part.
-    pub(super) fn packed(&self) -> Vec<ExpertsTensor> {
+    fn packed(&self) -> Vec<ExpertsTensor> {
         let (experts, hidden, width) = (self.num_experts, self.hidden, self.width);
         let tensor = |part, name, [rows, columns]: [usize; 2]| {
             let extents = match self.alternating {

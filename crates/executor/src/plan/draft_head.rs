@@ -1,8 +1,8 @@
 //! A draft head beside a model.
 
-use backstop_arch::{ArchError, DraftHead, KvGroup, ModelSpec, build_draft_head};
+use backstop_arch::{DraftHead, KvGroup, ModelSpec, build_draft_head};
 use backstop_kernels::{CpuBackend, CpuWeights, Element};
-use backstop_loader::load_cpu_draft_head;
+use backstop_loader::{LoadFailure, fit_draft_head, load_cpu_draft_head};
 use backstop_types::KvSpec;
 use backstop_weights::Checkpoint;
 
@@ -23,12 +23,16 @@ pub struct DraftHeadSource {
 impl DraftHeadSource {
     /// Compares a head with the model that it is to guess `num_tokens` tokens at once for.
     pub fn new(
-        checkpoint: Checkpoint,
+        mut checkpoint: Checkpoint,
         model: &ModelSpec,
         num_tokens: u32,
-    ) -> Result<Self, ArchError> {
+    ) -> Result<Self, LoadFailure> {
+        let head: Box<dyn DraftHead<CpuBackend>> = build_draft_head(checkpoint.config(), model)?;
+        for warning in fit_draft_head(&mut checkpoint, head.spec())? {
+            tracing::warn!("draft head {}: {warning}", checkpoint.directory().display());
+        }
         Ok(Self {
-            head: build_draft_head(checkpoint.config(), model)?,
+            head,
             checkpoint,
             num_tokens,
         })

@@ -42,15 +42,21 @@ pub fn load(directory: &Path) -> Loaded {
 }
 
 pub fn load_with(directory: &Path, arrange: fn(CpuWeights) -> CpuWeights) -> Loaded {
-    let checkpoint =
+    let mut checkpoint =
         Checkpoint::open(directory, &gguf_families()).unwrap_or_else(|error| panic!("{error}"));
-    let model = model(&checkpoint);
+    let model = fitted(&mut checkpoint);
     let weights = load_cpu_weights(&checkpoint, model.spec(), &|_| {})
         .unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
     Loaded {
         checkpoint,
         weights: Arc::new(arrange(weights)),
     }
+}
+
+/// The model of a checkpoint, whose other tensors are passed over.
+pub fn fitted(checkpoint: &mut Checkpoint) -> AnyModel {
+    let fitted = backstop_loader::fit(checkpoint);
+    fitted.unwrap_or_else(|error| panic!("{error}")).model
 }
 
 pub fn model(checkpoint: &Checkpoint) -> AnyModel {

@@ -9,11 +9,6 @@ use serde_json::json;
 use crate::test_support::{Directory, assert_mentions, floats, zeros};
 use crate::{Checkpoint, ElementType, TokenizerSource};
 
-fn index(directory: &Directory, weight_map: serde_json::Value) {
-    let index = json!({"metadata": {"total_size": 1}, "weight_map": weight_map});
-    directory.write("model.safetensors.index.json", index.to_string());
-}
-
 #[test]
 fn pickled_weights_are_told_how_to_be_converted() {
     let directory = Directory::with_config();
@@ -57,24 +52,6 @@ fn a_single_file_is_opened() {
 }
 
 #[test]
-fn shards_are_joined_by_the_index() {
-    let directory = Directory::with_config();
-    directory.write_tensors("one.safetensors", &[floats("a", &[1.0])]);
-    directory.write_tensors(
-        "two.safetensors",
-        &[floats("b", &[2.0]), floats("c", &[3.0])],
-    );
-    index(
-        &directory,
-        json!({"a": "one.safetensors", "b": "two.safetensors", "c": "two.safetensors"}),
-    );
-    let checkpoint = directory.open().unwrap();
-    assert_eq!(checkpoint.file_count(), 2);
-    assert_eq!(checkpoint.read("a").unwrap(), 1.0_f32.to_le_bytes());
-    assert_eq!(checkpoint.read("c").unwrap(), 3.0_f32.to_le_bytes());
-}
-
-#[test]
 fn missing_parts_of_a_directory_are_named() {
     let directory = Directory::new();
     assert_mentions(&directory.open_error(), &["there is no config.json"]);
@@ -102,80 +79,6 @@ fn missing_parts_of_a_directory_are_named() {
         .unwrap_err()
         .to_string();
     assert_mentions(&file, &["not a directory"]);
-}
-
-#[test]
-fn shards_that_do_not_fit_together_are_all_named() {
-    let directory = Directory::with_config();
-    index(
-        &directory,
-        json!({"a": "one.safetensors", "b": "two.safetensors"}),
-    );
-    let message = directory.open_error();
-    assert_mentions(
-        &message,
-        &[
-            "one.safetensors, which",
-            "two.safetensors, which",
-            "missing",
-        ],
-    );
-
-    directory.write_tensors("one.safetensors", &[floats("x", &[1.0])]);
-    directory.write_tensors(
-        "two.safetensors",
-        &[floats("y", &[1.0]), floats("a", &[1.0])],
-    );
-    assert_mentions(
-        &directory.open_error(),
-        &[
-            "a is in two.safetensors, not in one.safetensors",
-            "two.safetensors lacks b",
-            "x in one.safetensors is not in the index",
-            "y in two.safetensors is not in the index",
-        ],
-    );
-
-    directory.write_tensors(
-        "one.safetensors",
-        &[floats("a", &[1.0]), floats("b", &[1.0])],
-    );
-    directory.write_tensors(
-        "two.safetensors",
-        &[floats("b", &[1.0]), floats("a", &[1.0])],
-    );
-    assert_mentions(
-        &directory.open_error(),
-        &[
-            "a is both in one.safetensors and in two.safetensors",
-            "b is both",
-        ],
-    );
-}
-
-#[test]
-fn a_bad_index_is_refused() {
-    let directory = Directory::with_config();
-    directory.write("model.safetensors.index.json", "{}");
-    assert_mentions(&directory.open_error(), &["no weight_map"]);
-    index(&directory, json!({}));
-    assert_mentions(&directory.open_error(), &["weight_map is empty"]);
-    index(&directory, json!({"a": 3}));
-    assert_mentions(&directory.open_error(), &["\"a\" has no file name"]);
-    for name in ["../secret", "/etc/passwd", "x/y", "..", ""] {
-        index(&directory, json!({ "a": name }));
-        assert_mentions(
-            &directory.open_error(),
-            &["is not the name of a file beside the index"],
-        );
-    }
-    directory.write_tensors("one.safetensors", &[floats("a", &[1.0])]);
-    directory.write_tensors("model.safetensors", &[floats("a", &[1.0])]);
-    index(&directory, json!({"a": "one.safetensors"}));
-    assert_mentions(
-        &directory.open_error(),
-        &["model.safetensors is present but the index"],
-    );
 }
 
 #[test]
