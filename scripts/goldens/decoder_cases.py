@@ -103,6 +103,32 @@ def kimi_k2(**options) -> dict:
     return {**made, "published": {"model_type": "kimi_k2"}}
 
 
+# An encoder of images that no text needs; small, and with names for its sizes as transformers has them.
+VISION = {
+    "model_type": "kimi_k25_vision", "hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 1, "num_attention_heads": 2,
+    "patch_size": 4, "pos_emb_height": 4, "pos_emb_width": 4, "pos_emb_time": 2,
+}
+
+
+def kimi_k25(**options) -> dict:
+    """DeepSeek-V3 beside an encoder of images, as Kimi K2.5 and later are published."""
+    text = {**BASE, **kimi_k2(**options)["config"], "num_nextn_predict_layers": 0, "model_type": "kimi_k2"}
+    text = {key: value for key, value in text.items() if value is not ABSENT and key != "architectures"}
+    made = case("Kimi_K25", "kimi_k25", **{key: ABSENT for key in BASE})
+    made["config"] |= {
+        "architectures": ["KimiK25ForConditionalGeneration"],
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "ignore_index": -100,
+        "media_placeholder_token_id": 60,
+        "projection_hidden_size": 32,
+        "text_config": text,
+        "tie_word_embeddings": False,
+        "vision_config": VISION,
+    }
+    return made
+
+
 def glm_moe_dsa(**options) -> dict:
     """Texts of which the indexer selects all, unless the options say otherwise."""
     indexer = {"index_topk": 256, "index_n_heads": 2, "index_head_dim": 24}
@@ -173,6 +199,7 @@ CASES = {
     "deepseek_v3_yarn": deepseek_v3(weights="F32", rope_scaling={"type": "yarn", "mscale": 0.8, "mscale_all_dim": 1.3, **YARN}),
     "deepseek_v3_direct_queries": deepseek_v3(q_lora_rank=None, attention_bias=True, norm_topk_prob=False, n_shared_experts=2),
     "kimi_k2": kimi_k2(rope_theta=50000.0),
+    "kimi_k25": kimi_k25(rope_theta=50000.0, rope_scaling={"type": "yarn", "mscale": 1.0, "mscale_all_dim": 1.0, **YARN}),
     "glm4_moe_lite": glm4_moe_lite(num_hidden_layers=3, first_k_dense_replace=1),
     "glm4_moe_lite_halves": glm4_moe_lite(weights="F32", rope_interleave=False, mlp_layer_types=["sparse", "dense"]),
     "qwen3_moe_sliding": qwen3_moe(head_dim=16, use_sliding_window=True, sliding_window=12, attention_bias=True, num_experts_per_tok=4),

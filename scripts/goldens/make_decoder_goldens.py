@@ -13,9 +13,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch.overrides import TorchFunctionMode
-from transformers import AutoConfig, AutoModelForCausalLM, Mxfp4Config
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, Mxfp4Config
 from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
 from decoder_cases import CASES, config_json
@@ -30,6 +30,8 @@ INDEXER_MARGIN = 1e-4
 # Rows of logits that are kept: all of the end, where windows and scaled positions matter, and some before.
 LAST_ROWS = 24
 ROW_STEP = 7
+# What reads images as well, of which only the text is computed.
+NESTED = ("kimi_k25",)
 EAGER = {"attn_implementation": "eager", "experts_implementation": "eager"}
 
 
@@ -75,9 +77,21 @@ def store(model, options: dict) -> dict[str, torch.Tensor]:
             stored = parameter.clone() if options["weights"] == "F32" else parameter.to(torch.bfloat16)
             parameter.copy_(stored)
             tensors[name] = stored
+    if model.config.model_type in NESTED:
+        return as_published(model, tensors)
     if model.config.tie_word_embeddings:
         tensors.pop("lm_head.weight", None)
     return tensors if options["packed"] else unfuse(tensors, model.config.model_type)
+
+
+def as_published(model, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors as transformers itself writes them, under the names of the published checkpoints where it departs from them."""
+    with TemporaryDirectory() as scratch:
+        model.save_pretrained(scratch)
+        saved = load_file(Path(scratch) / "model.safetensors")
+    element_type = next(iter(tensors.values())).dtype
+    renamed = {name.replace("language_model.model.blocks.", "language_model.model.layers."): tensor for name, tensor in saved.items()}
+    return {name.removeprefix("model."): tensor.to(element_type) for name, tensor in renamed.items()}
 
 
 def quantize_to_mxfp4(weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -144,6 +158,15 @@ def watch_selection(indexer, leads: list[float]) -> None:
     indexer.forward = watched
 
 
+def text_model(model):
+    """What computes tokens, without the head."""
+    return getattr(model.model, "language_model", model.model)
+
+
+def auto_class(model_type: str):
+    return AutoModelForImageTextToText if model_type in NESTED else AutoModelForCausalLM
+
+
 @torch.no_grad()
 def run(model, tokens: torch.Tensor) -> tuple[torch.Tensor, float, float]:
     """Returns (logits [T, V], least router margin, least margin of selected keys)."""
@@ -160,9 +183,9 @@ def run(model, tokens: torch.Tensor) -> tuple[torch.Tensor, float, float]:
             keys = groups.masked_fill(chosen[..., None] == 0, float("-inf")).flatten(1)
         margins.append(lead(keys, module.top_k))
 
-    routers = [getattr(layer.mlp, "gate", getattr(layer.mlp, "router", None)) for layer in model.model.layers]
+    routers = [getattr(layer.mlp, "gate", getattr(layer.mlp, "router", None)) for layer in text_model(model).layers]
     hooks = [router.register_forward_hook(look) for router in routers if router is not None]
-    for layer in model.model.layers:
+    for layer in text_model(model).layers:
         if indexer := getattr(layer.self_attn, "indexer", None):
             watch_selection(indexer, leads)
     logits = model(input_ids=tokens[None], use_cache=False).logits[0].float()
@@ -176,12 +199,12 @@ def build(name: str, folder: Path, seed: int):
     options = CASES[name]
     config = AutoConfig.from_pretrained(folder)
     vars(config).pop("quantization_config", None)
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, **EAGER).eval()
+    model = auto_class(config.model_type).from_config(config, dtype=torch.float32, **EAGER).eval()
     generator = torch.Generator().manual_seed(seed)
     random_weights(model, generator)
-    tokens = torch.randint(3, config.vocab_size, (options["tokens"],), generator=generator)
+    tokens = torch.randint(3, config.get_text_config().vocab_size, (options["tokens"],), generator=generator)
     with torch.no_grad():
-        model.model.norm.weight.mul_(LOGIT_SPREAD / run(model, tokens)[0].std())
+        text_model(model).norm.weight.mul_(LOGIT_SPREAD / run(model, tokens)[0].std())
     tensors = store(model, options)
     return (model, tensors, tokens, *run(model, tokens))
 
@@ -222,7 +245,8 @@ def check_by_reloading(folder: Path, tokens: torch.Tensor, logits: torch.Tensor)
     """The saved files, loaded by transformers itself, give the same logits."""
     quantised = CASES[folder.name]["weights"] == "MXFP4"
     options = {"quantization_config": Mxfp4Config(dequantize=True)} if quantised else {}
-    model, report = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, output_loading_info=True, **EAGER, **options)
+    model_class = auto_class(CASES[folder.name]["config"]["model_type"])
+    model, report = model_class.from_pretrained(folder, dtype=torch.float32, output_loading_info=True, **EAGER, **options)
     missing = set(report["missing_keys"]) | set(report["unexpected_keys"])
     difference = (run(model.eval(), tokens)[0] - logits).abs().max().item()
     assert not missing and difference < 1e-4, (folder.name, missing, difference)

@@ -144,7 +144,7 @@ def store(model, options: dict) -> dict[str, torch.Tensor]:
 
 
 def build(name: str, folder: Path, seed: int):
-    """One attempt: (tensors of the file, tokens, logits, margin)."""
+    """One attempt: (tensors of the file, tokens, logits, margin of routers, margin of indexers)."""
     options = CASES[name]
     config = AutoConfig.from_pretrained(folder)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, **EAGER).eval()
@@ -166,7 +166,7 @@ def make(name: str) -> str:
         write_json(Path(scratch) / "config.json", config_json(name))
         for attempt in range(200):
             seed = sum(name.encode()) * 1000 + attempt
-            tensors, tokens, logits, margin = build(name, Path(scratch), seed)
+            tensors, tokens, logits, margin, _ = build(name, Path(scratch), seed)
             if margin > (ROUTER_MARGIN_FP8 if quantises_inputs else ROUTER_MARGIN):
                 break
         else:
@@ -176,7 +176,11 @@ def make(name: str) -> str:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     section = CASES[name]["section"]
-    write_json(folder / "config.json", config_json(name) | ({"quantization_config": section} if section else {}))
+    config = config_json(name) | ({"quantization_config": section} if section else {})
+    if whole := CASES[name].get("within"):
+        config = {"model_type": whole, "text_config": config, "tie_word_embeddings": False}
+        tensors = {f"language_model.{part}": tensor for part, tensor in tensors.items()}
+    write_json(folder / "config.json", config)
     save_checkpoint(folder, tensors, 1)
     last = len(tokens) - LAST_ROWS
     positions = torch.tensor([*range(0, last, ROW_STEP), *range(last, len(tokens))])

@@ -2,9 +2,10 @@
 
 `config` is as in `decoder_cases.py`, `section` the `quantization_config`, `scales` the element type of scales. A group
 of compressed-tensors is given as what its `weights` say, with `format`, `targets` and whether inputs are quantised.
+`within` is the name of the model of which this is the text model.
 """
 
-from decoder_cases import ABSENT, BASE, CARD, case
+from decoder_cases import ABSENT, BASE, CARD, case, deepseek_v3
 
 TARGETS = ["Linear"]
 TOKEN = {"num_bits": 8, "type": "float", "strategy": "token", "dynamic": True, "symmetric": True}
@@ -41,6 +42,16 @@ def qwen3_moe(section: dict, scales: str = "F32", **config) -> dict:
     return {**case("Qwen3Moe", "qwen3_moe", **{**shape, **config}), "section": section, "scales": scales}
 
 
+# As Kimi K2 and its successors are published: nothing but routed experts.
+EXPERTS_ALONE = ("lm_head", "re:.*self_attn.*", "re:.*shared_experts.*", r"re:.*mlp\.(gate|up|gate_up|down)_proj.*")
+
+
+def kimi_k25(section: dict, scales: str = "BF16") -> dict:
+    """Its text model, which says how it is quantised."""
+    config = {"hidden_size": 64, "moe_intermediate_size": 64, "n_group": 1, "topk_group": 1, "num_nextn_predict_layers": 0}
+    return {**deepseek_v3(**config), "section": section, "scales": scales, "within": "kimi_k25"}
+
+
 CASES = {
     "f16": llama(None, weights="F16"),
     # Tiles that end within rows and columns, and blocks of 32 and of 128.
@@ -62,6 +73,7 @@ CASES = {
     "int4_group_128": llama(compressed(group("pack-quantized", 4, "int", "group", group_size=128, actorder="static")), scales="F16", hidden_size=128, intermediate_size=256),
     "int4_channel": llama(compressed(group("pack-quantized", 4, "int", "channel"))),
     "int4_experts": qwen3_moe(compressed(group("pack-quantized", 4, "int", "group", group_size=32), ignore=("lm_head", "re:.*mlp.gate$", "re:.*self_attn.*")), scales="BF16"),
+    "int4_kimi_k25": kimi_k25(compressed(group("pack-quantized", 4, "int", "group", group_size=32), ignore=EXPERTS_ALONE)),
     "nvfp4_experts": qwen3_moe(compressed(group("nvfp4-pack-quantized", 4, "float", "tensor_group", group_size=16, inputs={"num_bits": 4, "type": "float", "strategy": "tensor_group", "dynamic": "local", "group_size": 16, "symmetric": True}))),
 }
 

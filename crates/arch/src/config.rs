@@ -81,6 +81,18 @@ pub(crate) fn read<T>(
 ) -> Result<WithUnread<T>, ArchError> {
     let mut fields = StrictFields::new("config.json", config);
     let value = read(&mut fields);
+    let known = known_fields(&mut fields, unread);
+    match fields.problems() {
+        [] => Ok((value, fields.unread_keys(&known))),
+        problems => Err(ArchError::Config {
+            architecture,
+            problems: problems.to_vec(),
+        }),
+    }
+}
+
+/// Fields that nobody looked at and that change nothing; the other way round, those that would are problems.
+fn known_fields<'a>(fields: &mut StrictFields<'a>, unread: UnreadFields) -> Vec<&'a str> {
     let mut known: Vec<&str> = INERT.iter().chain(unread.inert).copied().collect();
     let others: Vec<_> = fields.unread(&known).collect();
     for (name, value) in others {
@@ -91,13 +103,23 @@ pub(crate) fn read<T>(
             None => {}
         }
     }
-    match fields.problems() {
-        [] => Ok((value, fields.unread_keys(&known))),
-        problems => Err(ArchError::Config {
-            architecture,
-            problems: problems.to_vec(),
-        }),
-    }
+    known
+}
+
+/// Reads the configuration of the text model within that of a model that reads more than text.
+pub(crate) fn read_text<T>(
+    fields: &mut StrictFields<'_>,
+    unread: UnreadFields,
+    read: impl FnOnce(&mut StrictFields<'_>) -> T,
+) -> Option<T> {
+    let Some(mut text) = fields.optional_object("text_config") else {
+        fields.problem("text_config is missing");
+        return None;
+    };
+    let value = read(&mut text);
+    let known = known_fields(&mut text, unread);
+    fields.adopt(text, &known);
+    Some(value)
 }
 
 /// The same, where fields that nobody reads are problems: no reference implementation says what they mean.

@@ -40,6 +40,8 @@ pub(crate) struct DecoderPlan {
     pub(crate) layers: Vec<LayerPlan>,
     /// Name of a layer's experts.
     pub(crate) sparse_name: &'static str,
+    /// What the names of all tensors begin with, of a model that reads more than text.
+    pub(crate) prefix: &'static str,
 }
 
 /// Positive factors on what is added up and on what comes of it.
@@ -86,6 +88,7 @@ impl DecoderPlan {
             attention,
             layers: Vec::new(),
             sparse_name: "mlp",
+            prefix: "",
         }
     }
 
@@ -150,6 +153,7 @@ impl Decoder {
         let layers = layers.collect();
         let final_norm = weights.vector("model.norm.weight", shape.hidden);
         let head = weights.head(embedding, shape.tied);
+        weights.set_prefix(plan.prefix);
         Self {
             spec: ModelSpec {
                 architecture: plan.architecture,

@@ -7,6 +7,7 @@ mod glm_moe_dsa;
 mod gpt_oss;
 mod granite;
 mod kimi_k2;
+mod kimi_k25;
 mod llama;
 mod mistral;
 mod mixtral;
@@ -26,6 +27,7 @@ pub(crate) const FAMILIES: &[&dyn Architecture] = &[
     &gpt_oss::FAMILY,
     &granite::FAMILY,
     &kimi_k2::FAMILY,
+    &kimi_k25::FAMILY,
     &llama::FAMILY,
     &mistral::FAMILY,
     &mixtral::FAMILY,

@@ -45,7 +45,7 @@ pub(crate) fn read(fields: &mut StrictFields<'_>, defaults: RopeDefaults) -> Rop
         nested_theta = nested.optional_f64("rope_theta");
         scaling = read_scaling(&mut nested, defaults.max_position_embeddings);
         // The reference implementation warns of what it does not know of the kind of embedding, and goes on.
-        fields.adopt(nested);
+        fields.adopt(nested, &[]);
     }
     if let (Some(a), Some(b)) = (theta, nested_theta)
         && (a - b).abs() > 1e-6 * a.abs()

@@ -182,6 +182,24 @@ impl WeightMap {
         embedding
     }
 
+    /// Puts this before the names of all tensors.
+    pub(crate) fn set_prefix(&mut self, prefix: &str) {
+        let vectors = self.vectors.iter_mut().flat_map(|vector| &mut vector.parts);
+        let matrices = self
+            .matrices
+            .iter_mut()
+            .flat_map(|matrix| &mut matrix.parts);
+        let experts = self.experts.iter_mut().map(|experts| &mut experts.prefix);
+        let ignored = self.ignored.iter_mut().map(|(name, _)| name);
+        let tied = self.tied.iter_mut();
+        let tied = tied.flat_map(|tied| [&mut tied.embedding, &mut tied.head]);
+        let names = vectors.map(|part| &mut part.name);
+        let names = names.chain(matrices.map(|part| &mut part.name));
+        for name in names.chain(experts).chain(ignored).chain(tied) {
+            name.insert_str(0, prefix);
+        }
+    }
+
     /// Adds a matrix stacked from `parts` (name, rows).
     pub fn matrix(&mut self, parts: &[(String, usize)], columns: usize) -> MatrixId {
         let parts = parts.iter().map(|(name, rows)| MatrixPart {

@@ -31,6 +31,8 @@ pub struct GenerationConfig {
     pub unread_keys: Vec<String>,
 }
 
+/// Where the configuration of a model that reads more than text has that of its text model.
+pub(crate) const TEXT_CONFIG: &str = "text_config";
 /// Keys that say nothing about how to generate.
 const BOOKKEEPING_KEYS: &[&str] = &["_from_model_config", "transformers_version", "use_cache"];
 
@@ -42,7 +44,12 @@ impl GenerationConfig {
     ) -> Result<Self, String> {
         let empty = Map::new();
         let mut fields = StrictFields::new("generation_config.json", file.unwrap_or(&empty));
-        let mut fallback = StrictFields::new("config.json", config);
+        // Of a model that reads more than text, the text model may say it alone.
+        let nested = config.get(TEXT_CONFIG).and_then(Value::as_object);
+        let mut fallbacks = [
+            StrictFields::new("config.json", config),
+            StrictFields::new("config.json: text_config", nested.unwrap_or(&empty)),
+        ];
         let mut parsed = Self {
             eos_token_ids: fields
                 .optional_token_ids("eos_token_id")
@@ -58,19 +65,21 @@ impl GenerationConfig {
             max_new_tokens: fields.optional_u32_or_minus_one("max_new_tokens"),
             unread_keys: Vec::new(),
         };
-        if parsed.eos_token_ids.is_empty() {
-            parsed.eos_token_ids = fallback
-                .optional_token_ids("eos_token_id")
-                .unwrap_or_default();
-        }
-        if parsed.bos_token_id.is_none() {
-            parsed.bos_token_id = fallback.optional_u32_or_minus_one("bos_token_id");
-        }
-        if parsed.pad_token_id.is_none() {
-            parsed.pad_token_id = fallback.optional_u32_or_minus_one("pad_token_id");
+        for fallback in &mut fallbacks {
+            if parsed.eos_token_ids.is_empty() {
+                let listed = fallback.optional_token_ids("eos_token_id");
+                parsed.eos_token_ids = listed.unwrap_or_default();
+            }
+            if parsed.bos_token_id.is_none() {
+                parsed.bos_token_id = fallback.optional_u32_or_minus_one("bos_token_id");
+            }
+            if parsed.pad_token_id.is_none() {
+                parsed.pad_token_id = fallback.optional_u32_or_minus_one("pad_token_id");
+            }
         }
         parsed.unread_keys = fields.unread_keys(BOOKKEEPING_KEYS);
-        let problems = [fields.problems(), fallback.problems()].concat();
+        let [whole, text] = &fallbacks;
+        let problems = [fields.problems(), whole.problems(), text.problems()].concat();
         if problems.is_empty() {
             Ok(parsed)
         } else {

@@ -8,6 +8,7 @@ mod patterns;
 use serde_json::{Map, Value};
 
 use crate::error::Listing;
+use crate::generation::TEXT_CONFIG;
 use crate::{Checkpoint, ElementType, ExpectedTensor};
 
 pub use patterns::ModulePatterns;
@@ -393,11 +394,13 @@ pub(crate) fn describe_quantization(config: &Map<String, Value>) -> String {
     }
 }
 
-/// The quantisation section under its present or its former name.
+/// The quantisation section under its present or its former name, also where the text model alone has one.
 fn section(config: &Map<String, Value>) -> Option<&Value> {
-    ["quantization_config", "compression_config"]
-        .iter()
-        .filter_map(|key| config.get(*key))
+    let text = config.get(TEXT_CONFIG).and_then(Value::as_object);
+    let sections = [Some(config), text].into_iter().flatten();
+    sections
+        .flat_map(|config| ["quantization_config", "compression_config"].map(|key| config.get(key)))
+        .flatten()
         .find(|value| !value.is_null())
 }
 

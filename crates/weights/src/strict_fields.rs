@@ -177,8 +177,8 @@ impl<'a> StrictFields<'a> {
     }
 
     /// Takes over the problems of a nested reader, and its unread fields as unread ones.
-    pub fn adopt(&mut self, nested: StrictFields<'_>) {
-        self.unread_within.extend(nested.unread_keys(&[]));
+    pub fn adopt(&mut self, nested: StrictFields<'_>, known_inert: &[&str]) {
+        self.unread_within.extend(nested.unread_keys(known_inert));
         self.problems.extend(nested.problems);
     }
 

@@ -23,7 +23,7 @@ use crate::rope::{self, RopeDefaults};
 pub(crate) const FAMILY: Family = Family::new("deepseek_v3");
 
 /// Fields of the training, of other programs, or that follow from others.
-const UNREAD: UnreadFields = UnreadFields {
+pub(super) const UNREAD: UnreadFields = UnreadFields {
     inert: &[
         "aux_loss_alpha",
         "ep_size",
@@ -78,6 +78,46 @@ impl Family {
             read_indexers: None,
         }
     }
+
+    /// Reads what a model of the family computes.
+    pub(super) fn plan(&self, fields: &mut StrictFields<'_>) -> DecoderPlan {
+        let defaults = ShapeDefaults {
+            // Heads are made up of other fields.
+            head_dim: Some(64),
+            ..ShapeDefaults::new(self.max_position_embeddings)
+        };
+        let shape = DecoderShape::read(fields, defaults);
+        if shape.attention.kv_heads != shape.attention.heads {
+            fields.problem("num_key_value_heads must be num_attention_heads");
+        }
+        fields.only("hidden_act", &Value::from("silu"));
+        let num_layers = shape.layers(|_| ()).len();
+        let indexers = self.read_indexers.map(|read| read(fields, num_layers));
+        let norm = config::rms_norm(fields, self.rms_norm_epsilon);
+        let dense = MlpPlan::Dense(config::width(fields, "intermediate_size"));
+        let sparse = MlpPlan::Sparse(read_experts(fields));
+        let kinds = (self.read_dense)(fields, num_layers);
+        let selects = |layer: usize| indexers.as_ref().is_some_and(|own| own.layers[layer]);
+        let layer = |(index, &is_dense): (usize, &bool)| LayerPlan {
+            selects_keys: selects(index),
+            ..LayerPlan::new(if is_dense { dense } else { sparse })
+        };
+        let attention = LatentPlan {
+            indexer: indexers.as_ref().map(|own| own.plan),
+            ..read_attention(fields, &shape)
+        };
+        if attention
+            .indexer
+            .is_some_and(|own| own.head_dim < attention.rope.dimensions)
+        {
+            fields.problem("index_head_dim must be at least qk_rope_head_dim");
+        }
+        DecoderPlan {
+            chat_format: self.chat_format,
+            layers: kinds.iter().enumerate().map(layer).collect(),
+            ..DecoderPlan::new(self.name, shape, norm, AttentionPlan::Latent(attention))
+        }
+    }
 }
 
 impl Architecture for Family {
@@ -86,7 +126,7 @@ impl Architecture for Family {
     }
 
     fn read(&self, config: &Map<String, Value>) -> Result<WithUnread<AnyModel>, ArchError> {
-        let read = config::read(self.name, config, UNREAD, |fields| plan(self, fields));
+        let read = config::read(self.name, config, UNREAD, |fields| self.plan(fields));
         read.map(|(plan, unread)| (Decoder::new(&plan).into(), unread))
     }
 }
@@ -95,45 +135,6 @@ impl Architecture for Family {
 pub(crate) fn read_dense_prefix(fields: &mut StrictFields<'_>, num_layers: usize) -> Vec<bool> {
     let dense = fields.optional_u32("first_k_dense_replace").unwrap_or(3) as usize;
     (0..num_layers).map(|layer| layer < dense).collect()
-}
-
-fn plan(family: &Family, fields: &mut StrictFields<'_>) -> DecoderPlan {
-    let defaults = ShapeDefaults {
-        // Heads are made up of other fields.
-        head_dim: Some(64),
-        ..ShapeDefaults::new(family.max_position_embeddings)
-    };
-    let shape = DecoderShape::read(fields, defaults);
-    if shape.attention.kv_heads != shape.attention.heads {
-        fields.problem("num_key_value_heads must be num_attention_heads");
-    }
-    fields.only("hidden_act", &Value::from("silu"));
-    let num_layers = shape.layers(|_| ()).len();
-    let indexers = family.read_indexers.map(|read| read(fields, num_layers));
-    let norm = config::rms_norm(fields, family.rms_norm_epsilon);
-    let dense = MlpPlan::Dense(config::width(fields, "intermediate_size"));
-    let sparse = MlpPlan::Sparse(read_experts(fields));
-    let kinds = (family.read_dense)(fields, num_layers);
-    let selects = |layer: usize| indexers.as_ref().is_some_and(|own| own.layers[layer]);
-    let layer = |(index, &is_dense): (usize, &bool)| LayerPlan {
-        selects_keys: selects(index),
-        ..LayerPlan::new(if is_dense { dense } else { sparse })
-    };
-    let attention = LatentPlan {
-        indexer: indexers.as_ref().map(|own| own.plan),
-        ..read_attention(fields, &shape)
-    };
-    if attention
-        .indexer
-        .is_some_and(|own| own.head_dim < attention.rope.dimensions)
-    {
-        fields.problem("index_head_dim must be at least qk_rope_head_dim");
-    }
-    DecoderPlan {
-        chat_format: family.chat_format,
-        layers: kinds.iter().enumerate().map(layer).collect(),
-        ..DecoderPlan::new(family.name, shape, norm, AttentionPlan::Latent(attention))
-    }
 }
 
 fn read_attention(fields: &mut StrictFields<'_>, shape: &DecoderShape) -> LatentPlan {

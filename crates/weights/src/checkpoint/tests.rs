@@ -154,6 +154,15 @@ fn generation_defaults_fall_back_to_the_configuration() {
     assert_eq!(generation.unread_keys, ["num_beams"]);
 
     directory.write(
+        "config.json",
+        r#"{"pad_token_id": 3, "text_config": {"bos_token_id": 9, "pad_token_id": 4}}"#,
+    );
+    let generation = directory.open().unwrap().generation_config();
+    assert_eq!(generation.eos_token_ids, [7, 8]);
+    assert_eq!(generation.bos_token_id, Some(9));
+    assert_eq!(generation.pad_token_id, Some(3));
+
+    directory.write(
         "generation_config.json",
         r#"{"eos_token_id": -1, "top_p": "x"}"#,
     );

@@ -462,3 +462,14 @@ fn packed_weights_have_the_shape_of_what_they_pack() {
         assert_mentions(&check(&tensors, section(32)).unwrap_err(), &[part]);
     }
 }
+
+#[test]
+fn the_text_model_within_another_may_say_how_it_is_quantised() {
+    let config = json!({ "text_config": { "quantization_config": fp8() } });
+    let scheme = QuantizationScheme::parse(config.as_object().unwrap()).unwrap();
+    assert!(
+        scheme
+            .of_module("language_model.model.layers.0.m")
+            .is_some()
+    );
+}

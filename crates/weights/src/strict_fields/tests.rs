@@ -89,7 +89,7 @@ fn what_an_adopted_reader_left_unread_is_named_by_its_path() {
     let mut inner = fields.optional_object("inner").unwrap();
     inner.u32("read");
     inner.u32("bad");
-    fields.adopt(inner);
+    fields.adopt(inner, &[]);
     assert_eq!(fields.unread_keys(&[]), ["odd", "inner.left"]);
     assert_eq!(fields.unread_keys(&["odd"]), ["inner.left"]);
     assert_mentions(&fields.problems().join(" "), &["config.json: inner: bad"]);
