@@ -26,7 +26,7 @@ FAMILIES = {
     "granite": ("granite", "GraniteConfig"),
     # Has no class of its own: it is computed as DeepSeek-V3.
     "kimi_k2": ("deepseek_v3", "DeepseekV3Config"),
-    "kimi_k25": ("kimi_k25", "KimiK25Config"),
+    "kimi_k25": ("kimi_k25", "Kimi_K25Config"),
     "llama": ("llama", "LlamaConfig"),
     "mistral": ("mistral", "MistralConfig"),
     "mixtral": ("mixtral", "MixtralConfig"),

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use backstop_models::{LocateError, ModelLocator};
+use backstop_models::{LocateError, ModelLocator, files_of};
 use backstop_sandbox::{FilesConfinement, Sandbox};
 
 use crate::args::ServeArgs;
@@ -85,7 +85,7 @@ fn sandbox(args: &ServeArgs) -> Sandbox {
 fn places(locator: &ModelLocator, model: &Path) -> Vec<PathBuf> {
     let mut places = vec![model.to_owned()];
     match locator.locate(&model.to_string_lossy()) {
-        Ok(located) => places.push(located.directory),
+        Ok(located) => places.extend(files_of(&located.directory)),
         Err(LocateError::NoWeights { directory, .. }) => places.push(directory),
         Err(_) => {}
     }

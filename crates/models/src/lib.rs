@@ -14,7 +14,7 @@ mod store;
 mod tests;
 
 pub use cache::{CachedAs, cached_checkpoint};
-pub use checkpoint::{gguf_path, is_checkpoint};
+pub use checkpoint::{files_of, gguf_path, is_checkpoint};
 pub use digests::{
     FilesDiffer, check_sizes, digest_of, digest_of_text, hexadecimal, verify_digests,
 };

@@ -8,6 +8,7 @@ use crate::cache::{CachedAs, cached_checkpoint};
 use crate::checkpoint::{gguf_path, is_checkpoint};
 use crate::digests::{FilesDiffer, check_sizes, verify_digests};
 use crate::manifest::{Manifest, ManifestError, is_model_name};
+use crate::parts::NumberedParts;
 use crate::record::FileRecords;
 use crate::refusal::what_it_is;
 use crate::store::{DIRECTORY_VARIABLE, Store};
@@ -87,6 +88,9 @@ impl LocatedModel {
             None => &full,
         };
         let is_gguf = named.extension() == Some(OsStr::new("gguf"));
+        if is_gguf && let Some(parts) = NumberedParts::of(named) {
+            return parts.name().to_owned();
+        }
         let name = if is_gguf {
             named.file_stem()
         } else {

@@ -1,4 +1,4 @@
-//! Files that are parts of one whole: `NAME-00002-of-00005.safetensors`, and GGUF in the same way.
+//! Files that are parts of one whole: `NAME-00002-of-00005.gguf`, and safetensors in the same way.
 
 use std::path::{Path, PathBuf};
 

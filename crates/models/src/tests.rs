@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::{
     CachedAs, ClaimValue, FileRecord, FileRecords, Manifest, ModelLocator, Store, check_sizes,
-    verify_digests,
+    files_of, gguf_path, verify_digests,
 };
 
 /// A directory that goes away with its owner.
@@ -354,6 +354,36 @@ fn what_is_no_model_is_told_by_what_it_is() {
     for path in ["./a/b", "/a/b", "a/b/c", "../a"] {
         assert_mentions(&refusal(path), &["it is neither"]);
     }
+}
+
+#[test]
+fn a_gguf_file_in_parts_is_one_model() {
+    let root = Directory::new();
+    let part = |directory: &str, number: u32| {
+        root.write(
+            &format!("{directory}/tiny-Q4_0-0000{number}-of-00002.gguf"),
+            "GGUF",
+        );
+    };
+    for number in [1, 2] {
+        part("whole", number);
+        part("with-another", number);
+    }
+    part("cut", 2);
+    root.write("with-another/tiny-Q8_0.gguf", "GGUF");
+    let first = root.join("whole/tiny-Q4_0-00001-of-00002.gguf");
+    assert_eq!(gguf_path(&root.join("whole")), Some(first.clone()));
+    let second = root.join("whole/tiny-Q4_0-00002-of-00002.gguf");
+    assert_eq!(gguf_path(&second), Some(first.clone()));
+    assert_eq!(files_of(&second), [first.clone(), second.clone()]);
+    let cut = root.join("cut/tiny-Q4_0-00002-of-00002.gguf");
+    assert_eq!(gguf_path(&root.join("cut")), Some(cut));
+    assert_eq!(gguf_path(&root.join("with-another")), None);
+    let locator = ModelLocator::new(Vec::new());
+    let name = |path: &Path| locator.locate(path.to_str().unwrap()).unwrap().name();
+    assert_eq!(name(&first), "tiny-Q4_0");
+    assert_eq!(name(&second), "tiny-Q4_0");
+    assert_eq!(name(&root.join("whole")), "whole");
 }
 
 #[cfg(unix)]

@@ -146,17 +146,6 @@ fn announce(target: &Target, listing: &Listing, selection: &Selection) {
         selection.files.len(),
         gigabytes(selection.bytes)
     );
-    let is_split = selection
-        .files
-        .keys()
-        .filter(|place| place.ends_with(".gguf"))
-        .count()
-        > 1;
-    if is_split {
-        tracing::warn!(
-            "Backstop reads no split GGUF files: join them with llama.cpp's llama-gguf-split --merge"
-        );
-    }
 }
 
 /// Where everything comes from, and how.

@@ -1,4 +1,4 @@
-//! Checkpoints in one GGUF file: tensors, configuration, tokenizer and chat template.
+//! Checkpoints in a GGUF file, or in the parts of one: tensors, configuration, tokenizer and chat template.
 //!
 //! What the file says is translated into what a Hugging Face checkpoint would say: tensors get the
 //! names that architectures ask for, metadata becomes the fields of `config.json`. Nothing else in
@@ -8,6 +8,7 @@ mod config;
 mod family;
 mod metadata;
 mod names;
+mod parts;
 pub(crate) mod reader;
 mod tokenizer;
 
@@ -25,7 +26,7 @@ use crate::shard::Shard;
 use crate::shards::Shards;
 use crate::{ElementType, SpecialTokens, TensorInfo, WeightsError};
 use metadata::Metadata;
-use reader::Header;
+use parts::Parts;
 
 /// Factors on the wave lengths of rotary embeddings, one for each pair of a head's elements.
 const ROPE_FACTORS: &str = "rope_freqs.weight";
@@ -46,22 +47,31 @@ pub(crate) struct GgufFile {
 }
 
 impl GgufFile {
-    /// Opens the file, which must be of one of these families, and translates what it says.
+    /// Opens the file, which must be of one of these families and may be the first of several parts, and translates what
+    /// it says.
     pub(crate) fn open(path: &Path, families: &[GgufFamily]) -> Result<Self, WeightsError> {
-        let (shard, header) = Shard::open_gguf(path)?;
+        let parts = Parts::open(path)?;
         let malformed = |reason: String| WeightsError::malformed(path, reason);
-        Self::translate(shard, header, families).map_err(malformed)
+        Self::translate(parts, families).map_err(malformed)
     }
 
-    fn translate(shard: Shard, header: Header, families: &[GgufFamily]) -> Result<Self, String> {
-        let mut tensors = header.tensors;
-        let mut metadata = Metadata::new(header.metadata);
+    fn translate(parts: Parts, families: &[GgufFamily]) -> Result<Self, String> {
+        let Parts {
+            files,
+            metadata,
+            mut tensors,
+        } = parts;
+        let mut metadata = Metadata::new(metadata);
         let family = GgufFamily::of(families, &mut metadata)?;
         let (tokenizer, special) = EmbeddedTokenizer::read(&mut metadata);
-        let rope_factors = match tensors.iter().position(|entry| entry.name == ROPE_FACTORS) {
-            None => None,
-            Some(index) => Some(read_rope_factors(&shard, &tensors.remove(index))?),
-        };
+        let rope_factors = tensors
+            .iter()
+            .position(|(_, entry)| entry.name == ROPE_FACTORS);
+        let rope_factors = rope_factors.map(|index| {
+            let (file, entry) = tensors.remove(index);
+            read_rope_factors(&files[file], &entry)
+        });
+        let rope_factors = rope_factors.transpose()?;
         let mut config = family.config(&mut metadata, &tensors, rope_factors.as_deref());
         let ends: Vec<u32> = special.eos.into_iter().chain(special.also_end).collect();
         if let Some(bos) = special.bos {
@@ -76,16 +86,16 @@ impl GgufFile {
         let chat_template = metadata.text("tokenizer.chat_template");
         metadata.finish()?;
         let mut named = Vec::with_capacity(tensors.len());
-        for entry in tensors {
+        for (file, entry) in tensors {
             let experts = family.conventions.experts;
             match experts.filter(|names| names::expert_name(&entry.name, 0, *names).is_some()) {
-                Some(names) => named.extend(expert_matrices(&entry, names)?),
-                None => named.push(family.tensor(entry, &config)?),
+                Some(names) => named.extend(expert_matrices(file, &entry, names)?),
+                None => named.push(family.tensor(file, entry, &config)?),
             }
         }
         Ok(Self {
             shards: Shards {
-                files: vec![shard],
+                files,
                 tensors: by_name(named)?,
                 ..Shards::default()
             },
@@ -109,7 +119,11 @@ fn by_name(tensors: Vec<TensorInfo>) -> Result<BTreeMap<String, TensorInfo>, Str
 
 /// The matrices in a tensor of all experts `[experts, rows, columns]`, under the names that the model
 /// asks for.
-fn expert_matrices(entry: &HeaderEntry, names: GgufExperts) -> Result<Vec<TensorInfo>, String> {
+fn expert_matrices(
+    file: usize,
+    entry: &HeaderEntry,
+    names: GgufExperts,
+) -> Result<Vec<TensorInfo>, String> {
     let &[count @ 1..=EXPERTS_MAX, rows, columns] = entry.shape.as_slice() else {
         return Err(format!(
             "tensor {:?} of shape {:?} is not a matrix for each of at most {EXPERTS_MAX} experts",
@@ -126,7 +140,7 @@ fn expert_matrices(entry: &HeaderEntry, names: GgufExperts) -> Result<Vec<Tensor
             offset_bytes: entry.offset_bytes + expert as u64 * bytes,
             length_bytes: bytes,
         };
-        Some(TensorInfo::new(matrix, 0))
+        Some(TensorInfo::new(matrix, file))
     };
     Ok((0..count).filter_map(expert).collect())
 }
@@ -135,6 +149,7 @@ impl GgufFamily {
     /// The tensor under the name, and in the order of rows, that the model asks for.
     fn tensor(
         &self,
+        file: usize,
         entry: HeaderEntry,
         config: &Map<String, Value>,
     ) -> Result<TensorInfo, String> {
@@ -142,7 +157,7 @@ impl GgufFamily {
         let name = names::hugging_face_name(&entry.name, self.conventions.experts);
         Ok(TensorInfo {
             row_order,
-            ..TensorInfo::new(HeaderEntry { name, ..entry }, 0)
+            ..TensorInfo::new(HeaderEntry { name, ..entry }, file)
         })
     }
 

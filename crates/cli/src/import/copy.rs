@@ -33,8 +33,10 @@ pub(super) struct File {
 pub(super) fn files_of(directory: &Path) -> Result<Vec<File>, String> {
     let mut files = Vec::new();
     if directory.is_file() {
-        let name = directory.file_name().unwrap_or_default().to_string_lossy();
-        add(directory, name.into_owned(), &mut files)?;
+        for file in backstop_models::files_of(directory) {
+            let name = file.file_name().unwrap_or_default().to_string_lossy();
+            add(&file, name.into_owned(), &mut files)?;
+        }
     } else {
         collect(directory, "", DEPTH_MAX, &mut files)?;
     }

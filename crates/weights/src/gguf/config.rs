@@ -25,9 +25,6 @@ impl GgufFamily {
         families: &'a [Self],
         metadata: &mut Metadata,
     ) -> Result<&'a Self, String> {
-        if metadata.u32("split.count").is_some_and(|count| count > 1) {
-            return Err("one of several files of a split model; merge them into one".to_owned());
-        }
         let Some(name) = metadata.text("general.architecture") else {
             return Err("the metadata lacks general.architecture".to_owned());
         };
@@ -58,7 +55,7 @@ impl GgufFamily {
     pub(super) fn config(
         &self,
         metadata: &mut Metadata,
-        tensors: &[HeaderEntry],
+        tensors: &[(usize, HeaderEntry)],
         rope_factors: Option<&[f32]>,
     ) -> Map<String, Value> {
         let conventions = &self.conventions;
@@ -85,7 +82,10 @@ impl GgufFamily {
             fields.problem(format!("{}.expert_count is not 0", conventions.name));
         }
 
-        let find = |name: &str| tensors.iter().find(|tensor| tensor.name == name);
+        let find = |name: &str| {
+            let mut entries = tensors.iter().map(|(_, entry)| entry);
+            entries.find(|tensor| tensor.name == name)
+        };
         let embedding_rows = find("token_embd.weight").map(|table| table.shape[0]);
         let stated = fields.u32("vocab_size").map(|size| size as usize);
         match stated.or(embedding_rows) {

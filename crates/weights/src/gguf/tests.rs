@@ -333,7 +333,10 @@ fn what_is_not_supported_is_named() {
         llama().u32("llama.expert_count", 8),
         &["llama.expert_used_count is missing"],
     );
-    error(llama().u32("split.count", 2), &["split"]);
+    error(
+        llama().u32("split.count", 2),
+        &["one of 2 parts", "NAME-00001-of-0000N.gguf"],
+    );
     error(
         with_tokenizer("t5"),
         &["tokenizer.ggml.model", "\"t5\"", "gpt2"],
@@ -423,4 +426,122 @@ fn files_cut_anywhere_and_files_with_any_byte_changed_end_in_an_error_or_open() 
             }
         }
     }
+}
+
+/// A small Llama cut into parts: how many tensors there are said to be, and the parts' own.
+fn parts(all: u16, of_parts: &[&[&str]]) -> Vec<Writer> {
+    let count = of_parts.len() as u16;
+    let part = |(number, names): (usize, &&[&str])| {
+        let writer = if number == 0 {
+            Writer::llama()
+        } else {
+            Writer::default()
+        };
+        let writer = writer
+            .value("split.no", 2, &(number as u16).to_le_bytes())
+            .value("split.count", 2, &count.to_le_bytes())
+            .value("split.tensors.count", 5, &i32::from(all).to_le_bytes());
+        let numbers = [number as f32; 8];
+        names
+            .iter()
+            .fold(writer, |writer, name| writer.numbers(name, &[8], &numbers))
+    };
+    of_parts.iter().enumerate().map(part).collect()
+}
+
+fn write_parts(directory: &Directory, parts: &[Writer]) {
+    let count = parts.len();
+    for (index, part) in parts.iter().enumerate() {
+        let name = format!("m-{:05}-of-{count:05}.gguf", index + 1);
+        directory.write(&name, part.bytes());
+    }
+}
+
+const NORM: &str = "output_norm.weight";
+const INNER: [&str; 2] = ["blk.0.attn_norm.weight", "blk.0.ffn_norm.weight"];
+
+fn three_parts() -> Vec<Writer> {
+    parts(4, &[&["token_embd.weight", NORM], &[INNER[0]], &[INNER[1]]])
+}
+
+#[test]
+fn all_parts_of_a_file_are_one_checkpoint() {
+    let directory = Directory::new();
+    write_parts(&directory, &three_parts());
+    for named in ["", "m-00001-of-00003.gguf", "m-00003-of-00003.gguf"] {
+        let checkpoint = Checkpoint::open(&directory.join(named), FAMILIES).unwrap();
+        assert_eq!(
+            (checkpoint.file_count(), checkpoint.tensors().len()),
+            (3, 4)
+        );
+        assert_eq!(checkpoint.config()["hidden_size"], 8);
+        for (name, number) in [
+            ("model.norm.weight", 0.0),
+            ("model.layers.0.input_layernorm.weight", 1.0),
+            ("model.layers.0.post_attention_layernorm.weight", 2.0),
+        ] {
+            assert_eq!(f32s(&checkpoint, name), [number; 8], "{name}");
+        }
+    }
+}
+
+#[test]
+fn parts_that_are_missing_or_of_another_model_are_named() {
+    let refused = |change: &dyn Fn(&mut Vec<Writer>), wanted: &[&str]| {
+        let directory = Directory::new();
+        let mut parts = three_parts();
+        change(&mut parts);
+        write_parts(&directory, &parts);
+        assert_mentions(&directory.open_error(), wanted);
+    };
+    for missing in ["m-00001-of-00003.gguf", "m-00002-of-00003.gguf"] {
+        let directory = Directory::new();
+        write_parts(&directory, &three_parts());
+        std::fs::remove_file(directory.join(missing)).unwrap();
+        assert_mentions(
+            &directory.open_error(),
+            &["parts of it are missing", missing],
+        );
+    }
+    refused(
+        &|parts| parts.swap(1, 2),
+        &["m-00002-of-00003.gguf is not part 2"],
+    );
+    refused(
+        &|parts| parts[2] = Writer::llama(),
+        &["m-00003-of-00003.gguf is not part 3"],
+    );
+    refused(
+        &|parts| parts[1] = bare_part(1, 3, 5),
+        &["m-00002-of-00003.gguf is a part of another model: its split.tensors.count"],
+    );
+    refused(
+        &|parts| parts[1] = bare_part(1, 3, 4).text("general.architecture", "qwen2"),
+        &["part of another model: its general.architecture"],
+    );
+    refused(
+        &|parts| parts[1] = bare_part(1, 3, 4),
+        &["its parts have 3 tensors, and split.tensors.count is 4"],
+    );
+    refused(
+        &|parts| {
+            parts[1] = bare_part(1, 3, 4).numbers(NORM, &[8], &[0.0; 8]);
+        },
+        &["two tensors stand for model.norm.weight"],
+    );
+    refused(
+        &|parts| {
+            parts[1] = Writer::default().value("split.no", 2, &1_u16.to_le_bytes());
+        },
+        &["m-00002-of-00003.gguf lacks split.count"],
+    );
+    refused(&|parts| _ = parts.pop(), &["different numbers of parts"]);
+}
+
+/// A part without tensors.
+fn bare_part(number: u16, count: u16, tensors: i32) -> Writer {
+    Writer::default()
+        .value("split.no", 2, &number.to_le_bytes())
+        .value("split.count", 2, &count.to_le_bytes())
+        .value("split.tensors.count", 5, &tensors.to_le_bytes())
 }
