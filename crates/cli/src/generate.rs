@@ -88,24 +88,26 @@ fn prompt(
         let parser = plain.parser(ParserOptions::default());
         return Ok((encode(&args.prompt, true)?, parser));
     }
-    let template = open
+    let templates = open
         .text
-        .template
+        .templates
         .as_ref()
         .ok_or_else(|| format!("{} has no chat template: use --raw", open.name))?;
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    let rendered = template
-        .render(&ChatTemplateInput {
-            messages: vec![json!({"role": "user", "content": args.prompt})],
-            tools: None,
-            documents: None,
-            add_generation_prompt: true,
-            bos_token: Some(open.text.bos_token.clone()),
-            eos_token: Some(open.text.eos_token.clone()),
-            extra: Map::new(),
-            now_unix_seconds: now.map_or(0, |since| since.as_secs() as i64),
-        })
-        .map_err(|error| error.to_string())?;
+    let input = ChatTemplateInput {
+        messages: vec![json!({"role": "user", "content": args.prompt})],
+        tools: None,
+        documents: None,
+        add_generation_prompt: true,
+        bos_token: Some(open.text.bos_token.clone()),
+        eos_token: Some(open.text.eos_token.clone()),
+        extra: Map::new(),
+        now_unix_seconds: now.map_or(0, |since| since.as_secs() as i64),
+    };
+    let template = templates
+        .choose(None, &input)
+        .map_err(|_| format!("{} has no default chat template: use --raw", open.name))?;
+    let rendered = template.render(&input).map_err(|error| error.to_string())?;
     let format = open.chat_format;
     let parser = format.parser(ParserOptions {
         opening: format.opening(&rendered),

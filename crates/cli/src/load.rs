@@ -10,7 +10,7 @@ use backstop_loader::{Fitted, SyntheticWeights, fit};
 use backstop_models::{LocateError, Manifest, ModelLocator, ServingDefaults};
 use backstop_server::GenerationDefaults;
 use backstop_text::format::FORMATS;
-use backstop_text::{ChatFormat, ChatTemplate, FimTokens, Tokenizer, chat_format, detect};
+use backstop_text::{ChatFormat, ChatTemplates, FimTokens, Tokenizer, chat_format, detect};
 use backstop_types::TokenId;
 use backstop_weights::{Checkpoint, TokenizerSource};
 
@@ -37,7 +37,7 @@ pub(crate) struct OpenModel {
 #[derive(Clone)]
 pub(crate) struct ModelText {
     pub(crate) tokenizer: Arc<Tokenizer>,
-    pub(crate) template: Option<Arc<ChatTemplate>>,
+    pub(crate) templates: Option<Arc<ChatTemplates>>,
     pub(crate) eos_token_ids: Vec<TokenId>,
     pub(crate) bos_token: String,
     pub(crate) eos_token: String,
@@ -69,10 +69,12 @@ impl OpenModel {
 impl ModelText {
     fn read(checkpoint: &Checkpoint, manifest: Option<&Manifest>) -> Result<Self, String> {
         let tokenizer = read_tokenizer(checkpoint)?;
-        let template = checkpoint
-            .chat_template()
-            .map(ChatTemplate::from_source)
-            .transpose();
+        let templates = ChatTemplates::from_sources(checkpoint.chat_templates())
+            .map_err(|error| error.to_string())?;
+        if let Some(templates) = templates.as_ref().filter(|some| some.names().len() > 1) {
+            let names: Vec<&str> = templates.names().collect();
+            tracing::info!("chat templates: {}", names.join(", "));
+        }
         let tokens = checkpoint.special_tokens();
         let generation = checkpoint.generation_config();
         let serving = manifest
@@ -83,7 +85,7 @@ impl ModelText {
         Ok(Self {
             tokenizer: Arc::new(tokenizer),
             fim,
-            template: template.map_err(|error| error.to_string())?.map(Arc::new),
+            templates: templates.map(Arc::new),
             bos_token: tokens.bos.clone().unwrap_or_default(),
             eos_token: tokens.eos.clone().unwrap_or_default(),
             pad_token: tokens.pad.clone(),
@@ -249,7 +251,7 @@ fn find_chat_format(
     spec: &ModelSpec,
 ) -> Result<&'static ChatFormat, String> {
     let of_manifest = || manifest?.serving.chat_format.as_deref();
-    let of_template = || text.template.as_ref().and_then(|t| detect(t.source()));
+    let of_template = || detect(text.templates.as_ref()?.for_tools().source());
     let named = args.chat_format.as_deref().or_else(of_manifest);
     let id = named.or_else(of_template).unwrap_or(spec.chat_format);
     chat_format(id).ok_or_else(|| {

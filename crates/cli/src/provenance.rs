@@ -66,7 +66,7 @@ pub(crate) fn origin(
         license: manifest.and_then(|manifest| manifest.licence.clone()),
         weights: None,
         tokenizer,
-        chat_template: checkpoint.chat_template().map(digest_of_text),
+        chat_template: checkpoint.default_chat_template().map(digest_of_text),
     })
 }
 

@@ -73,6 +73,8 @@ pub struct ValidChatRequest {
     /// The prompt ends within the final message, which is the assistant's and holds text alone.
     /// Never true together with `add_generation_prompt`.
     pub continue_final_message: bool,
+    /// The name of the chat template, unless the model's usual one is meant.
+    pub chat_template: Option<String>,
     /// Further variables for the chat template; none that the request's own fields set.
     pub chat_template_kwargs: Map<String, Value>,
     /// One of none, minimal, low, medium, high, xhigh, max, auto: a variable for the template.
@@ -110,6 +112,7 @@ impl ValidChatRequest {
             stream: None,
             add_generation_prompt: true,
             continue_final_message: false,
+            chat_template: None,
             chat_template_kwargs: Map::new(),
             reasoning_effort: None,
             reasoning_budget: None,
@@ -166,6 +169,7 @@ impl ValidChatRequest {
             stream: parse_stream(body)?,
             add_generation_prompt: ending.add_generation_prompt,
             continue_final_message: ending.continue_final_message,
+            chat_template: parse_template_name(body)?,
             chat_template_kwargs: parse_template_kwargs(body)?,
             reasoning_effort: parse_effort(body, "reasoning_effort")?,
             reasoning_budget: None,
@@ -263,9 +267,6 @@ fn check_chat_only(body: &Fields<'_>) -> Result<(), ApiError> {
     if body.flag("echo", false)? {
         return Err(body.unsupported("echo", "it is available for completions only"));
     }
-    if body.get("chat_template").is_some_and(unsupported::is_set) {
-        return Err(body.unsupported("chat_template", "the model's own template is used"));
-    }
     Ok(())
 }
 
@@ -308,6 +309,24 @@ pub(crate) fn parse_effort(
             Err(fields.invalid(name, &requirement))
         }
     }
+}
+
+/// In vLLM's requests the text of a template; here the name of one that the model has.
+fn parse_template_name(body: &Fields<'_>) -> Result<Option<String>, ApiError> {
+    let Some(name) = body
+        .string("chat_template")?
+        .filter(|name| !name.is_empty())
+    else {
+        return Ok(None);
+    };
+    if name.contains(['{', '\n']) {
+        let explanation = "it is the name of one of the model's own templates; a template's text \
+                           is not taken from requests";
+        return Err(body.unsupported("chat_template", explanation));
+    }
+    Ok(body
+        .label("chat_template", MAX_LABEL_BYTES)?
+        .map(str::to_owned))
 }
 
 fn parse_template_kwargs(body: &Fields<'_>) -> Result<Map<String, Value>, ApiError> {

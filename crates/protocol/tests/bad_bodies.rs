@@ -218,7 +218,8 @@ const CHAT_FIELDS: &[(&str, &str)] = &[
     (r#""modalities": ["text", "audio"]"#, "modalities"),
     (r#""audio": {"voice": "alloy"}"#, "audio"),
     (r#""echo": true"#, "echo"),
-    (r#""chat_template": "x""#, "chat_template"),
+    (r#""chat_template": "{{ x }}""#, "chat_template"),
+    (r#""chat_template": ["tool_use"]"#, "chat_template"),
     (r#""chat_template_kwargs": 1"#, "chat_template_kwargs"),
     (
         r#""chat_template_kwargs": {"messages": []}"#,

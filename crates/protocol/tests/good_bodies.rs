@@ -377,10 +377,12 @@ fn a_prefix_continues_the_final_message() {
 fn template_variables_arrive() {
     let request = chat(json!({
         "messages": [{"role": "user", "content": "a"}],
+        "chat_template": "tool_use",
         "chat_template_kwargs": {"reasoning": false, "depth": 3},
         "reasoning_effort": "none", "include_reasoning": false, "documents": [{"text": "d"}],
         "parallel_tool_calls": false, "modalities": ["text"], "response_format": {"type": "text"},
     }));
+    assert_eq!(request.chat_template.as_deref(), Some("tool_use"));
     assert_eq!(
         Value::Object(request.chat_template_kwargs),
         json!({"reasoning": false, "depth": 3})

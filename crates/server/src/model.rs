@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use backstop_engine::EngineHandle;
-use backstop_text::{ChatFormat, ChatTemplate, ControlTexts, FimTokens, Tokenizer};
+use backstop_text::{ChatFormat, ChatTemplates, ControlTexts, FimTokens, Tokenizer};
 use backstop_types::{AttentionSpan, TokenId};
 
 use crate::constraint::Constraints;
@@ -18,8 +18,8 @@ use crate::trial::GrammarWorker;
 pub struct ServedModel {
     /// Its tokenizer.
     pub tokenizer: Arc<Tokenizer>,
-    /// Its chat template; without one it serves completions only.
-    pub template: Option<Arc<ChatTemplate>>,
+    /// Its chat templates; without any it serves completions only.
+    pub templates: Option<Arc<ChatTemplates>>,
     /// How it marks reasoning, text and tool calls.
     pub chat_format: &'static ChatFormat,
     /// What contents may say without meaning it.
@@ -97,6 +97,11 @@ impl ServedModel {
     /// The name under which metrics are kept and which requests without a name get.
     pub(crate) fn default_name(&self) -> &str {
         self.names().default_or(&self.root)
+    }
+
+    /// The source of the chat template of requests that no other is for.
+    pub(crate) fn default_template_source(&self) -> Option<&str> {
+        Some(self.templates.as_ref()?.default_template()?.source())
     }
 
     /// Lowers the context length to what the KV cache can hold of one sequence: a request that

@@ -33,7 +33,7 @@ pub(crate) async fn info(State(server): State<Server>) -> Result<Response, Error
         eos_token: Some(model.eos_token.as_str()).filter(|token| !token.is_empty()),
         pad_token: model.pad_token.as_deref(),
         model_max_length: model.max_model_len,
-        chat_template: model.template.as_ref().map(|template| template.source()),
+        chat_template: model.default_template_source(),
     };
     Ok(reply::json(StatusCode::OK, &info))
 }

@@ -45,11 +45,11 @@ pub struct ControlTexts {
 }
 
 impl ControlTexts {
-    /// Collects the texts for a model with this chat template.
+    /// Collects the texts for a model with these chat templates.
     pub fn new(
         tokenizer: &Tokenizer,
         format: &ChatFormat,
-        template: Option<&str>,
+        templates: &[&str],
     ) -> Result<Self, TokenizerError> {
         let tags: Vec<String> = format
             .tag_tokens(tokenizer)
@@ -57,7 +57,7 @@ impl ControlTexts {
             .filter_map(|id| tokenizer.id_to_token(id))
             .collect();
         let is_written = |text: &str| {
-            template.is_some_and(|source| source.contains(text))
+            templates.iter().any(|source| source.contains(text))
                 && text.contains(char::is_alphanumeric)
         };
         let mut texts: BTreeSet<String> = tokenizer

@@ -36,7 +36,10 @@ pub use format::{
 pub use prompt_text::PromptText;
 pub use stop::{StopMatch, StopMatcher};
 pub use stream::{StreamDelta, StreamOptions, TextStream};
-pub use template::{ChatTemplate, ChatTemplateInput, ContentFormat, Plainness, TemplateError};
+pub use template::{
+    ChatTemplate, ChatTemplateInput, ChatTemplates, ContentFormat, Plainness, TemplateChoiceError,
+    TemplateError,
+};
 pub use tokenizer::{
     BytePairVocabulary, SentencePieceVocabulary, Tokenizer, TokenizerError, Vocabulary,
 };

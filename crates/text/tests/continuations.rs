@@ -51,7 +51,7 @@ fn models() -> impl Iterator<Item = Model> {
             name,
             template: ChatTemplate::from_source(&source).unwrap(),
             format,
-            controls: ControlTexts::new(&tokenizer, format, Some(&source)).unwrap(),
+            controls: ControlTexts::new(&tokenizer, format, &[&source]).unwrap(),
         }
     })
 }

@@ -57,7 +57,7 @@ impl Model {
         Self {
             name,
             template: ChatTemplate::from_source(source).unwrap(),
-            controls: ControlTexts::new(&tokenizer, format, Some(source)).unwrap(),
+            controls: ControlTexts::new(&tokenizer, format, &[source]).unwrap(),
             tokenizer,
             texts,
         }

@@ -1,16 +1,18 @@
 //! A checkpoint, which is a directory or a GGUF file: its configuration, its text files and the list of its tensors.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use backstop_models::gguf_path;
 use serde_json::{Map, Value};
 
+use crate::chat_templates::{self, ChatTemplateTexts};
 use crate::generation::{GenerationConfig, SpecialTokens};
 use crate::gguf::{EmbeddedTokenizer, GgufFamily, GgufFile};
 use crate::header::HeaderEntry;
 use crate::shards::Shards;
-use crate::text_files::{TEXT_BYTES_MAX, read_object, read_text};
+use crate::text_files::{TEXT_BYTES_MAX, read_object};
 use crate::{ElementType, QuantizationScheme, WeightsError};
 
 /// One tensor of a checkpoint.
@@ -94,7 +96,7 @@ pub struct Checkpoint {
     generation_file: Option<Map<String, Value>>,
     generation: GenerationConfig,
     special_tokens: SpecialTokens,
-    chat_template: Option<String>,
+    chat_templates: ChatTemplateTexts,
     tokenizer: Option<EmbeddedTokenizer>,
     pub(crate) shards: Shards,
 }
@@ -144,13 +146,7 @@ impl Checkpoint {
             read_object(&tokenizer_config_path, TEXT_BYTES_MAX)?.unwrap_or_default();
         let special_tokens = SpecialTokens::parse(&tokenizer_config)
             .map_err(|reason| WeightsError::malformed(&tokenizer_config_path, reason))?;
-        // The file wins: where both exist, the one in tokenizer_config.json is often out of date.
-        let chat_template = match read_text(&directory.join("chat_template.jinja"), TEXT_BYTES_MAX)?
-        {
-            Some(template) => Some(template),
-            None => template_in(&tokenizer_config)
-                .map_err(|reason| WeightsError::malformed(&tokenizer_config_path, reason))?,
-        };
+        let chat_templates = chat_templates::of_directory(directory, &tokenizer_config)?;
 
         Ok(Self {
             directory: directory.to_owned(),
@@ -158,7 +154,7 @@ impl Checkpoint {
             generation_file,
             generation,
             special_tokens,
-            chat_template,
+            chat_templates,
             tokenizer: None,
             shards: Shards::default(),
         })
@@ -174,7 +170,7 @@ impl Checkpoint {
             generation_file: None,
             generation,
             special_tokens: file.special_tokens,
-            chat_template: file.chat_template,
+            chat_templates: file.chat_templates,
             tokenizer: file.tokenizer,
             shards: file.shards,
         })
@@ -241,9 +237,16 @@ impl Checkpoint {
         &self.special_tokens
     }
 
-    /// The chat template: `chat_template.jinja`, or else the one in `tokenizer_config.json`.
-    pub fn chat_template(&self) -> Option<&str> {
-        self.chat_template.as_deref()
+    /// The texts of the chat templates by name: those of `chat_template.jinja` (`default`) and
+    /// `additional_chat_templates`, or else those in `tokenizer_config.json`.
+    pub fn chat_templates(&self) -> &BTreeMap<String, String> {
+        &self.chat_templates
+    }
+
+    /// The text of the chat template of requests that no other is for.
+    pub fn default_chat_template(&self) -> Option<&str> {
+        let default = self.chat_templates.get(chat_templates::DEFAULT);
+        default.map(String::as_str)
     }
 
     /// Where the tokenizer is. Nothing here reads a file of it.
@@ -305,23 +308,6 @@ fn merge(target: &mut Map<String, Value>, overrides: &Map<String, Value>) {
             }
         }
     }
-}
-
-/// The chat template of a tokenizer configuration: one text, or the default of several named ones.
-fn template_in(tokenizer_config: &Map<String, Value>) -> Result<Option<String>, String> {
-    let named = match tokenizer_config.get("chat_template") {
-        None | Some(Value::Null) => return Ok(None),
-        Some(Value::String(template)) => return Ok(Some(template.clone())),
-        Some(Value::Array(named)) => named,
-        Some(_) => return Err("chat_template is neither a text nor a list".to_owned()),
-    };
-    let text = |entry: &Value, key: &str| entry.get(key)?.as_str().map(str::to_owned);
-    named
-        .iter()
-        .find(|entry| text(entry, "name").as_deref() == Some("default"))
-        .and_then(|entry| text(entry, "template"))
-        .map(Some)
-        .ok_or_else(|| "chat_template lists no template named default".to_owned())
 }
 
 #[cfg(test)]

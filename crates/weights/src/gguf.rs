@@ -20,12 +20,13 @@ use serde_json::{Map, Value};
 pub use family::{GgufConventions, GgufExperts, GgufFamily, GgufField};
 pub use tokenizer::EmbeddedTokenizer;
 
+use crate::chat_templates::{self, ChatTemplateTexts};
 use crate::checkpoint::RowOrder;
 use crate::header::HeaderEntry;
 use crate::shard::Shard;
 use crate::shards::Shards;
 use crate::{ElementType, SpecialTokens, TensorInfo, WeightsError};
-use metadata::Metadata;
+pub(crate) use metadata::Metadata;
 use parts::Parts;
 
 /// Factors on the wave lengths of rotary embeddings, one for each pair of a head's elements.
@@ -41,7 +42,7 @@ const EXPERTS_MAX: usize = 4096;
 pub(crate) struct GgufFile {
     pub(crate) config: Map<String, Value>,
     pub(crate) special_tokens: SpecialTokens,
-    pub(crate) chat_template: Option<String>,
+    pub(crate) chat_templates: ChatTemplateTexts,
     pub(crate) tokenizer: Option<EmbeddedTokenizer>,
     pub(crate) shards: Shards,
 }
@@ -83,7 +84,7 @@ impl GgufFile {
         if let Some(padding) = special.padding {
             config.insert("pad_token_id".to_owned(), padding.into());
         }
-        let chat_template = metadata.text("tokenizer.chat_template");
+        let chat_templates = chat_templates::of_gguf(&mut metadata);
         metadata.finish()?;
         let mut named = Vec::with_capacity(tensors.len());
         for (file, entry) in tensors {
@@ -101,7 +102,7 @@ impl GgufFile {
             },
             config,
             special_tokens: special.texts,
-            chat_template,
+            chat_templates,
             tokenizer,
         })
     }

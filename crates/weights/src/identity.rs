@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use backstop_models::{FileRecords, hexadecimal};
 use sha2::{Digest, Sha256};
 
+use crate::chat_templates;
 use crate::shard::Shard;
 use crate::shards::file_name;
 use crate::text_files::read_text;
@@ -111,7 +112,12 @@ impl Checkpoint {
         fingerprint.add("config", config);
         fingerprint.add("generation", format!("{:?}", self.generation_config()));
         fingerprint.add("special tokens", format!("{:?}", self.special_tokens()));
-        fingerprint.add("template", self.chat_template().unwrap_or_default());
+        fingerprint.add("template", self.default_chat_template().unwrap_or_default());
+        for (name, text) in self.chat_templates() {
+            if name != chat_templates::DEFAULT {
+                fingerprint.add(&format!("template {name}"), text);
+            }
+        }
         match self.tokenizer() {
             TokenizerSource::File(path) => {
                 let text = read_text(&path, TOKENIZER_BYTES_MAX)?;

@@ -1,6 +1,7 @@
 //! Checkpoints on disk: safetensors, GGUF, compressed-tensors, configuration.
 
 mod census;
+mod chat_templates;
 mod checkpoint;
 mod copy;
 mod element;

@@ -1,6 +1,6 @@
 //! The server under test: everything but a model. Steps take a fixed time and yield text at once.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -12,7 +12,7 @@ use backstop_engine::{EngineConfig, EngineThread, Lifecycle, LifecycleState};
 use backstop_server::{
     GenerationDefaults, ModelFacts, Provenance, QueueLimits, ServedModel, Server, ServerConfig,
 };
-use backstop_text::{ChatTemplate, ControlTexts, Tokenizer, chat_format};
+use backstop_text::{ChatTemplates, ControlTexts, Tokenizer, chat_format};
 use backstop_types::{
     AttentionSpan, Executor, KvGroupSpec, KvSpec, SampledToken, StepFailure, StepOutcome, StepPlan,
     TokenId, TokenSample,
@@ -62,13 +62,15 @@ pub(crate) fn serve(model: &Path, step: Duration) -> io::Result<()> {
             lifecycle.clone(),
         );
         let format = chat_format("plain").ok_or_else(|| other("no plain format"))?;
-        let controls = ControlTexts::new(&tokenizer, format, Some(&source)).map_err(other)?;
+        let controls = ControlTexts::new(&tokenizer, format, &[&source]).map_err(other)?;
+        let sources = BTreeMap::from([("default".to_owned(), source)]);
+        let templates = ChatTemplates::from_sources(&sources).map_err(other)?;
         server.install(ServedModel {
             control_texts: Arc::new(controls),
             fim: None,
             vocab_size: u32::try_from(tokenizer.vocab_size()).map_err(other)?,
             tokenizer: Arc::new(tokenizer),
-            template: Some(Arc::new(ChatTemplate::from_source(&source).map_err(other)?)),
+            templates: templates.map(Arc::new),
             chat_format: format,
             eos_token_ids: Vec::new(),
             bos_token: String::new(),

@@ -119,12 +119,9 @@ impl ModelIdentity {
             .manifest
             .as_ref()
             .and_then(|manifest| manifest.repository.clone());
-        let template = open
-            .text
-            .template
-            .as_ref()
-            .map(|template| template.source());
-        let controls = ControlTexts::new(&open.text.tokenizer, open.chat_format, template);
+        let templates = open.text.templates.as_ref();
+        let sources = templates.map_or(Vec::new(), |templates| templates.sources());
+        let controls = ControlTexts::new(&open.text.tokenizer, open.chat_format, &sources);
         let controls = controls.map_err(|error| format!("tokenizer of {}: {error}", open.name))?;
         Ok(Self {
             text: open.text.clone(),
@@ -145,7 +142,7 @@ impl ModelIdentity {
             chat_format: self.chat_format,
             control_texts: self.control_texts,
             tokenizer: self.text.tokenizer,
-            template: self.text.template,
+            templates: self.text.templates,
             eos_token_ids: self.text.eos_token_ids,
             bos_token: self.text.bos_token,
             eos_token: self.text.eos_token,

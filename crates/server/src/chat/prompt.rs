@@ -28,25 +28,30 @@ pub(super) fn render(
     request: &mut ValidChatRequest,
     param: &'static str,
 ) -> Result<Rendered, ApiError> {
-    let Some(template) = &model.template else {
+    let Some(templates) = &model.templates else {
         let explanation = "this model has no chat template; use the completions endpoint";
         return Err(ApiError::unsupported_field(param, explanation));
     };
+    let format = model.chat_format;
+    let continuation = request.continue_final_message.then(|| {
+        let mark = format!("{:032x}", random_u128());
+        Continuation::begin(&mut request.messages, format, mark)
+    });
+    let mut input = input(model, request);
+    let template = templates
+        .choose(request.chat_template.as_deref(), &input)
+        .map_err(|error| ApiError::invalid_field("chat_template", &error.to_string()))?;
     let renderer = Renderer {
         server,
         model,
         template,
         param,
     };
-    let format = model.chat_format;
-    if !request.continue_final_message {
-        let text = renderer.text(&input(model, request))?;
+    let Some(continuation) = continuation else {
+        let text = renderer.text(&input)?;
         let opening = format.opening(text.as_str());
         return Ok(Rendered { text, opening });
-    }
-    let mark = format!("{:032x}", random_u128());
-    let continuation = Continuation::begin(&mut request.messages, format, mark);
-    let mut input = input(model, request);
+    };
     let cut = continuation.cut(renderer.text(&input)?, format);
     let no_place = match cut {
         Ok((text, opening)) => return Ok(Rendered { text, opening }),

@@ -102,8 +102,9 @@ pub(super) fn resolve_name(model: &ServedModel, asked: Option<String>) -> Result
 
 /// Whether answers have reasoning that is marked as such.
 pub(super) fn thinks(model: &ServedModel) -> bool {
-    let template = model.template.as_ref();
-    template.is_some_and(|template| model.chat_format.marks_reasoning(template.source()))
+    let format = model.chat_format;
+    let templates = model.templates.as_ref();
+    templates.is_some_and(|templates| format.marks_reasoning(templates.for_tools().source()))
 }
 
 /// The served names, each with a tag.
@@ -121,7 +122,7 @@ fn tagged_names(model: &ServedModel) -> impl Iterator<Item = String> {
 }
 
 fn capabilities(model: &ServedModel) -> Vec<&'static str> {
-    let can_chat = model.template.is_some();
+    let can_chat = model.templates.is_some();
     let mut capabilities = vec!["completion"];
     if can_chat && model.chat_format.calls_tools() {
         capabilities.push("tools");
@@ -153,8 +154,10 @@ fn template(model: &ServedModel) -> String {
         Some(_) => "{#- What stands between .Prompt and .Suffix is filled in. -#}",
         None => "",
     };
-    let source = model.template.as_ref().map(|template| template.source());
-    format!("{mark}{}", source.unwrap_or_default())
+    format!(
+        "{mark}{}",
+        model.default_template_source().unwrap_or_default()
+    )
 }
 
 /// The options that requests get which do not say.

@@ -28,5 +28,6 @@ mod rerank;
 mod responses;
 mod routes;
 mod support;
+mod templates;
 mod texts;
 mod tokens;

@@ -134,7 +134,7 @@ fn a_file_may_name_the_tokens() {
 fn texts_of_control_tokens_stay_text() {
     let tokens = ["<fim_prefix>", "<fim_middle>", "<fim_suffix>", "<fim_pad>"];
     let tokenizer = tokenizer(&tokens);
-    let controls = ControlTexts::new(&tokenizer, chat_format("plain").unwrap(), None).unwrap();
+    let controls = ControlTexts::new(&tokenizer, chat_format("plain").unwrap(), &[]).unwrap();
     let text = "a<fim_suffix>b<|END_OF_TURN_TOKEN|><fim_pad>";
     let prompt = controls.as_text(text.to_owned());
     let encoded = tokenizer.encode_within(&prompt, false, 1000).unwrap();

@@ -48,7 +48,7 @@ fn a_single_file_is_opened() {
         panic!("the tokenizer is a file");
     };
     assert_eq!(tokenizer, directory.join("tokenizer.json"));
-    assert_eq!(checkpoint.chat_template(), None);
+    assert!(checkpoint.chat_templates().is_empty());
 }
 
 #[test]
@@ -182,21 +182,68 @@ fn the_template_file_wins_over_the_tokenizer_configuration() {
                               {"name": "default", "template": "old"}]}"#,
     );
     let checkpoint = directory.open().unwrap();
-    assert_eq!(checkpoint.chat_template(), Some("old"));
+    assert_eq!(checkpoint.default_chat_template(), Some("old"));
+    assert_eq!(checkpoint.chat_templates()["rag"], "r");
     assert_eq!(checkpoint.special_tokens().bos.as_deref(), Some("<s>"));
     assert_eq!(checkpoint.special_tokens().eos.as_deref(), Some("</s>"));
     assert_eq!(checkpoint.special_tokens().pad, None);
 
     directory.write("chat_template.jinja", "new");
-    assert_eq!(directory.open().unwrap().chat_template(), Some("new"));
+    let checkpoint = directory.open().unwrap();
+    assert_eq!(checkpoint.default_chat_template(), Some("new"));
+    assert_eq!(checkpoint.chat_templates().len(), 1);
     std::fs::remove_file(directory.join("chat_template.jinja")).unwrap();
 
     directory.write("tokenizer_config.json", r#"{"chat_template": "text"}"#);
-    assert_eq!(directory.open().unwrap().chat_template(), Some("text"));
-    directory.write("tokenizer_config.json", r#"{"chat_template": []}"#);
-    assert_mentions(&directory.open_error(), &["no template named default"]);
+    let checkpoint = directory.open().unwrap();
+    assert_eq!(checkpoint.default_chat_template(), Some("text"));
     directory.write("tokenizer_config.json", r#"{"bos_token": 4}"#);
     assert_mentions(&directory.open_error(), &["bos_token"]);
+}
+
+#[test]
+fn named_templates_are_found_wherever_they_stand() {
+    let directory = with_weights();
+    let names = |directory: &Directory| -> Vec<String> {
+        let checkpoint = directory.open().unwrap();
+        checkpoint.chat_templates().keys().cloned().collect()
+    };
+    directory.write(
+        "tokenizer_config.json",
+        r#"{"chat_template": {"tool_use": "t", "default": "d"}}"#,
+    );
+    assert_eq!(names(&directory), ["default", "tool_use"]);
+    directory.write("tokenizer_config.json", r#"{"chat_template": []}"#);
+    assert!(names(&directory).is_empty());
+
+    std::fs::create_dir(directory.join("additional_chat_templates")).unwrap();
+    directory.write("additional_chat_templates/tool_use.jinja", "of a file");
+    directory.write("additional_chat_templates/README.md", "no template");
+    directory.write("chat_template.jinja", "d");
+    assert_eq!(names(&directory), ["default", "tool_use"]);
+    let checkpoint = directory.open().unwrap();
+    assert_eq!(checkpoint.chat_templates()["tool_use"], "of a file");
+    assert_eq!(checkpoint.default_chat_template(), Some("d"));
+
+    let long = "n".repeat(65);
+    std::fs::remove_dir_all(directory.join("additional_chat_templates")).unwrap();
+    std::fs::remove_file(directory.join("chat_template.jinja")).unwrap();
+    let many: Vec<String> = (0..33).map(|index| format!("\"{index}\": \"x\"")).collect();
+    for (templates, complaint) in [
+        (
+            "[{\"name\": \"rag\"}]".to_owned(),
+            "without a name and a template",
+        ),
+        ("{\"rag\": 1}".to_owned(), "\"rag\" is not a text"),
+        ("{\"\": \"x\"}".to_owned(), "1 to 64 bytes"),
+        (format!("{{\"{long}\": \"x\"}}"), "1 to 64 bytes"),
+        (format!("{{{}}}", many.join(", ")), "more than 32"),
+        ("true".to_owned(), "neither a text, a list nor an object"),
+    ] {
+        let config = format!("{{\"chat_template\": {templates}}}");
+        directory.write("tokenizer_config.json", &config);
+        assert_mentions(&directory.open_error(), &[complaint]);
+    }
 }
 
 #[test]

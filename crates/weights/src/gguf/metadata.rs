@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::reader::MetadataValue;
 
 /// The metadata. An accessor that finds another type records a problem and returns nothing.
-pub(super) struct Metadata {
+pub(crate) struct Metadata {
     values: BTreeMap<String, MetadataValue>,
     read: BTreeSet<String>,
     problems: Vec<String>,
@@ -43,14 +43,14 @@ impl Metadata {
         })
     }
 
-    pub(super) fn text(&mut self, key: &str) -> Option<String> {
+    pub(crate) fn text(&mut self, key: &str) -> Option<String> {
         self.typed(key, "a text", |value| match value {
             MetadataValue::Text(text) => Some(text.clone()),
             _ => None,
         })
     }
 
-    pub(super) fn texts(&mut self, key: &str) -> Option<Vec<String>> {
+    pub(crate) fn texts(&mut self, key: &str) -> Option<Vec<String>> {
         self.typed(key, "a list of texts", |value| match value {
             MetadataValue::Texts(texts) => Some(texts.clone()),
             _ => None,
@@ -72,12 +72,12 @@ impl Metadata {
     }
 
     /// Records a problem that the caller found.
-    pub(super) fn problem(&mut self, problem: String) {
+    pub(crate) fn problem(&mut self, problem: String) {
         self.problems.push(problem);
     }
 
     /// Keys that begin with `prefix`, have not been read and are not among `inert`.
-    pub(super) fn unread(&self, prefix: &str, inert: &[&str]) -> Vec<String> {
+    pub(crate) fn unread(&self, prefix: &str, inert: &[&str]) -> Vec<String> {
         let keys = self.values.keys().filter(|key| {
             let rest = key.strip_prefix(prefix);
             rest.is_some_and(|rest| !inert.contains(&rest)) && !self.read.contains(*key)

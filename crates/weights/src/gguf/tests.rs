@@ -260,7 +260,33 @@ fn the_tokenizer_and_the_special_tokens_are_found() {
     );
     assert_eq!(checkpoint.special_tokens().eos.as_deref(), Some("</s>"));
     assert_eq!(checkpoint.generation_config().eos_token_ids, [2]);
-    assert_eq!(checkpoint.chat_template(), Some("{{ bos_token }}"));
+    assert_eq!(checkpoint.default_chat_template(), Some("{{ bos_token }}"));
+}
+
+#[test]
+fn named_templates_of_a_gguf_file_are_found() {
+    let file = || {
+        with_tokenizer("gpt2")
+            .text("tokenizer.chat_template.tool_use", "t")
+            .text("tokenizer.chat_template.unlisted", "u")
+    };
+    let listed = file().texts("tokenizer.chat_templates", &["tool_use"]);
+    let checkpoint = listed.open().unwrap();
+    let named: Vec<(&str, &str)> = checkpoint
+        .chat_templates()
+        .iter()
+        .map(|(name, text)| (name.as_str(), text.as_str()))
+        .collect();
+    assert_eq!(
+        named,
+        [
+            ("default", "{{ bos_token }}"),
+            ("tool_use", "t"),
+            ("unlisted", "u")
+        ]
+    );
+    let absent = file().texts("tokenizer.chat_templates", &["rag"]);
+    assert_mentions(&absent.error(), &["no chat template \"rag\""]);
 }
 
 #[test]

@@ -5,6 +5,7 @@ pub(crate) mod encoder;
 pub(crate) mod executor;
 pub(crate) mod vocabulary;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use backstop_engine::{EngineConfig, EngineHandle, EngineThread, Lifecycle, Lifec
 use backstop_server::{
     GenerationDefaults, ModelFacts, Provenance, ServedEncoder, ServedModel, Server, ServerConfig,
 };
-use backstop_text::{ChatTemplate, ControlTexts, FimTokens, chat_format};
+use backstop_text::{ChatTemplates, ControlTexts, FimTokens, chat_format};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -53,6 +54,8 @@ pub(crate) struct Options {
     pub(crate) reasoning: bool,
     /// Another chat template than the usual one.
     pub(crate) template: Option<&'static str>,
+    /// Chat templates beside that, by name; one without a text is not there.
+    pub(crate) named_templates: &'static [(&'static str, &'static str)],
     /// Prompt and answer together.
     pub(crate) max_model_len: u32,
     /// The model fills in the middle.
@@ -74,6 +77,7 @@ impl Default for Options {
             max_waiting: 128,
             reasoning: false,
             template: None,
+            named_templates: &[],
             max_model_len: MAX_MODEL_LEN,
             fills_in: false,
             encoders: Vec::new(),
@@ -225,11 +229,11 @@ fn model(engine: EngineHandle, options: &Options) -> ServedModel {
     };
     let source = options.template.unwrap_or(source);
     let (tokenizer, format) = (tokenizer(), chat_format(format).unwrap());
-    let control_texts = ControlTexts::new(&tokenizer, format, Some(source)).unwrap();
+    let control_texts = ControlTexts::new(&tokenizer, format, &[source]).unwrap();
     let fim = FimTokens::detect(&tokenizer).filter(|_| options.fills_in);
     ServedModel {
         tokenizer: Arc::new(tokenizer),
-        template: Some(Arc::new(ChatTemplate::from_source(source).unwrap())),
+        templates: Some(Arc::new(templates(source, options.named_templates))),
         chat_format: format,
         control_texts: Arc::new(control_texts),
         fim: fim.map(Arc::new),
@@ -247,6 +251,15 @@ fn model(engine: EngineHandle, options: &Options) -> ServedModel {
         created_s: 1,
         facts: ModelFacts::default(),
     }
+}
+
+fn templates(source: &str, named: &[(&str, &str)]) -> ChatTemplates {
+    let mut sources = BTreeMap::from([("default", source)]);
+    sources.extend(named.iter().copied());
+    let owned = |(name, source): (&str, &str)| (name.to_owned(), source.to_owned());
+    let mut sources: BTreeMap<String, String> = sources.into_iter().map(owned).collect();
+    sources.retain(|_, source| !source.is_empty());
+    ChatTemplates::from_sources(&sources).unwrap().unwrap()
 }
 
 fn served(name: &str, encoder: Arc<FakeEncoder>) -> ServedEncoder {
