@@ -75,6 +75,12 @@ impl ModelText {
             let names: Vec<&str> = templates.names().collect();
             tracing::info!("chat templates: {}", names.join(", "));
         }
+        for (name, doubtful) in templates.iter().flat_map(ChatTemplates::doubtful) {
+            let doubtful = doubtful.join(", ");
+            tracing::warn!(
+                "chat template {name} fails where it reaches what is unknown: {doubtful}"
+            );
+        }
         let tokens = checkpoint.special_tokens();
         let generation = checkpoint.generation_config();
         let serving = manifest

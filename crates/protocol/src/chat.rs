@@ -39,7 +39,8 @@ pub struct ValidChatRequest {
     /// The model that was asked for, if any.
     pub model: Option<String>,
     /// At least one message, each in the form that chat templates read: `role` is system, user,
-    /// assistant or tool; `content` is a string; assistant messages may have `reasoning` and
+    /// assistant or tool; `content` is a string or, where several came, a list of text parts (never
+    /// the assistant's); assistant messages may have `reasoning` and
     /// `reasoning_content` (equal) and `tool_calls`, whose `arguments` are objects unless the model
     /// that wrote them wrote something else, and `quotes: true` if their text repeats what others
     /// wrote; tool messages have `tool_call_id`; any may have `name`.

@@ -1,6 +1,7 @@
 //! A conversation, checked and brought into the one form that chat templates read.
 //!
-//! Invariant: every message has `role` (system, user, assistant or tool) and a string `content`.
+//! Invariant: every message has `role` (system, user, assistant or tool) and a `content`, which is a
+//! string, or, of others than the assistant, a list of two text parts or more.
 //! Assistant messages may have `reasoning` with `reasoning_content` (always equal, as templates
 //! differ in the name), `tool_calls`, and [`QUOTES`]; tool messages have `tool_call_id`.
 
@@ -41,9 +42,22 @@ pub(crate) struct Conversation {
 #[derive(Default)]
 struct Content {
     text: Option<String>,
+    /// The same as several parts, if it came so.
+    parts: Vec<String>,
     reasoning: Option<String>,
     /// It has words that its author only repeats.
     quotes: bool,
+}
+
+impl Content {
+    /// One text, or several parts: templates that read parts put them together in their own way.
+    fn for_template(self) -> Option<Value> {
+        let part = |text| serde_json::json!({"type": "text", "text": text});
+        match self.parts.len() {
+            0 | 1 => self.text.map(Value::String),
+            _ => Some(self.parts.into_iter().map(part).collect()),
+        }
+    }
 }
 
 pub(crate) fn parse_messages(
@@ -103,21 +117,27 @@ fn parse_message(
         .string("role")?
         .ok_or_else(|| message.missing("role"))?;
     let mut entries = Map::new();
-    let mut set = |name: &str, value: &str| {
-        entries.insert(name.to_owned(), Value::String(value.to_owned()));
+    let mut set = |name: &str, value: Value| {
+        entries.insert(name.to_owned(), value);
     };
     match role {
         "system" | "developer" | "user" => {
-            set("role", if role == "user" { "user" } else { "system" });
-            let text = parse_content(message, role, unsupported)?.text;
-            set("content", &text.ok_or_else(|| message.missing("content"))?);
+            set(
+                "role",
+                Value::from(if role == "user" { "user" } else { "system" }),
+            );
+            let content = parse_content(message, role, unsupported)?.for_template();
+            set(
+                "content",
+                content.ok_or_else(|| message.missing("content"))?,
+            );
         }
         "assistant" => return parse_assistant(message, history),
         "tool" | "function" => {
             let given = message.label("tool_call_id", MAX_OPAQUE_BYTES)?;
-            set("role", "tool");
-            set("content", &parse_result(message)?);
-            set("tool_call_id", &history.id_of_result(given));
+            set("role", Value::from("tool"));
+            set("content", parse_result(message)?);
+            set("tool_call_id", Value::from(history.id_of_result(given)));
         }
         _ => {
             let requirement = "must be 'system', 'developer', 'user', 'assistant' or 'tool'";
@@ -185,18 +205,18 @@ fn parse_reasoning(message: &Fields<'_>) -> Result<Option<String>, ApiError> {
     Ok((!texts.is_empty()).then(|| texts.join("\n")))
 }
 
-/// What came of a call, as one text. Some clients send the value that it gave.
-fn parse_result(message: &Fields<'_>) -> Result<String, ApiError> {
+/// What came of a call. Some clients send the value that it gave.
+fn parse_result(message: &Fields<'_>) -> Result<Value, ApiError> {
     match message.get("content") {
         Some(Value::String(_) | Value::Array(_)) | None => {
             let content = parse_content(message, "tool", UnsupportedContent::Note)?;
-            Ok(content.text.unwrap_or_default())
+            Ok(content.for_template().unwrap_or_else(|| Value::from("")))
         }
-        Some(value) => Ok(value.to_string()),
+        Some(value) => Ok(Value::from(value.to_string())),
     }
 }
 
-/// The content as one text; parts are joined by line breaks.
+/// The content as one text; parts are joined by line breaks, and kept beside it.
 fn parse_content(
     message: &Fields<'_>,
     role: &str,
@@ -242,6 +262,7 @@ fn parse_content(
     let reasoning = (!reasoning.is_empty()).then(|| reasoning.join("\n"));
     Ok(Content {
         text: Some(texts.join("\n")),
+        parts: texts,
         reasoning,
         quotes,
     })

@@ -111,7 +111,7 @@ fn stream_options_without_a_stream_are_ignored() {
 }
 
 #[test]
-fn parts_become_one_text() {
+fn several_parts_stay_and_one_becomes_a_text() {
     let parts = json!([
         {"type": "text", "text": "one", "cache_control": {"type": "ephemeral"}},
         "two",
@@ -120,12 +120,20 @@ fn parts_become_one_text() {
     let found = messages(json!([
         {"role": "developer", "content": parts, "name": "d"},
         {"role": "user", "content": []},
+        {"role": "user", "content": ["one"]},
+        {"role": "assistant", "content": parts},
     ]));
     assert_eq!(
         found[0],
-        json!({"role": "system", "content": "one\ntwo\nthree", "name": "d"})
+        json!({"role": "system", "name": "d", "content": [
+            {"type": "text", "text": "one"},
+            {"type": "text", "text": "two"},
+            {"type": "text", "text": "three"},
+        ]})
     );
     assert_eq!(found[1]["content"], "");
+    assert_eq!(found[2]["content"], "one");
+    assert_eq!(found[3]["content"], "one\ntwo\nthree");
 }
 
 #[test]

@@ -8,12 +8,20 @@ mod apart;
 mod arguments;
 mod budget;
 mod clock;
+mod filters;
+mod formatting;
 mod json;
 mod messages;
+mod methods;
 mod named;
 mod operations;
 mod plainer;
 mod program;
+mod python_text;
+mod slices;
+mod survey;
+mod texts;
+mod views;
 
 use std::collections::BTreeMap;
 
@@ -25,7 +33,7 @@ use serde_json::{Map, Value};
 
 use self::arguments::ArgumentRules;
 pub use self::messages::ContentFormat;
-use self::messages::MessageRules;
+use self::messages::{ContentFormats, MessageRules, Role};
 pub use self::named::{ChatTemplates, TemplateChoiceError};
 pub use self::plainer::Plainness;
 use self::program::Program;
@@ -50,6 +58,9 @@ pub enum TemplateError {
     /// The template itself is broken; found when it is loaded.
     #[error("chat template cannot be parsed: {0}")]
     Syntax(String),
+    /// The template asks for what is not there; found when it is loaded.
+    #[error("chat template asks for what is not supported: {0}")]
+    Unsupported(String),
     /// The template refuses this chat, in its author's words: the request is at fault.
     #[error("{0}")]
     Raised(String),
@@ -97,7 +108,8 @@ pub struct ChatTemplate {
     /// Bytes that a rendering may make.
     bytes_max: usize,
     environment: Environment<'static>,
-    content_format: ContentFormat,
+    doubtful: Vec<String>,
+    content_formats: ContentFormats,
     rules: MessageRules,
 }
 
@@ -120,17 +132,21 @@ impl ChatTemplate {
         let syntax_error = |error: Error| TemplateError::Syntax(error.to_string());
         let environment = environment(fuel.min(PROBE_FUEL)).map_err(syntax_error)?;
         let text = without_generation_blocks(source);
-        let syntax = environment.syntax().clone();
-        let program = on_deep_stack(|| Program::compile(text, syntax).map_err(syntax_error))?;
+        let (program, survey) =
+            on_deep_stack(|| Program::compile(text, &environment).map_err(syntax_error))?;
+        if !survey.unsupported.is_empty() {
+            return Err(TemplateError::Unsupported(survey.unsupported.join(", ")));
+        }
         let mut template = Self {
             source: source.to_owned(),
             program,
             bytes_max,
             environment,
-            content_format: ContentFormat::Parts,
+            doubtful: survey.doubtful,
+            content_formats: ContentFormats::default(),
             rules: MessageRules::of_source(source),
         };
-        template.content_format = template.probe_content_format();
+        template.content_formats = ContentFormats::by(|role| template.probe_content_format(role));
         template.rules.null_for_empty = template.wants_null_content();
         template.rules.arguments = ArgumentRules::of_template(&template);
         template.environment.set_fuel(Some(fuel));
@@ -142,16 +158,21 @@ impl ChatTemplate {
         &self.source
     }
 
-    /// How the template wants the content of messages.
+    /// Names that neither the engine nor jinja2 has, each with its line. Where one is reached, rendering fails.
+    pub fn doubtful(&self) -> &[String] {
+        &self.doubtful
+    }
+
+    /// How the template wants the content of the user's messages.
     pub fn content_format(&self) -> ContentFormat {
-        self.content_format
+        self.content_formats.of(Role::User)
     }
 
     /// Renders the prompt.
     ///
     /// Messages are first brought into the shape that templates expect: the arguments of tool
-    /// calls become objects where they are JSON text, and content is given in the
-    /// [`content_format`](Self::content_format) of the template. Reasoning goes by each of the names
+    /// calls become objects where they are JSON text, and content is given as the template
+    /// wants it of each role. Reasoning goes by each of the names
     /// that templates know. Arguments that are no object stand under a name of their own where the
     /// template writes nothing but objects. Ids of calls that are long become short. Where a template would refuse or drop calls as they are (it accepts ids
     /// of nine letters and digits alone, or only null as the content beside calls), they are changed
@@ -164,7 +185,7 @@ impl ChatTemplate {
         let allowance = ValueAllowance::new(ARGUMENT_VALUES_MAX);
         let messages = input.messages.iter().map(|message| {
             let mut message = message.clone();
-            messages::normalize(&mut message, self.content_format, self.rules, &allowance)?;
+            messages::normalize(&mut message, self.content_formats, self.rules, &allowance)?;
             Ok(message)
         });
         messages.collect()
@@ -201,25 +222,23 @@ impl ChatTemplate {
         !shows_call(Value::from("")) && shows_call(Value::Null)
     }
 
-    /// Renders one message both ways and looks at what the template makes of it.
+    /// Renders a message both ways and looks at what the template makes of it.
     ///
     /// vLLM looks for a loop over `message.content` in the template's syntax tree instead; that
     /// misses loops in macros and over variables, and needs the engine's unstable interfaces.
-    fn probe_content_format(&self) -> ContentFormat {
+    fn probe_content_format(&self, role: Role) -> ContentFormat {
         const NEEDLE: &str = "needle-4f1c";
         let probe = |content: Value| {
-            let message = serde_json::json!({"role": "user", "content": content});
+            let messages = role.conversation(&content);
             let input = ChatTemplateInput::default();
-            self.render_messages(&input, vec![to_jinja(&message)])
+            self.render_messages(&input, to_jinja_all(&messages))
                 .unwrap_or_default()
         };
         let string = probe(Value::from(NEEDLE));
         let parts = probe(serde_json::json!([{"type": "text", "text": NEEDLE}]));
-        let parts_understood = parts.contains(NEEDLE) && !parts.contains("'type'");
-        match (
-            string.contains(NEEDLE),
-            parts_understood && !parts.contains("\"type\""),
-        ) {
+        let parts_understood =
+            parts.contains(NEEDLE) && !parts.contains("'type'") && !parts.contains("\"type\"");
+        match (string.contains(NEEDLE), parts_understood) {
             (false, true) => ContentFormat::PartsOnly,
             (true, true) => ContentFormat::Parts,
             (_, false) => ContentFormat::String,
@@ -289,14 +308,19 @@ fn environment(fuel: u64) -> Result<Environment<'static>, Error> {
     environment.add_test("sequence", |value: &JinjaValue| {
         matches!(
             value.kind(),
-            ValueKind::Seq | ValueKind::String | ValueKind::Map
+            ValueKind::Seq | ValueKind::String | ValueKind::Map | ValueKind::Undefined
         )
     });
+    environment.add_test("callable", views::is_callable);
     environment.add_test("iterable", |value: &JinjaValue| {
         let kind = value.kind();
         matches!(
             kind,
-            ValueKind::Seq | ValueKind::Iterable | ValueKind::Map | ValueKind::String
+            ValueKind::Seq
+                | ValueKind::Iterable
+                | ValueKind::Map
+                | ValueKind::String
+                | ValueKind::Undefined
         )
     });
     Ok(environment)

@@ -37,7 +37,9 @@ pub(super) fn of_template(
             param,
             "takes the chat template more time or memory than it may",
         ),
-        TemplateError::Failed(reason) | TemplateError::Syntax(reason) => {
+        TemplateError::Failed(reason)
+        | TemplateError::Syntax(reason)
+        | TemplateError::Unsupported(reason) => {
             tracing::warn!(%reason, "the chat template failed on a request");
             ApiError::invalid_field(param, "cannot be rendered by the chat template")
         }

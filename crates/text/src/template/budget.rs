@@ -10,6 +10,9 @@ use std::fmt::{self, Write};
 use minijinja::value::{Value, ValueKind};
 use minijinja::{Error, ErrorKind};
 
+use super::python_text::write_str;
+use super::views::is_namespace;
+
 /// Bytes of all texts and lists that one rendering may make, its output among them: many times the
 /// largest body of a request.
 pub(super) const BYTES_MAX: usize = 256 << 20;
@@ -61,14 +64,14 @@ pub(super) fn charge_list(elements: usize) -> Result<(), Error> {
 pub(super) fn charge_text(value: &Value) -> Result<(), Error> {
     match value.as_str() {
         Some(text) => charge(text.len()),
-        None => write!(ChargedWriter(NoText), "{value}").map_err(|_| exceeded()),
+        None => write_str(value, &mut ChargedWriter(NoText)).map_err(|_| exceeded()),
     }
 }
 
-/// The text of a value.
+/// The text of a value, as Python writes it.
 pub(super) fn text_of(value: &Value) -> Result<String, Error> {
     let mut text = String::new();
-    write!(ChargedWriter(&mut text), "{value}").map_err(|_| exceeded())?;
+    write_str(value, &mut ChargedWriter(&mut text)).map_err(|_| exceeded())?;
     Ok(text)
 }
 
@@ -103,13 +106,13 @@ pub(super) fn check_shape(value: &Value, is_kept: bool) -> Result<(), Error> {
 
 fn visit(value: &Value, is_kept: bool, depth: usize, visits: &mut usize) -> Result<(), Error> {
     *visits = visits.checked_sub(1).ok_or_else(exceeded)?;
-    let Some(object) = value.as_object() else {
+    if value.as_object().is_none() {
         return Ok(());
-    };
+    }
     if depth > DEPTH_MAX {
         return Err(exceeded());
     }
-    if object.type_name().ends_with("::Namespace") {
+    if is_namespace(value) {
         return match is_kept {
             true => Err(Error::new(
                 ErrorKind::InvalidOperation,

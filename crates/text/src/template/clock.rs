@@ -96,6 +96,13 @@ impl Moment {
             'S' => (self.second_of_day % 60, 2),
             'u' => ((self.weekday as i64 + 6) % 7 + 1, 1),
             'w' => (self.weekday as i64, 1),
+            'U' => ((self.day_of_year + 6 - self.weekday as i64) / 7, 2),
+            'W' => (
+                (self.day_of_year + 6 - (self.weekday as i64 + 6) % 7) / 7,
+                2,
+            ),
+            'C' => (self.year.div_euclid(100), 2),
+            'f' => (0, 6),
             _ => return None,
         })
     }
@@ -151,8 +158,13 @@ fn append(moment: &Moment, format: &str, text: &mut String) -> Result<(), Unknow
             text.push_str(name);
         } else {
             match directive {
+                'c' => append(moment, "%a %b %e %H:%M:%S %Y", text)?,
+                'D' | 'x' => append(moment, "%m/%d/%y", text)?,
+                'R' => append(moment, "%H:%M", text)?,
+                'n' => text.push('\n'),
+                't' => text.push('\t'),
                 'F' => append(moment, "%Y-%m-%d", text)?,
-                'T' => append(moment, "%H:%M:%S", text)?,
+                'T' | 'X' => append(moment, "%H:%M:%S", text)?,
                 'e' => {
                     let _ = write!(text, "{:2}", moment.day);
                 }
@@ -180,6 +192,12 @@ mod tests {
             (1_762_000_000, "%B %-d, %Y %-H:%M", "November 1, 2025 12:26"),
             (-1, "%Y-%m-%d %u %w %e%%", "1969-12-31 3 3 31%"),
             (1_709_251_200, "%e %j", " 1 061"),
+            (
+                1_762_000_000,
+                "%U %W %c|%x|%X",
+                "43 43 Sat Nov  1 12:26:40 2025|11/01/25|12:26:40",
+            ),
+            (1_735_689_600, "%U %W", "00 00"),
             (i64::MAX, "%Y", "9999"),
             (i64::MIN, "%Y-%m-%d", "0001-01-01"),
         ];

@@ -7,6 +7,8 @@ use minijinja::value::{Kwargs, Value, ValueKind};
 use minijinja::{Error, ErrorKind};
 
 use super::budget::charge;
+use super::python_text::write_float;
+use super::views::is_namespace;
 
 /// Nesting that is still written. Parsed JSON is never as deep; a template's own values can be.
 const DEPTH_MAX: usize = 256;
@@ -95,13 +97,13 @@ impl Style {
             ValueKind::Bool => out.push_str(if value.is_true() { "true" } else { "false" }),
             ValueKind::Number => self.write_number(value, out),
             ValueKind::String => self.write_string(value.as_str().unwrap_or_default(), out),
-            ValueKind::Seq | ValueKind::Iterable => {
+            ValueKind::Seq => {
                 let items: Vec<Value> = value.try_iter()?.collect();
                 self.write_items(['[', ']'], depth, items.len(), out, |index, out| {
                     self.write(&items[index], depth + 1, out)
                 })?;
             }
-            ValueKind::Map => self.write_map(value, depth, out)?,
+            ValueKind::Map if !is_namespace(value) => self.write_map(value, depth, out)?,
             kind => {
                 let message = format!("a value of type {kind} is not JSON serializable");
                 return Err(Error::new(ErrorKind::BadSerialization, message));
@@ -184,7 +186,12 @@ impl Style {
             // Writing to a string cannot fail.
             let _ = write!(out, "{value}");
         } else {
-            write_float(f64::try_from(value.clone()).unwrap_or(f64::NAN), out);
+            let float = f64::try_from(value.clone()).unwrap_or(f64::NAN);
+            let _ = match float.is_finite() {
+                true => write_float(float, out),
+                false if float.is_nan() => out.write_str("NaN"),
+                false => out.write_str(if float > 0.0 { "Infinity" } else { "-Infinity" }),
+            };
         }
     }
 
@@ -208,59 +215,5 @@ impl Style {
             }
         }
         out.push('"');
-    }
-}
-
-/// Writes a float as Python's `repr` does: the shortest digits that read back as the same number,
-/// with an exponent of at least two digits below 1e-4 and from 1e16 on.
-fn write_float(value: f64, out: &mut String) {
-    if value.is_nan() {
-        out.push_str("NaN");
-        return;
-    }
-    if value.is_infinite() {
-        out.push_str(if value > 0.0 { "Infinity" } else { "-Infinity" });
-        return;
-    }
-    let magnitude = value.abs();
-    if magnitude != 0.0 && !(1e-4..1e16).contains(&magnitude) {
-        let text = format!("{value:e}");
-        let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
-        let (sign, exponent) = match exponent.strip_prefix('-') {
-            Some(exponent) => ('-', exponent),
-            None => ('+', exponent),
-        };
-        let _ = write!(out, "{digits}e{sign}{exponent:0>2}");
-    } else {
-        // `Debug` of a float in this range writes the shortest digits and always a point.
-        let _ = write!(out, "{value:?}");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::write_float;
-
-    #[test]
-    fn floats_are_written_as_python_does() {
-        let cases = [
-            (1.0, "1.0"),
-            (-0.0, "-0.0"),
-            (0.1, "0.1"),
-            (1e-4, "0.0001"),
-            (1e-5, "1e-05"),
-            (1.5e-7, "1.5e-07"),
-            (123_456_789_012_345.6, "123456789012345.6"),
-            (1e15, "1000000000000000.0"),
-            (1e16, "1e+16"),
-            (-2.5e300, "-2.5e+300"),
-            (f64::INFINITY, "Infinity"),
-            (f64::NAN, "NaN"),
-        ];
-        for (value, expected) in cases {
-            let mut out = String::new();
-            write_float(value, &mut out);
-            assert_eq!(out, expected);
-        }
     }
 }

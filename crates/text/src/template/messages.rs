@@ -1,7 +1,7 @@
 //! Brings messages into the shape that chat templates expect.
 
 use backstop_input::{JsonError, ValueAllowance};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::TemplateError;
 use super::arguments::ArgumentRules;
@@ -15,6 +15,66 @@ pub enum ContentFormat {
     Parts,
     /// As a list of parts always: the template does not understand strings.
     PartsOnly,
+}
+
+/// Whose message it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    System,
+    User,
+    Assistant,
+    Tool,
+}
+
+impl Role {
+    /// The role of a message; roles that are not known count as the user's.
+    fn of(message: &Map<String, Value>) -> Self {
+        match message.get("role").and_then(Value::as_str) {
+            Some("system" | "developer") => Self::System,
+            Some("assistant") => Self::Assistant,
+            Some("tool") => Self::Tool,
+            _ => Self::User,
+        }
+    }
+
+    /// A conversation in which a message of this role has such a content.
+    pub(super) fn conversation(self, content: &Value) -> Vec<Value> {
+        let user = json!({"role": "user", "content": "a"});
+        match self {
+            Self::System => vec![json!({"role": "system", "content": content}), user],
+            Self::User => vec![json!({"role": "user", "content": content})],
+            Self::Assistant => vec![user, json!({"role": "assistant", "content": content})],
+            Self::Tool => {
+                let call = json!({"id": "probe4f1c", "type": "function",
+                    "function": {"name": "probe", "arguments": {}}});
+                vec![
+                    user,
+                    json!({"role": "assistant", "content": "", "tool_calls": [call]}),
+                    json!({"role": "tool", "tool_call_id": "probe4f1c", "content": content}),
+                ]
+            }
+        }
+    }
+}
+
+/// How a template wants the content of each role's messages.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ContentFormats([ContentFormat; 4]);
+
+impl Default for ContentFormats {
+    fn default() -> Self {
+        Self([ContentFormat::Parts; 4])
+    }
+}
+
+impl ContentFormats {
+    pub(super) fn by(format: impl Fn(Role) -> ContentFormat) -> Self {
+        Self([Role::System, Role::User, Role::Assistant, Role::Tool].map(format))
+    }
+
+    pub(super) fn of(self, role: Role) -> ContentFormat {
+        self.0[role as usize]
+    }
 }
 
 /// Longest id of a call that a template gets as it is. Some providers keep their own state in theirs,
@@ -49,7 +109,7 @@ impl MessageRules {
 /// Normalises one message in place. What is not an object is left for the template to refuse.
 pub(super) fn normalize(
     message: &mut Value,
-    format: ContentFormat,
+    formats: ContentFormats,
     rules: MessageRules,
     allowance: &ValueAllowance,
 ) -> Result<(), TemplateError> {
@@ -75,6 +135,7 @@ pub(super) fn normalize(
             }
         }
     }
+    let format = formats.of(Role::of(message));
     match message.get_mut("content") {
         Some(content) => normalize_content(content, format),
         None => Ok(()),

@@ -36,6 +36,9 @@ impl ChatTemplates {
                 TemplateError::Syntax(reason) if name != DEFAULT => {
                     TemplateError::Syntax(format!("{name}: {reason}"))
                 }
+                TemplateError::Unsupported(names) if name != DEFAULT => {
+                    TemplateError::Unsupported(format!("{name}: {names}"))
+                }
                 error => error,
             })?;
             Ok((name.clone(), template))
@@ -90,6 +93,13 @@ impl ChatTemplates {
     /// Their texts, in the order of their names.
     pub fn sources(&self) -> Vec<&str> {
         self.by_name.values().map(ChatTemplate::source).collect()
+    }
+
+    /// What fails where it is reached, of each template that has such: see [`ChatTemplate::doubtful`].
+    pub fn doubtful(&self) -> impl Iterator<Item = (&str, &[String])> {
+        let named = self.by_name.iter();
+        let doubtful = named.map(|(name, template)| (name.as_str(), template.doubtful()));
+        doubtful.filter(|(_, doubtful)| !doubtful.is_empty())
     }
 
     fn told(&self) -> String {

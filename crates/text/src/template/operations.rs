@@ -1,100 +1,183 @@
 //! Operators, filters and methods that can make much out of little, each charged to the rendering's
 //! budget before it runs.
 
-use std::sync::LazyLock;
+use std::cmp::Ordering;
 
-use minijinja::value::{Rest, Value, ValueKind, ValueOrKwargs};
+use minijinja::value::{Tuple, Value, ValueKind, ValueOrKwargs};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, Output, State};
 
-use super::budget::{self, ELEMENT_BYTES, charge, charge_list, charge_text, check_shape, exceeded};
+use super::budget::{
+    self, ChargedWriter, ELEMENT_BYTES, charge, charge_list, check_shape, exceeded,
+};
+use super::python_text::write_str;
+use super::{filters, formatting, methods, slices};
 
 /// Filters that the guards of [`super::program`] go by. No template can name them.
-pub(super) const BEFORE_ADD: &str = "before+";
 pub(super) const BEFORE_MULTIPLY: &str = "before*";
-pub(super) const BEFORE_CONCATENATE: &str = "before~";
+pub(super) const BEFORE_LOOP: &str = "before[";
 pub(super) const BEFORE_KEEPING: &str = "before=";
 pub(super) const AFTER_BUILDING: &str = "after[]";
 pub(super) const AFTER_CALLING: &str = "after()";
 pub(super) const AFTER_FUNCTION: &str = "after_function()";
+pub(super) const AFTER_GENERATOR: &str = "after_generator()";
+/// Filters that take the place of operators.
+pub(super) const ADD: &str = "+";
+pub(super) const CONCATENATE: &str = "~";
+pub(super) const REMAINDER: &str = "%";
+pub(super) const SLICE: &str = "[:]";
+pub(super) const CONTAINS: &str = "@";
+pub(super) const LESS: &str = "<(";
+pub(super) const LESS_OR_EQUAL: &str = "<=(";
+pub(super) const GREATER: &str = ">(";
+pub(super) const GREATER_OR_EQUAL: &str = ">=(";
+pub(super) const ATTRIBUTE: &str = ".";
 
-/// Filters that are left out: no chat template needs them, and what they make has no near bound.
+/// Filters of the engine that are left out: no chat template needs them, and what they make has no near bound.
 pub(super) const UNAVAILABLE_FILTERS: [&str; 5] = ["batch", "chain", "pprint", "slice", "zip"];
 /// Bytes that a piece of a text takes as an element of a list, beside the text.
-const PIECE_BYTES: usize = ELEMENT_BYTES + 32;
-/// The longest that escaping makes a character.
-const ESCAPED_CHARACTER_BYTES: usize = 6;
-/// The most bytes that changing a character's case makes of one byte.
-const CASED_BYTES: usize = 3;
-
-/// What an operation charges before it runs.
-type Price = fn(&[Value]) -> Result<(), Error>;
-
-const PRICED_FILTERS: [(&str, Price); 16] = [
-    ("capitalize", price_of_case),
-    ("e", price_of_escaping),
-    ("escape", price_of_escaping),
-    ("format", price_of_format),
-    ("indent", price_of_indent),
-    ("join", price_of_join),
-    ("lines", price_of_lines),
-    ("list", price_of_list),
-    ("lower", price_of_case),
-    ("replace", price_of_replace),
-    ("reverse", price_of_text),
-    ("safe", price_of_text),
-    ("split", price_of_split),
-    ("title", price_of_case),
-    ("trim", price_of_text),
-    ("upper", price_of_case),
-];
+pub(super) const PIECE_BYTES: usize = ELEMENT_BYTES + 32;
 
 /// Takes the place of the engine's own operations.
 pub(super) fn install(environment: &mut Environment<'static>) {
-    for (name, price) in PRICED_FILTERS {
-        let filter = move |arguments: Rest<ValueOrKwargs>| {
-            let arguments = arguments.into_values();
-            price(&arguments)?;
-            PRISTINE.empty_state().apply_filter(name, &arguments)
-        };
-        environment.add_filter(name, filter);
-    }
-    for name in UNAVAILABLE_FILTERS {
-        environment.remove_filter(name);
-    }
+    filters::install(environment);
     // It shows the whole request.
     environment.remove_global("debug");
-    environment.add_filter("string", |value: Value| match value.as_str() {
-        Some(_) => Ok(value),
-        None => budget::text_of(&value).map(Value::from),
-    });
-    environment.add_filter(BEFORE_ADD, before_add);
+    environment.add_filter(ADD, add);
     environment.add_filter(BEFORE_MULTIPLY, before_multiply);
-    environment.add_filter(BEFORE_CONCATENATE, before_concatenate);
+    environment.add_filter(BEFORE_LOOP, before_loop);
     environment.add_filter(BEFORE_KEEPING, before_keeping);
     environment.add_filter(AFTER_BUILDING, after_building);
     environment.add_filter(AFTER_CALLING, after_calling);
     environment.add_filter(AFTER_FUNCTION, after_function);
-    environment.set_unknown_method_callback(call_method);
+    environment.add_filter(AFTER_GENERATOR, filters::generator);
+    environment.add_filter(CONCATENATE, concatenate);
+    environment.add_filter(REMAINDER, remainder);
+    environment.add_filter(SLICE, slices::slice);
+    environment.add_filter(CONTAINS, contains);
+    for (name, is_so) in ORDERS {
+        environment.add_filter(name, move |left: Value, right: Value| {
+            check_order(&left, &right)?;
+            Ok::<bool, Error>(is_so(left.cmp(&right)))
+        });
+    }
+    environment.add_filter(ATTRIBUTE, methods::attribute);
+    environment.set_unknown_method_callback(methods::call);
     environment.set_formatter(emit);
 }
 
-/// The engine's own filters.
-static PRISTINE: LazyLock<Environment<'static>> = LazyLock::new(|| {
-    let mut environment = Environment::new();
-    environment.set_auto_escape_callback(|_| AutoEscape::None);
-    environment
-});
-
 /// Writes the value of `{{ … }}`, to the output or to a captured text.
 fn emit(out: &mut Output<'_>, state: &mut State<'_, '_>, value: &Value) -> Result<(), Error> {
-    charge_text(value)?;
-    if !matches!(state.auto_escape(), AutoEscape::None) {
-        price_of_escaping(std::slice::from_ref(value))?;
+    if matches!(state.auto_escape(), AutoEscape::None) {
+        return write_str(value, &mut ChargedWriter(out)).map_err(|_| exceeded());
     }
+    filters::price_of_escaping(std::slice::from_ref(value))?;
     minijinja::escape_formatter(out, state, value)
 }
 
-fn is_list(value: &Value) -> bool {
+fn type_error(message: &'static str) -> Error {
+    Error::new(ErrorKind::InvalidOperation, message)
+}
+
+fn concatenate(left: Value, right: Value) -> Result<Value, Error> {
+    let mut text = String::new();
+    let mut out = ChargedWriter(&mut text);
+    write_str(&left, &mut out)
+        .and_then(|()| write_str(&right, &mut out))
+        .map_err(|_| exceeded())?;
+    Ok(Value::from(text))
+}
+
+/// `%`, which formats texts.
+fn remainder(left: Value, right: Value) -> Result<Value, Error> {
+    if let Some(pattern) = left.as_str() {
+        return formatting::percent(pattern, &right).map(Value::from);
+    }
+    match numbers(&left, &right) {
+        None => Err(type_error("unsupported operands of %")),
+        Some(Numbers::Whole(_, 0)) => Err(type_error("modulo by zero")),
+        Some(Numbers::Whole(left, right)) => {
+            // The only remainder that overflows is none.
+            let remainder = left.checked_rem(right).unwrap_or(0);
+            let is_below = remainder != 0 && (remainder < 0) != (right < 0);
+            Ok(integer(if is_below {
+                remainder + right
+            } else {
+                remainder
+            }))
+        }
+        Some(Numbers::Floats(_, 0.0)) => Err(type_error("modulo by zero")),
+        Some(Numbers::Floats(left, right)) => {
+            let remainder = left % right;
+            Ok(Value::from(match remainder != 0.0 {
+                true if (remainder < 0.0) != (right < 0.0) => remainder + right,
+                true => remainder,
+                false => 0.0_f64.copysign(right),
+            }))
+        }
+    }
+}
+
+fn integer(number: i128) -> Value {
+    match i64::try_from(number) {
+        Ok(number) => Value::from(number),
+        Err(_) => Value::from(number),
+    }
+}
+
+/// Whether a comparison is true of values in this order.
+type IsSo = fn(Ordering) -> bool;
+
+/// Comparisons, by the order that makes each of them true.
+const ORDERS: [(&str, IsSo); 4] = [
+    (LESS, Ordering::is_lt),
+    (LESS_OR_EQUAL, Ordering::is_le),
+    (GREATER, Ordering::is_gt),
+    (GREATER_OR_EQUAL, Ordering::is_ge),
+];
+
+/// Python orders numbers, texts, and lists, each among themselves.
+fn check_order(left: &Value, right: &Value) -> Result<(), Error> {
+    let order = |value: &Value| match value.kind() {
+        ValueKind::Number | ValueKind::Bool => Some(0),
+        ValueKind::String => Some(1),
+        ValueKind::Seq if value.is_tuple() => Some(2),
+        ValueKind::Seq => Some(3),
+        _ => None,
+    };
+    match order(left).is_some() && order(left) == order(right) {
+        true => Ok(()),
+        false => Err(type_error("values of these types have no order")),
+    }
+}
+
+/// `value in container`.
+fn contains(value: Value, container: Value) -> Result<bool, Error> {
+    match (container.as_str(), container.kind()) {
+        (Some(container), _) => match value.as_str() {
+            Some(value) => Ok(container.contains(value)),
+            None => Err(type_error("only a text can be in a text")),
+        },
+        (None, ValueKind::Undefined) => Ok(false),
+        (None, ValueKind::Map) => {
+            let object = container.as_object();
+            Ok(object.is_some_and(|object| object.get_value(&value).is_some()))
+        }
+        (None, ValueKind::Seq | ValueKind::Iterable) => {
+            Ok(container.try_iter()?.any(|item| item == value))
+        }
+        _ => Err(type_error("nothing can be in this value")),
+    }
+}
+
+/// The engine goes through none as if nothing were in it.
+fn before_loop(value: Value) -> Result<Value, Error> {
+    match value.is_none() {
+        true => Err(type_error("none is not iterable")),
+        false => Ok(value),
+    }
+}
+
+pub(super) fn is_list(value: &Value) -> bool {
     matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable)
 }
 
@@ -102,16 +185,73 @@ fn pair(left: Value, right: Value) -> Value {
     Value::from(vec![left, right])
 }
 
-fn before_add(left: Value, right: Value) -> Result<Value, Error> {
-    if let (Some(left), Some(right)) = (left.as_str(), right.as_str()) {
-        charge(left.len() + right.len())?;
-    } else if is_list(&left) && is_list(&right) && !left.is_tuple() && !right.is_tuple() {
-        // Sums of lists are made when they are used. One of such sums would have no near bound.
-        return Ok(pair(materialized(&left)?, materialized(&right)?));
-    } else if is_list(&left) && is_list(&right) {
-        charge_list(left.len().unwrap_or(0) + right.len().unwrap_or(0))?;
+/// `+`, of texts, lists and numbers.
+fn add(left: Value, right: Value) -> Result<Value, Error> {
+    if let (Some(first), Some(second)) = (left.as_str(), right.as_str()) {
+        if left.is_safe() || right.is_safe() {
+            // What is added to a safe text is made safe.
+            let [first, second] = [filters::escape(left)?, filters::escape(right)?];
+            return Ok(Value::from_safe_string(joined(
+                first.as_str().unwrap_or_default(),
+                second.as_str().unwrap_or_default(),
+            )?));
+        }
+        return joined(first, second).map(Value::from);
     }
-    Ok(pair(left, right))
+    if let (ValueKind::Seq, ValueKind::Seq) = (left.kind(), right.kind()) {
+        if left.is_tuple() != right.is_tuple() {
+            return Err(type_error("a list and a tuple cannot be added"));
+        }
+        charge_list(
+            left.len()
+                .unwrap_or(0)
+                .saturating_add(right.len().unwrap_or(0)),
+        )?;
+        let elements: Vec<Value> = left.try_iter()?.chain(right.try_iter()?).collect();
+        return Ok(match left.is_tuple() {
+            true => Value::from(Tuple::from(elements)),
+            false => Value::from(elements),
+        });
+    }
+    match numbers(&left, &right) {
+        Some(Numbers::Whole(left, right)) => {
+            let sum = left.checked_add(right);
+            sum.map(integer)
+                .ok_or_else(|| type_error("the sum is too large"))
+        }
+        Some(Numbers::Floats(left, right)) => Ok(Value::from(left + right)),
+        None => Err(type_error("unsupported operands of +")),
+    }
+}
+
+fn joined(first: &str, second: &str) -> Result<String, Error> {
+    charge(first.len() + second.len())?;
+    Ok([first, second].concat())
+}
+
+/// Two numbers, of the type of what is made of them.
+enum Numbers {
+    Whole(i128, i128),
+    Floats(f64, f64),
+}
+
+fn numbers(left: &Value, right: &Value) -> Option<Numbers> {
+    let is_number = |value: &Value| matches!(value.kind(), ValueKind::Number | ValueKind::Bool);
+    if !is_number(left) || !is_number(right) {
+        return None;
+    }
+    let whole = |value: &Value| {
+        let is_float = value.kind() == ValueKind::Number && !value.is_integer();
+        i128::try_from(value.clone()).ok().filter(|_| !is_float)
+    };
+    let float = |value: &Value| match value.kind() {
+        ValueKind::Bool => Some(f64::from(u8::from(value.is_true()))),
+        _ => f64::try_from(value.clone()).ok(),
+    };
+    match (whole(left), whole(right)) {
+        (Some(left), Some(right)) => Some(Numbers::Whole(left, right)),
+        _ => Some(Numbers::Floats(float(left)?, float(right)?)),
+    }
 }
 
 fn materialized(list: &Value) -> Result<Value, Error> {
@@ -129,21 +269,19 @@ fn materialized(list: &Value) -> Result<Value, Error> {
 
 fn before_multiply(left: Value, right: Value) -> Result<Value, Error> {
     for (many, times) in [(&left, &right), (&right, &left)] {
-        let Some(times) = times.as_usize() else {
+        let Some(times) = times.as_i64() else {
             continue;
         };
+        if times < 0 && (many.as_str().is_some() || is_list(many)) {
+            return Ok(pair(many.clone(), Value::from(0)));
+        }
+        let times = usize::try_from(times).unwrap_or(0);
         if let Some(text) = many.as_str() {
             charge(text.len().saturating_mul(times))?;
         } else if is_list(many) {
             charge_list(many.len().unwrap_or(usize::MAX).saturating_mul(times))?;
         }
     }
-    Ok(pair(left, right))
-}
-
-fn before_concatenate(left: Value, right: Value) -> Result<Value, Error> {
-    charge_text(&left)?;
-    charge_text(&right)?;
     Ok(pair(left, right))
 }
 
@@ -184,167 +322,4 @@ fn after_calling(value: ValueOrKwargs) -> Result<Value, Error> {
         charge(value.len().unwrap_or(0).saturating_mul(ELEMENT_BYTES))?;
     }
     Ok(value)
-}
-
-fn call_method(
-    state: &mut State<'_, '_>,
-    value: &Value,
-    method: &str,
-    arguments: &[Value],
-) -> Result<Value, Error> {
-    if value.kind() == ValueKind::String {
-        let mut all = vec![value.clone()];
-        all.extend_from_slice(arguments);
-        match method {
-            "replace" => price_of_replace(&all)?,
-            "format" => price_of_format(&all)?,
-            "split" => price_of_split(&all)?,
-            "splitlines" => price_of_lines(&all)?,
-            "join" => {
-                all.reverse();
-                price_of_join(&all)?;
-            }
-            _ => price_of_case(&all)?,
-        }
-    }
-    minijinja_contrib::pycompat::unknown_method_callback(state, value, method, arguments)
-}
-
-fn text(arguments: &[Value], index: usize) -> &str {
-    arguments
-        .get(index)
-        .and_then(Value::as_str)
-        .unwrap_or_default()
-}
-
-/// The text of the first argument as it stands, or as it is made.
-fn price_of_text(arguments: &[Value]) -> Result<(), Error> {
-    arguments.first().map_or(Ok(()), charge_text)
-}
-
-fn times(arguments: &[Value], factor: usize) -> Result<(), Error> {
-    (0..factor).try_for_each(|_| price_of_text(arguments))
-}
-
-fn price_of_escaping(arguments: &[Value]) -> Result<(), Error> {
-    times(arguments, ESCAPED_CHARACTER_BYTES)
-}
-
-fn price_of_case(arguments: &[Value]) -> Result<(), Error> {
-    times(arguments, CASED_BYTES)
-}
-
-fn price_of_replace(arguments: &[Value]) -> Result<(), Error> {
-    let (whole, old, new) = (text(arguments, 0), text(arguments, 1), text(arguments, 2));
-    let places = match old {
-        "" => whole.chars().count() + 1,
-        old => whole.matches(old).count(),
-    };
-    charge(whole.len() + places.saturating_mul(new.len()))?;
-    // What is no text is made one.
-    arguments
-        .iter()
-        .filter(|argument| argument.as_str().is_none())
-        .try_for_each(charge_text)
-}
-
-fn price_of_split(arguments: &[Value]) -> Result<(), Error> {
-    let (whole, separator) = (text(arguments, 0), text(arguments, 1));
-    let places = match separator {
-        "" => whole.split_whitespace().count(),
-        separator => whole.matches(separator).count(),
-    };
-    charge(whole.len() + (places + 1) * PIECE_BYTES)
-}
-
-fn price_of_lines(arguments: &[Value]) -> Result<(), Error> {
-    let whole = text(arguments, 0);
-    charge(whole.len() + (whole.matches('\n').count() + 1) * PIECE_BYTES)
-}
-
-fn price_of_list(arguments: &[Value]) -> Result<(), Error> {
-    match arguments.first().and_then(Value::as_str) {
-        Some(whole) => charge_list(whole.chars().count()),
-        None => charge_list(length(arguments.first())?),
-    }
-}
-
-/// The number of elements, counted as far as it is allowed where it isn't known.
-fn length(list: Option<&Value>) -> Result<usize, Error> {
-    let Some(list) = list else {
-        return Ok(0);
-    };
-    match list.len() {
-        Some(length) => Ok(length),
-        None if is_list(list) => Ok(list.try_iter()?.take(budget::ELEMENTS_MAX + 1).count()),
-        None => Ok(0),
-    }
-}
-
-fn price_of_join(arguments: &[Value]) -> Result<(), Error> {
-    let joiner = text(arguments, 1);
-    let Some(list) = arguments.first() else {
-        return Ok(());
-    };
-    if let Some(whole) = list.as_str() {
-        return charge(whole.len().saturating_mul(joiner.len() + 1));
-    }
-    for (index, item) in list.try_iter().into_iter().flatten().enumerate() {
-        if index == budget::ELEMENTS_MAX {
-            return Err(exceeded());
-        }
-        charge(joiner.len())?;
-        charge_text(&item)?;
-    }
-    Ok(())
-}
-
-/// Integers among the arguments, those with names too.
-fn numbers(arguments: &[Value]) -> impl Iterator<Item = usize> {
-    let own = arguments.iter().filter_map(Value::as_usize);
-    let named = arguments.iter().filter(|argument| argument.is_kwargs());
-    let named = named.filter_map(|named| {
-        let values = named.try_iter().ok()?;
-        Some(values.filter_map(|name| named.get_item(&name).ok()?.as_usize()))
-    });
-    own.chain(named.flatten())
-}
-
-fn price_of_indent(arguments: &[Value]) -> Result<(), Error> {
-    let whole = text(arguments, 0);
-    let lines = whole.matches('\n').count() + 1;
-    // The engine's own width, if none is given.
-    let width = numbers(arguments).max().unwrap_or(4);
-    charge(whole.len() + lines.saturating_mul(width))
-}
-
-/// A text with places for the other arguments, at widths that stand in it or are arguments.
-fn price_of_format(arguments: &[Value]) -> Result<(), Error> {
-    let pattern = text(arguments, 0);
-    let places = pattern.matches(['%', '{']).count();
-    let widths = pattern
-        .split(|character: char| !character.is_ascii_digit())
-        .filter(|digits| !digits.is_empty())
-        .map(|digits| digits.parse().unwrap_or(usize::MAX));
-    let widths = widths.fold(0, usize::saturating_add);
-    let widest = numbers(arguments).max().unwrap_or(0);
-    charge(pattern.len())?;
-    charge(widths)?;
-    charge(places.saturating_mul(widest))?;
-    if places > budget::ELEMENTS_MAX {
-        return Err(exceeded());
-    }
-    // Each place may show any of them, escaped.
-    for argument in arguments.iter().skip(1) {
-        for _ in 0..places {
-            price_of_escaping(std::slice::from_ref(argument))?;
-        }
-    }
-    Ok(())
-}
-
-/// The error of a template that uses what is left out.
-pub(super) fn unavailable(filter: &str) -> Error {
-    let message = format!("the filter {filter} is not available");
-    Error::new(ErrorKind::UnknownFilter, message)
 }

@@ -104,6 +104,13 @@ fn join(message: &mut Map<String, Value>, name: String, value: Value) {
             text.push_str(&more);
         }
         (Some(Value::Array(elements)), Value::Array(more)) => elements.extend(more),
+        (Some(Value::Array(parts)), Value::String(text)) if name == "content" => {
+            parts.push(text_part(text));
+        }
+        (Some(content @ Value::String(_)), Value::Array(more)) if name == "content" => {
+            let first = text_part(content.as_str().unwrap_or_default().to_owned());
+            *content = std::iter::once(first).chain(more).collect();
+        }
         (Some(present), value) if present.is_null() => *present = value,
         (Some(_), _) => {}
         (None, value) => {
@@ -138,6 +145,10 @@ fn one_by_one(mut message: Value, results: Vec<Value>, messages: &mut Vec<Value>
         messages.extend(own.into_iter().filter_map(|place| results[place].take()));
     }
     messages.extend(results.into_iter().flatten());
+}
+
+fn text_part(text: String) -> Value {
+    json!({"type": "text", "text": text})
 }
 
 fn id(value: &Value, name: &str) -> String {

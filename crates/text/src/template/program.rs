@@ -6,12 +6,13 @@
 use std::collections::BTreeMap;
 
 use minijinja::machinery::{CompiledTemplate, Instruction, Instructions, TemplateConfig, Token};
-use minijinja::machinery::{eval, make_string_output, tokenize};
+use minijinja::machinery::{eval, make_string_output, parse, tokenize};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Value;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind};
 
-use super::operations::{self, UNAVAILABLE_FILTERS};
+use super::survey::{Survey, survey};
+use super::{filters, methods, operations};
 
 const NAME: &str = "chat_template";
 /// Longest source.
@@ -35,20 +36,28 @@ pub(super) struct Program {
 }
 
 impl Program {
-    /// Compiles a template. Its text is never freed: it is as long as a model is served.
-    pub(super) fn compile(source: String, syntax: SyntaxConfig) -> Result<Self, Error> {
+    /// Compiles a template, and tells what it asks for in vain. Its text is never freed: it is as long as a model is
+    /// served.
+    pub(super) fn compile(
+        source: String,
+        environment: &Environment<'static>,
+    ) -> Result<(Self, Survey), Error> {
+        let syntax = environment.syntax().clone();
         check_source(&source, &syntax)?;
+        let source: &'static str = source.leak();
+        let survey = survey(&parse(source, NAME, syntax.clone())?, environment);
         let config = TemplateConfig {
             syntax_config: syntax,
             default_auto_escape: std::sync::Arc::new(|_| AutoEscape::None),
         };
-        let compiled = CompiledTemplate::new(NAME, source.leak(), &config)?;
+        let compiled = CompiledTemplate::new(NAME, source, &config)?;
         let blocks = compiled.blocks.iter();
         let blocks = blocks.map(|(name, block)| Ok((*name, guarded(block)?)));
-        Ok(Self {
+        let program = Self {
             instructions: guarded(&compiled.instructions)?,
             blocks: blocks.collect::<Result<_, Error>>()?,
-        })
+        };
+        Ok((program, survey))
     }
 
     /// Runs the template on these variables.
@@ -211,9 +220,21 @@ fn with_guards(instruction: &Instruction<'static>) -> Result<Vec<Instruction<'st
                 Instruction::Emit,
             ]
         }
-        Instruction::Add => operator(operations::BEFORE_ADD),
+        Instruction::Add => vec![guard(operations::ADD, 2)],
         Instruction::Mul => operator(operations::BEFORE_MULTIPLY),
-        Instruction::StringConcat => operator(operations::BEFORE_CONCATENATE),
+        Instruction::StringConcat => vec![guard(operations::CONCATENATE, 2)],
+        Instruction::Rem => vec![guard(operations::REMAINDER, 2)],
+        Instruction::Slice => vec![guard(operations::SLICE, 4)],
+        Instruction::In => vec![guard(operations::CONTAINS, 2)],
+        Instruction::Lt => vec![guard(operations::LESS, 2)],
+        Instruction::Lte => vec![guard(operations::LESS_OR_EQUAL, 2)],
+        Instruction::Gt => vec![guard(operations::GREATER, 2)],
+        Instruction::Gte => vec![guard(operations::GREATER_OR_EQUAL, 2)],
+        Instruction::PushLoop(_) => vec![guard(operations::BEFORE_LOOP, 1), own],
+        Instruction::GetAttr(name) if methods::is_name(name) => vec![
+            Instruction::LoadConst(Value::from(*name)),
+            guard(operations::ATTRIBUTE, 2),
+        ],
         Instruction::SetAttr(_) => vec![
             Instruction::Swap,
             guard(operations::BEFORE_KEEPING, 1),
@@ -224,8 +245,8 @@ fn with_guards(instruction: &Instruction<'static>) -> Result<Vec<Instruction<'st
             vec![own, guard(operations::AFTER_BUILDING, 1)]
         }
         Instruction::CallFunction(..) => vec![own, guard(operations::AFTER_FUNCTION, 1)],
-        Instruction::ApplyFilter(name, ..) if UNAVAILABLE_FILTERS.contains(name) => {
-            return Err(operations::unavailable(name));
+        Instruction::ApplyFilter(name, ..) if filters::is_generator(name) => {
+            vec![own, guard(operations::AFTER_GENERATOR, 1)]
         }
         Instruction::UnpackLists(lists) if *lists > SPREAD_LISTS_MAX => {
             let reason = "too many lists are spread into one call";
@@ -234,8 +255,7 @@ fn with_guards(instruction: &Instruction<'static>) -> Result<Vec<Instruction<'st
         Instruction::ApplyFilter(..)
         | Instruction::BuildKwargs(_)
         | Instruction::CallMethod(..)
-        | Instruction::CallObject(..)
-        | Instruction::Slice => vec![own, guard(operations::AFTER_CALLING, 1)],
+        | Instruction::CallObject(..) => vec![own, guard(operations::AFTER_CALLING, 1)],
         _ => vec![own],
     })
 }

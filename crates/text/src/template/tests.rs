@@ -3,8 +3,9 @@
 use serde_json::{Value, json};
 
 mod hostile;
+mod survey;
 
-use super::{ChatTemplate, ChatTemplateInput, ContentFormat, TemplateError};
+use super::{ChatTemplate, ChatTemplateInput, ContentFormat, Plainness, TemplateError};
 
 fn input(messages: Value) -> ChatTemplateInput {
     let Value::Array(messages) = messages else {
@@ -101,6 +102,70 @@ fn agrees_with_jinja2() {
     ];
     for (source, expected) in cases {
         assert_eq!(render(source).unwrap(), expected, "{source}");
+    }
+}
+
+#[test]
+fn values_are_written_as_python_writes_them() {
+    let cases = [
+        (
+            "{{ 1e-5 }} {{ 1e16 }} {{ [1e-5, 1.0, 'a', none, true] }}",
+            "1e-05 1e+16 [1e-05, 1.0, 'a', None, True]",
+        ),
+        (
+            "{{ 1e-5 ~ '' }} {{ 1e-5 | string }} {{ [1e-5] | join }} {{ '%s' % 1e-5 }} {{ '{}'.format(1e-5) }}",
+            "1e-05 1e-05 1e-05 1e-05 1e-05",
+        ),
+        (
+            "{{ (1,) }} {{ x.items() | list | length }} {{ x.keys() }}",
+            "(1,) 3 dict_keys(['b', 'a', 'ü'])",
+        ),
+        (
+            "{{ '%5.1f|%-4s|%(a)s' % {'a': 1} if false else '%5.1f|%-4s|%%' % (2.25, 'é') }}",
+            "  2.2|é   |%",
+        ),
+        (
+            "{{ 'a b  c'.split(none, 1) }} {{ 'a.b.c'.rsplit('.', 1) }} {{ 'abc'[::-1] }} {{ 'abc'[2:0:-1] }}",
+            "['a', 'b  c'] ['a.b', 'c'] cba cb",
+        ),
+        (
+            "{{ \"it's\".title() }} {{ 'xxaxx'.strip('x') }} {{ 'ab'.zfill(4) }} {{ 'a-b'.partition('-') }}",
+            "It'S a 00ab ('a', '-', 'b')",
+        ),
+        (
+            "{{ x.items is defined }} {{ {'items': 1}['items'] }} {{ {'items': 1}.items() | list }}",
+            "True 1 [('items', 1)]",
+        ),
+        (
+            "{% for k in {'a': 1} | items %}{{ k }}{{ loop.last }}{% endfor %}",
+            "('a', 1)True",
+        ),
+        ("{{ '<a>' | safe + '\"' }} {{ '\"' | e }}", "<a>&#34; &#34;"),
+        (
+            "{{ missing | length }}{{ missing | list }}{{ missing ~ 'x' }}{{ 'a' in missing }}",
+            "0[]xFalse",
+        ),
+    ];
+    for (source, expected) in cases {
+        assert_eq!(render(source).unwrap(), expected, "{source}");
+    }
+    for source in [
+        "{{ messages < 1 }}",
+        "{{ none | list }}",
+        "{% for a in none %}{% endfor %}",
+        "{{ missing in 'abc' }}",
+        "{{ 'a' + missing }}",
+        "{{ messages | map(attribute='role') | tojson }}",
+        "{{ x.update({}) }}",
+        "{{ '%d' % 'x' }}",
+        "{{ '%s' % () }}",
+        "{{ 'abc'.index('z') }}",
+        "{{ 'abc'[::0] }}",
+    ] {
+        assert!(
+            matches!(render(source), Err(TemplateError::Failed(_))),
+            "{source}"
+        );
     }
 }
 
@@ -217,6 +282,37 @@ fn content_is_given_as_the_template_wants_it() {
         .render(&input(image))
         .unwrap_err();
     assert!(matches!(error, TemplateError::UnsupportedContent(kind) if kind == "image_url"));
+}
+
+#[test]
+fn each_role_gets_content_as_the_template_reads_it_there() {
+    let source = "{% for m in messages %}{% if m.role == 'user' %}{% if m.content is string %}{{ m.content }}\
+        {% else %}{% for p in m.content %}[{{ p.text }}]{% endfor %}{% endif %}\
+        {% else %}{{ '<' + m.content + '>' }}{% endif %}{% endfor %}";
+    let parts = |texts: [&str; 2]| {
+        let part = |text: &str| json!({"type": "text", "text": text});
+        Value::Array(texts.map(part).to_vec())
+    };
+    let template = ChatTemplate::from_source(source).unwrap();
+    let messages = json!([
+        {"role": "system", "content": parts(["a", "b"])},
+        {"role": "user", "content": parts(["c", "d"])},
+        {"role": "tool", "tool_call_id": "x", "content": parts(["e", "f"])},
+    ]);
+    let text = template.render(&input(messages)).unwrap();
+    assert_eq!(text, "<a\nb>[c][d]<e\nf>");
+}
+
+#[test]
+fn several_parts_are_kept_in_a_plainer_form() {
+    let parts = json!([{"type": "text", "text": "b"}, {"type": "text", "text": "c"}]);
+    for contents in [[json!("a"), parts.clone()], [parts, json!("d")]] {
+        let messages = contents.map(|content| json!({"role": "user", "content": content}));
+        let plainer = input(Value::from(messages.to_vec())).plainer(Plainness::InTurns);
+        let content = plainer.messages[0]["content"].as_array().unwrap();
+        assert_eq!((plainer.messages.len(), content.len()), (1, 3));
+        assert!(content.iter().all(|part| part["text"].is_string()));
+    }
 }
 
 #[test]
