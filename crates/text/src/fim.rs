@@ -21,7 +21,9 @@ pub struct FimTokens {
     middle: Option<TokenId>,
     repository: Option<TokenId>,
     file: Option<TokenId>,
-    /// Ascending.
+    /// Those above and their like, ascending.
+    marks: Vec<TokenId>,
+    /// The marks and the ends of texts, ascending.
     ends: Vec<TokenId>,
 }
 
@@ -99,19 +101,23 @@ impl FimTokens {
                 middle: Some(middle),
                 repository: ids.repository,
                 file: ids.file,
+                marks: Vec::new(),
                 ends: Vec::new(),
             });
-        tokens.ends.extend(named);
-        tokens.ends.sort_unstable();
-        tokens.ends.dedup();
+        for ends in [&mut tokens.marks, &mut tokens.ends] {
+            ends.extend(named.clone());
+            ends.sort_unstable();
+            ends.dedup();
+        }
         Some(tokens)
     }
 
     fn of_family(tokenizer: &Tokenizer, family: &FimFamily) -> Option<Self> {
         let id = |text: &'static str| tokenizer.token_to_id(text);
         // All or nothing.
-        let begins: Vec<TokenId> = family.texts().map(id).collect::<Option<_>>()?;
-        let mut ends = begins;
+        let mut marks: Vec<TokenId> = family.texts().map(id).collect::<Option<_>>()?;
+        marks.sort_unstable();
+        let mut ends = marks.clone();
         ends.extend(family.ends.iter().filter_map(|text| id(text)));
         ends.sort_unstable();
         ends.dedup();
@@ -122,6 +128,7 @@ impl FimTokens {
             middle: family.middle.and_then(id),
             repository: family.repository.and_then(id),
             file: family.file.and_then(id),
+            marks,
             ends,
         })
     }
@@ -129,6 +136,11 @@ impl FimTokens {
     /// The tokens that end a middle and are no part of it: all of these, and the ends of texts.
     pub fn ends(&self) -> &[TokenId] {
         &self.ends
+    }
+
+    /// Whether a token is one of those by which a middle is asked for: never the end of a text.
+    pub fn is_mark(&self, token: TokenId) -> bool {
+        self.marks.binary_search(&token).is_ok()
     }
 
     /// The token that begins the name of a repository.

@@ -41,5 +41,6 @@ pub use template::{
     TemplateError,
 };
 pub use tokenizer::{
-    BytePairVocabulary, SentencePieceVocabulary, Tokenizer, TokenizerError, Vocabulary,
+    BytePairVocabulary, SentencePieceVocabulary, Tokenizer, TokenizerError, VOCABULARY_FILES,
+    Vocabulary,
 };

@@ -4,8 +4,14 @@ mod added;
 mod byte_pairs;
 mod bytes;
 mod contents;
+mod directory;
+mod listed;
+mod pair_files;
 mod pieces;
+mod pre_tokenizers;
+mod sentence_piece_model;
 mod sentence_pieces;
+mod tekken;
 
 use std::path::Path;
 
@@ -15,6 +21,7 @@ use tokenizers::{Encoding, Token, Tokenizer as HfTokenizer};
 
 pub use self::byte_pairs::BytePairVocabulary;
 use self::bytes::ByteMapping;
+pub use self::directory::VOCABULARY_FILES;
 use self::pieces::Cuts;
 pub use self::sentence_pieces::SentencePieceVocabulary;
 
@@ -25,6 +32,18 @@ pub enum Vocabulary {
     BytePairs(BytePairVocabulary),
     /// SentencePiece.
     SentencePieces(SentencePieceVocabulary),
+}
+
+impl Vocabulary {
+    /// The same in the format of `tokenizer.json`.
+    fn to_json(&self) -> Result<String, TokenizerError> {
+        let json = match self {
+            Self::BytePairs(pairs) => pairs.to_json(),
+            Self::SentencePieces(pieces) => pieces.to_json(),
+        };
+        json.map(|json| json.to_string())
+            .map_err(TokenizerError::Load)
+    }
 }
 
 /// Ids above this are a broken file, not a vocabulary; the largest known ones have 2^18 tokens.
@@ -114,22 +133,26 @@ impl Tokenizer {
 
     /// Builds a tokenizer from its parts.
     pub fn from_vocabulary(vocabulary: &Vocabulary) -> Result<Self, TokenizerError> {
-        match vocabulary {
-            Vocabulary::BytePairs(pairs) => Self::from_byte_pairs(pairs),
-            Vocabulary::SentencePieces(pieces) => Self::from_sentence_pieces(pieces),
-        }
+        Self::from_json(vocabulary.to_json()?.as_bytes())
     }
 
     /// Loads the contents of a `tokenizer.json` file.
     pub fn from_json(json: &[u8]) -> Result<Self, TokenizerError> {
-        let load_error = |error: tokenizers::Error| TokenizerError::Load(error.to_string());
+        Self::from_inner(Self::parse(json)?)
+    }
+
+    fn parse(json: &[u8]) -> Result<HfTokenizer, TokenizerError> {
         let mut scan = ValueScan::default();
         scan.add(json);
         if scan.values() > JSON_VALUES_MAX {
             let reason = format!("it has more than {JSON_VALUES_MAX} JSON values");
             return Err(TokenizerError::Load(reason));
         }
-        let mut inner = HfTokenizer::from_bytes(json).map_err(load_error)?;
+        HfTokenizer::from_bytes(json).map_err(|error| TokenizerError::Load(error.to_string()))
+    }
+
+    fn from_inner(mut inner: HfTokenizer) -> Result<Self, TokenizerError> {
+        let load_error = |error: tokenizers::Error| TokenizerError::Load(error.to_string());
         inner.with_truncation(None).map_err(load_error)?;
         inner.with_padding(None);
         let mapping = ByteMapping::from_decoder(inner.get_decoder())?;

@@ -175,3 +175,30 @@ fn a_suffix_begins_without_the_space_that_texts_begin_with() {
     let long = tokenizer.encode_continuation(&raw(&"b".repeat(11)), 10);
     assert!(matches!(long, Err(TokenizerError::TooLong { tokens: 11 })));
 }
+
+#[test]
+fn the_end_of_a_text_is_no_mark_of_a_middle() {
+    let marks = [
+        "<|fim_prefix|>",
+        "<|fim_middle|>",
+        "<|fim_suffix|>",
+        "<|repo_name|>",
+        "<|file_sep|>",
+    ];
+    let tokenizer = tokenizer(&[&marks[..], &["<|fim_pad|>", "<|endoftext|>"]].concat());
+    let id = |text| tokenizer.token_to_id(text).unwrap();
+    let detected = FimTokens::detect(&tokenizer).unwrap();
+    assert!(marks.iter().all(|text| detected.is_mark(id(text))));
+    let end = id("<|endoftext|>");
+    assert!(detected.ends().contains(&end) && !detected.is_mark(end));
+    let ids = FimIds {
+        prefix: Some(id(marks[0])),
+        middle: Some(id(marks[1])),
+        suffix: Some(id(marks[2])),
+        padding: Some(id("<|fim_pad|>")),
+        ..FimIds::default()
+    };
+    let named = FimTokens::from_ids(&tokenizer, ids).unwrap();
+    assert!(named.is_mark(id("<|fim_pad|>")) && !named.is_mark(end));
+    assert!(named.is_mark(id("<|file_sep|>")) && named.ends().contains(&end));
+}

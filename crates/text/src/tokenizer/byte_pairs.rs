@@ -4,6 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use super::added::{AddedTokens, beginning};
+use super::pre_tokenizers::PreTokenizer;
 use super::{Tokenizer, TokenizerError};
 
 /// A byte-level tokenizer as data.
@@ -25,76 +26,6 @@ pub struct BytePairVocabulary {
     pub adds_bos: Option<bool>,
 }
 
-/// How text is cut before merging, and what else goes with it.
-struct Rule {
-    names: &'static [&'static str],
-    /// Applied one after the other; each cuts its matches out of what the earlier ones left.
-    expressions: &'static [&'static str],
-    /// Whether a word that is a token is taken whole, whatever the merges say.
-    ignores_merges: bool,
-    /// Whether composed characters are used where there are such.
-    composes: bool,
-    adds_bos: bool,
-}
-
-const GPT_2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
-
-const LLAMA_3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-
-/// From `llama-vocab.cpp` of llama.cpp, where they have the expressions of the models' own files.
-const RULES: &[Rule] = &[
-    Rule {
-        names: &["default"],
-        expressions: &[
-            r"[\p{P}\$\+<=>\^~\|]+",
-            GPT_2,
-            r"\p{N}+",
-            r"[0-9][0-9][0-9]",
-        ],
-        ignores_merges: false,
-        composes: false,
-        adds_bos: false,
-    },
-    Rule {
-        names: &["gpt-2", "phi-2"],
-        expressions: &[GPT_2],
-        ignores_merges: false,
-        composes: false,
-        adds_bos: false,
-    },
-    Rule {
-        names: &["smollm", "starcoder", "refact", "command-r"],
-        expressions: &[r"\p{N}", GPT_2],
-        ignores_merges: false,
-        composes: false,
-        adds_bos: false,
-    },
-    Rule {
-        names: &["llama-bpe", "llama3", "llama-v3"],
-        expressions: &[LLAMA_3],
-        ignores_merges: true,
-        composes: false,
-        adds_bos: true,
-    },
-    // Vocabularies of the same kind that have no token to begin a text with, SmolLM3's among them.
-    Rule {
-        names: &["smaug-bpe"],
-        expressions: &[LLAMA_3],
-        ignores_merges: true,
-        composes: false,
-        adds_bos: false,
-    },
-    Rule {
-        names: &["qwen2", "deepseek-r1-qwen"],
-        expressions: &[
-            r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-        ],
-        ignores_merges: false,
-        composes: true,
-        adds_bos: false,
-    },
-];
-
 impl Tokenizer {
     /// Builds a tokenizer from its parts. Fails on a rule that is not known, by its name.
     pub fn from_byte_pairs(vocabulary: &BytePairVocabulary) -> Result<Self, TokenizerError> {
@@ -105,8 +36,11 @@ impl Tokenizer {
 
 impl BytePairVocabulary {
     /// The same in the format of `tokenizer.json`.
-    fn to_json(&self) -> Result<Value, String> {
-        let rule = self.rule()?;
+    pub(super) fn to_json(&self) -> Result<Value, String> {
+        let rule = PreTokenizer::named(&self.pre_tokenizer)?;
+        if self.merges.is_empty() {
+            return Err("there are no merges, by which tokens are made of bytes".to_owned());
+        }
         let added = AddedTokens {
             tokens: &self.tokens,
             control: &self.control,
@@ -121,15 +55,11 @@ impl BytePairVocabulary {
         let begin = self.bos.filter(|_| begins);
         let begin = begin.map(|id| Ok::<_, String>(beginning(id, added.text(id)?)));
         let begin = begin.transpose()?;
-        let mut steps: Vec<Value> = rule.expressions.iter().map(|regex| split(regex)).collect();
-        steps.push(json!({
-            "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false,
-        }));
         Ok(json!({
             "version": "1.0",
             "added_tokens": added.to_json()?,
             "normalizer": rule.composes.then(|| json!({"type": "NFC"})),
-            "pre_tokenizer": {"type": "Sequence", "pretokenizers": steps},
+            "pre_tokenizer": rule.to_json(),
             "post_processor": begin,
             "decoder": {
                 "type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true,
@@ -144,25 +74,6 @@ impl BytePairVocabulary {
             },
         }))
     }
-
-    fn rule(&self) -> Result<&'static Rule, String> {
-        let name = self.pre_tokenizer.as_str();
-        let rule = RULES.iter().find(|rule| rule.names.contains(&name));
-        rule.ok_or_else(|| {
-            let known: Vec<&str> = RULES.iter().flat_map(|rule| rule.names).copied().collect();
-            let shown: String = name.chars().take(64).collect();
-            format!(
-                "the pre-tokenizer {shown:?} is not supported; supported are: {}",
-                known.join(", ")
-            )
-        })
-    }
-}
-
-fn split(regex: &str) -> Value {
-    json!({
-        "type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": false,
-    })
 }
 
 #[cfg(test)]
@@ -220,7 +131,11 @@ mod tests {
                 .unwrap_err()
                 .to_string()
         };
-        assert!(message(&vocabulary("youtu")).contains("\"youtu\""));
+        let unknown = message(&vocabulary("afmoe"));
+        assert!(unknown.contains("\"afmoe\"") && unknown.contains("tokenizer.json"));
+        let mut unmerged = vocabulary("gpt-2");
+        unmerged.merges.clear();
+        assert!(message(&unmerged).contains("no merges"));
         let mut twice = vocabulary("gpt-2");
         twice.tokens[1] = "a".to_owned();
         assert!(message(&twice).contains("tokens 0 and 1 are the same"));

@@ -130,3 +130,27 @@ fn byte_of(character: char) -> Option<u8> {
     };
     u8::try_from(byte).ok()
 }
+
+/// The character that stands for a byte in GPT-2's alphabet.
+pub(super) fn character_of(byte: u8) -> char {
+    let code = u32::from(byte);
+    let code = match byte {
+        0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff => code,
+        0..=0x20 => code + 0x100,
+        0x7f..=0xa0 => code - 0x7f + 0x121,
+        0xad => 0x143,
+    };
+    char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_byte_has_a_character_of_its_own() {
+        for byte in 0..=255 {
+            assert_eq!(byte_of(character_of(byte)), Some(byte));
+        }
+    }
+}

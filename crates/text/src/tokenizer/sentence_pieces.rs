@@ -50,7 +50,7 @@ impl Tokenizer {
 
 impl SentencePieceVocabulary {
     /// The same in the format of `tokenizer.json`.
-    fn to_json(&self) -> Result<Value, String> {
+    pub(super) fn to_json(&self) -> Result<Value, String> {
         let tokens = AddedTokens {
             tokens: &self.tokens,
             control: &self.control,
