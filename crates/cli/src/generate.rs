@@ -45,7 +45,7 @@ async fn generate(args: GenerateArgs) -> Result<ExitCode, String> {
         stop: Arc::new(StopConditions {
             max_tokens: args.max_tokens.clamp(1, room),
             min_tokens: 0,
-            stop_token_ids: text.eos_token_ids.clone(),
+            stop_token_ids: text.end_ids(),
         }),
         prompt: prompt.into(),
         priority: 0,
@@ -65,7 +65,7 @@ async fn generate(args: GenerateArgs) -> Result<ExitCode, String> {
             min_tokens: 0,
             include_stop: false,
             skip_special_tokens: true,
-            hidden_tokens: text.eos_token_ids,
+            hidden_tokens: text.end_ids(),
             parser,
         },
     );

@@ -12,7 +12,7 @@ use backstop_server::GenerationDefaults;
 use backstop_text::format::FORMATS;
 use backstop_text::{ChatFormat, ChatTemplates, FimTokens, Tokenizer, chat_format, detect};
 use backstop_types::TokenId;
-use backstop_weights::{Checkpoint, TokenizerSource};
+use backstop_weights::{Checkpoint, EndToken, TokenizerSource};
 
 use crate::args::{LoadFormat, ModelArgs};
 use crate::{integrity, unread};
@@ -38,7 +38,8 @@ pub(crate) struct OpenModel {
 pub(crate) struct ModelText {
     pub(crate) tokenizer: Arc<Tokenizer>,
     pub(crate) templates: Option<Arc<ChatTemplates>>,
-    pub(crate) eos_token_ids: Vec<TokenId>,
+    /// The tokens that end an answer.
+    pub(crate) ends: Vec<EndToken>,
     pub(crate) bos_token: String,
     pub(crate) eos_token: String,
     pub(crate) pad_token: Option<String>,
@@ -67,6 +68,30 @@ impl OpenModel {
 }
 
 impl ModelText {
+    /// The ids of the tokens that end an answer.
+    pub(crate) fn end_ids(&self) -> Vec<TokenId> {
+        self.ends.iter().map(|end| end.id).collect()
+    }
+
+    /// What ends an answer, and who says so, for a line of the log.
+    pub(crate) fn ends_told(&self) -> String {
+        if self.ends.is_empty() {
+            return "nothing ends an answer but its length: no file of the model names a token \
+                    that does"
+                .to_owned();
+        }
+        let told = self.ends.iter().map(|end| {
+            let token = self.tokenizer.id_to_token(end.id);
+            let shown =
+                token.map_or_else(|| format!("token {}", end.id), |text| format!("{text:?}"));
+            format!("{shown} ({})", end.source)
+        });
+        format!(
+            "an answer ends with {}",
+            told.collect::<Vec<_>>().join(", ")
+        )
+    }
+
     fn read(checkpoint: &Checkpoint, manifest: Option<&Manifest>) -> Result<Self, String> {
         let tokenizer = read_tokenizer(checkpoint)?;
         let templates = ChatTemplates::from_sources(checkpoint.chat_templates())
@@ -86,6 +111,7 @@ impl ModelText {
         let serving = manifest
             .map(|manifest| manifest.serving.clone())
             .unwrap_or_default();
+        let ends = checkpoint.end_tokens(&tokenizer);
         let fim = find_fim_tokens(&tokenizer, checkpoint, &serving)?;
         let number = |ours: Option<f64>, theirs: Option<f64>| ours.or(theirs).map(|x| x as f32);
         Ok(Self {
@@ -102,7 +128,7 @@ impl ModelText {
                 min_p: generation.min_p.map(|x| x as f32),
                 repetition_penalty: generation.repetition_penalty.map(|x| x as f32),
             },
-            eos_token_ids: generation.eos_token_ids,
+            ends,
         })
     }
 }
@@ -124,14 +150,23 @@ fn find_fim_tokens(
     }
 }
 
-/// The tokenizer in its own file, or the one in a GGUF file.
+/// The tokenizer in its own files, or the one in a GGUF file.
 fn read_tokenizer(checkpoint: &Checkpoint) -> Result<Tokenizer, String> {
     match checkpoint.tokenizer() {
-        TokenizerSource::File(path) => {
-            Tokenizer::from_file(path).map_err(|error| error.to_string())
+        TokenizerSource::File(_) => {
+            Tokenizer::from_directory(checkpoint.directory()).map_err(|error| error.to_string())
         }
-        TokenizerSource::Embedded(embedded) => Tokenizer::from_vocabulary(&embedded.vocabulary)
-            .map_err(|error| format!("{}: {error}", checkpoint.directory().display())),
+        TokenizerSource::Embedded(embedded) => {
+            let path = checkpoint.directory().display();
+            if embedded.names_no_rule() {
+                tracing::warn!(
+                    "{path} does not say how its model cuts texts (tokenizer.ggml.pre): they are cut as \
+                     llama.cpp does by default, and answers may be worse for it; convert the model again"
+                );
+            }
+            Tokenizer::from_vocabulary(&embedded.vocabulary)
+                .map_err(|error| format!("{path}: {error}"))
+        }
     }
 }
 

@@ -36,7 +36,7 @@ const TEXTS: &[&str] = &[
     "sentence_bert_config.json",
 ];
 /// What `tokenizer.json` is made from; of use only without it.
-const OTHER_TOKENIZERS: &[&str] = &["tokenizer.model", "vocab.json", "merges.txt"];
+const OTHER_TOKENIZERS: &[&str] = &["tokenizer.model", "vocab.json", "merges.txt", "tekken.json"];
 /// What a directory of sentence-transformers' modules may need.
 const MODULE_FILES: &[&str] = &[
     "config.json",

@@ -32,7 +32,9 @@ pub(crate) fn ends(
     tokens: &FimTokens,
     fields: &SamplingFields,
 ) -> Vec<TokenId> {
-    let ignored = |token: &&TokenId| fields.ignore_eos && model.eos_token_ids.contains(token);
+    let ends_text =
+        |token: &TokenId| model.eos_token_ids.contains(token) && !tokens.is_mark(*token);
+    let ignored = |token: &&TokenId| fields.ignore_eos && ends_text(token);
     let ends = tokens.ends().iter().filter(|token| !ignored(token));
     ends.copied().collect()
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use backstop_models::gguf_path;
+use backstop_text::Tokenizer;
 use serde_json::{Map, Value};
 
 use crate::chat_templates::{self, ChatTemplateTexts};
@@ -47,7 +48,7 @@ pub(crate) enum RowOrder {
 /// Where a checkpoint's tokenizer is.
 #[derive(Clone, Debug)]
 pub enum TokenizerSource<'a> {
-    /// In a `tokenizer.json`, which may be absent.
+    /// In a directory, with its vocabulary in this file, which may be absent.
     File(PathBuf),
     /// In the file of the weights.
     Embedded(&'a EmbeddedTokenizer),
@@ -144,8 +145,11 @@ impl Checkpoint {
         let tokenizer_config_path = directory.join("tokenizer_config.json");
         let tokenizer_config =
             read_object(&tokenizer_config_path, TEXT_BYTES_MAX)?.unwrap_or_default();
-        let special_tokens = SpecialTokens::parse(&tokenizer_config)
-            .map_err(|reason| WeightsError::malformed(&tokenizer_config_path, reason))?;
+        let special_tokens = SpecialTokens::parse(
+            &tokenizer_config,
+            object("special_tokens_map.json")?.as_ref(),
+        )
+        .map_err(|reason| WeightsError::malformed(directory, reason))?;
         let chat_templates = chat_templates::of_directory(directory, &tokenizer_config)?;
 
         Ok(Self {
@@ -253,7 +257,7 @@ impl Checkpoint {
     pub fn tokenizer(&self) -> TokenizerSource<'_> {
         match &self.tokenizer {
             Some(tokenizer) => TokenizerSource::Embedded(tokenizer),
-            None => TokenizerSource::File(self.directory.join("tokenizer.json")),
+            None => TokenizerSource::File(Tokenizer::vocabulary_file(&self.directory)),
         }
     }
 

@@ -9,6 +9,8 @@ use crate::StrictFields;
 pub struct GenerationConfig {
     /// Tokens that end an answer.
     pub eos_token_ids: Vec<u32>,
+    /// The file that names them.
+    pub eos_file: &'static str,
     /// The token that begins a text.
     pub bos_token_id: Option<u32>,
     /// The padding token.
@@ -33,6 +35,12 @@ pub struct GenerationConfig {
 
 /// Where the configuration of a model that reads more than text has that of its text model.
 pub(crate) const TEXT_CONFIG: &str = "text_config";
+
+const GENERATION_FILE: &str = "generation_config.json";
+const CONFIG_FILE: &str = "config.json";
+const TOKENIZER_FILE: &str = "tokenizer_config.json";
+const SPECIAL_TOKENS_FILE: &str = "special_tokens_map.json";
+
 /// Keys that say nothing about how to generate.
 const BOOKKEEPING_KEYS: &[&str] = &["_from_model_config", "transformers_version", "use_cache"];
 
@@ -43,17 +51,18 @@ impl GenerationConfig {
         config: &Map<String, Value>,
     ) -> Result<Self, String> {
         let empty = Map::new();
-        let mut fields = StrictFields::new("generation_config.json", file.unwrap_or(&empty));
+        let mut fields = StrictFields::new(GENERATION_FILE, file.unwrap_or(&empty));
         // Of a model that reads more than text, the text model may say it alone.
         let nested = config.get(TEXT_CONFIG).and_then(Value::as_object);
         let mut fallbacks = [
-            StrictFields::new("config.json", config),
+            StrictFields::new(CONFIG_FILE, config),
             StrictFields::new("config.json: text_config", nested.unwrap_or(&empty)),
         ];
         let mut parsed = Self {
             eos_token_ids: fields
                 .optional_token_ids("eos_token_id")
                 .unwrap_or_default(),
+            eos_file: GENERATION_FILE,
             bos_token_id: fields.optional_u32_or_minus_one("bos_token_id"),
             pad_token_id: fields.optional_u32_or_minus_one("pad_token_id"),
             do_sample: fields.optional_bool("do_sample"),
@@ -67,6 +76,7 @@ impl GenerationConfig {
         };
         for fallback in &mut fallbacks {
             if parsed.eos_token_ids.is_empty() {
+                parsed.eos_file = CONFIG_FILE;
                 let listed = fallback.optional_token_ids("eos_token_id");
                 parsed.eos_token_ids = listed.unwrap_or_default();
             }
@@ -88,13 +98,15 @@ impl GenerationConfig {
     }
 }
 
-/// The texts of special tokens, from `tokenizer_config.json`.
+/// The texts of special tokens.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SpecialTokens {
     /// Begins a text.
     pub bos: Option<String>,
     /// Ends a text.
     pub eos: Option<String>,
+    /// The file that names the one that ends a text.
+    pub eos_file: &'static str,
     /// Fills unused positions.
     pub pad: Option<String>,
     /// Stands for what the vocabulary lacks.
@@ -102,23 +114,41 @@ pub struct SpecialTokens {
 }
 
 impl SpecialTokens {
-    pub(crate) fn parse(tokenizer_config: &Map<String, Value>) -> Result<Self, String> {
-        let token = |key: &str| match tokenizer_config.get(key) {
-            None | Some(Value::Null) => Ok(None),
-            Some(Value::String(text)) => Ok(Some(text.clone())),
-            // The long form: an object that also says how to strip the white space around it.
-            Some(other) => match other.get("content").and_then(Value::as_str) {
-                Some(text) => Ok(Some(text.to_owned())),
-                None => Err(format!(
-                    "{key} is neither a text nor an object with a content"
-                )),
-            },
+    /// What `tokenizer_config.json` names. In checkpoints of before its `added_tokens_decoder`, what
+    /// `special_tokens_map.json` names counts more, as in transformers.
+    pub(crate) fn parse(
+        tokenizer_config: &Map<String, Value>,
+        special_tokens_map: Option<&Map<String, Value>>,
+    ) -> Result<Self, String> {
+        let older = special_tokens_map
+            .filter(|_| !tokenizer_config.contains_key("added_tokens_decoder"))
+            .map(|map| (SPECIAL_TOKENS_FILE, map));
+        let files = older
+            .into_iter()
+            .chain([(TOKENIZER_FILE, tokenizer_config)]);
+        let named = |key: &str| {
+            for (file, fields) in files.clone() {
+                if let Some(value) = fields.get(key).filter(|value| !value.is_null()) {
+                    let text = token_text(value).ok_or_else(|| {
+                        format!("{key} of {file} is neither a text nor an object with a content")
+                    })?;
+                    return Ok::<_, String>((Some(text.to_owned()), file));
+                }
+            }
+            Ok((None, TOKENIZER_FILE))
         };
+        let (eos, eos_file) = named("eos_token")?;
         Ok(Self {
-            bos: token("bos_token")?,
-            eos: token("eos_token")?,
-            pad: token("pad_token")?,
-            unknown: token("unk_token")?,
+            bos: named("bos_token")?.0,
+            eos,
+            eos_file,
+            pad: named("pad_token")?.0,
+            unknown: named("unk_token")?.0,
         })
     }
+}
+
+/// The text of a token, which may be an object that also says how to strip the white space around it.
+fn token_text(value: &Value) -> Option<&str> {
+    value.as_str().or_else(|| value.get("content")?.as_str())
 }

@@ -5,6 +5,7 @@
 //! Backstop knows the format.
 
 mod config;
+mod endings;
 mod family;
 mod metadata;
 mod names;
@@ -74,7 +75,10 @@ impl GgufFile {
         });
         let rope_factors = rope_factors.transpose()?;
         let mut config = family.config(&mut metadata, &tensors, rope_factors.as_deref());
-        let ends: Vec<u32> = special.eos.into_iter().chain(special.also_end).collect();
+        let ends: Vec<u32> = tokenizer
+            .iter()
+            .flat_map(|tokenizer| tokenizer.ends.iter().map(|end| end.id))
+            .collect();
         if let Some(bos) = special.bos {
             config.insert("bos_token_id".to_owned(), bos.into());
         }

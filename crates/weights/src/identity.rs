@@ -1,14 +1,16 @@
 //! Tells checkpoints apart without reading them as a whole.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::path::Path;
 
+use backstop_input::read_file;
 use backstop_models::{FileRecords, hexadecimal};
 use sha2::{Digest, Sha256};
 
 use crate::chat_templates;
 use crate::shard::Shard;
 use crate::shards::file_name;
-use crate::text_files::read_text;
 use crate::{Checkpoint, TokenizerSource, WeightsError};
 
 /// Digits of a digest that are shown. Enough for people who compare, not against forgers.
@@ -20,6 +22,14 @@ const SAMPLE_BYTES: u64 = 16 << 10;
 
 /// Longest tokenizer, as for whoever loads it.
 const TOKENIZER_BYTES_MAX: u64 = 64 << 20;
+
+/// Files that may add to a vocabulary, or be a part of one.
+const BESIDE_TOKENIZER: [&str; 4] = [
+    "merges.txt",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+];
 
 /// A digest over named parts.
 #[derive(Clone, Debug, Default)]
@@ -120,14 +130,26 @@ impl Checkpoint {
         }
         match self.tokenizer() {
             TokenizerSource::File(path) => {
-                let text = read_text(&path, TOKENIZER_BYTES_MAX)?;
-                fingerprint.add("tokenizer", text.unwrap_or_default());
+                fingerprint.add("tokenizer", tokenizer_bytes(&path)?);
+                for name in BESIDE_TOKENIZER {
+                    let path = self.directory().join(name);
+                    fingerprint.add(name, tokenizer_bytes(&path)?);
+                }
             }
             TokenizerSource::Embedded(tokenizer) => {
                 fingerprint.add("tokenizer", format!("{tokenizer:?}"));
             }
         }
         Ok(())
+    }
+}
+
+/// The bytes of a file, none if there is no such file.
+fn tokenizer_bytes(path: &Path) -> Result<Vec<u8>, WeightsError> {
+    match read_file(path, TOKENIZER_BYTES_MAX) {
+        Ok(bytes) => Ok(bytes),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(WeightsError::io(path, error)),
     }
 }
 

@@ -5,6 +5,7 @@ mod chat_templates;
 mod checkpoint;
 mod copy;
 mod element;
+mod endings;
 mod error;
 mod finite;
 mod generation;
@@ -26,6 +27,7 @@ pub use census::{CensusError, CheckpointSummary, ExpectedTensor, Mismatch, censu
 pub use checkpoint::{Checkpoint, TensorInfo, TokenizerSource};
 pub use copy::{Piece, read_in_order};
 pub use element::ElementType;
+pub use endings::EndToken;
 pub use error::{LoadError, LoadProblem, WeightsError};
 pub use finite::check_finite;
 pub use generation::{GenerationConfig, SpecialTokens};

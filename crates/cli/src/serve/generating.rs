@@ -32,6 +32,7 @@ impl Generating {
     /// Reads its text files and plans its memory.
     pub(super) fn open(args: &ServeArgs, queues: &Queues) -> Result<Self, String> {
         let open = load::open(&args.model)?;
+        tracing::info!("{}: {}", open.name, open.text.ends_told());
         let prepared = Prepared::new(&args.model, &open)?;
         Ok(Self {
             max_waiting: queues.engine_max_waiting(prepared.limits.sizes.max_num_seqs),
@@ -137,13 +138,14 @@ impl ModelIdentity {
 
     fn served(self, engine: EngineHandle, max_model_len: u32) -> ServedModel {
         let is_known = |token: &TokenId| *token < self.vocab_size;
+        let eos_token_ids = self.text.end_ids();
         let fim = self.text.fim.filter(|fim| fim.ends().iter().all(is_known));
         ServedModel {
             chat_format: self.chat_format,
             control_texts: self.control_texts,
             tokenizer: self.text.tokenizer,
             templates: self.text.templates,
-            eos_token_ids: self.text.eos_token_ids,
+            eos_token_ids,
             bos_token: self.text.bos_token,
             eos_token: self.text.eos_token,
             pad_token: self.text.pad_token,
