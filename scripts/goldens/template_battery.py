@@ -206,7 +206,7 @@ def kind_of(template: str, case: dict, ours: Rendered) -> str:
 IDENTITIES = "addresses in memory are not shown"
 VIEWS = "what can only be gone through can be so more than once, and `range` and `reverse` are lists"
 UNAVAILABLE = "no template needs it: refused when it is loaded"
-CONSTANTS = "constants are compared when the template is loaded, and all of them have an order"
+CONSTANTS = "the engine puts constants together when the template is loaded, and has an order for all of them"
 # Small templates that Backstop renders otherwise, and why.
 DELIBERATE = {
     "{{ range(3) }}": VIEWS,
@@ -219,6 +219,8 @@ DELIBERATE = {
     "{{ s|attr('upper') }}": IDENTITIES,
     "{{ self }}": IDENTITIES,
     "{{ 1 < 'a' }}": CONSTANTS,
+    "{{ 'a' < 1 }}": CONSTANTS,
+    "{{ 1e-05 ~ '' }}": CONSTANTS,
     "{{ none < none }}": CONSTANTS,
     "{{ 1 in 'abc' }}": CONSTANTS,
     "{{ mixed|sort }}": "values of different types have an order here",

@@ -102,19 +102,41 @@ pub(super) fn percent(pattern: &str, arguments: &Value) -> Result<String, Error>
     }
 }
 
+/// A text by settings such as `-10.3`: its first characters, up to a width. The engine counts bytes.
+fn padded(settings: &str, text: &str) -> Result<String, Error> {
+    let (width, precision) = settings.split_once('.').unwrap_or((settings, ""));
+    let number = |digits: &str| match digits.parse::<usize>() {
+        Ok(number) if number <= WIDTH_MAX => Ok(number),
+        _ => Err(exceeded()),
+    };
+    let kept = match settings.contains('.') {
+        true if precision.is_empty() => 0,
+        true => number(precision)?,
+        false => usize::MAX,
+    };
+    let digits = width.trim_start_matches(['-', '+', ' ', '#', '0']);
+    let wide = if digits.is_empty() {
+        0
+    } else {
+        number(digits)?
+    };
+    charge(text.len().saturating_add(wide))?;
+    let text: String = text.chars().take(kept).collect();
+    let spaces = " ".repeat(wide.saturating_sub(text.chars().count()));
+    let is_left = width[..width.len() - digits.len()].contains('-');
+    Ok(if is_left {
+        text + &spaces
+    } else {
+        spaces + &text
+    })
+}
+
 fn percent_field(settings: &str, kind: &str, value: Value) -> Result<String, Error> {
     let is_number = matches!(value.kind(), ValueKind::Number | ValueKind::Bool);
     match kind {
         "s" | "r" | "a" => {
             let written = text_of(&value, kind != "s")?;
-            match settings {
-                "" => Ok(written),
-                settings => by_engine(
-                    FormatStyle::Printf,
-                    &format!("%{settings}s"),
-                    Value::from(written),
-                ),
-            }
+            padded(settings, &written)
         }
         "c" => by_engine(FormatStyle::Printf, &format!("%{settings}c"), value),
         "d" | "i" | "u" if is_number => {

@@ -113,7 +113,7 @@ fn values_are_written_as_python_writes_them() {
             "1e-05 1e+16 [1e-05, 1.0, 'a', None, True]",
         ),
         (
-            "{{ 1e-5 ~ '' }} {{ 1e-5 | string }} {{ [1e-5] | join }} {{ '%s' % 1e-5 }} {{ '{}'.format(1e-5) }}",
+            "{% set f = 1e-5 %}{{ f ~ '' }} {{ f | string }} {{ [f] | join }} {{ '%s' % f }} {{ '{}'.format(f) }}",
             "1e-05 1e-05 1e-05 1e-05 1e-05",
         ),
         (
