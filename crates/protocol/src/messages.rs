@@ -262,7 +262,8 @@ fn parse_content(
     let reasoning = (!reasoning.is_empty()).then(|| reasoning.join("\n"));
     Ok(Content {
         text: Some(texts.join("\n")),
-        parts: texts,
+        // Beside what is shown in words of our own, all is one text.
+        parts: if quotes { Vec::new() } else { texts },
         reasoning,
         quotes,
     })
