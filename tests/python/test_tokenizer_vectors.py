@@ -28,7 +28,8 @@ SUPPORTED = [
     "refact",
     "starcoder",
 ]
-UNSUPPORTED = {"bert-bge": '"bert"', "gemma-4": '"gemma4"'}
+# By what their files call the kind.
+UNSUPPORTED = {"bert-bge": "bert", "gemma-4": "gemma4"}
 SEPARATOR = "\n__ggml_vocab_test__\n"
 TIMEOUT_S = 120
 
@@ -66,4 +67,6 @@ def test_tokens_are_those_of_the_vectors(models: Path, name: str) -> None:
 @pytest.mark.parametrize("name", UNSUPPORTED)
 def test_what_is_not_supported_is_refused_by_its_name(models: Path, name: str) -> None:
     done = tokenize(models / f"ggml-vocab-{name}.gguf", ["a"])
-    assert done.returncode != 0 and UNSUPPORTED[name] in done.stderr
+    assert done.returncode != 0
+    # The error is written as Rust writes values, with its quotes escaped.
+    assert f'tokenizer.ggml.model \\"{UNSUPPORTED[name]}\\" is not supported' in done.stderr

@@ -1,7 +1,7 @@
 //! From a model's name to everything that is known of it before its weights are there.
 
 use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use backstop_arch::{ModelSpec, gguf_families};

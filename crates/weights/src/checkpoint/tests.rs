@@ -164,11 +164,11 @@ fn generation_defaults_fall_back_to_the_configuration() {
 
     directory.write(
         "generation_config.json",
-        r#"{"eos_token_id": -1, "top_p": "x"}"#,
+        r#"{"eos_token_id": -2, "top_p": "x"}"#,
     );
     assert_mentions(
         &directory.open_error(),
-        &["eos_token_id", "-1", "top_p", "\"x\""],
+        &["eos_token_id", "-2", "top_p", "\"x\""],
     );
 }
 
