@@ -31,9 +31,12 @@ const INERT: &[&str] = &[
     "use_cache",
 ];
 
+/// Whether a value changes nothing.
+type ChangesNothing = fn(&Value) -> bool;
+
 /// Fields that the reference implementation's code for attention masks, caches and rotary embeddings looks up whatever
 /// the family, and which of their values change nothing.
-const OF_ANY_MODEL: &[(&str, fn(&Value) -> bool)] = &[
+const OF_ANY_MODEL: &[(&str, ChangesNothing)] = &[
     ("attention_chunk_size", |_| false),
     ("head_dim", |_| false),
     ("is_causal", |value| value == &Value::from(true)),
