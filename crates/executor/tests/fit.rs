@@ -90,7 +90,7 @@ fn warnings(directory: &Path) -> Vec<String> {
 fn refusal(directory: &Path) -> String {
     let (checkpoint, Fitted { model, .. }) = fitted(directory);
     let loaded = load_cpu_weights(&checkpoint, model.spec(), &|_| {});
-    loaded.err().expect("a refusal").to_string()
+    loaded.expect_err("a refusal").to_string()
 }
 
 fn fitted(directory: &Path) -> (Checkpoint, Fitted) {
