@@ -30,7 +30,7 @@ impl Parts {
     pub(super) fn open(path: &Path) -> Result<Self, WeightsError> {
         let malformed = |reason: String| WeightsError::malformed(path, reason);
         let (file, header) = Shard::open_gguf(path)?;
-        let count = integer(&header, COUNT).unwrap_or(1);
+        let count = integer(&header.metadata, COUNT).unwrap_or(1);
         if count <= 1 {
             return Ok(Self::whole(file, header));
         }
@@ -70,7 +70,7 @@ impl Parts {
 
     /// Adds a part after the first. What it says of the model must be what the first says.
     fn add(&mut self, file: Shard, header: Header, number: usize) -> Result<(), String> {
-        let stated = integer(&header, NUMBER);
+        let stated = integer(&header.metadata, NUMBER);
         if stated != Some(number as i128) {
             return Err(format!("is not part {}, going by its {NUMBER}", number + 1));
         }
@@ -93,10 +93,7 @@ impl Parts {
 
     /// Checks that these are all parts and all tensors, and that the first is the first.
     fn check(&self, parts: usize) -> Result<(), String> {
-        let stated = |key: &str| match self.metadata.get(key) {
-            Some(MetadataValue::Integer(number)) => Some(*number),
-            _ => None,
-        };
+        let stated = |key| integer(&self.metadata, key);
         if stated(NUMBER) != Some(0) {
             return Err(format!("it is not the first part, going by its {NUMBER}"));
         }
@@ -116,8 +113,8 @@ impl Parts {
     }
 }
 
-fn integer(header: &Header, key: &str) -> Option<i128> {
-    match header.metadata.get(key) {
+fn integer(metadata: &BTreeMap<String, MetadataValue>, key: &str) -> Option<i128> {
+    match metadata.get(key) {
         Some(MetadataValue::Integer(number)) => Some(*number),
         _ => None,
     }
