@@ -2,9 +2,11 @@
 //! one where the manifest has one.
 
 use std::sync::Arc;
+use std::time::{Instant, SystemTime};
 
 use backstop_engine::{EngineHandle, GenerationEvent, GenerationRequest};
 use backstop_models::Canary;
+use backstop_server::{CanaryResult, Server};
 use backstop_types::{FinishReason, SampledToken, SamplingParams, StopConditions, TokenId};
 
 /// Tokens that a warm-up without a recorded answer generates: the prompt's step, one with a plan
@@ -13,6 +15,7 @@ const WARM_UP_TOKENS: u32 = 3;
 
 /// Runs the canary, or without one any generation. An error means that the model must not serve.
 pub(crate) async fn warm_up(
+    server: &Server,
     engine: &EngineHandle,
     canary: Option<&Canary>,
     fallback_prompt: &[TokenId],
@@ -21,12 +24,42 @@ pub(crate) async fn warm_up(
         None => generate(engine, fallback_prompt, WARM_UP_TOKENS)
             .await
             .map(|_| ()),
-        Some(canary) => {
-            let count = u32::try_from(canary.tokens.len()).unwrap_or(u32::MAX);
-            let tokens = generate(engine, &canary.prompt_tokens, count).await?;
-            compare(canary, &tokens)
-        }
+        Some(canary) => run_canary(server, engine, canary).await,
     }
+}
+
+/// Generates the canary's answer and compares it with the recorded one; the server remembers how that ended.
+async fn run_canary(server: &Server, engine: &EngineHandle, canary: &Canary) -> Result<(), String> {
+    let began = Instant::now();
+    let count = u32::try_from(canary.tokens.len()).unwrap_or(u32::MAX);
+    let answer = generate(engine, &canary.prompt_tokens, count).await;
+    let difference = answer.as_ref().ok();
+    let difference = difference.and_then(|tokens| largest_difference(canary, tokens));
+    let outcome = answer.and_then(|tokens| compare(canary, &tokens));
+    server.record_canary(CanaryResult {
+        at: SystemTime::now(),
+        passed: outcome.is_ok(),
+        took: began.elapsed(),
+        difference,
+    });
+    outcome
+}
+
+/// The largest difference of a log-probability from the recorded one; `None` if the tokens are others.
+fn largest_difference(canary: &Canary, tokens: &[SampledToken]) -> Option<f32> {
+    let same = tokens
+        .iter()
+        .map(|token| token.id)
+        .eq(canary.tokens.iter().copied());
+    let pairs = tokens.iter().zip(&canary.logprobs).filter(|_| same);
+    let differences = pairs.map(|(token, recorded)| (logprob(token) - recorded).abs());
+    // What is not a number is larger than any.
+    differences.max_by(f32::total_cmp)
+}
+
+fn logprob(token: &SampledToken) -> f32 {
+    let logprobs = token.logprobs.as_ref();
+    logprobs.map_or(f32::NAN, |logprobs| logprobs.logprob)
 }
 
 fn compare(canary: &Canary, tokens: &[SampledToken]) -> Result<(), String> {
@@ -38,10 +71,7 @@ fn compare(canary: &Canary, tokens: &[SampledToken]) -> Result<(), String> {
         ));
     }
     for (index, (token, recorded)) in tokens.iter().zip(&canary.tokens).enumerate() {
-        let logprob = token
-            .logprobs
-            .as_ref()
-            .map_or(f32::NAN, |logprobs| logprobs.logprob);
+        let logprob = logprob(token);
         let difference = (logprob - canary.logprobs[index]).abs();
         // A difference that is not a number must fail as well.
         if token.id != *recorded || difference.is_nan() || difference > canary.tolerance {

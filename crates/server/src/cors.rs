@@ -183,8 +183,9 @@ impl Cors {
 
     /// Tells the browser of a page from `origin` whether it may show it the answer.
     pub(crate) fn stamp(&self, origin: Option<&HeaderValue>, headers: &mut HeaderMap) {
-        if !headers.contains_key(VARY) {
-            headers.insert(VARY, HeaderValue::from_static("Origin"));
+        let names_origin = |value: &HeaderValue| value.as_bytes().starts_with(b"Origin");
+        if !headers.get_all(VARY).iter().any(names_origin) {
+            headers.append(VARY, HeaderValue::from_static("Origin"));
         }
         let Some(origin) = origin else { return };
         let allowed = match (&self.origins, origin.to_str()) {

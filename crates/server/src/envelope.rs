@@ -12,12 +12,13 @@ use backstop_engine::LifecycleState;
 use backstop_protocol::ApiError;
 
 use crate::cors::Cors;
-use crate::identity::{Identity, REQUEST_ID};
+use crate::identity::{Identity, REQUEST_ID, id_text};
 use crate::keys::Caller;
 use crate::reply::ErrorReply;
 use crate::routes::{Access, BodyUse};
 use crate::serve::{HeadFault, Visit};
 use crate::server::Server;
+use crate::status::ErrorKind;
 use crate::{body, cors};
 
 /// What is read at most of bodies that are thrown away where no key is asked for, or none was right:
@@ -45,6 +46,16 @@ pub(crate) async fn envelope(
     let status = response.status().as_u16();
     let name = caller.as_ref().and_then(Caller::name);
     server.metrics().responded(route, status);
+    if let Some(error) = response.extensions().get::<ApiError>() {
+        let kind = ErrorKind {
+            route,
+            status,
+            code: error.code,
+            late: false,
+        };
+        let errors = &server.records().errors;
+        errors.record(kind, caller.as_ref(), id_text(&id));
+    }
     tracing::debug!(route, status, key = name, request_id = ?id, elapsed = ?started.elapsed(), "answered");
     dialect.reshape(&mut response, &id);
     let headers = response.headers_mut();
@@ -118,8 +129,9 @@ async fn let_in(
     identity: &Identity,
 ) -> Response {
     let rules = identity.rules;
+    let is_open = rules.access.is_open(server.config(), request.headers());
     let visit = request.extensions().get::<Visit>();
-    if let Some(visit) = visit.filter(|_| !rules.access.is_open(server.config())) {
+    if let Some(visit) = visit.filter(|_| !is_open) {
         visit.let_in();
     }
     request.extensions_mut().insert(caller.clone());
@@ -172,7 +184,7 @@ fn check_access(server: &Server, access: Access, headers: &HeaderMap) -> Result<
     match server.keys() {
         Some(keys) => match keys.find(headers) {
             Some(caller) => Ok(caller),
-            None if access.is_open(server.config()) => Ok(server.anybody().clone()),
+            None if access.is_open(server.config(), headers) => Ok(server.anybody().clone()),
             None => Err(ApiError::unauthorized()),
         },
         None => Ok(server.anybody().clone()),

@@ -15,6 +15,7 @@ use crate::keys::Ticket;
 use crate::reply::ErrorReply;
 use crate::routes::Rules;
 use crate::server::Server;
+use crate::status::ErrorKind;
 
 /// The header that has a request's id.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -80,6 +81,14 @@ impl LateFailure {
         let (route, status) = (rules.path, error.status);
         tracing::debug!(route, status, request_id = ?id, "failed late");
         self.server.metrics().failed_late(route, status);
+        let kind = ErrorKind {
+            route,
+            status,
+            code: error.code,
+            late: true,
+        };
+        let errors = &self.server.records().errors;
+        errors.record(kind, Some(self.ticket.caller()), id_text(id));
         self.ticket.caller().refund_unless_at_fault(status);
     }
 
@@ -87,6 +96,11 @@ impl LateFailure {
     pub(crate) fn write(&self, error: &ApiError) -> String {
         self.identity.dialect.write(error, &self.identity.id)
     }
+}
+
+/// An id, which has visible ASCII characters alone.
+pub(crate) fn id_text(id: &HeaderValue) -> &str {
+    id.to_str().unwrap_or_default()
 }
 
 /// The client's own id as far as it is harmless in a log, or a new one.

@@ -5,14 +5,16 @@
 //! router that scrapes many times a second costs the engine nothing.
 
 mod admission;
+mod canary;
 mod encoder;
 mod engine;
 mod exposition;
+mod latency;
 mod request;
 
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use backstop_engine::{EngineHandle, Lifecycle};
 use prometheus_client::collector::Collector;
@@ -26,12 +28,17 @@ use prometheus_client::registry::Registry;
 
 pub(crate) use self::admission::AdmissionCollector;
 use self::admission::UsageCollector;
+pub(crate) use self::admission::{Used, used_by_name};
+use self::canary::CanaryCollector;
 pub(crate) use self::encoder::EncoderMetrics;
 use self::engine::EngineCollector;
+pub(crate) use self::engine::kv_usage;
 pub(crate) use self::exposition::Exposition;
+pub(crate) use self::latency::{LatencyCounts, Quantiles};
 pub(crate) use self::request::{FinishLabel, RequestMetrics};
 use crate::encoders::QueueView;
 use crate::keys::Caller;
+use crate::status::CanaryHistory;
 
 /// Labels of the response counter. Both sets are closed: a client cannot make new ones up.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -58,7 +65,11 @@ impl fmt::Debug for Metrics {
 
 impl Metrics {
     /// Metrics of a process that has no model yet.
-    pub(crate) fn new(lifecycle: Lifecycle, admission: AdmissionCollector) -> Self {
+    pub(crate) fn new(
+        lifecycle: Lifecycle,
+        admission: AdmissionCollector,
+        canary: Arc<CanaryHistory>,
+    ) -> Self {
         let mut process = Registry::default();
         let responses = Family::<ResponseLabels, Counter>::default();
         process.register(
@@ -75,6 +86,7 @@ impl Metrics {
         );
         process.register_collector(Box::new(LifecycleCollector { lifecycle }));
         process.register_collector(Box::new(admission));
+        process.register_collector(Box::new(CanaryCollector(canary)));
         Self {
             process,
             responses,

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use axum::extract::{Extension, Path, State};
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, VARY};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use backstop_engine::{LifecycleState, Liveness};
@@ -15,6 +15,7 @@ use crate::encoders::{AnyModel, InstalledEncoder};
 use crate::keys::Caller;
 use crate::metrics::Exposition;
 use crate::model::InstalledModel;
+use crate::page;
 use crate::reply::{self, ErrorReply};
 use crate::server::Server;
 
@@ -62,12 +63,7 @@ pub(crate) async fn health(State(server): State<Server>) -> Response {
     let liveness = server
         .installed()
         .map(|model| model.served.engine.liveness());
-    let stall = server.config().liveness_stall;
-    let encoders = server.encoders();
-    let stalled = liveness.is_some_and(|live| !live.is_alive(stall))
-        || encoders
-            .all()
-            .any(|encoder| !encoder.liveness().is_alive(stall));
+    let stalled = server.is_stalled();
     let serving = matches!(state, LifecycleState::Ready | LifecycleState::Draining);
     let mut body = describe(&server, &state, liveness);
     if serving && stalled {
@@ -86,6 +82,17 @@ pub(crate) async fn ready(State(server): State<Server>) -> Response {
         .map(|model| model.served.engine.liveness());
     let body = describe(&server, &state, liveness);
     respond(&server, &state, server.check_ready().is_ok(), &body)
+}
+
+impl Server {
+    /// Whether the engine or an encoder has work and makes no progress.
+    pub(crate) fn is_stalled(&self) -> bool {
+        let stall = self.config().liveness_stall;
+        let engine = self.installed().map(|model| model.served.engine.liveness());
+        let mut encoders = self.encoders().all();
+        engine.is_some_and(|live| !live.is_alive(stall))
+            || encoders.any(|encoder| !encoder.liveness().is_alive(stall))
+    }
 }
 
 fn describe(server: &Server, state: &LifecycleState, liveness: Option<Liveness>) -> Health {
@@ -162,11 +169,17 @@ pub(crate) async fn version(State(server): State<Server>) -> Response {
     reply::json(StatusCode::OK, &body)
 }
 
-/// `GET /` and `HEAD /`, with which some clients begin.
-pub(crate) async fn root(State(server): State<Server>) -> Response {
+/// `GET /` and `HEAD /`, with which some clients begin, and people.
+pub(crate) async fn root(State(server): State<Server>, headers: HeaderMap) -> Response {
+    if page::is_wanted(&headers) {
+        return page::answer();
+    }
     let status = server.lifecycle().state().name();
     let body = serde_json::json!({"name": "backstop", "version": VERSION, "status": status});
-    reply::json(StatusCode::OK, &body)
+    let mut response = reply::json(StatusCode::OK, &body);
+    let headers = response.headers_mut();
+    headers.insert(VARY, HeaderValue::from_static("accept"));
+    response
 }
 
 /// `GET /metrics`. Each key sees what it has used itself, and some see what all have.

@@ -55,6 +55,11 @@ impl Provenance {
         &self.origin
     }
 
+    /// `NAME@DIGEST`, if it is known.
+    pub(crate) fn model(&self) -> Option<&str> {
+        self.model.as_ref()?.to_str().ok()
+    }
+
     /// Says which model answers.
     pub(crate) fn stamp(&self, headers: &mut HeaderMap) {
         if let Some(model) = &self.model {
@@ -64,8 +69,8 @@ impl Provenance {
 
     /// The same as a line of a head, with its end; empty if there is nothing to say.
     pub(crate) fn head_line(&self) -> String {
-        let model = self.model.as_ref().and_then(|model| model.to_str().ok());
-        model.map_or(String::new(), |model| format!("{MODEL}: {model}\r\n"))
+        self.model()
+            .map_or(String::new(), |model| format!("{MODEL}: {model}\r\n"))
     }
 
     /// `system_fingerprint`: answers with the same one come from the same version, weights and

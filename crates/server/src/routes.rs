@@ -3,11 +3,12 @@
 
 use axum::Router;
 use axum::extract::Request;
+use axum::http::HeaderMap;
 use axum::middleware;
 use axum::routing::{MethodFilter, MethodRouter, on};
 use backstop_protocol::ApiError;
 
-use self::Access::{Key, Open, Ready, Scrape};
+use self::Access::{Key, Open, Page, Ready, Scrape};
 use self::BodyUse::{Discarded, Read};
 use crate::chat::ChatCompletions;
 use crate::completions::Completions;
@@ -25,7 +26,7 @@ use crate::rerank::Rerank;
 use crate::responses::Responses;
 use crate::server::Server;
 use crate::tokens::{Detokenize, Tokenize};
-use crate::{body, ollama, openapi, probes, tokens};
+use crate::{body, ollama, openapi, page, probes, status, tokens};
 
 const GET: MethodFilter = MethodFilter::GET;
 const POST: MethodFilter = MethodFilter::POST;
@@ -33,13 +34,14 @@ const POST: MethodFilter = MethodFilter::POST;
 /// All routes. One that is added here is served, and has to be described in `openapi.json`.
 #[rustfmt::skip]
 pub(crate) static ROUTES: &[Route] = &[
-    route(GET,  "/",                         Key,    Discarded, |m| on(m, probes::root)),
+    route(GET,  "/",                         Page,   Discarded, |m| on(m, probes::root)),
     route(GET,  "/health",                   Open,   Discarded, |m| on(m, probes::health)),
     route(GET,  "/ping",                     Open,   Discarded, |m| on(m, probes::health)),
     route(POST, "/ping",                     Open,   Discarded, |m| on(m, probes::health)),
     route(GET,  "/ready",                    Open,   Discarded, |m| on(m, probes::ready)),
     route(GET,  "/version",                  Key,    Discarded, |m| on(m, probes::version)),
     route(GET,  "/metrics",                  Scrape, Discarded, |m| on(m, probes::metrics)),
+    route(GET,  "/backstop/status",          Key,    Discarded, |m| on(m, status::handle)),
     route(GET,  "/openapi.json",             Key,    Discarded, |m| on(m, openapi::handle)),
     route(GET,  "/v1/models",                Ready,  Discarded, |m| on(m, probes::models)),
     route(GET,  "/v1/models/{id}",           Ready,  Discarded, |m| on(m, probes::model)),
@@ -99,6 +101,8 @@ pub(crate) enum Access {
     Key,
     /// Holders of a key at any time, and anybody where the operator lets metrics be read by all.
     Scrape,
+    /// Holders of a key at any time, and browsers, which get a page without data.
+    Page,
     /// Holders of a key, once the models are ready. Not being ready comes first: a gateway takes a
     /// 401 or a 404 for a reason to stay away, a 503 for a reason to come back.
     Ready,
@@ -152,9 +156,14 @@ impl Rules {
 }
 
 impl Access {
-    /// Whether anybody may call, without a key.
-    pub(crate) fn is_open(self, config: &ServerConfig) -> bool {
-        self == Open || (self == Scrape && config.public_metrics)
+    /// Whether anybody may call with these headers, without a key.
+    pub(crate) fn is_open(self, config: &ServerConfig, headers: &HeaderMap) -> bool {
+        match self {
+            Open => true,
+            Scrape => config.public_metrics,
+            Page => page::is_wanted(headers),
+            Key | Ready => false,
+        }
     }
 }
 

@@ -25,6 +25,7 @@ use self::registry::RegistryLimits;
 pub(crate) use self::registry::Visit;
 use crate::gate::SAMPLE_INTERVAL;
 use crate::server::Server;
+use crate::status;
 
 /// Connections that wait to be accepted; the operating system may allow fewer (on Linux
 /// net.core.somaxconn, by default 4096).
@@ -79,7 +80,7 @@ pub async fn serve(
     Ok(())
 }
 
-/// Looks after what changes by itself: the pace of the queue, and the key file.
+/// Looks after what changes by itself: the pace of the queue, the key file, and the records.
 async fn look_after(server: &Server) {
     let sampling = async {
         loop {
@@ -97,7 +98,7 @@ async fn look_after(server: &Server) {
             }
         }
     };
-    tokio::join!(sampling, following);
+    tokio::join!(sampling, following, status::keep(server));
 }
 
 async fn drained(server: &Server, shutdown: impl Future<Output = ()>) {

@@ -19,6 +19,7 @@ use crate::model::{InstalledModel, ServedModel};
 use crate::provenance::Provenance;
 use crate::reply;
 use crate::salts::CacheSalts;
+use crate::status::Records;
 use crate::work::WorkTurns;
 
 /// An HTTP server for a model that generates, for encoders, or for both; cheap to clone. It answers probes from the
@@ -36,6 +37,7 @@ struct Shared {
     model: OnceLock<Arc<InstalledModel>>,
     encoders: Encoders,
     metrics: Metrics,
+    records: Records,
     keys: Option<Arc<KeyStore>>,
     /// The caller where there are no keys.
     anybody: Caller,
@@ -74,8 +76,11 @@ impl Server {
             keys: keys.clone(),
             drain_rate: Arc::clone(&drain_rate),
         };
+        let records = Records::default();
+        let canary = Arc::clone(&records.canary);
         let shared = Shared {
-            metrics: Metrics::new(lifecycle.clone(), admission),
+            metrics: Metrics::new(lifecycle.clone(), admission, canary),
+            records,
             keys,
             anybody: Caller::anybody(),
             gate,
@@ -196,6 +201,12 @@ impl Server {
         rate.unwrap_or_else(PoisonError::into_inner).sample(sample);
     }
 
+    /// Sequences that leave the queue in a second while others wait; `None` while nothing is known.
+    pub(crate) fn queue_drain_per_s(&self) -> Option<f64> {
+        let rate = self.shared.drain_rate.lock();
+        rate.unwrap_or_else(PoisonError::into_inner).per_second()
+    }
+
     /// When a client that does not get a place now should come back: when what waits has been
     /// worked off at the present pace.
     pub(crate) fn queue_retry_after_s(&self) -> u32 {
@@ -234,6 +245,11 @@ impl Server {
 
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.shared.metrics
+    }
+
+    /// What the server remembers of itself.
+    pub(crate) fn records(&self) -> &Records {
+        &self.shared.records
     }
 
     pub(crate) fn body_budget(&self) -> &Arc<BodyBudget> {

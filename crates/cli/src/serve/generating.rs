@@ -74,7 +74,7 @@ impl Generating {
         .await
         .map_err(|error| format!("loading panicked: {error}"))??;
         server.lifecycle().advance(LifecycleState::Warming);
-        warm_up(&running.engine, canary.as_ref(), &prompt).await?;
+        warm_up(server, &running.engine, canary.as_ref(), &prompt).await?;
         server.install(identity.served(running.engine, running.max_model_len));
         Ok(running.thread)
     }

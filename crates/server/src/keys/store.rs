@@ -107,8 +107,7 @@ impl KeyStore {
     /// Those of [`callers`](Self::callers) whose use of the server `viewer` may see.
     pub(crate) fn visible_to(&self, viewer: &Caller) -> Vec<Caller> {
         let mut callers = self.callers();
-        let (own, all) = (viewer.tenant().id, viewer.settings().may_see_all_keys);
-        callers.retain(|caller| all || caller.tenant().id == own);
+        callers.retain(|caller| viewer.may_see(Some(caller)));
         callers
     }
 

@@ -56,6 +56,12 @@ impl Caller {
         self.settings.name.as_deref()
     }
 
+    /// Whether what another did may be shown to this one; `None` is somebody whom no key let in.
+    pub(crate) fn may_see(&self, other: Option<&Self>) -> bool {
+        self.settings.may_see_all_keys
+            || other.is_some_and(|other| other.tenant.id == self.tenant.id)
+    }
+
     /// Counts a request against the caller's limits.
     pub(crate) fn begin(&self) -> Result<Ticket, ApiError> {
         let begun = self.tenant.begin(&self.settings, Instant::now());

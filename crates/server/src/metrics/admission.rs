@@ -106,16 +106,16 @@ impl Collector for UsageCollector {
 
 /// What one name has used.
 #[derive(Clone, Copy, Debug, Default)]
-struct Used {
-    requests: u64,
-    prompt_tokens: u64,
-    generated_tokens: u64,
-    in_flight: u32,
+pub(crate) struct Used {
+    pub(crate) requests: u64,
+    pub(crate) prompt_tokens: u64,
+    pub(crate) generated_tokens: u64,
+    pub(crate) in_flight: u32,
 }
 
-/// Only names from the file become labels, and only of those that have sent anything, so that a
-/// long file does not make a long answer to every scrape.
-fn encode_usage(encoder: &mut DescriptorEncoder<'_>, callers: &[Caller]) -> fmt::Result {
+/// What callers have used. Only names from the file are told, and only of those that have sent anything, so that a
+/// long file does not make a long answer to everybody who asks.
+pub(crate) fn used_by_name(callers: &[Caller]) -> BTreeMap<&str, Used> {
     let mut used: BTreeMap<&str, Used> = BTreeMap::new();
     let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     for caller in callers {
@@ -128,6 +128,11 @@ fn encode_usage(encoder: &mut DescriptorEncoder<'_>, callers: &[Caller]) -> fmt:
             sum.in_flight += tenant.in_flight();
         }
     }
+    used
+}
+
+fn encode_usage(encoder: &mut DescriptorEncoder<'_>, callers: &[Caller]) -> fmt::Result {
+    let used = used_by_name(callers);
     type Read = fn(&Used) -> u64;
     let counters: [(&str, &str, Read); 3] = [
         (

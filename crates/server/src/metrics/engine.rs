@@ -72,7 +72,7 @@ fn encode_gauges(encoder: &mut DescriptorEncoder<'_>, stats: &EngineStats) -> fm
 
 /// Share of blocks in use, of the pool that is nearest to its end. Blocks that only the prefix
 /// cache holds count as free, for they are given up on demand.
-fn kv_usage(stats: &EngineStats) -> f64 {
+pub(crate) fn kv_usage(stats: &EngineStats) -> f64 {
     let shares = stats.scheduler.kv_blocks.iter().map(|group| {
         let total = f64::from(group.total());
         if total > 0.0 {

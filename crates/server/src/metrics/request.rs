@@ -6,6 +6,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use super::latency::LatencyHistogram;
 use crate::gate::Refusal;
 
 const FIRST_TOKEN_BUCKETS: [f64; 22] = [
@@ -88,8 +89,8 @@ pub(crate) struct RequestMetrics {
     finished: Family<FinishLabels, Counter>,
     rejected: Family<RejectionLabels, Counter>,
     pub(crate) queue_seconds: Histogram,
-    pub(crate) first_token_seconds: Histogram,
-    pub(crate) inter_token_seconds: Histogram,
+    pub(crate) first_token_seconds: LatencyHistogram,
+    pub(crate) inter_token_seconds: LatencyHistogram,
     pub(crate) per_output_token_seconds: Histogram,
     pub(crate) prefill_seconds: Histogram,
     pub(crate) decode_seconds: Histogram,
@@ -186,8 +187,8 @@ impl RequestMetrics {
             finished,
             rejected,
             queue_seconds,
-            first_token_seconds,
-            inter_token_seconds,
+            first_token_seconds: LatencyHistogram::new(first_token_seconds, &FIRST_TOKEN_BUCKETS),
+            inter_token_seconds: LatencyHistogram::new(inter_token_seconds, &TOKEN_TIME_BUCKETS),
             per_output_token_seconds,
             prefill_seconds,
             decode_seconds,

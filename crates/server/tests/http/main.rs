@@ -27,6 +27,7 @@ mod reasoning;
 mod rerank;
 mod responses;
 mod routes;
+mod status;
 mod support;
 mod templates;
 mod texts;

@@ -383,6 +383,10 @@ async fn a_late_failure_gives_its_request_back() {
     let metrics = key(&fixture).get("/metrics").await.text;
     let late = "late_failures_total{route=\"/v1/chat/completions\",status=\"503\"} 4";
     assert!(metrics.contains(late), "{metrics}");
+    let status = key(&fixture).get("/backstop/status").await.json();
+    let error = &status["errors"][0];
+    assert_eq!((&error["late"], &error["count"]), (&json!(true), &json!(4)));
+    assert_eq!(error["code"], "deadline_exceeded");
 }
 
 #[tokio::test]

@@ -111,6 +111,7 @@ async fn keys_guard_everything_but_the_probes() {
         "/",
         "/version",
         "/metrics",
+        "/backstop/status",
         "/v1/models",
         "/v1/models/north",
         "/v1/chat/completions",
@@ -187,6 +188,35 @@ async fn small_answers() {
         "{version}"
     );
     assert!(version["batch_invariant"].is_boolean(), "{version}");
+}
+
+#[tokio::test]
+async fn browsers_get_a_page_without_a_key_and_without_data() {
+    let options = Options::named("secret-model")
+        .config(|config| config.api_keys = Some(KeySet::new(["a-good-key"])));
+    let fixture = Fixture::loading(options).await;
+    let browser = fixture
+        .client()
+        .with("accept", "text/html,application/xhtml+xml,*/*;q=0.8");
+    let page = browser.get("/").await;
+    assert_eq!((page.status, page.header("vary")), (200, "accept"));
+    assert_eq!(page.header("content-type"), "text/html; charset=utf-8");
+    let policy = page.header("content-security-policy");
+    assert!(
+        policy.starts_with("default-src 'none'; script-src 'sha256-"),
+        "{policy}"
+    );
+    assert!(page.text.starts_with("<!doctype html>") && !page.text.contains("secret-model"));
+    assert_eq!(browser.send(Method::HEAD, "/", "").await.status, 200);
+    // Nothing else is given to browsers for being browsers.
+    for path in ["/backstop/status", "/metrics", "/version"] {
+        assert_eq!(browser.get(path).await.status, 401, "{path}");
+    }
+    assert_eq!(browser.send(Method::POST, "/", "").await.status, 405);
+    let program = fixture.client().with("accept", "application/json, */*");
+    assert_eq!(program.get("/").await.status, 401);
+    let keyed = program.with("authorization", "Bearer a-good-key");
+    assert_eq!(keyed.get("/").await.json()["status"], "loading");
 }
 
 #[tokio::test]
