@@ -21,6 +21,7 @@ mod limits;
 mod load;
 mod machine;
 mod models;
+mod notify;
 mod progress;
 mod provenance;
 mod pull;

@@ -15,6 +15,7 @@ use tokio::net::TcpListener;
 
 use self::models::{Example, Models};
 use crate::args::ServeArgs;
+use crate::notify::ServiceManager;
 use crate::queue::Queues;
 use crate::{EXIT_ENGINE_FAILED, browsers, descriptors, sandbox, settings, signals};
 
@@ -27,14 +28,17 @@ const RESPONSE_KEEP_ALIVE_RANGE: (Duration, Duration) =
 pub(crate) fn run(args: ServeArgs) -> Result<ExitCode, String> {
     let started = Instant::now();
     let args = settings::with_file(args)?;
+    // Opened while this process may still connect.
+    let manager = ServiceManager::from_environment();
     // It binds this thread and those that it starts, so it comes before the runtime's.
     let files = sandbox::confine_files(&args)?;
-    crate::runtime()?.block_on(serve(args, files, started))
+    crate::runtime()?.block_on(serve(args, files, manager, started))
 }
 
 async fn serve(
     args: ServeArgs,
     files: Option<FilesConfinement>,
+    manager: ServiceManager,
     started: Instant,
 ) -> Result<ExitCode, String> {
     let queues = Queues::new(&args.queue)?;
@@ -47,7 +51,8 @@ async fn serve(
     let server = Server::new(config, lifecycle.clone());
     // Until the end of this function: a server that drains is well.
     let _probes = serve_probes(&args, &server)?;
-    signals::obey(&server, args.callers.api_key_file.is_some());
+    signals::obey(&server, &manager, args.callers.api_key_file.is_some());
+    let reporting = tokio::spawn(manager.follow(server.clone()));
     // Probes are answered from here on, however long a model's files take to read.
     let loading = tokio::spawn({
         let (server, lifecycle) = (server.clone(), lifecycle.clone());
@@ -75,13 +80,15 @@ async fn serve(
         Err(error) => return Err(format!("loading panicked: {error}")),
     }
     served.map_err(|error| format!("the server ended: {error}"))?;
+    lifecycle.advance(LifecycleState::Stopped);
+    // It ends with the life of the server, and what it says last must not be cut off.
+    let _ignored = reporting.await;
     match lifecycle.state() {
         LifecycleState::Failed(reason) => {
             tracing::error!("{reason}");
             Ok(ExitCode::from(EXIT_ENGINE_FAILED))
         }
         _ => {
-            lifecycle.advance(LifecycleState::Stopped);
             tracing::info!("stopped");
             Ok(ExitCode::SUCCESS)
         }

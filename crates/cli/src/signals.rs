@@ -2,6 +2,8 @@
 
 use backstop_server::{AdmissionProfile, Server};
 
+use crate::notify::ServiceManager;
+
 /// Resolves on SIGTERM or Ctrl-C.
 #[cfg(unix)]
 pub(crate) async fn end() {
@@ -34,13 +36,17 @@ async fn interrupted() {
 /// SIGHUP reads the key file again, if there is one; SIGUSR1 begins an outage, SIGUSR2 ends it.
 /// Must be called within a runtime. From then on none of them ends the process.
 #[cfg(unix)]
-pub(crate) fn obey(server: &Server, has_key_file: bool) {
+pub(crate) fn obey(server: &Server, manager: &ServiceManager, has_key_file: bool) {
     use tokio::signal::unix::SignalKind;
-    if has_key_file {
-        on(SignalKind::hangup(), server, |server| {
-            let server = server.clone();
+    // A service manager reloads whatever runs; a terminal that is closed ends what has nothing to read again.
+    if has_key_file || manager.is_there() {
+        let manager = manager.clone();
+        on(SignalKind::hangup(), server, move |server| {
+            let (server, manager) = (server.clone(), manager.clone());
             // The outcome is logged.
-            drop(tokio::task::spawn_blocking(move || server.reload_keys()));
+            drop(tokio::task::spawn_blocking(move || {
+                manager.while_reloading(server.lifecycle(), || server.reload_keys())
+            }));
         });
     }
     on(SignalKind::user_defined1(), server, |server| {
@@ -52,7 +58,11 @@ pub(crate) fn obey(server: &Server, has_key_file: bool) {
 }
 
 #[cfg(unix)]
-fn on(kind: tokio::signal::unix::SignalKind, server: &Server, act: fn(&Server)) {
+fn on(
+    kind: tokio::signal::unix::SignalKind,
+    server: &Server,
+    act: impl Fn(&Server) + Send + 'static,
+) {
     match tokio::signal::unix::signal(kind) {
         Ok(mut signals) => {
             let server = server.clone();
@@ -68,4 +78,4 @@ fn on(kind: tokio::signal::unix::SignalKind, server: &Server, act: fn(&Server)) 
 
 /// There are no such signals here.
 #[cfg(not(unix))]
-pub(crate) fn obey(_server: &Server, _has_key_file: bool) {}
+pub(crate) fn obey(_server: &Server, _manager: &ServiceManager, _has_key_file: bool) {}

@@ -17,6 +17,7 @@ mod budget;
 mod chat;
 mod choice;
 mod completions;
+mod condition;
 mod config;
 mod constraint;
 mod cors;
@@ -68,6 +69,7 @@ mod turns;
 mod unpacking;
 mod work;
 
+pub use condition::Condition;
 pub use config::ServerConfig;
 pub use cors::{Cors, CorsError, CorsSettings};
 pub use encoders::ServedEncoder;

@@ -7,10 +7,11 @@ use axum::extract::{Extension, Path, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, VARY};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use backstop_engine::{LifecycleState, Liveness};
+use backstop_engine::LifecycleState;
 use backstop_protocol::{ApiError, ModelCard, ModelList};
 use serde::Serialize;
 
+use crate::condition::Condition;
 use crate::encoders::{AnyModel, InstalledEncoder};
 use crate::keys::Caller;
 use crate::metrics::Exposition;
@@ -59,44 +60,29 @@ struct EncoderHealth {
 /// `GET /health` and `/ping`: whether to restart the process. 200 once the models are loaded, for
 /// as long as engine and encoders make progress, draining included.
 pub(crate) async fn health(State(server): State<Server>) -> Response {
-    let state = server.lifecycle().state();
-    let liveness = server
-        .installed()
-        .map(|model| model.served.engine.liveness());
-    let stalled = server.is_stalled();
-    let serving = matches!(state, LifecycleState::Ready | LifecycleState::Draining);
-    let mut body = describe(&server, &state, liveness);
-    if serving && stalled {
+    let Condition {
+        state,
+        stalled,
+        healthy,
+    } = server.condition();
+    let mut body = describe(&server, &state);
+    if stalled {
         body.status = "stalled";
         body.reason = Some("the engine has work and makes no progress".to_owned());
     }
-    let good = serving && !stalled && server.has_models();
-    respond(&server, &state, good, &body)
+    respond(&server, &state, healthy, &body)
 }
 
 /// `GET /ready`: whether to send traffic.
 pub(crate) async fn ready(State(server): State<Server>) -> Response {
     let state = server.lifecycle().state();
-    let liveness = server
-        .installed()
-        .map(|model| model.served.engine.liveness());
-    let body = describe(&server, &state, liveness);
+    let body = describe(&server, &state);
     respond(&server, &state, server.check_ready().is_ok(), &body)
 }
 
-impl Server {
-    /// Whether the engine or an encoder has work and makes no progress.
-    pub(crate) fn is_stalled(&self) -> bool {
-        let stall = self.config().liveness_stall;
-        let engine = self.installed().map(|model| model.served.engine.liveness());
-        let mut encoders = self.encoders().all();
-        engine.is_some_and(|live| !live.is_alive(stall))
-            || encoders.any(|encoder| !encoder.liveness().is_alive(stall))
-    }
-}
-
-fn describe(server: &Server, state: &LifecycleState, liveness: Option<Liveness>) -> Health {
-    let engine = server.installed().zip(liveness).map(|(model, liveness)| {
+fn describe(server: &Server, state: &LifecycleState) -> Health {
+    let engine = server.installed().map(|model| {
+        let liveness = model.served.engine.liveness();
         let stats = model.served.engine.stats();
         let since = if liveness.busy {
             liveness.since_progress.as_secs_f64()
