@@ -157,6 +157,7 @@ fn server_config(args: &ServeArgs, queues: &Queues) -> Result<ServerConfig, Stri
     let max_connections = descriptors::for_connections(defaults.max_connections);
     Ok(ServerConfig {
         api_keys: keys.map_err(|error| error.to_string())?,
+        public_metrics: callers.public_metrics,
         cors: browsers::cors(callers)?,
         allow_priority: callers.allow_priority,
         allow_special_tokens_in_content: answers.allow_special_tokens_in_content,

@@ -89,6 +89,11 @@ pub(crate) struct CallerArgs {
     #[arg(long, env = "BACKSTOP_ALLOW_PRIORITY")]
     pub(crate) allow_priority: bool,
 
+    /// Answer /metrics without a key, for scrapers that cannot send one, such as endpoint pickers of Kubernetes. What keys
+    /// have used stays between them and those that may see all.
+    #[arg(long, env = "BACKSTOP_PUBLIC_METRICS")]
+    pub(crate) public_metrics: bool,
+
     /// Origins of pages in browsers that may call, as a JSON list such as '["https://chat.example"]';
     /// '["*"]' stands for all. Without it browsers are told nothing, and keep pages of other origins
     /// from reading answers.
