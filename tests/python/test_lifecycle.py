@@ -1,6 +1,7 @@
 """Loading, overload, draining and the end of the process."""
 
 import json
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -43,6 +44,23 @@ def test_while_loading_everything_is_a_503_that_says_when_to_come_back(
             error = answer.json()["error"]
             assert error["code"] == "model_loading"
             assert error["type"] != "invalid_request_error"
+
+
+def test_the_start_says_what_it_took_its_time_for(start: Callable[..., BackstopProcess]) -> None:
+    server = start().wait_until_ready()
+    parts = httpx.get(f"{server.root}/ready", timeout=10).json()["timeline"]
+    took = {part["phase"]: part["seconds"] for part in parts}
+    assert list(took)[:2] == ["settings", "listening"]
+    assert list(took)[-2:] == ["engine", "warm_up"]
+    assert {"texts", "planning", "weights", "memory"} < set(took)
+    metrics = httpx.get(f"{server.root}/metrics", timeout=10).text
+    told = dict(re.findall(r'^backstop:startup_phase_seconds\{phase="(\w+)"\} (\S+)$', metrics, re.MULTILINE))
+    assert {phase: float(seconds) for phase, seconds in told.items()} == pytest.approx(took)
+    line = re.search(r"start: (.*)$", server.log(), re.MULTILINE)
+    assert line is not None, server.log()
+    assert re.fullmatch(r"([a-z-]+ \d+\.\d\d s(, )?)+", line[1]), line[1]
+    ready = re.search(r"ready after (\S+) s", server.log())
+    assert ready is not None and float(ready[1]) == pytest.approx(sum(took.values()), abs=0.06)
 
 
 def all_ready(seen: dict[str, list[httpx.Response]]) -> bool:

@@ -17,11 +17,11 @@ pub(crate) fn run(args: CanaryArgs) -> Result<ExitCode, String> {
     reason = "the section is what the command is for"
 )]
 async fn record(args: CanaryArgs) -> Result<ExitCode, String> {
+    let lifecycle = Lifecycle::new();
     let open = load::open(&args.model)?;
     let prompt = open.text.tokenizer.encode(&args.prompt, true);
     let prompt = prompt.map_err(|error| error.to_string())?;
-    let prepared = start::Prepared::new(&args.model, &open)?;
-    let lifecycle = Lifecycle::new();
+    let prepared = start::Prepared::new(&args.model, &open, lifecycle.timeline())?;
     let running =
         tokio::task::block_in_place(|| start::start(&args.model, open, prepared, 1, &lifecycle))?;
     lifecycle.advance(LifecycleState::Warming);

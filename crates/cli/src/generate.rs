@@ -23,11 +23,11 @@ pub(crate) fn run(args: GenerateArgs) -> Result<ExitCode, String> {
 }
 
 async fn generate(args: GenerateArgs) -> Result<ExitCode, String> {
+    let lifecycle = Lifecycle::new();
     let open = load::open(&args.model)?;
     let text = open.text.clone();
     let (prompt, parser) = prompt(&args, &open)?;
-    let prepared = start::Prepared::new(&args.model, &open)?;
-    let lifecycle = Lifecycle::new();
+    let prepared = start::Prepared::new(&args.model, &open, lifecycle.timeline())?;
     let running =
         tokio::task::block_in_place(|| start::start(&args.model, open, prepared, 1, &lifecycle))?;
     lifecycle.advance(LifecycleState::Ready);

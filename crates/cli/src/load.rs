@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use backstop_arch::{ModelSpec, gguf_families};
+use backstop_engine::{Lifecycle, StartPhase, Timeline};
 use backstop_executor::ModelSource;
 use backstop_loader::{Fitted, SyntheticWeights, fit};
 use backstop_models::{LocateError, Manifest, ModelLocator, ServingDefaults};
@@ -172,10 +173,18 @@ fn read_tokenizer(checkpoint: &Checkpoint) -> Result<Tokenizer, String> {
 
 /// Finds the model and reads its text files.
 pub(crate) fn open(args: &ModelArgs) -> Result<OpenModel, String> {
+    open_timed(args, Lifecycle::new().timeline())
+}
+
+/// The same as a part of a start.
+pub(crate) fn open_timed(args: &ModelArgs, timeline: &Timeline) -> Result<OpenModel, String> {
+    timeline.begin(StartPhase::Texts);
     let wanted = args.model.as_deref().unwrap_or(DEFAULT_MODEL);
     let locator = ModelLocator::from_environment();
     match args.load_format.unwrap_or(LoadFormat::Auto) {
-        LoadFormat::Auto | LoadFormat::Safetensors => open_checkpoint(args, &locator, wanted),
+        LoadFormat::Auto | LoadFormat::Safetensors => {
+            open_checkpoint(args, &locator, wanted, timeline)
+        }
         LoadFormat::Synthetic => open_shape(args, &locator, wanted),
     }
 }
@@ -184,6 +193,7 @@ fn open_checkpoint(
     args: &ModelArgs,
     locator: &ModelLocator,
     wanted: &str,
+    timeline: &Timeline,
 ) -> Result<OpenModel, String> {
     let located = locator.locate(wanted).map_err(|error| match &error {
         LocateError::NoWeights {
@@ -198,7 +208,9 @@ fn open_checkpoint(
         }
         _ => error.to_string(),
     })?;
+    timeline.begin(StartPhase::Verification);
     integrity::check(&located, &args.integrity)?;
+    timeline.begin(StartPhase::Texts);
     let name = located.name();
     let checkpoint = Checkpoint::open(&located.directory, &gguf_families())
         .map_err(|error| error.to_string())?;

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 
-use backstop_engine::{EngineThread, Lifecycle, LifecycleState};
+use backstop_engine::{EngineThread, Lifecycle, LifecycleState, StartPhase, Timeline};
 use backstop_sandbox::FilesConfinement;
 use backstop_server::{GrammarWorker, KeySet, ProbeThread, Server, ServerConfig};
 use tokio::net::TcpListener;
@@ -26,28 +26,28 @@ const RESPONSE_KEEP_ALIVE_RANGE: (Duration, Duration) =
     (Duration::from_millis(100), Duration::from_secs(3600));
 
 pub(crate) fn run(args: ServeArgs) -> Result<ExitCode, String> {
-    let started = Instant::now();
+    let lifecycle = Lifecycle::since(Instant::now());
     let args = settings::with_file(args)?;
     // Opened while this process may still connect.
     let manager = ServiceManager::from_environment();
     // It binds this thread and those that it starts, so it comes before the runtime's.
     let files = sandbox::confine_files(&args)?;
-    crate::runtime()?.block_on(serve(args, files, manager, started))
+    crate::runtime()?.block_on(serve(args, files, manager, lifecycle))
 }
 
 async fn serve(
     args: ServeArgs,
     files: Option<FilesConfinement>,
     manager: ServiceManager,
-    started: Instant,
+    lifecycle: Lifecycle,
 ) -> Result<ExitCode, String> {
     let queues = Queues::new(&args.queue)?;
     let config = server_config(&args, &queues)?;
+    lifecycle.timeline().begin(StartPhase::Listening);
     let listener = listen(&args)?;
     let address = listener.local_addr().map_err(|error| error.to_string())?;
     tracing::info!("listening on http://{address}");
 
-    let lifecycle = Lifecycle::new();
     let server = Server::new(config, lifecycle.clone());
     // Until the end of this function: a server that drains is well.
     let _probes = serve_probes(&args, &server)?;
@@ -61,7 +61,7 @@ async fn serve(
             match &loaded {
                 Ok(loaded) => {
                     lifecycle.advance(LifecycleState::Ready);
-                    announce(address, &loaded.examples, started.elapsed());
+                    announce(address, &loaded.examples, lifecycle.timeline());
                 }
                 Err(NotLoaded::Refused(message) | NotLoaded::Failed(message)) => {
                     lifecycle.advance(LifecycleState::Failed(message.clone()));
@@ -125,7 +125,8 @@ async fn load(
     files: Option<FilesConfinement>,
 ) -> Result<Loaded, NotLoaded> {
     // Text files are read and memory is planned: nothing for a thread that answers.
-    let opened = tokio::task::spawn_blocking(move || Models::open(&args, &queues)).await;
+    let timeline = server.lifecycle().timeline().clone();
+    let opened = tokio::task::spawn_blocking(move || Models::open(&args, &queues, &timeline)).await;
     let opened = opened.map_err(|error| NotLoaded::Failed(format!("opening panicked: {error}")))?;
     let models = opened.map_err(NotLoaded::Refused)?;
     tracing::info!("loading {}", models.names());
@@ -231,13 +232,14 @@ fn serve_probes(args: &ServeArgs, server: &Server) -> Result<Option<ProbeThread>
     Ok(Some(probes))
 }
 
-/// The one line that says that everything works, and how to try it.
-fn announce(address: SocketAddr, examples: &[Example], elapsed: Duration) {
+/// The lines that say that everything works, how to try it, and what the start took its time for.
+fn announce(address: SocketAddr, examples: &[Example], timeline: &Timeline) {
     let try_it = |(path, body): &Example| {
         format!("curl http://{address}{path} -H 'content-type: application/json' -d '{body}'")
     };
     let try_it: Vec<String> = examples.iter().map(try_it).collect();
-    let seconds = elapsed.as_secs_f32();
+    let seconds = timeline.total().as_secs_f32();
+    tracing::info!("start: {timeline}");
     tracing::info!("ready after {seconds:.1} s: {}", try_it.join(" or "));
 }
 

@@ -2,14 +2,16 @@
 
 use std::time::Instant;
 
-use backstop_engine::{EngineConfig, EngineHandle, EngineThread, Lifecycle, LifecycleState};
+use backstop_engine::{
+    EngineConfig, EngineHandle, EngineThread, Lifecycle, LifecycleState, StartPhase, Timeline,
+};
 use backstop_executor::{ComputeDevice, Plan, PlanError, StartStage, format_bytes};
 use backstop_types::Executor;
 
 use crate::args::{DeviceChoice, ModelArgs};
 use crate::limits::Limits;
 use crate::load::OpenModel;
-use crate::progress::ProgressBars;
+use crate::progress::{ProgressBars, Speed};
 use crate::{device, draft};
 
 /// Failed steps that one sequence survives before it is given up.
@@ -38,8 +40,15 @@ pub(crate) struct Prepared {
 impl Prepared {
     /// On the device that the settings choose. The error says what does not fit, and which setting
     /// would make it fit.
-    pub(crate) fn new(args: &ModelArgs, open: &OpenModel) -> Result<Self, String> {
-        let prepared = Self::on(args, open, &device::choose(args)?)?;
+    pub(crate) fn new(
+        args: &ModelArgs,
+        open: &OpenModel,
+        timeline: &Timeline,
+    ) -> Result<Self, String> {
+        timeline.begin(StartPhase::Device);
+        let device = device::choose(args)?;
+        timeline.begin(StartPhase::Planning);
+        let prepared = Self::on(args, open, &device)?;
         if let Some(reason) = &prepared.refusal {
             tracing::warn!("computing on {} instead: {reason}", prepared.place);
         }
@@ -86,6 +95,7 @@ impl Prepared {
         let executor = self
             .plan
             .start(open.source, &|stage, bytes_done, bytes_total| {
+                lifecycle.timeline().begin(phase_of(stage));
                 bars.show(stage, bytes_done, bytes_total);
                 if stage == StartStage::Loading {
                     lifecycle.advance(LifecycleState::Loading {
@@ -96,10 +106,13 @@ impl Prepared {
             });
         let executor =
             executor.map_err(|error| format!("{}: {error}", open.directory.display()))?;
+        lifecycle.timeline().begin(StartPhase::Engine);
+        let took = started.elapsed();
         tracing::info!(
-            "{} of weights after {:.1} s; KV cache {} in blocks of {} tokens{}",
+            "{} of weights after {:.1} s ({}); KV cache {} in blocks of {} tokens{}",
             format_bytes(bytes.weights),
-            started.elapsed().as_secs_f32(),
+            took.as_secs_f32(),
+            Speed(bytes.weights, took),
             format_bytes(bytes.kv),
             self.limits.sizes.block_size,
             bytes.work.map_or_else(String::new, |bytes| format!(
@@ -108,6 +121,15 @@ impl Prepared {
             )),
         );
         Ok(executor)
+    }
+}
+
+/// The part of a start that a stage of the executor's is.
+fn phase_of(stage: StartStage) -> StartPhase {
+    match stage {
+        StartStage::Memory => StartPhase::Memory,
+        StartStage::Loading => StartPhase::Weights,
+        StartStage::Arranging => StartPhase::Arranging,
     }
 }
 

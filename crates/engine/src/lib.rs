@@ -14,9 +14,11 @@ mod lifecycle;
 mod outbox;
 mod stats;
 mod thread;
+mod timeline;
 
 pub use backstop_sched::{PromptLookup, Rejection, Speculation};
 pub use handle::{EngineHandle, Generation, GenerationEvent, GenerationRequest, SubmitError};
 pub use lifecycle::{Lifecycle, LifecycleState};
 pub use stats::{EngineStats, Liveness};
 pub use thread::{EngineConfig, EngineThread};
+pub use timeline::{StartPhase, Timeline};

@@ -2,8 +2,11 @@
 //! traffic.
 
 use std::fmt;
+use std::time::Instant;
 
 use tokio::sync::watch;
+
+use crate::timeline::Timeline;
 
 /// Where in its life the server is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,15 +57,12 @@ impl fmt::Display for LifecycleState {
 #[derive(Clone, Debug)]
 pub struct Lifecycle {
     sender: watch::Sender<LifecycleState>,
+    timeline: Timeline,
 }
 
 impl Default for Lifecycle {
     fn default() -> Self {
-        let (sender, _) = watch::channel(LifecycleState::Loading {
-            bytes_done: 0,
-            bytes_total: 0,
-        });
-        Self { sender }
+        Self::since(Instant::now())
     }
 }
 
@@ -70,6 +70,23 @@ impl Lifecycle {
     /// A life that begins with loading.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The same of a process that began at this moment.
+    pub fn since(began: Instant) -> Self {
+        let (sender, _) = watch::channel(LifecycleState::Loading {
+            bytes_done: 0,
+            bytes_total: 0,
+        });
+        Self {
+            sender,
+            timeline: Timeline::since(began),
+        }
+    }
+
+    /// What became of the time until it was ready.
+    pub fn timeline(&self) -> &Timeline {
+        &self.timeline
     }
 
     /// The present state.
@@ -85,6 +102,12 @@ impl Lifecycle {
     /// Moves to `next`, unless the life is already over: nothing follows `Stopped` or `Failed`,
     /// and a draining server never becomes ready again.
     pub fn advance(&self, next: LifecycleState) {
+        if !matches!(
+            next,
+            LifecycleState::Loading { .. } | LifecycleState::Warming
+        ) {
+            self.timeline.end();
+        }
         self.sender.send_if_modified(|state| {
             let allowed = match state {
                 LifecycleState::Stopped | LifecycleState::Failed(_) => false,

@@ -186,6 +186,8 @@ pub enum StartError {
 /// What a start is at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StartStage {
+    /// Memory is taken: of the KV cache, and on a GPU of everything.
+    Memory,
     /// Weights are read or made.
     Loading,
     /// They are brought into the order in which the device computes fastest.

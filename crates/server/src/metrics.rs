@@ -11,6 +11,7 @@ mod engine;
 mod exposition;
 mod latency;
 mod request;
+mod startup;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -36,6 +37,7 @@ pub(crate) use self::engine::kv_usage;
 pub(crate) use self::exposition::Exposition;
 pub(crate) use self::latency::{LatencyCounts, Quantiles};
 pub(crate) use self::request::{FinishLabel, RequestMetrics};
+use self::startup::StartupCollector;
 use crate::encoders::QueueView;
 use crate::keys::Caller;
 use crate::status::CanaryHistory;
@@ -84,6 +86,8 @@ impl Metrics {
              would have had",
             late_failures.clone(),
         );
+        let timeline = lifecycle.timeline().clone();
+        process.register_collector(Box::new(StartupCollector { timeline }));
         process.register_collector(Box::new(LifecycleCollector { lifecycle }));
         process.register_collector(Box::new(admission));
         process.register_collector(Box::new(CanaryCollector(canary)));

@@ -2,12 +2,13 @@
 //! metrics and the list of models. Nothing here waits for the engine.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{Extension, Path, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, VARY};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use backstop_engine::LifecycleState;
+use backstop_engine::{Lifecycle, LifecycleState, StartPhase};
 use backstop_protocol::{ApiError, ModelCard, ModelList};
 use serde::Serialize;
 
@@ -31,6 +32,8 @@ struct Health {
     reason: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     progress: Option<Progress>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    timeline: Vec<StartPart>,
     #[serde(skip_serializing_if = "Option::is_none")]
     engine: Option<EngineHealth>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -41,6 +44,13 @@ struct Health {
 struct Progress {
     bytes_done: u64,
     bytes_total: u64,
+}
+
+/// A part of the start; the last one is under way until the server is ready.
+#[derive(Debug, Serialize)]
+struct StartPart {
+    phase: &'static str,
+    seconds: f64,
 }
 
 #[derive(Debug, Serialize)]
@@ -73,11 +83,21 @@ pub(crate) async fn health(State(server): State<Server>) -> Response {
     respond(&server, &state, healthy, &body)
 }
 
-/// `GET /ready`: whether to send traffic.
+/// `GET /ready`: whether to send traffic, and what the start took its time for.
 pub(crate) async fn ready(State(server): State<Server>) -> Response {
     let state = server.lifecycle().state();
-    let body = describe(&server, &state);
+    let mut body = describe(&server, &state);
+    body.timeline = timeline(server.lifecycle());
     respond(&server, &state, server.check_ready().is_ok(), &body)
+}
+
+fn timeline(lifecycle: &Lifecycle) -> Vec<StartPart> {
+    let phases = lifecycle.timeline().phases().into_iter();
+    let part = |(phase, took): (StartPhase, Duration)| StartPart {
+        phase: phase.name(),
+        seconds: took.as_secs_f64(),
+    };
+    phases.map(part).collect()
 }
 
 fn describe(server: &Server, state: &LifecycleState) -> Health {
@@ -110,6 +130,7 @@ fn describe(server: &Server, state: &LifecycleState) -> Health {
         status: state.name(),
         reason: None,
         progress,
+        timeline: Vec::new(),
         engine,
         encoders: server.encoders().all().map(encoder_health).collect(),
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use backstop_engine::{EngineHandle, EngineThread, LifecycleState};
+use backstop_engine::{EngineHandle, EngineThread, LifecycleState, StartPhase, Timeline};
 use backstop_models::Canary;
 use backstop_server::{ModelFacts, Provenance, ServedModel, Server};
 use backstop_text::{ChatFormat, ControlTexts};
@@ -30,10 +30,15 @@ pub(super) struct Generating {
 
 impl Generating {
     /// Reads its text files and plans its memory.
-    pub(super) fn open(args: &ServeArgs, queues: &Queues) -> Result<Self, String> {
-        let open = load::open(&args.model)?;
+    pub(super) fn open(
+        args: &ServeArgs,
+        queues: &Queues,
+        timeline: &Timeline,
+    ) -> Result<Self, String> {
+        let open = load::open_timed(&args.model, timeline)?;
         tracing::info!("{}: {}", open.name, open.text.ends_told());
-        let prepared = Prepared::new(&args.model, &open)?;
+        let prepared = Prepared::new(&args.model, &open, timeline)?;
+        timeline.begin(StartPhase::Identity);
         Ok(Self {
             max_waiting: queues.engine_max_waiting(prepared.limits.sizes.max_num_seqs),
             names: served_names(args, &open),
@@ -74,6 +79,7 @@ impl Generating {
         .await
         .map_err(|error| format!("loading panicked: {error}"))??;
         server.lifecycle().advance(LifecycleState::Warming);
+        server.lifecycle().timeline().begin(StartPhase::WarmUp);
         warm_up(server, &running.engine, canary.as_ref(), &prompt).await?;
         server.install(identity.served(running.engine, running.max_model_len));
         Ok(running.thread)

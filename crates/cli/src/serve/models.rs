@@ -1,6 +1,6 @@
 //! All models that are to be served: one that generates, encoders, or both.
 
-use backstop_engine::EngineThread;
+use backstop_engine::{EngineThread, StartPhase, Timeline};
 use backstop_server::Server;
 
 use super::generating::Generating;
@@ -19,14 +19,19 @@ pub(super) struct Models {
 
 impl Models {
     /// Those that the settings name. Without any, the bundled model; encoders may be alone.
-    pub(super) fn open(args: &ServeArgs, queues: &Queues) -> Result<Self, String> {
+    pub(super) fn open(
+        args: &ServeArgs,
+        queues: &Queues,
+        timeline: &Timeline,
+    ) -> Result<Self, String> {
+        timeline.begin(StartPhase::Texts);
         let encoders = encoders::planned(&args.encoders, &args.model)?;
         let generating = match args.model.model.is_none() && !encoders.is_empty() {
             true => {
                 check_unused(args)?;
                 None
             }
-            false => Some(Generating::open(args, queues)?),
+            false => Some(Generating::open(args, queues, timeline)?),
         };
         if let (false, Some(threads)) = (encoders.is_empty(), args.model.num_threads) {
             // The pool of all libraries, which has a thread for each core unless it is told.
@@ -69,6 +74,7 @@ impl Models {
     /// Loads and proves all, and gives them to the server. The thread is that of the engine, if there is one.
     pub(super) async fn bring_up(self, server: &Server) -> Result<Option<EngineThread>, String> {
         for encoder in self.encoders {
+            server.lifecycle().timeline().begin(StartPhase::Encoders);
             let loaded = tokio::task::spawn_blocking(move || encoder.load()).await;
             let loaded = loaded.map_err(|error| format!("loading panicked: {error}"))??;
             let installed = server.install_encoder(loaded);

@@ -146,6 +146,7 @@ impl DevicePlan for CandlePlan {
             kv,
         } = *self;
         let weights = weights(&device, &source, progress)?;
+        progress(StartStage::Memory, 0, kv.bytes);
         let layouts = layouts(&source.model.spec().kv_groups, &kv.spec);
         let cache = CandleKvCache::new(&layouts, request.block_size, request.kv_element, &device)?;
         let config = CandleExecutorConfig {

@@ -68,6 +68,7 @@ impl DevicePlan for CpuPlan {
         let spec = source.model.spec();
         let drafter = head.map(|head| head.start(spec, &weights, &kv.spec, request.kv_element));
         let drafter = drafter.transpose()?;
+        progress(StartStage::Memory, 0, kv.bytes);
         let layouts = layouts(&spec.kv_groups, &kv.spec);
         let cache = CpuKvCache::new(&layouts, request.block_size, request.kv_element);
         let config = CpuExecutorConfig {

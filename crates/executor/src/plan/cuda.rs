@@ -114,6 +114,7 @@ impl DevicePlan for CudaPlan {
         progress: Progress<'_>,
     ) -> Result<(Box<dyn StepDevice>, WorkerSettings), StartError> {
         let (device, request, spec) = (&self.device, &self.request, source.model.spec());
+        progress(StartStage::Memory, 0, self.kv.bytes);
         let weights = Arc::new(self.weights.reserve(device)?);
         let layouts = layouts(&spec.kv_groups, &self.kv.spec);
         let runner = Runner::new(RunnerConfig {

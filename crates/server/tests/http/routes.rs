@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::support::executor::Script;
 use crate::support::{Fixture, MAX_MODEL_LEN, Options, chat, eventually};
-use backstop_engine::{Lifecycle, LifecycleState};
+use backstop_engine::{Lifecycle, LifecycleState, StartPhase};
 use backstop_server::{KeySet, Provenance, Server, ServerConfig};
 use hyper::Method;
 use serde_json::json;
@@ -71,6 +71,30 @@ async fn loading_is_a_503_with_an_estimate_and_never_a_401_or_404() {
     assert_eq!(client.get("/ready").await.status, 503);
     assert_eq!(client.get("/health").await.status, 503);
     serving.abort();
+}
+
+#[tokio::test]
+async fn ready_and_metrics_say_what_the_start_takes_its_time_for() {
+    let fixture = Fixture::loading(Options::default()).await;
+    let client = fixture.client();
+    fixture.lifecycle.timeline().begin(StartPhase::Weights);
+    let timeline = async || client.get("/ready").await.json()["timeline"].clone();
+    let parts = timeline().await;
+    assert_eq!(parts[0]["phase"], "settings");
+    assert_eq!(parts[1]["phase"], "weights");
+    assert_eq!(parts[2], json!(null));
+    let metrics = client.get("/metrics").await.text;
+    let metric = "backstop:startup_phase_seconds{phase=\"weights\"} ";
+    assert!(metrics.contains(metric), "{metrics}");
+    fixture.lifecycle.advance(LifecycleState::Ready);
+    let parts = timeline().await;
+    // It is over, so that nothing takes longer later.
+    assert_eq!(timeline().await, parts);
+    assert!(
+        parts[1]["seconds"]
+            .as_f64()
+            .is_some_and(|seconds| seconds >= 0.0)
+    );
 }
 
 #[tokio::test]
