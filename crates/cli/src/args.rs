@@ -1,6 +1,7 @@
 //! The command line. Every setting of `serve` can also stand in the environment and in a TOML
 //! file; the command line wins over the environment, and that over the file.
 
+mod audit;
 mod encoders;
 mod integrity;
 mod model;
@@ -10,6 +11,7 @@ mod tools;
 
 use clap::{Parser, Subcommand};
 
+pub(crate) use self::audit::{AuditArgs, AuditCommand, AuditHeadArgs, AuditVerifyArgs};
 pub(crate) use self::encoders::EncoderArgs;
 pub(crate) use self::integrity::{IntegrityArgs, SignatureArgs};
 pub(crate) use self::model::{CandleChoice, DeviceChoice, KvCacheDtype, LoadFormat, ModelArgs};
@@ -52,6 +54,9 @@ pub(crate) enum Command {
     Canary(Box<CanaryArgs>),
     /// Make a new API key: prints it, once, and the line for the key file, which does not hold it.
     Key(KeyArgs),
+    /// Read the audit log of a server.
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// Try grammars for a server, which starts this by itself.
     #[command(hide = true)]
     GrammarWorker,

@@ -1,6 +1,7 @@
 //! The binary `backstop`: reads settings, loads a model, and serves it.
 
 mod args;
+mod audit;
 mod browsers;
 mod canary;
 mod candle;
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
         Command::Canary(args) => canary::run(*args),
         Command::Compare(args) => compare::run(&args),
         Command::Key(args) => key::run(&args),
+        Command::Audit(command) => audit::run(&command),
         Command::GrammarWorker => grammar_worker::run(),
         Command::Documents(args) => documents::run(&args),
     })

@@ -76,6 +76,9 @@ fn sandbox(args: &ServeArgs) -> Sandbox {
     if let Some(file) = &args.callers.api_key_file {
         sandbox.allow_reading_anew(file);
     }
+    if let Some(log) = &args.audit.audit_log {
+        sandbox.allow_writing_beside(log);
+    }
     let probes = args.server.probe_address.map(|address| address.port());
     sandbox.bind_ports = [args.server.port].into_iter().chain(probes).collect();
     sandbox

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 
+use backstop_audit::{AuditLog, AuditRecorder};
 use backstop_engine::{EngineThread, Lifecycle, LifecycleState, StartPhase, Timeline};
 use backstop_sandbox::FilesConfinement;
 use backstop_server::{GrammarWorker, KeySet, ProbeThread, Server, ServerConfig};
@@ -17,7 +18,7 @@ use self::models::{Example, Models};
 use crate::args::ServeArgs;
 use crate::notify::ServiceManager;
 use crate::queue::Queues;
-use crate::{EXIT_ENGINE_FAILED, browsers, descriptors, sandbox, settings, signals};
+use crate::{EXIT_ENGINE_FAILED, audit, browsers, descriptors, sandbox, settings, signals};
 
 /// One address's strangers get one in so many of the connections.
 const STRANGERS_SHARE: usize = 4;
@@ -32,17 +33,32 @@ pub(crate) fn run(args: ServeArgs) -> Result<ExitCode, String> {
     let manager = ServiceManager::from_environment();
     // It binds this thread and those that it starts, so it comes before the runtime's.
     let files = sandbox::confine_files(&args)?;
-    crate::runtime()?.block_on(serve(args, files, manager, lifecycle))
+    let log = audit::open(&args.audit)?;
+    let recorder = log.as_ref().map(AuditLog::recorder);
+    // The runtime is gone before the log is closed: what it still runs then is recorded as well.
+    let ended = crate::runtime()?.block_on(serve(args, files, recorder, manager, lifecycle));
+    if let Some(log) = log {
+        log.close(match &ended {
+            Ok(code) if *code == ExitCode::SUCCESS => "stopped",
+            Ok(_) => "failed",
+            Err(_) => "refused",
+        });
+    }
+    ended
 }
 
 async fn serve(
     args: ServeArgs,
     files: Option<FilesConfinement>,
+    audit_log: Option<AuditRecorder>,
     manager: ServiceManager,
     lifecycle: Lifecycle,
 ) -> Result<ExitCode, String> {
     let queues = Queues::new(&args.queue)?;
-    let config = server_config(&args, &queues)?;
+    let config = ServerConfig {
+        audit_log,
+        ..server_config(&args, &queues)?
+    };
     lifecycle.timeline().begin(StartPhase::Listening);
     let listener = listen(&args)?;
     let address = listener.local_addr().map_err(|error| error.to_string())?;
@@ -60,6 +76,7 @@ async fn serve(
             let loaded = load(args, queues, &server, files).await;
             match &loaded {
                 Ok(loaded) => {
+                    server.record_models();
                     lifecycle.advance(LifecycleState::Ready);
                     announce(address, &loaded.examples, lifecycle.timeline());
                 }

@@ -389,6 +389,13 @@ impl ApiError {
         Self::new(503, UNAVAILABLE, "deadline_exceeded", message).with_retry_after(retry_after_s)
     }
 
+    /// 503: what is answered must be written down, and cannot be.
+    pub fn audit_log_unavailable(retry_after_s: u32) -> Self {
+        let message = "The audit log cannot be written. Please retry later.".to_owned();
+        Self::new(503, UNAVAILABLE, "audit_log_unavailable", message)
+            .with_retry_after(retry_after_s)
+    }
+
     /// 503: the engine does not answer, or has stopped for good.
     pub fn engine_unavailable(retry_after_s: u32) -> Self {
         let message = "The engine is not available.".to_owned();
@@ -477,6 +484,7 @@ mod tests {
             ApiError::draining(5),
             ApiError::sleeping(600),
             ApiError::deadline_exceeded(5),
+            ApiError::audit_log_unavailable(5),
             ApiError::engine_unavailable(5),
             ApiError::engine_failure(),
             ApiError::internal(),

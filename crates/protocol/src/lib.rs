@@ -65,7 +65,7 @@ pub use infill::{
     ContextFile, InfillAnswer, InfillChunk, InfillSettings, InfillTimings, TimedTokens,
     ValidInfillRequest, selected,
 };
-pub use models::{ModelCard, ModelList, ModelOrigin, ModelTask};
+pub use models::{ModelCard, ModelList, ModelOrigin, ModelTask, rfc3339};
 pub use output_format::OutputFormat;
 pub use rerank::{RankedDocument, Ranking, ValidRerankRequest};
 pub use response::{FinishReason, ResponseStamp, StopReason, Usage};

@@ -151,7 +151,7 @@ impl ModelCard {
 }
 
 /// A moment, in seconds since 1970, as RFC 3339 writes it in UTC.
-pub(crate) fn rfc3339(seconds: u64) -> String {
+pub fn rfc3339(seconds: u64) -> String {
     // Years are counted from March on, so that a leap day is the last of its year, and in eras of
     // 400 years, which all have the same number of days (Howard Hinnant's `civil_from_days`).
     let days = seconds / SECONDS_PER_DAY + 719_468;

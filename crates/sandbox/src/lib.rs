@@ -26,7 +26,7 @@ use linux as system;
 pub use report::{CallsConfinement, FilesConfinement, SandboxError};
 
 /// What a process may still do with files and ports. Everything else is refused: writing anywhere
-/// but to the devices, reading and executing anything that is not listed, and TCP connections to
+/// but to the devices and to the directories named for that, reading and executing anything that is not listed, and TCP connections to
 /// anybody.
 ///
 /// Paths that do not exist may be listed; they allow nothing. A directory stands for all in it.
@@ -34,6 +34,8 @@ pub use report::{CallsConfinement, FilesConfinement, SandboxError};
 pub struct Sandbox {
     /// Files and directories that may be read.
     pub read: Vec<PathBuf>,
+    /// Directories in which regular files may be read, made, written, renamed and removed, but not shortened.
+    pub write: Vec<PathBuf>,
     /// Programs that may be executed, and directories of such; to execute is to read.
     pub read_execute: Vec<PathBuf>,
     /// Devices that may be read, written and commanded (`ioctl`).
@@ -48,6 +50,7 @@ impl Sandbox {
     pub fn of_this_program() -> Self {
         Self {
             read: needs::read(),
+            write: Vec::new(),
             read_execute: needs::read_execute(),
             devices: needs::devices(),
             bind_ports: Vec::new(),
@@ -66,6 +69,11 @@ impl Sandbox {
     /// directory be read.
     pub fn allow_reading_anew(&mut self, file: &Path) {
         self.read.extend(links::directories_of(file));
+    }
+
+    /// Lets a file be written, others be put in its place, and others lie beside it: all of its directory.
+    pub fn allow_writing_beside(&mut self, file: &Path) {
+        self.write.extend(links::directories_of(file));
     }
 
     /// Confines the calling thread, and threads and processes that it starts from now on. It must be

@@ -58,10 +58,15 @@ impl Answer {
         let next = tokio::select! {
             biased;
             next = self.updates.next() => next,
-            () = &mut self.deadline => return Some(Err(self.guard.server.deadline_exceeded())),
+            () = &mut self.deadline => Some(Err(self.guard.server.deadline_exceeded())),
         };
-        if let Some(Ok(update)) = &next {
-            self.tally.choices[update.index] = update.counts;
+        match &next {
+            Some(Ok(update)) => {
+                self.tally.choices[update.index] = update.counts;
+                self.guard.record.updated(update);
+            }
+            Some(Err(error)) => self.guard.record.failed(error),
+            None => {}
         }
         next
     }
@@ -90,6 +95,12 @@ impl Answer {
     /// Token counts over all choices so far.
     pub(crate) fn usage(&self) -> Usage {
         self.tally.usage()
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        self.guard.record.used(self.usage());
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use backstop_audit::AuditRecorder;
 use backstop_protocol::UnsupportedContent;
 
 use crate::cors::Cors;
@@ -19,6 +20,8 @@ pub struct ServerConfig {
     /// Pages in browsers that may read the answers; `None` says nothing to browsers, so that only
     /// pages of the server's own origin may.
     pub cors: Option<Cors>,
+    /// Where it is written down who asked for what, and how it ended.
+    pub audit_log: Option<AuditRecorder>,
     /// Largest request body, unpacked.
     pub max_body_bytes: usize,
     /// Bytes of bodies that are read and not yet turned into tokens, over all requests. With several
@@ -82,6 +85,7 @@ impl Default for ServerConfig {
             api_keys: None,
             public_metrics: false,
             cors: None,
+            audit_log: None,
             max_body_bytes: 32 << 20,
             max_buffered_body_bytes: 512 << 20,
             admission_profile: AdmissionProfile::Normal,

@@ -14,6 +14,7 @@ use backstop_protocol::ApiError;
 use crate::cors::Cors;
 use crate::identity::{Identity, REQUEST_ID, id_text};
 use crate::keys::Caller;
+use crate::record::Record;
 use crate::reply::ErrorReply;
 use crate::routes::{Access, BodyUse};
 use crate::serve::{HeadFault, Visit};
@@ -31,11 +32,13 @@ const PREFLIGHT: &str = "preflight";
 /// Wraps every request: stamps and counts its answer.
 pub(crate) async fn envelope(
     State(server): State<Server>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
     let started = Instant::now();
     let identity = Identity::of(&request);
+    let record = Record::begin(&server, &request, &identity);
+    request.extensions_mut().insert(record.clone());
     let origin = request.headers().get(ORIGIN).cloned();
     let Answered {
         route,
@@ -56,6 +59,7 @@ pub(crate) async fn envelope(
         let errors = &server.records().errors;
         errors.record(kind, caller.as_ref(), id_text(&id));
     }
+    record.answered(route, name, &response);
     tracing::debug!(route, status, key = name, request_id = ?id, elapsed = ?started.elapsed(), "answered");
     dialect.reshape(&mut response, &id);
     let headers = response.headers_mut();
@@ -71,7 +75,7 @@ pub(crate) async fn envelope(
         // Lets go of kept-alive connections without cutting them off.
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    response
+    record.follow(response)
 }
 
 /// An answer, and what is counted of it.

@@ -12,6 +12,7 @@ use crate::dialect::Dialect;
 use crate::entropy::random_u128;
 use crate::in_flight::RequestGuard;
 use crate::keys::Ticket;
+use crate::record::Record;
 use crate::reply::ErrorReply;
 use crate::routes::Rules;
 use crate::server::Server;
@@ -62,16 +63,22 @@ pub(crate) struct LateFailure {
     identity: Identity,
     server: Server,
     ticket: Ticket,
+    record: Record,
 }
 
 impl LateFailure {
     /// Of a request in flight.
     pub(crate) fn of(identity: Identity, request: &RequestGuard) -> Self {
-        let RequestGuard { server, ticket } = request;
+        let RequestGuard {
+            server,
+            ticket,
+            record,
+        } = request;
         Self {
             identity,
             server: server.clone(),
             ticket: ticket.clone(),
+            record: record.clone(),
         }
     }
 
@@ -80,6 +87,7 @@ impl LateFailure {
         let Identity { rules, id, .. } = &self.identity;
         let (route, status) = (rules.path, error.status);
         tracing::debug!(route, status, request_id = ?id, "failed late");
+        self.record.failed(error);
         self.server.metrics().failed_late(route, status);
         let kind = ErrorKind {
             route,

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use crate::keys::Ticket;
 use crate::model::InstalledModel;
+use crate::record::Record;
 use crate::server::Server;
 use crate::turns::Asker;
 
@@ -18,9 +19,9 @@ pub(crate) struct Entered {
 
 impl Entered {
     /// Counts a request in, if it may use a model now.
-    pub(crate) fn new(server: &Server, ticket: Ticket) -> Result<Self, ApiError> {
+    pub(crate) fn new(server: &Server, ticket: Ticket, record: Record) -> Result<Self, ApiError> {
         // Counted before the state is looked at, so that a drain that begins in between waits.
-        let guard = RequestGuard::new(server.clone(), ticket);
+        let guard = RequestGuard::new(server.clone(), ticket, record);
         server.check_ready()?;
         Ok(Self {
             guard,
@@ -63,12 +64,18 @@ impl InFlight {
 pub(crate) struct RequestGuard {
     pub(crate) server: Server,
     pub(crate) ticket: Ticket,
+    /// What the audit log will say of it.
+    pub(crate) record: Record,
 }
 
 impl RequestGuard {
-    pub(crate) fn new(server: Server, ticket: Ticket) -> Self {
+    pub(crate) fn new(server: Server, ticket: Ticket, record: Record) -> Self {
         server.count_in_flight(|count| *count += 1);
-        Self { server, ticket }
+        Self {
+            server,
+            ticket,
+            record,
+        }
     }
 
     /// Who asks for a share of what the server has.
@@ -97,7 +104,7 @@ mod tests {
     async fn idle_waits_for_every_guard() {
         let server = Server::new(ServerConfig::default(), Lifecycle::new());
         let ticket = || server.anybody().begin().unwrap();
-        let guard = RequestGuard::new(server.clone(), ticket());
+        let guard = RequestGuard::new(server.clone(), ticket(), Record::default());
         assert_eq!(server.requests_in_flight(), 1);
         let idle = tokio::spawn({
             let server = server.clone();
@@ -105,7 +112,7 @@ mod tests {
         });
         drop(guard);
         idle.await.unwrap();
-        assert!(Entered::new(&server, ticket()).is_err());
+        assert!(Entered::new(&server, ticket(), Record::default()).is_err());
         assert_eq!(server.requests_in_flight(), 0);
     }
 }

@@ -33,6 +33,7 @@ use crate::in_flight::{Entered, InFlight, RequestGuard};
 use crate::job::Job;
 use crate::keys::Ticket;
 use crate::patience::{self, Form, Manner};
+use crate::record::Record;
 use crate::reply::{self, ErrorReply};
 use crate::server::Server;
 use crate::{admission, constraint, work};
@@ -45,9 +46,11 @@ pub(crate) async fn generate<E: Endpoint>(
     let read = Arrived::new(&server, request)?.read().await?;
     // From here on the client hears of its request, however long the rest takes.
     let form = patience::form(&read.body, E::MANNER.streams_by_default).await?;
+    let guard = &read.entered.guard;
+    guard.record.read(form == Form::Streamed, read.body.text());
     let interval = form.interval(server.config());
     let identity = read.identity.clone();
-    let late_failure = LateFailure::of(identity.clone(), &read.entered.guard);
+    let late_failure = LateFailure::of(identity.clone(), guard);
     let rest = identity.caught(answer::<E>(read));
     Ok(patience::keep(form, interval, E::MANNER, late_failure, rest).await)
 }
@@ -58,9 +61,11 @@ pub(crate) async fn encode<E: Encoding>(
     request: Request,
 ) -> Result<Response, ErrorReply> {
     let read = Arrived::new(&server, request)?.read().await?;
+    let guard = &read.entered.guard;
+    guard.record.read(false, read.body.text());
     let interval = Form::Whole.interval(server.config());
     let identity = read.identity.clone();
-    let late_failure = LateFailure::of(identity.clone(), &read.entered.guard);
+    let late_failure = LateFailure::of(identity.clone(), guard);
     let rest = identity.caught(encoded::<E>(read));
     Ok(patience::keep(Form::Whole, interval, Manner::OPENAI, late_failure, rest).await)
 }
@@ -120,8 +125,9 @@ impl Arrived {
         let known = request.extensions_mut();
         let identity = known.remove::<Identity>().ok_or_else(ApiError::internal)?;
         let ticket = known.remove::<Ticket>().ok_or_else(ApiError::internal)?;
+        let record = known.remove::<Record>().unwrap_or_default();
         Ok(Self {
-            entered: Entered::new(server, ticket)?,
+            entered: Entered::new(server, ticket, record)?,
             identity,
             request,
         })
@@ -129,7 +135,7 @@ impl Arrived {
 
     /// Refuses a request whose key has no tokens left to be counted.
     async fn with_tokens_left(self) -> Result<Self, ApiError> {
-        let RequestGuard { server, ticket } = &self.entered.guard;
+        let RequestGuard { server, ticket, .. } = &self.entered.guard;
         match ticket.check_tokens() {
             Ok(()) => Ok(self),
             Err(error) => {
@@ -208,14 +214,21 @@ impl Admitted {
             constraint,
             not_enforced,
         } = constraint::of_job(&in_flight, &job).await?;
-        let RequestGuard { server, ticket } = &in_flight.guard;
-        let charge = ticket.charge_prompt(job.prompt_tokens())?;
+        let RequestGuard {
+            server,
+            ticket,
+            record,
+        } = &in_flight.guard;
+        let prompt_tokens = job.prompt_tokens();
+        record.asked(prompt_tokens);
+        let charge = ticket.charge_prompt(prompt_tokens)?;
         let places = admission::enter(&in_flight, &job)?;
         let mut choices = admission::submit(&in_flight, &job, constraint, places).await?;
         charge.keep();
         if let Some(first) = choices.first_mut() {
             let admitted = timeout_at(in_flight.deadline(), first.admitted()).await;
             admitted.map_err(|_| server.deadline_exceeded())??;
+            record.admitted();
         }
         Ok(Self {
             in_flight,

@@ -7,7 +7,7 @@
 //! Invariant: no tensor and no device. Invariant: nothing here blocks the engine; it is asked
 //! through its queue and read through its statistics.
 //!
-//! Invariant: no prompt, answer or key is ever logged.
+//! Invariant: no prompt, answer or key is ever logged, but in the audit log, prompts and answers, if the operator asks for it.
 
 mod admission;
 mod answer;
@@ -51,6 +51,7 @@ mod patience;
 mod prepare;
 mod probes;
 mod provenance;
+mod record;
 mod reply;
 mod rerank;
 mod responses;

@@ -5,6 +5,7 @@
 //! router that scrapes many times a second costs the engine nothing.
 
 mod admission;
+mod audit;
 mod canary;
 mod encoder;
 mod engine;
@@ -17,6 +18,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use backstop_audit::AuditRecorder;
 use backstop_engine::{EngineHandle, Lifecycle};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
@@ -30,6 +32,7 @@ use prometheus_client::registry::Registry;
 pub(crate) use self::admission::AdmissionCollector;
 use self::admission::UsageCollector;
 pub(crate) use self::admission::{Used, used_by_name};
+use self::audit::AuditCollector;
 use self::canary::CanaryCollector;
 pub(crate) use self::encoder::EncoderMetrics;
 use self::engine::EngineCollector;
@@ -71,6 +74,7 @@ impl Metrics {
         lifecycle: Lifecycle,
         admission: AdmissionCollector,
         canary: Arc<CanaryHistory>,
+        audit_log: Option<AuditRecorder>,
     ) -> Self {
         let mut process = Registry::default();
         let responses = Family::<ResponseLabels, Counter>::default();
@@ -91,6 +95,9 @@ impl Metrics {
         process.register_collector(Box::new(LifecycleCollector { lifecycle }));
         process.register_collector(Box::new(admission));
         process.register_collector(Box::new(CanaryCollector(canary)));
+        if let Some(audit_log) = audit_log {
+            process.register_collector(Box::new(AuditCollector(audit_log)));
+        }
         Self {
             process,
             responses,

@@ -86,9 +86,14 @@ pub(crate) async fn health(State(server): State<Server>) -> Response {
 /// `GET /ready`: whether to send traffic, and what the start took its time for.
 pub(crate) async fn ready(State(server): State<Server>) -> Response {
     let state = server.lifecycle().state();
+    let refusal = server.check_ready().err();
     let mut body = describe(&server, &state);
+    body.reason = refusal
+        .as_ref()
+        .filter(|_| state == LifecycleState::Ready)
+        .map(|error| error.message.clone());
     body.timeline = timeline(server.lifecycle());
-    respond(&server, &state, server.check_ready().is_ok(), &body)
+    respond(&server, &state, refusal.is_none(), &body)
 }
 
 fn timeline(lifecycle: &Lifecycle) -> Vec<StartPart> {

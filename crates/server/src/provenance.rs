@@ -2,6 +2,7 @@
 //! should tell which of them answered, and with which weights.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use backstop_audit::ServedAs;
 use backstop_protocol::ModelOrigin;
 
 use crate::probes::VERSION;
@@ -71,6 +72,14 @@ impl Provenance {
     pub(crate) fn head_line(&self) -> String {
         self.model()
             .map_or(String::new(), |model| format!("{MODEL}: {model}\r\n"))
+    }
+
+    /// The same for the audit log.
+    pub(crate) fn served_as(&self) -> ServedAs {
+        ServedAs {
+            model: self.model().map(str::to_owned),
+            fingerprint: self.fingerprint(),
+        }
     }
 
     /// `system_fingerprint`: answers with the same one come from the same version, weights and

@@ -27,6 +27,9 @@ const WARMING_RETRY_S: u32 = 5;
 /// Advice while nothing is known about the progress of loading.
 const LOADING_RETRY_S: u32 = 10;
 
+/// Advice while the audit log's disk takes nothing: it is tried again every second.
+const AUDIT_LOG_RETRY_S: u32 = 5;
+
 /// Bytes of a long answer that are handed over at once.
 const PIECE_BYTES: usize = 64 << 10;
 
@@ -122,6 +125,11 @@ pub(crate) fn unavailable(state: &LifecycleState, loading_retry_s: Option<u32>) 
 /// The answer to a request whose engine stopped under it.
 pub(crate) fn engine_gone() -> ApiError {
     ApiError::engine_unavailable(GONE_RETRY_S)
+}
+
+/// The answer to a request that could not be written down.
+pub(crate) fn audit_log_unavailable() -> ApiError {
+    ApiError::audit_log_unavailable(AUDIT_LOG_RETRY_S)
 }
 
 /// The answer to a request that the gate did not let in.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use backstop_audit::{AuditRecorder, Entry};
 use backstop_engine::{Lifecycle, LifecycleState};
 use backstop_protocol::ApiError;
 use tokio::sync::watch;
@@ -79,7 +80,12 @@ impl Server {
         let records = Records::default();
         let canary = Arc::clone(&records.canary);
         let shared = Shared {
-            metrics: Metrics::new(lifecycle.clone(), admission, canary),
+            metrics: Metrics::new(
+                lifecycle.clone(),
+                admission,
+                canary,
+                config.audit_log.clone(),
+            ),
             records,
             keys,
             anybody: Caller::anybody(),
@@ -277,8 +283,29 @@ impl Server {
     pub(crate) fn check_ready(&self) -> Result<(), ApiError> {
         let state = self.lifecycle().state();
         match state {
-            LifecycleState::Ready if self.has_models() => Ok(()),
+            LifecycleState::Ready if self.has_models() => self.check_audit_log(),
             _ => Err(reply::unavailable(&state, self.loading_retry_s(&state))),
+        }
+    }
+
+    /// Whether the audit log lets requests in.
+    fn check_audit_log(&self) -> Result<(), ApiError> {
+        let log = self.shared.config.audit_log.as_ref();
+        match log.is_none_or(AuditRecorder::admits) {
+            true => Ok(()),
+            false => Err(reply::audit_log_unavailable()),
+        }
+    }
+
+    /// Writes into the audit log, if there is one, which models are served.
+    pub fn record_models(&self) {
+        let generating = self.installed().map(|model| &model.served.provenance);
+        let encoders = self.encoders().all();
+        let encoders = encoders.map(|encoder| &encoder.served.provenance);
+        let models = generating.into_iter().chain(encoders);
+        let models = models.map(Provenance::served_as).collect();
+        if let Some(log) = &self.shared.config.audit_log {
+            log.record(Entry::Ready { models }, None);
         }
     }
 

@@ -156,6 +156,7 @@ mod tests {
     use backstop_engine::Lifecycle;
 
     use super::*;
+    use crate::record::Record;
     use crate::{KeySet, KeySettings, ServerConfig};
 
     fn request(server: &Server) -> Result<RequestGuard, ApiError> {
@@ -165,7 +166,11 @@ mod tests {
             axum::http::HeaderValue::from_static("a-good-key"),
         );
         let caller = server.keys().unwrap().find(&headers).unwrap();
-        Ok(RequestGuard::new(server.clone(), caller.begin()?))
+        Ok(RequestGuard::new(
+            server.clone(),
+            caller.begin()?,
+            Record::default(),
+        ))
     }
 
     #[tokio::test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use backstop_protocol::UnsupportedContent;
 use clap::{Args, ValueEnum};
 
+use super::audit::AuditArgs;
 use super::encoders::EncoderArgs;
 use super::model::ModelArgs;
 use crate::quantities::{JsonList, parse_duration, parse_json_list};
@@ -31,6 +32,9 @@ pub(crate) struct ServeArgs {
 
     #[command(flatten)]
     pub(crate) queue: QueueArgs,
+
+    #[command(flatten)]
+    pub(crate) audit: AuditArgs,
 
     /// TOML file with any of these settings, named as the flags are.
     #[arg(long, env = "BACKSTOP_CONFIG", help_heading = "Server")]

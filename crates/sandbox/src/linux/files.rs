@@ -33,6 +33,7 @@ pub(crate) fn confine_files(sandbox: &Sandbox) -> Result<FilesConfinement, Sandb
 /// What the kernel cannot do is left out; privileges cannot be gained any more in any case.
 fn restrict(sandbox: &Sandbox) -> Result<RestrictionStatus, RulesetError> {
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
+    let write = read | AccessFs::WriteFile | AccessFs::MakeReg | AccessFs::RemoveFile;
     let device = read | AccessFs::WriteFile | AccessFs::IoctlDev;
     let ports = sandbox.bind_ports.iter();
     let ports = ports.map(|port| Ok::<_, RulesetError>(NetPort::new(*port, AccessNet::BindTcp)));
@@ -47,6 +48,7 @@ fn restrict(sandbox: &Sandbox) -> Result<RestrictionStatus, RulesetError> {
             read | AccessFs::Execute,
         ))?
         .add_rules(path_beneath_rules(&sandbox.devices, device))?
+        .add_rules(path_beneath_rules(&sandbox.write, write))?
         .add_rules(ports)?
         .restrict_self()
 }

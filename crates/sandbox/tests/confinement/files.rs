@@ -30,6 +30,10 @@ pub(crate) const TESTS: &[Test] = &[
     ),
     ("what_is_open_stays_open", what_is_open_stays_open),
     (
+        "a_log_is_written_and_put_aside_and_nothing_else_is_made",
+        a_log_is_written_and_put_aside,
+    ),
+    (
         "devices_are_written_and_nothing_beside_them_is",
         devices_are_written,
     ),
@@ -162,6 +166,35 @@ fn what_is_open_stays_open() {
     confine_files();
     file.write_all(b" and more").unwrap();
     is_refused(File::open(path));
+}
+
+fn a_log_is_written_and_put_aside() {
+    let directory = scratch().join("inside");
+    let log = directory.join("log");
+    let mut sandbox = Sandbox::of_this_program();
+    sandbox.allow_writing_beside(&log);
+    confine_files_as(&sandbox);
+    confine_calls_too();
+    fs::write(directory.join("fresh"), "line").unwrap();
+    fs::rename(directory.join("fresh"), &log).unwrap();
+    let mut file = OpenOptions::new().append(true).open(&log).unwrap();
+    file.write_all(b" and more").unwrap();
+    file.sync_data().unwrap();
+    File::open(&directory).unwrap().sync_all().unwrap();
+    fs::rename(&log, directory.join("aside")).unwrap();
+    assert_eq!(
+        fs::read_to_string(directory.join("aside")).unwrap(),
+        "line and more"
+    );
+    fs::remove_file(directory.join("aside")).unwrap();
+    is_refused(fs::create_dir(directory.join("directory")));
+    is_refused(symlink("file", directory.join("link")));
+    is_refused(fs::write(scratch().join("outside/file"), "changed"));
+    is_refused(fs::rename(
+        directory.join("file"),
+        scratch().join("outside/other"),
+    ));
+    is_refused(fs::remove_file(scratch().join("outside/file")));
 }
 
 fn devices_are_written() {

@@ -36,6 +36,7 @@ impl InstalledEncoder {
         priority: i32,
     ) -> Result<Encoded, ApiError> {
         let tokens = tokens_of(&inputs);
+        request.guard.record.asked(tokens);
         let charge = request.guard.ticket.charge_prompt(tokens)?;
         let lane = lane(&request.guard.ticket, priority);
         let mut place = self.enter(request, tokens, priority)?;
@@ -51,6 +52,7 @@ impl InstalledEncoder {
             self.within(patience.min(request.deadline()), began).await?;
             place.admitted();
             timing.left_queue();
+            request.guard.record.admitted();
             self.within(request.deadline(), done).await
         };
         let outcome: Result<Outcome, ApiError> = outcome.await;

@@ -9,6 +9,7 @@ use super::*;
 use crate::identity::Identity;
 use crate::in_flight::RequestGuard;
 use crate::metrics::Exposition;
+use crate::record::Record;
 use crate::reply::ErrorReply;
 use crate::server::Server;
 
@@ -20,7 +21,7 @@ fn server() -> Server {
 
 fn late_failure(server: &Server) -> LateFailure {
     let ticket = server.anybody().begin().unwrap();
-    let request = RequestGuard::new(server.clone(), ticket);
+    let request = RequestGuard::new(server.clone(), ticket, Record::default());
     LateFailure::of(Identity::of(&Request::default()), &request)
 }
 

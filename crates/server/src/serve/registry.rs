@@ -49,6 +49,7 @@ struct Seats {
 #[derive(Debug)]
 struct Seat {
     id: u64,
+    address: IpAddr,
     network: IpAddr,
     known: AtomicBool,
     in_request: AtomicBool,
@@ -75,7 +76,7 @@ impl Registry {
         if seats.taken >= self.limits.connections && !seats.make_room() {
             return None;
         }
-        let seat = seats.add(network);
+        let seat = seats.add(address, network);
         drop(seats);
         Some(Stay(Visit {
             registry: Arc::clone(self),
@@ -89,9 +90,10 @@ impl Registry {
 }
 
 impl Seats {
-    fn add(&mut self, network: IpAddr) -> Arc<Seat> {
+    fn add(&mut self, address: IpAddr, network: IpAddr) -> Arc<Seat> {
         let seat = Arc::new(Seat {
             id: self.next_id,
+            address,
             network,
             known: AtomicBool::new(false),
             in_request: AtomicBool::new(false),
@@ -206,6 +208,11 @@ pub(crate) struct Visit {
 }
 
 impl Visit {
+    /// Who connected.
+    pub(crate) fn address(&self) -> IpAddr {
+        self.seat.address.to_canonical()
+    }
+
     /// A request on this connection was let in: it is no stranger's any more.
     pub(crate) fn let_in(&self) {
         if self.seat.known.swap(true, Ordering::Relaxed) {
