@@ -28,10 +28,14 @@ const SCRIPT: &str = concat!(
 /// The media type of pages.
 const HTML: &str = "text/html";
 
-static PAGE: LazyLock<String> = LazyLock::new(|| {
-    DOCUMENT
-        .replace("{style}", STYLE)
-        .replace("{script}", SCRIPT)
+/// The page of a server without keys, and of one with.
+static PAGES: LazyLock<[String; 2]> = LazyLock::new(|| {
+    ["none", "needed"].map(|keys| {
+        DOCUMENT
+            .replace("{keys}", keys)
+            .replace("{style}", STYLE)
+            .replace("{script}", SCRIPT)
+    })
 });
 
 static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
@@ -62,9 +66,9 @@ pub(crate) fn is_wanted(headers: &HeaderMap) -> bool {
     })
 }
 
-/// The page.
-pub(crate) fn answer() -> Response {
-    let mut response = Response::new(Body::from(PAGE.as_str()));
+/// The page, which asks for a key at once if it `needs_key`.
+pub(crate) fn answer(needs_key: bool) -> Response {
+    let mut response = Response::new(Body::from(PAGES[usize::from(needs_key)].as_str()));
     let fixed = [
         (CONTENT_TYPE, "text/html; charset=utf-8"),
         // It changes with the program, and is small.
@@ -110,13 +114,14 @@ mod tests {
 
     #[test]
     fn the_document_holds_what_its_policy_allows_and_asks_for_nothing_else() {
-        assert!(PAGE.contains(STYLE) && PAGE.contains(SCRIPT));
+        let [page, _] = PAGES.each_ref();
+        assert!(page.contains(STYLE) && page.contains(SCRIPT));
         let policy = POLICY.to_str().unwrap();
         assert!(policy.contains(&source_hash(SCRIPT)) && policy.contains("connect-src 'self'"));
         // The namespace of vector graphics is a name, not an address.
         let namespace = "http://www.w3.org/2000/svg";
-        assert!(!PAGE.replace(namespace, "").contains("://"));
+        assert!(!page.replace(namespace, "").contains("://"));
         // A policy of hashes forbids these.
-        assert!(!PAGE.contains(" style=\"") && !PAGE.contains("innerHTML"));
+        assert!(!page.contains(" style=\"") && !page.contains("innerHTML"));
     }
 }

@@ -48,7 +48,7 @@ struct Progress {
 
 /// A part of the start; the last one is under way until the server is ready.
 #[derive(Debug, Serialize)]
-struct StartPart {
+pub(crate) struct StartPart {
     phase: &'static str,
     seconds: f64,
 }
@@ -96,7 +96,8 @@ pub(crate) async fn ready(State(server): State<Server>) -> Response {
     respond(&server, &state, refusal.is_none(), &body)
 }
 
-fn timeline(lifecycle: &Lifecycle) -> Vec<StartPart> {
+/// What the start took its time for.
+pub(crate) fn timeline(lifecycle: &Lifecycle) -> Vec<StartPart> {
     let phases = lifecycle.timeline().phases().into_iter();
     let part = |(phase, took): (StartPhase, Duration)| StartPart {
         phase: phase.name(),
@@ -184,7 +185,7 @@ pub(crate) async fn version(State(server): State<Server>) -> Response {
 /// `GET /` and `HEAD /`, with which some clients begin, and people.
 pub(crate) async fn root(State(server): State<Server>, headers: HeaderMap) -> Response {
     if page::is_wanted(&headers) {
-        return page::answer();
+        return page::answer(server.keys().is_some());
     }
     let status = server.lifecycle().state().name();
     let body = serde_json::json!({"name": "backstop", "version": VERSION, "status": status});

@@ -11,9 +11,9 @@ const SHORTEST_SPAN_S = 600;
 const CHARTS = [
   { title: "Tokens per second", write: rate, least: 1, lines: [["generated", "generation_tokens_per_s"], ["prompt", "prompt_tokens_per_s"]] },
   { title: "Requests", write: count, least: 4, whole: true, lines: [["running", "running"], ["waiting", "waiting"]] },
-  { title: "KV cache in use", write: share, least: 1, most: 1, lines: [["fullest pool", "kv_usage"]] },
-  { title: "Time to first token", write: duration, least: 0.001, lines: [["half below", "first_token_p50_s"], ["99 % below", "first_token_p99_s"]] },
-  { title: "Time between tokens", write: duration, least: 0.001, lines: [["half below", "inter_token_p50_s"], ["99 % below", "inter_token_p99_s"]] },
+  { title: "KV cache in use", write: share, tick: (value) => `${count(100 * value)} %`, least: 1, most: 1, lines: [["fullest pool", "kv_usage"]] },
+  { title: "Time to first token", write: duration, least: 0.001, lines: [["p50", "first_token_p50_s"], ["p99", "first_token_p99_s"]] },
+  { title: "Inter-token latency", write: duration, least: 0.001, lines: [["p50", "inter_token_p50_s"], ["p99", "inter_token_p99_s"]] },
   { title: "Errors per second", write: rate, least: 0.2, lines: [["all kinds", "errors_per_s"]] },
 ];
 
@@ -22,7 +22,8 @@ const charts = { load: null, cursor: null, figures: [] };
 function makeCharts(holder) {
   for (const chart of CHARTS) {
     const caption = element("figcaption");
-    const drawing = vector("svg", { role: "img", tabindex: "0" });
+    // What is moved is the point in time; screen readers say the values there.
+    const drawing = vector("svg", { role: "slider", tabindex: "0", "aria-label": chart.title, "aria-valuemin": "0" });
     drawing.addEventListener("pointermove", (event) => pointAt(drawing, event.clientX));
     drawing.addEventListener("pointerdown", (event) => pointAt(drawing, event.clientX));
     drawing.addEventListener("pointerleave", () => moveCursor(null));
@@ -93,7 +94,7 @@ function drawChart({ chart, caption, drawing }) {
   drawing.setAttribute("viewBox", `0 0 ${width} ${CHART_HEIGHT}`);
   const parts = ticks.flatMap((tick) => [
     vector("line", { class: "grid", x1: LEFT, x2: width - RIGHT, y1: y(tick), y2: y(tick) }),
-    vector("text", { x: LEFT - 6, y: y(tick) + 3.5, "text-anchor": "end" }, chart.write(tick)),
+    vector("text", { x: LEFT - 6, y: y(tick) + 3.5, "text-anchor": "end" }, (chart.tick ?? chart.write)(tick)),
   ]);
   for (const [time, anchor] of [[begin, "start"], [(begin + end) / 2, "middle"], [end, "end"]]) {
     parts.push(vector("text", { x: x(time), y: CHART_HEIGHT - 4, "text-anchor": anchor }, clock(time).slice(-8, -3)));
@@ -122,8 +123,9 @@ function describe(chart, columns, caption, drawing) {
   );
   caption.replaceChildren(element("b", {}, chart.title), ...legend);
   const spoken = chart.lines.map(([name], place) => `${name} ${values[place]}`).join(", ");
-  const when = index < 0 ? "no data yet" : `at ${clock(charts.load.at[index])}`;
-  drawing.setAttribute("aria-label", `${chart.title}, ${when}: ${spoken}`);
+  drawing.setAttribute("aria-valuemax", Math.max(0, charts.load.at.length - 1));
+  drawing.setAttribute("aria-valuenow", Math.max(0, index));
+  drawing.setAttribute("aria-valuetext", index < 0 ? "no data yet" : `at ${clock(charts.load.at[index])}: ${spoken}`);
 }
 
 // A line with gaps where there are no values, or no samples; what stands alone is a short dash.

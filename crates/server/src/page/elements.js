@@ -16,6 +16,11 @@ function vector(name, attributes = {}, text = "") {
   return made;
 }
 
+// Of a text that screen readers say when it changes.
+function setText(spoken, text) {
+  if (spoken.textContent !== text) spoken.textContent = text;
+}
+
 const grouped = (digits) => new Intl.NumberFormat("en", { maximumFractionDigits: digits, minimumFractionDigits: digits });
 const WHOLE = grouped(0);
 const TENTHS = grouped(1);
@@ -30,7 +35,7 @@ function duration(seconds) {
   if (seconds === 0) return "0 s";
   if (seconds < 0.001) return `${WHOLE.format(seconds * 1e6)} µs`;
   if (seconds < 1) return `${(seconds < 0.1 ? TENTHS : WHOLE).format(seconds * 1e3)} ms`;
-  if (seconds < 100) return `${TENTHS.format(seconds)} s`;
+  if (seconds < 100) return `${(Number.isInteger(seconds) ? WHOLE : TENTHS).format(seconds)} s`;
   const minutes = Math.floor(seconds / 60);
   if (minutes < 120) return `${minutes} min ${count(Math.floor(seconds % 60))} s`;
   const hours = Math.floor(minutes / 60);

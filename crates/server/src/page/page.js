@@ -13,6 +13,13 @@ function ask(path, options = {}) {
   return fetch(path, { ...options, headers, cache: "no-store", credentials: "omit" });
 }
 
+// Asks for the status, or first for a key if the server says that it has keys.
+function start() {
+  const needsKey = document.documentElement.dataset.keys === "needed";
+  if (needsKey && !page.key) askForKey();
+  else poll();
+}
+
 async function poll() {
   clearTimeout(page.timer);
   try {
@@ -27,6 +34,7 @@ async function poll() {
 }
 
 function askForKey() {
+  clearTimeout(page.timer);
   const refused = page.key !== "";
   forgetKey();
   byId("content").hidden = true;
@@ -48,15 +56,14 @@ function showUnreachable(error) {
   setState("unreachable", "no answer");
   document.body.classList.add("stale");
   const since = page.lastSeen === null ? "" : ` What you see is from ${clock(page.lastSeen)}.`;
-  byId("notice").textContent = `The server does not answer: ${error.message}.${since} Asking again every ${POLL_MS / 1000} s.`;
+  setText(byId("notice"), `The server does not answer: ${error.message}.${since} Asking again every ${POLL_MS / 1000} s.`);
   byId("notice").hidden = false;
 }
 
 function setState(state, text) {
   const badge = byId("state");
   badge.dataset.state = state;
-  // Only a change is for screen readers.
-  if (badge.textContent !== text) badge.textContent = text;
+  setText(badge, text);
   document.title = `${text} – Backstop`;
 }
 
@@ -106,8 +113,8 @@ function showNow({ engine, models, load, requests_in_flight: inFlight }) {
     ["KV cache in use", engine ? share(engine.kv_usage) : "–", ""],
     ["Generated", rate(last("generation_tokens_per_s") ?? 0), "tokens/s"],
     ["Prompts read", rate(last("prompt_tokens_per_s") ?? 0), "tokens/s"],
-    ["First token, half / 99 %", pair("first_token"), ""],
-    ["Between tokens, half / 99 %", pair("inter_token"), ""],
+    ["First token p50 / p99", pair("first_token"), ""],
+    ["Inter-token p50 / p99", pair("inter_token"), ""],
     ["Errors", rate(last("errors_per_s") ?? 0), "per s"],
   ];
   const fact = ([name, value, unit]) => element("div", {}, element("dt", {}, name), element("dd", {}, `${value} `, element("small", {}, unit)));
@@ -127,7 +134,7 @@ function showErrors(errors) {
   fillTable(byId("errors"), columns, errors, "None since the start.");
 }
 
-function showStates({ states, at }) {
+function showStates({ states, timeline, at }) {
   const rows = states.map((change, index) => {
     const isLast = index === states.length - 1;
     const spent = (isLast ? at : states[index + 1].at) - change.at;
@@ -139,10 +146,28 @@ function showStates({ states, at }) {
     ["For", "number", (row) => (row.isLast ? `${row.spent} so far` : row.spent)],
   ];
   fillTable(byId("states"), columns, rows, "Nothing yet.");
+  showTimeline(timeline);
+}
+
+// Where the time of the start went.
+function showTimeline(timeline) {
+  const total = timeline.reduce((sum, part) => sum + part.seconds, 0);
+  const bar = ({ seconds }) => {
+    const drawn = element("span", { class: "bar" });
+    drawn.style.width = `${(100 * seconds) / (total || 1)}%`;
+    return drawn;
+  };
+  const columns = [
+    ["Start", "", (row) => row.phase.replaceAll("_", " ")],
+    ["Took", "number", (row) => duration(row.seconds)],
+    ["", "", bar],
+  ];
+  byId("timeline").hidden = timeline.length === 0;
+  fillTable(byId("timeline"), columns, timeline, "");
 }
 
 function showCanary({ runs, failures, results }) {
-  const summary = runs === 0 ? "Nothing has been compared: the model has no recorded answer, or is not there yet." : `${count(runs)} comparisons with the recorded answer, ${count(failures)} of them failed.`;
+  const summary = runs === 0 ? "Nothing has been compared: the model has no recorded answer, or is not there yet." : `Comparisons with the recorded answer: ${count(runs)}, failed: ${count(failures)}.`;
   byId("canary-summary").textContent = summary;
   const mark = (result) => element("span", { class: result.passed ? "passed" : "failed", title: `${clock(result.at)} ${result.passed ? "passed" : "failed"}` });
   byId("canary-strip").replaceChildren(...(results.length > 1 ? results.map(mark) : []));
@@ -201,9 +226,9 @@ byId("forget").addEventListener("click", () => {
   trial.controller?.abort();
   byId("answer").replaceChildren();
   forgetKey();
-  poll();
+  start();
 });
-document.addEventListener("visibilitychange", () => document.hidden || poll());
+document.addEventListener("visibilitychange", () => document.hidden || start());
 makeCharts(byId("charts"));
 makePromptForm();
-poll();
+start();

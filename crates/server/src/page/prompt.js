@@ -127,6 +127,5 @@ function showFacts(facts, state) {
     said.push(`${count(read)} prompt tokens, ${count(written)} generated`);
     if (written > 1 && seconds > 0) said.push(`${rate((written - 1) / seconds)} tokens/s`);
   }
-  const text = said.join(" · ");
-  if (byId("answer-facts").textContent !== text) byId("answer-facts").textContent = text;
+  setText(byId("answer-facts"), said.join(" · "));
 }

@@ -7,15 +7,15 @@ use backstop_engine::LifecycleState;
 use backstop_protocol::ModelOrigin;
 use serde::Serialize;
 
+use super::errors::ErrorGroup;
 use super::load::{LoadSample, SAMPLE_INTERVAL};
 use super::{CanaryResult, seconds, unix_s};
 use crate::encoders::InstalledEncoder;
 use crate::keys::Caller;
 use crate::metrics::{Quantiles, Used, kv_usage, used_by_name};
 use crate::model::InstalledModel;
-use crate::probes::VERSION;
+use crate::probes::{StartPart, VERSION, timeline};
 use crate::server::Server;
-use crate::status::errors::ErrorGroup;
 
 /// All that is told.
 #[derive(Debug, Serialize)]
@@ -25,6 +25,7 @@ pub(super) struct Report {
     state: State,
     /// The changes of the state, oldest first.
     states: Vec<Change>,
+    timeline: Vec<StartPart>,
     profile: &'static str,
     requests_in_flight: usize,
     models: Vec<Model>,
@@ -189,6 +190,7 @@ impl Report {
                 })
                 .collect(),
             state: State::of(server, &state),
+            timeline: timeline(server.lifecycle()),
             profile: server.admission_profile().name(),
             requests_in_flight: server.requests_in_flight(),
             models: generating
