@@ -72,8 +72,9 @@ def used(start: Callable[..., BackstopProcess], tmp_path: Path) -> BackstopProce
     keys = tmp_path / "keys"
     keys.write_text(f"{KEY} may-see-all-keys name=prometheus\n")
     keys.chmod(0o600)
+    (tmp_path / "audit").mkdir()
     narrow = ("--max-num-seqs", "1", "--max-num-queued-reqs", "1", "--queue-timeout", "1s", "--response-keep-alive", "100ms")
-    server = start("--api-key-file", str(keys), *narrow).wait_until_ready()
+    server = start("--api-key-file", str(keys), "--audit-log", str(tmp_path / "audit/log"), *narrow).wait_until_ready()
     client = httpx.Client(base_url=server.root, headers={"authorization": f"Bearer {KEY}"}, timeout=60)
     # One runs, one waits until it has waited too long and fails behind its 200, and others are refused.
     running = {**chat(max_tokens=4000), "ignore_eos": True, "stream": True}
