@@ -64,6 +64,20 @@ def test_metrics_parse_in_both_formats(client: OpenAI, server: BackstopProcess) 
     check_names(list(parse_openmetrics(open_metrics.text)))
 
 
+def test_the_process_tells_what_it_takes(server: BackstopProcess) -> None:
+    server.wait_until_idle()
+    metrics = server.metrics()
+    resident, peak = metrics["process_resident_memory_bytes"], metrics["process_resident_memory_peak_bytes"]
+    assert 0 < resident <= peak <= server.peak_resident_bytes()
+    assert abs(resident - server.resident_bytes()) < 0.2 * resident
+    assert 0 < metrics["process_open_fds"] < metrics["process_max_fds"]
+    assert abs(metrics["process_threads"] - server.threads()) < 8
+    assert metrics["process_cpu_seconds_total"] > 0
+    assert abs(metrics["process_start_time_seconds"] - time.time()) < 24 * 3600
+    assert metrics["backstop:requests_in_flight"] == 0
+    assert metrics["backstop:runtime_tasks"] > 0
+
+
 def check_names(families: list) -> None:
     samples = {sample.name for family in families for sample in family.samples}
     assert GAUGES | COUNTERS <= samples

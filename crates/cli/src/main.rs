@@ -33,9 +33,11 @@ mod serve;
 mod settings;
 mod signals;
 mod speculative;
+mod stacks;
 mod start;
 mod unread;
 mod warm_up;
+mod watchdog;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -47,6 +49,8 @@ use crate::args::{Command, CommandLine};
 
 /// The program broke an invariant, or its executor died; a supervisor should restart the process.
 const EXIT_ENGINE_FAILED: u8 = 70;
+/// Something hung, and could only be left behind with the process; a supervisor should start it again.
+const EXIT_STALLED: u8 = 71;
 
 fn main() -> ExitCode {
     let command_line = CommandLine::parse();

@@ -18,10 +18,15 @@ use self::models::{Example, Models};
 use crate::args::ServeArgs;
 use crate::notify::ServiceManager;
 use crate::queue::Queues;
-use crate::{EXIT_ENGINE_FAILED, audit, browsers, descriptors, sandbox, settings, signals};
+use crate::watchdog::{self, Watchdog};
+use crate::{
+    EXIT_ENGINE_FAILED, EXIT_STALLED, audit, browsers, descriptors, sandbox, settings, signals,
+};
 
 /// One address's strangers get one in so many of the connections.
 const STRANGERS_SHARE: usize = 4;
+/// What is left to be done when the server has ended gets so long.
+const RUNTIME_END: Duration = Duration::from_secs(1);
 /// What helps anybody: from what a network takes to what any client waits.
 const RESPONSE_KEEP_ALIVE_RANGE: (Duration, Duration) =
     (Duration::from_millis(100), Duration::from_secs(3600));
@@ -36,7 +41,10 @@ pub(crate) fn run(args: ServeArgs) -> Result<ExitCode, String> {
     let log = audit::open(&args.audit)?;
     let recorder = log.as_ref().map(AuditLog::recorder);
     // The runtime is gone before the log is closed: what it still runs then is recorded as well.
-    let ended = crate::runtime()?.block_on(serve(args, files, recorder, manager, lifecycle));
+    let runtime = crate::runtime()?;
+    let ended = runtime.block_on(serve(args, files, recorder, manager, lifecycle));
+    // Not for longer: a thread that reads a file may hang with the file's storage.
+    runtime.shutdown_timeout(RUNTIME_END);
     if let Some(log) = log {
         log.close(match &ended {
             Ok(code) if *code == ExitCode::SUCCESS => "stopped",
@@ -65,6 +73,8 @@ async fn serve(
     tracing::info!("listening on http://{address}");
 
     let server = Server::new(config, lifecycle.clone());
+    let watchdog = Watchdog::start(&server)
+        .map_err(|error| format!("there is no thread to watch over the server: {error}"))?;
     // Until the end of this function: a server that drains is well.
     let _probes = serve_probes(&args, &server)?;
     signals::obey(&server, &manager, args.callers.api_key_file.is_some());
@@ -88,13 +98,20 @@ async fn serve(
         }
     });
     let served = backstop_server::serve(server, listener, end_of_service(lifecycle.clone())).await;
-    match loading.await {
-        Ok(Ok(loaded)) => loaded.stop(),
-        // A mistyped name, or a model that does not fit, is an error message.
-        Ok(Err(NotLoaded::Refused(message))) => return Err(message),
-        // It is the state of the life-cycle.
-        Ok(Err(NotLoaded::Failed(_))) => {}
-        Err(error) => return Err(format!("loading panicked: {error}")),
+    if watchdog.has_struck().await {
+        tracing::error!("ending with {EXIT_STALLED}, for another process to take over");
+        return Ok(ExitCode::from(EXIT_STALLED));
+    }
+    // Asked to end before the models are there, nobody waits for them: what reads them may hang.
+    if lifecycle.state() != LifecycleState::Draining || loading.is_finished() {
+        match loading.await {
+            Ok(Ok(loaded)) => loaded.stop(),
+            // A mistyped name, or a model that does not fit, is an error message.
+            Ok(Err(NotLoaded::Refused(message))) => return Err(message),
+            // It is the state of the life-cycle.
+            Ok(Err(NotLoaded::Failed(_))) => {}
+            Err(error) => return Err(format!("loading panicked: {error}")),
+        }
     }
     served.map_err(|error| format!("the server ended: {error}"))?;
     lifecycle.advance(LifecycleState::Stopped);
@@ -187,6 +204,7 @@ fn server_config(args: &ServeArgs, queues: &Queues) -> Result<ServerConfig, Stri
         max_queued_tokens: args.queue.max_num_queued_tokens,
         grammar_worker: grammar_worker(),
         response_keep_alive: response_keep_alive(args)?,
+        watchdog_timeout: watchdog_timeout(args)?,
         drain_timeout: args.server.shutdown_timeout,
         max_connections,
         max_stranger_connections_per_address: (max_connections / STRANGERS_SHARE).max(1),
@@ -202,6 +220,18 @@ fn response_keep_alive(args: &ServeArgs) -> Result<Option<Duration>, String> {
             "--response-keep-alive must lie between {least:?} and {most:?}"
         )),
         interval => Ok(interval),
+    }
+}
+
+/// How long there may be work without progress.
+fn watchdog_timeout(args: &ServeArgs) -> Result<Duration, String> {
+    let (least, most) = watchdog::TIMEOUT_RANGE;
+    let timeout = args.server.watchdog_timeout;
+    match (least..=most).contains(&timeout) {
+        true => Ok(timeout),
+        false => Err(format!(
+            "--watchdog-timeout must lie between {least:?} and {most:?}"
+        )),
     }
 }
 

@@ -12,6 +12,7 @@ mod handle;
 mod inbox;
 mod lifecycle;
 mod outbox;
+mod pace;
 mod stats;
 mod thread;
 mod timeline;

@@ -132,6 +132,12 @@ impl Lifecycle {
             Err(_) => unreachable!("self holds the sender"),
         }
     }
+
+    /// Waits until the life ends as failed, if it ever does.
+    pub async fn failed(&self) {
+        self.wait_for(|state| matches!(state, LifecycleState::Failed(_)))
+            .await;
+    }
 }
 
 #[cfg(test)]

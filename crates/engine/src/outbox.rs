@@ -10,6 +10,7 @@ use backstop_types::SequenceId;
 use tokio::sync::mpsc;
 
 use crate::handle::GenerationEvent;
+use crate::lifecycle::Lifecycle;
 
 /// What the spreading task receives.
 #[derive(Debug)]
@@ -28,10 +29,18 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
-    /// Starts the spreading task on `runtime`; it ends with the outbox.
-    pub(crate) fn spawn(runtime: &tokio::runtime::Handle) -> Self {
+    /// Starts the spreading task on `runtime`; it ends with the outbox, or when the life has failed.
+    pub(crate) fn spawn(runtime: &tokio::runtime::Handle, lifecycle: Lifecycle) -> Self {
         let (messages, receiver) = mpsc::unbounded_channel();
-        runtime.spawn(spread(receiver));
+        runtime.spawn(async move {
+            tokio::select! {
+                // What the engine still said comes first.
+                biased;
+                () = spread(receiver) => {}
+                // The engine's thread may be stuck for good: whoever waits hears of the end all the same.
+                () = lifecycle.failed() => {}
+            }
+        });
         Self {
             messages,
             pending: Vec::new(),
@@ -61,7 +70,7 @@ impl Outbox {
     }
 
     fn send(&self, message: Message) {
-        // The task is gone only when its runtime is, and then nobody listens.
+        // The task is gone when its runtime is or the life has failed, and then nobody listens.
         let _ignored = self.messages.send(message);
     }
 }

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use backstop_sched::SchedulerStats;
 use backstop_types::KvSpec;
 
+use crate::pace::Pace;
+
 /// Counters and gauges as of the engine's last turn.
 #[derive(Clone, Debug)]
 pub struct EngineStats {
@@ -30,22 +32,35 @@ impl EngineStats {
     pub const STEP_TOKEN_BUCKETS: [u32; 12] = [1, 2, 4, 8, 16, 32, 64, 128, 512, 1024, 2048, 8192];
 }
 
+/// An idle engine turns twice a second; one that has not for so long has something that it does not get done.
+const IDLE_TURN_MAX: Duration = Duration::from_secs(2);
+
 /// Whether the engine makes progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Liveness {
-    /// There is work: sequences run or wait.
+    /// There was work at the end of the last turn: sequences run or wait.
     pub busy: bool,
     /// Time since the engine last finished a turn, or since the present work arrived if that is
     /// later.
     pub since_progress: Duration,
+    /// What the step in progress may take at the pace of the last ones, whatever the limit.
+    pub granted: Duration,
     /// The thread still runs.
     pub thread_alive: bool,
 }
 
 impl Liveness {
-    /// Busy is not dead, and idle is not dead; work without progress is.
-    pub fn is_alive(&self, stall: Duration) -> bool {
-        self.thread_alive && !(self.busy && self.since_progress > stall)
+    /// Time that work has waited for a turn to end. Zero while the engine is idle.
+    pub fn without_progress(&self) -> Duration {
+        match self.busy || self.since_progress > IDLE_TURN_MAX {
+            true => self.since_progress,
+            false => Duration::ZERO,
+        }
+    }
+
+    /// Work without progress, for longer than `limit` and than the step may take.
+    pub fn is_stalled(&self, limit: Duration) -> bool {
+        self.thread_alive && self.without_progress() > limit.max(self.granted)
     }
 }
 
@@ -60,6 +75,9 @@ struct Inner {
     stats: EngineStats,
     busy: bool,
     last_progress: Instant,
+    pace: Pace,
+    /// Tokens of the step in progress; 0 without one.
+    tokens_in_progress: u32,
     thread_alive: bool,
 }
 
@@ -77,6 +95,8 @@ impl StatsCell {
             stats,
             busy: false,
             last_progress: Instant::now(),
+            pace: Pace::default(),
+            tokens_in_progress: 0,
             thread_alive: true,
         };
         Self {
@@ -93,15 +113,17 @@ impl StatsCell {
         Liveness {
             busy: inner.busy,
             since_progress: inner.last_progress.elapsed(),
+            granted: inner.pace.grants(inner.tokens_in_progress),
             thread_alive: inner.thread_alive,
         }
     }
 
-    /// Marks the end of an engine turn.
-    pub(crate) fn turn(&self, scheduler: SchedulerStats, busy: bool) {
+    /// Marks the end of an engine turn, from which on a step of so many tokens is waited for; 0 for none.
+    pub(crate) fn turn(&self, scheduler: SchedulerStats, busy: bool, tokens_in_progress: u32) {
         let mut inner = self.lock();
         inner.stats.scheduler = scheduler;
         inner.busy = busy;
+        inner.tokens_in_progress = tokens_in_progress;
         inner.last_progress = Instant::now();
     }
 
@@ -109,6 +131,8 @@ impl StatsCell {
     pub(crate) fn step_completed(&self, tokens: u32) {
         let bucket = EngineStats::STEP_TOKEN_BUCKETS.partition_point(|&bound| bound < tokens);
         let mut inner = self.lock();
+        let took = inner.last_progress.elapsed();
+        inner.pace.learn(took, tokens);
         inner.stats.steps_completed += 1;
         inner.stats.tokens_computed += u64::from(tokens);
         inner.stats.step_tokens[bucket] += 1;
@@ -125,5 +149,34 @@ impl StatsCell {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // Every field is plain data that stays valid whatever panicked.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_without_progress_is_a_stall_and_a_long_step_is_none() {
+        let seconds = Duration::from_secs;
+        let liveness = |busy, since_progress, granted| Liveness {
+            busy,
+            since_progress: seconds(since_progress),
+            granted: seconds(granted),
+            thread_alive: true,
+        };
+        let limit = seconds(60);
+        assert!(!liveness(true, 60, 0).is_stalled(limit));
+        assert!(liveness(true, 61, 0).is_stalled(limit));
+        assert!(!liveness(true, 200, 200).is_stalled(limit));
+        assert!(liveness(true, 201, 200).is_stalled(limit));
+        // Stuck before the end of the turn in which the first work came.
+        assert!(liveness(false, 61, 0).is_stalled(limit));
+        assert_eq!(liveness(false, 1, 0).without_progress(), Duration::ZERO);
+        let ended = Liveness {
+            thread_alive: false,
+            ..liveness(true, 61, 0)
+        };
+        assert!(!ended.is_stalled(limit));
     }
 }

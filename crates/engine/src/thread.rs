@@ -65,7 +65,7 @@ impl EngineThread {
             scheduler,
             executor,
             receiver,
-            outbox: Outbox::spawn(&tokio::runtime::Handle::current()),
+            outbox: Outbox::spawn(&tokio::runtime::Handle::current(), lifecycle.clone()),
             stats: Arc::clone(&stats),
             in_flight: VecDeque::new(),
             epoch: Instant::now(),
@@ -316,8 +316,9 @@ impl Engine {
             }
         }
         self.outbox.flush();
-        self.stats
-            .turn(self.scheduler.stats(), self.scheduler.has_work());
+        let tokens_in_progress = self.in_flight.front().map_or(0, |(_, tokens)| *tokens);
+        let (stats, busy) = (self.scheduler.stats(), self.scheduler.has_work());
+        self.stats.turn(stats, busy, tokens_in_progress);
     }
 }
 

@@ -1,5 +1,7 @@
 //! How the server is: the one rule by which probes, and whatever supervises the process, say that it is well.
 
+use std::time::Duration;
+
 use backstop_engine::LifecycleState;
 
 use crate::server::Server;
@@ -9,9 +11,8 @@ use crate::server::Server;
 pub struct Condition {
     /// Where in its life it is.
     pub state: LifecycleState,
-    /// It answers, the draining of the end included, and its engine or an encoder has work and has made no progress for
-    /// [`ServerConfig::liveness_stall`](crate::ServerConfig::liveness_stall).
-    pub stalled: bool,
+    /// It answers, the draining of the end included, and its engine or an encoder [hangs](Server::stalled): how, in words.
+    pub stalled: Option<String>,
     /// It answers and makes progress, or has nothing to do. If it is not so, and does not load any more, the process is
     /// to be started again.
     pub healthy: bool,
@@ -22,20 +23,13 @@ impl Server {
     pub fn condition(&self) -> Condition {
         let state = self.lifecycle().state();
         let serving = matches!(state, LifecycleState::Ready | LifecycleState::Draining);
-        let stalled = serving && self.is_stalled();
+        let stalled = self.stalled(Duration::ZERO).filter(|_| serving);
+        let engine = self.installed().map(|model| model.served.engine.liveness());
+        let is_gone = engine.is_some_and(|engine| !engine.thread_alive);
         Condition {
-            healthy: serving && !stalled && self.has_models(),
+            healthy: serving && stalled.is_none() && !is_gone && self.has_models(),
             stalled,
             state,
         }
-    }
-
-    /// Whether the engine or an encoder has work and makes no progress.
-    pub(crate) fn is_stalled(&self) -> bool {
-        let stall = self.config().liveness_stall;
-        let engine = self.installed().map(|model| model.served.engine.liveness());
-        let mut encoders = self.encoders().all();
-        engine.is_some_and(|live| !live.is_alive(stall))
-            || encoders.any(|encoder| !encoder.liveness().is_alive(stall))
     }
 }

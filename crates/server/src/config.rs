@@ -73,8 +73,8 @@ pub struct ServerConfig {
     /// between the spaces that follow until it is there. What fails then is a 200 all the same, with
     /// an error as its body. `None`: an answer is sent when it is there.
     pub response_keep_alive: Option<Duration>,
-    /// Work without progress for this long means that the engine is dead.
-    pub liveness_stall: Duration,
+    /// Work without progress for this long means that an engine or an encoder hangs.
+    pub watchdog_timeout: Duration,
     /// Longest wait for running requests at shutdown.
     pub drain_timeout: Duration,
 }
@@ -108,7 +108,7 @@ impl Default for ServerConfig {
             // So that nobody sees two seconds pass in silence, be the network slow or the machine busy.
             keep_alive_interval: Duration::from_millis(1500),
             response_keep_alive: None,
-            liveness_stall: Duration::from_secs(60),
+            watchdog_timeout: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(600),
         }
     }

@@ -51,7 +51,8 @@ pub(crate) async fn generate<E: Endpoint>(
     let interval = form.interval(server.config());
     let identity = read.identity.clone();
     let late_failure = LateFailure::of(identity.clone(), guard);
-    let rest = identity.caught(answer::<E>(read));
+    let server = server.clone();
+    let rest = identity.caught(unless_failed(server, answer::<E>(read)));
     Ok(patience::keep(form, interval, E::MANNER, late_failure, rest).await)
 }
 
@@ -66,8 +67,22 @@ pub(crate) async fn encode<E: Encoding>(
     let interval = Form::Whole.interval(server.config());
     let identity = read.identity.clone();
     let late_failure = LateFailure::of(identity.clone(), guard);
-    let rest = identity.caught(encoded::<E>(read));
+    let server = server.clone();
+    let rest = identity.caught(unless_failed(server, encoded::<E>(read)));
     Ok(patience::keep(Form::Whole, interval, Manner::OPENAI, late_failure, rest).await)
+}
+
+/// What comes of a request, or an error if the server fails before: a thread that is stuck answers nobody.
+async fn unless_failed<T>(
+    server: Server,
+    work: impl Future<Output = Result<T, ErrorReply>>,
+) -> Result<T, ErrorReply> {
+    tokio::select! {
+        // What is there is not lost.
+        biased;
+        outcome = work => outcome,
+        () = server.lifecycle().failed() => Err(ErrorReply(reply::engine_gone())),
+    }
 }
 
 /// What is left to do of a request whose texts are to be encoded.

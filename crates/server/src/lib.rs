@@ -50,6 +50,7 @@ mod paths;
 mod patience;
 mod prepare;
 mod probes;
+mod progress;
 mod provenance;
 mod record;
 mod reply;

@@ -11,6 +11,7 @@ mod encoder;
 mod engine;
 mod exposition;
 mod latency;
+mod process;
 mod request;
 mod startup;
 
@@ -39,6 +40,7 @@ use self::engine::EngineCollector;
 pub(crate) use self::engine::kv_usage;
 pub(crate) use self::exposition::Exposition;
 pub(crate) use self::latency::{LatencyCounts, Quantiles};
+pub(crate) use self::process::ProcessCollector;
 pub(crate) use self::request::{FinishLabel, RequestMetrics};
 use self::startup::StartupCollector;
 use crate::encoders::QueueView;
@@ -75,6 +77,7 @@ impl Metrics {
         admission: AdmissionCollector,
         canary: Arc<CanaryHistory>,
         audit_log: Option<AuditRecorder>,
+        process_usage: ProcessCollector,
     ) -> Self {
         let mut process = Registry::default();
         let responses = Family::<ResponseLabels, Counter>::default();
@@ -98,6 +101,7 @@ impl Metrics {
         if let Some(audit_log) = audit_log {
             process.register_collector(Box::new(AuditCollector(audit_log)));
         }
+        process.register_collector(Box::new(process_usage));
         Self {
             process,
             responses,

@@ -44,6 +44,8 @@ struct Health {
 struct Progress {
     bytes_done: u64,
     bytes_total: u64,
+    /// For how long nothing has been read.
+    seconds_since_progress: f64,
 }
 
 /// A part of the start; the last one is under way until the server is ready.
@@ -76,9 +78,9 @@ pub(crate) async fn health(State(server): State<Server>) -> Response {
         healthy,
     } = server.condition();
     let mut body = describe(&server, &state);
-    if stalled {
+    if stalled.is_some() {
         body.status = "stalled";
-        body.reason = Some("the engine has work and makes no progress".to_owned());
+        body.reason = stalled;
     }
     respond(&server, &state, healthy, &body)
 }
@@ -88,10 +90,9 @@ pub(crate) async fn ready(State(server): State<Server>) -> Response {
     let state = server.lifecycle().state();
     let refusal = server.check_ready().err();
     let mut body = describe(&server, &state);
-    body.reason = refusal
-        .as_ref()
-        .filter(|_| state == LifecycleState::Ready)
-        .map(|error| error.message.clone());
+    if let Some(error) = refusal.as_ref().filter(|_| state == LifecycleState::Ready) {
+        body.reason = Some(error.message.clone());
+    }
     body.timeline = timeline(server.lifecycle());
     respond(&server, &state, refusal.is_none(), &body)
 }
@@ -110,17 +111,13 @@ fn describe(server: &Server, state: &LifecycleState) -> Health {
     let engine = server.installed().map(|model| {
         let liveness = model.served.engine.liveness();
         let stats = model.served.engine.stats();
-        let since = if liveness.busy {
-            liveness.since_progress.as_secs_f64()
-        } else {
-            0.0
-        };
         EngineHealth {
             running: stats.scheduler.running,
             waiting: stats.scheduler.waiting,
-            seconds_since_progress: since,
+            seconds_since_progress: liveness.without_progress().as_secs_f64(),
         }
     });
+    let pause = server.loading_pause();
     let progress = match *state {
         LifecycleState::Loading {
             bytes_done,
@@ -128,18 +125,27 @@ fn describe(server: &Server, state: &LifecycleState) -> Health {
         } => Some(Progress {
             bytes_done,
             bytes_total,
+            seconds_since_progress: pause.unwrap_or_default().as_secs_f64(),
         }),
         _ => None,
     };
     // Why it failed may name paths of the host; that is for the log.
     Health {
         status: state.name(),
-        reason: None,
+        reason: pause.and_then(|pause| long_pause(server, pause)),
         progress,
         timeline: Vec::new(),
         engine,
         encoders: server.encoders().all().map(encoder_health).collect(),
     }
+}
+
+/// What is said of loading that reads nothing, once that lasts.
+fn long_pause(server: &Server, pause: Duration) -> Option<String> {
+    (pause > server.config().watchdog_timeout).then(|| {
+        let seconds = pause.as_secs();
+        format!("nothing of the model's files has been read for {seconds} s")
+    })
 }
 
 fn encoder_health(encoder: &Arc<InstalledEncoder>) -> EncoderHealth {

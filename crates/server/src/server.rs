@@ -15,8 +15,9 @@ use crate::config::ServerConfig;
 use crate::encoders::{Encoders, ServedEncoder};
 use crate::gate::{AdmissionProfile, DrainRate, Gate, Occupancy, QueueSample};
 use crate::keys::{Caller, KeyFileError, KeyStore};
-use crate::metrics::{AdmissionCollector, Metrics};
+use crate::metrics::{AdmissionCollector, Metrics, ProcessCollector};
 use crate::model::{InstalledModel, ServedModel};
+use crate::progress::LoadingMark;
 use crate::provenance::Provenance;
 use crate::reply;
 use crate::salts::CacheSalts;
@@ -35,6 +36,7 @@ struct Shared {
     config: ServerConfig,
     lifecycle: Lifecycle,
     started: Instant,
+    loading_mark: LoadingMark,
     model: OnceLock<Arc<InstalledModel>>,
     encoders: Encoders,
     metrics: Metrics,
@@ -65,7 +67,7 @@ impl fmt::Debug for Server {
 impl Server {
     /// A server without models.
     pub fn new(config: ServerConfig, lifecycle: Lifecycle) -> Self {
-        let (in_flight, _) = watch::channel(0);
+        let (in_flight, requests) = watch::channel(0);
         let keys = config
             .api_keys
             .clone()
@@ -85,6 +87,7 @@ impl Server {
                 admission,
                 canary,
                 config.audit_log.clone(),
+                ProcessCollector::new(requests),
             ),
             records,
             keys,
@@ -93,6 +96,7 @@ impl Server {
             drain_rate,
             lifecycle,
             started: Instant::now(),
+            loading_mark: LoadingMark::default(),
             model: OnceLock::new(),
             encoders: Encoders::default(),
             in_flight,
@@ -156,6 +160,10 @@ impl Server {
     /// no file. A file that is not accepted leaves the keys as they are. Blocks the thread.
     pub fn reload_keys(&self) -> Option<Result<usize, KeyFileError>> {
         self.shared.keys.as_ref()?.reload()
+    }
+
+    pub(crate) fn loading_mark(&self) -> &LoadingMark {
+        &self.shared.loading_mark
     }
 
     pub(crate) fn keys(&self) -> Option<&Arc<KeyStore>> {

@@ -109,6 +109,28 @@ fn files_stay_readable() {
     );
 }
 
+/// Where code may be unsafe; each block says why.
+const UNSAFE: [&str; 2] = ["crates/stacks", "kernels"];
+
+#[test]
+fn only_kernels_and_stacks_are_unsafe() {
+    let lint = concat!("unsafe", "_code");
+    let mut found = Vec::new();
+    for directory in ["crates", "kernels", "tests", "benches"] {
+        visit(&root().join(directory), &mut |path| {
+            let allowed = UNSAFE
+                .iter()
+                .any(|part| path.starts_with(root().join(part)));
+            let is_source = path.extension().is_some_and(|ending| ending == "rs");
+            let text = || std::fs::read_to_string(path).expect("UTF-8");
+            if is_source && !allowed && text().contains(lint) {
+                found.push(path.to_owned());
+            }
+        });
+    }
+    assert!(found.is_empty(), "unsafe code is allowed in {found:?}");
+}
+
 fn visit(directory: &Path, each: &mut dyn FnMut(&Path)) {
     let Ok(entries) = std::fs::read_dir(directory) else {
         return;

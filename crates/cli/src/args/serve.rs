@@ -72,6 +72,12 @@ pub(crate) struct ServerArgs {
     /// Time that running requests get to finish after SIGTERM.
     #[arg(long, env = "BACKSTOP_SHUTDOWN_TIMEOUT", value_parser = parse_duration, default_value = "30s")]
     pub(crate) shutdown_timeout: Duration,
+
+    /// Work without a step that ends, for so long, means that an engine or an encoder hangs: /health says so, all requests
+    /// are answered with errors, the stacks of all threads are logged, and the process ends with 71. A step that is merely
+    /// long may take four times what its tokens took before.
+    #[arg(long, env = "BACKSTOP_WATCHDOG_TIMEOUT", value_parser = parse_duration, default_value = "60s")]
+    pub(crate) watchdog_timeout: Duration,
 }
 
 /// Who may call.

@@ -98,7 +98,7 @@ fn status(condition: &Condition, in_flight: usize) -> String {
             format_bytes(*bytes_total)
         ),
         LifecycleState::Warming => "proving the model".to_owned(),
-        _ if condition.stalled => "stalled: there is work, and no progress".to_owned(),
+        _ if condition.stalled.is_some() => "stalled: there is work, and no progress".to_owned(),
         state @ (LifecycleState::Ready | LifecycleState::Draining) => {
             format!("{state}, {in_flight} requests in flight")
         }
@@ -120,7 +120,7 @@ mod tests {
         let serving = matches!(state, LifecycleState::Ready | LifecycleState::Draining);
         Condition {
             state,
-            stalled: false,
+            stalled: None,
             healthy: serving,
         }
     }
@@ -175,7 +175,7 @@ mod tests {
         report.next(&condition(LifecycleState::Ready), 1);
         let stalled = Condition {
             state: LifecycleState::Ready,
-            stalled: true,
+            stalled: Some("the engine hangs".to_owned()),
             healthy: false,
         };
         assert_eq!(

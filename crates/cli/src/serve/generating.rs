@@ -79,9 +79,11 @@ impl Generating {
         .await
         .map_err(|error| format!("loading panicked: {error}"))??;
         server.lifecycle().advance(LifecycleState::Warming);
+        // Installed before it is proved, so that a device that hangs already then is noticed.
+        let engine = running.engine.clone();
         server.lifecycle().timeline().begin(StartPhase::WarmUp);
-        warm_up(server, &running.engine, canary.as_ref(), &prompt).await?;
         server.install(identity.served(running.engine, running.max_model_len));
+        warm_up(server, &engine, canary.as_ref(), &prompt).await?;
         Ok(running.thread)
     }
 }

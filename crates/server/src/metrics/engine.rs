@@ -39,11 +39,7 @@ impl Collector for EngineCollector {
             &mut encoder,
             "backstop:seconds_since_progress",
             "Time since the engine last finished a turn, while it has work",
-            if liveness.busy {
-                liveness.since_progress.as_secs_f64()
-            } else {
-                0.0
-            },
+            liveness.without_progress().as_secs_f64(),
         )
     }
 }

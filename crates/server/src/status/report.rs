@@ -1,7 +1,7 @@
 //! The shape of `GET /backstop/status`. Times are seconds, points in time are seconds since 1970.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use backstop_engine::LifecycleState;
 use backstop_protocol::ModelOrigin;
@@ -221,7 +221,7 @@ impl State {
         };
         Self {
             name: state.name(),
-            stalled: server.is_stalled(),
+            stalled: server.stalled(Duration::ZERO).is_some(),
             bytes_done,
             bytes_total,
         }
@@ -245,10 +245,7 @@ impl Model {
             memory_bytes: Some(served.facts.memory_bytes).filter(|bytes| *bytes > 0),
             running: stats.running,
             waiting: stats.waiting,
-            seconds_since_progress: match liveness.busy {
-                true => seconds(liveness.since_progress),
-                false => 0.0,
-            },
+            seconds_since_progress: seconds(liveness.without_progress()),
         }
     }
 

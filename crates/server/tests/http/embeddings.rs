@@ -496,7 +496,7 @@ async fn waits_have_an_end() {
     let options = options(&encoder).config(|config| {
         config.normal.timeout = Duration::from_millis(200);
         config.request_timeout = Duration::from_millis(800);
-        config.liveness_stall = Duration::from_millis(100);
+        config.watchdog_timeout = Duration::from_millis(100);
     });
     let fixture = Fixture::ready(options).await;
     let client = fixture.client();

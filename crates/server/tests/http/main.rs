@@ -17,6 +17,7 @@ mod encodings;
 mod fairness;
 mod fim;
 mod framing;
+mod hangs;
 mod histories;
 mod hostile;
 mod large_json;

@@ -101,7 +101,8 @@ async fn ready_and_metrics_say_what_the_start_takes_its_time_for() {
 async fn a_stalled_engine_is_dead_and_a_busy_one_is_not() {
     let script = Script::repeats("a").slowly(1);
     let stalled = script.stalled.clone();
-    let options = Options::script(script).config(|c| c.liveness_stall = Duration::from_millis(200));
+    let options =
+        Options::script(script).config(|c| c.watchdog_timeout = Duration::from_millis(200));
     let fixture = Fixture::ready(options).await;
     let client = fixture.client();
     let body = chat(json!({"stream": true})).to_string();
