@@ -39,8 +39,9 @@ class BackstopProcess:
         model: str | None = MODEL,
         models_dir: Path | None = None,
         under: tuple[str, ...] = (),
+        port: int | None = None,
     ):
-        self.port = free_port()
+        self.port = port or free_port()
         self.log_file = tempfile.NamedTemporaryFile(prefix="backstop-test-", suffix=".log")
         models = [] if model is None else [model]
         command = [*under, str(BINARY), "serve", *models, "--port", str(self.port), *arguments]

@@ -3,7 +3,9 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
+import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -77,10 +79,12 @@ def allowed() -> frozenset[str]:
 @needs_systemd
 @pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
 def test_a_server_lives_with_the_calls_that_the_unit_allows(start: Callable[..., BackstopProcess], tmp_path: Path) -> None:
-    trace, keys = tmp_path / "trace", tmp_path / "keys"
+    trace, keys, log = tmp_path / "trace", tmp_path / "keys", tmp_path / "log"
     keys.write_text("the-right-key\n")
     os.chmod(keys, 0o600)
-    server = start("--api-key-file", str(keys), under=("strace", "-f", "-qq", "-o", str(trace))).wait_until_ready()
+    log.mkdir()
+    arguments = ["--api-key-file", str(keys), "--audit-log", str(log / "audit.jsonl")]
+    server = start(*arguments, under=("strace", "-f", "-qq", "-o", str(trace))).wait_until_ready()
     # A schema is tried in a process of its own.
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"], "additionalProperties": False}
     wanted = {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
@@ -89,7 +93,13 @@ def test_a_server_lives_with_the_calls_that_the_unit_allows(start: Callable[...,
     answer = httpx.post(f"{server.base_url}/chat/completions", json=body, headers=headers, timeout=120)
     assert answer.status_code == 200, answer.text
     [child] = server.children()
-    os.kill(child, 15)
+    # Where its threads are, for the log.
+    os.kill(child, signal.SIGQUIT)
+    deadline = time.monotonic() + 60
+    while "stacks of all" not in server.log():
+        assert time.monotonic() < deadline, server.log()
+        time.sleep(0.1)
+    os.kill(child, signal.SIGTERM)
     assert server.wait() == 0, server.log()
     made = set(re.findall(r"^\d+ +(\w+)\(", trace.read_text(), re.MULTILINE))
     assert {"execve", "accept4", "landlock_restrict_self", "seccomp"} <= made
