@@ -34,7 +34,7 @@ function duration(seconds) {
   if (seconds === null || seconds === undefined) return "–";
   if (seconds === 0) return "0 s";
   if (seconds < 0.001) return `${WHOLE.format(seconds * 1e6)} µs`;
-  if (seconds < 1) return `${(seconds < 0.1 ? TENTHS : WHOLE).format(seconds * 1e3)} ms`;
+  if (seconds < 1) return `${(seconds < 0.01 ? TENTHS : WHOLE).format(seconds * 1e3)} ms`;
   if (seconds < 100) return `${(Number.isInteger(seconds) ? WHOLE : TENTHS).format(seconds)} s`;
   const minutes = Math.floor(seconds / 60);
   if (minutes < 120) return `${minutes} min ${count(Math.floor(seconds % 60))} s`;
