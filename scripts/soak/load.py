@@ -106,7 +106,9 @@ class Load:
         async def ask(client: Client) -> None:
             nonlocal answered
             while time.monotonic() < deadline:
-                answered += await self._timed(client)
+                # Not `answered += await …`, which would forget what others have added meanwhile.
+                was_answered = await self._timed(client)
+                answered += was_answered
 
         began = time.monotonic()
         async with self.http() as http:
