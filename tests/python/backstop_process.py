@@ -7,7 +7,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,6 +19,8 @@ BINARY = Path(os.environ.get("BACKSTOP_BINARY", REPOSITORY / "target/debug/backs
 MODEL = os.environ.get("BACKSTOP_TEST_MODEL", "demo")
 START_TIMEOUT_S = 120
 STOP_TIMEOUT_S = 60
+# What is about to happen has happened by then.
+PATIENCE_S = 20
 # A request that takes longer than this hangs, on the slowest machine that runs these tests.
 REQUEST_TIMEOUT_S = 120
 
@@ -27,6 +29,14 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def eventually(condition: Callable[[], bool], patience_s: float = PATIENCE_S) -> None:
+    """Waits until something is so."""
+    deadline = time.monotonic() + patience_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 class BackstopProcess:
@@ -42,6 +52,7 @@ class BackstopProcess:
         port: int | None = None,
     ):
         self.port = port or free_port()
+        self.last_log: str | None = None
         self.log_file = tempfile.NamedTemporaryFile(prefix="backstop-test-", suffix=".log")
         models = [] if model is None else [model]
         command = [*under, str(BINARY), "serve", *models, "--port", str(self.port), *arguments]
@@ -66,6 +77,9 @@ class BackstopProcess:
         return f"{self.root}/v1"
 
     def log(self) -> str:
+        """What it has logged, also after it was stopped."""
+        if self.last_log is not None:
+            return self.last_log
         text = Path(self.log_file.name).read_text(errors="replace")
         return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
@@ -100,7 +114,7 @@ class BackstopProcess:
         assert self.is_running(), f"the server ended with {self.process.returncode}:\n{self.log()}"
         self.terminate()
         code = self.wait()
-        log = self.log()
+        log = self.last_log = self.log()
         self.log_file.close()
         assert code == 0, f"exit code {code}:\n{log}"
         assert "panicked" not in log, log

@@ -2,7 +2,6 @@
 
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,11 +9,9 @@ import httpx
 import pytest
 from openai import RateLimitError
 
-from backstop_process import BINARY, BackstopProcess
+from backstop_process import BINARY, BackstopProcess, eventually
 from conftest import sdk
 from requests_made import chat
-
-PATIENCE_S = 20
 
 
 def make_key(*arguments: str) -> str:
@@ -24,13 +21,6 @@ def make_key(*arguments: str) -> str:
 
 def status(server: BackstopProcess, key: str) -> int:
     return httpx.get(f"{server.base_url}/models", headers={"authorization": f"Bearer {key}"}).status_code
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def test_a_new_key_is_nowhere_but_in_the_answer(start: Callable[..., BackstopProcess], tmp_path: Path) -> None:

@@ -4,16 +4,21 @@
 mod audit;
 mod encoders;
 mod integrity;
+mod listening;
+mod log;
 mod model;
 mod models;
 mod serve;
+mod tls;
 mod tools;
+mod traces;
 
 use clap::{Parser, Subcommand};
 
 pub(crate) use self::audit::{AuditArgs, AuditCommand, AuditHeadArgs, AuditVerifyArgs};
 pub(crate) use self::encoders::EncoderArgs;
 pub(crate) use self::integrity::{IntegrityArgs, SignatureArgs};
+pub(crate) use self::log::{LogArgs, LogFormat};
 pub(crate) use self::model::{CandleChoice, DeviceChoice, KvCacheDtype, LoadFormat, ModelArgs};
 pub(crate) use self::models::{
     ImportArgs, ListArgs, ModelsCommand, PullArgs, RemoveArgs, ShowArgs, VerifyArgs,
@@ -22,6 +27,7 @@ pub(crate) use self::serve::{CallerArgs, ProfileChoice, QueueArgs, ServeArgs};
 pub(crate) use self::tools::{
     CanaryArgs, CompareArgs, DoctorArgs, DocumentsArgs, GenerateArgs, KeyArgs,
 };
+pub(crate) use self::traces::TraceExporterArgs;
 
 /// The last link in an LLM gateway's fallback chain: serves open-weight models from local disk
 /// over the APIs of OpenAI, Anthropic and Ollama, without any outbound connection.
@@ -60,6 +66,9 @@ pub(crate) enum Command {
     /// Try grammars for a server, which starts this by itself.
     #[command(hide = true)]
     GrammarWorker,
+    /// Carry traces for a server, which starts this by itself.
+    #[command(hide = true)]
+    TraceExporter(TraceExporterArgs),
     /// Write the pages of the manual that list what the program knows.
     #[command(hide = true)]
     Documents(DocumentsArgs),

@@ -19,7 +19,9 @@ mod import;
 mod integrity;
 mod key;
 mod limits;
+mod listening;
 mod load;
+mod logging;
 mod machine;
 mod models;
 mod notify;
@@ -35,6 +37,8 @@ mod signals;
 mod speculative;
 mod stacks;
 mod start;
+mod trace_exporter;
+mod traces;
 mod unread;
 mod warm_up;
 mod watchdog;
@@ -45,7 +49,7 @@ use std::process::ExitCode;
 use backstop_executor::panic_message;
 use clap::Parser;
 
-use crate::args::{Command, CommandLine};
+use crate::args::{Command, CommandLine, LogArgs};
 
 /// The program broke an invariant, or its executor died; a supervisor should restart the process.
 const EXIT_ENGINE_FAILED: u8 = 70;
@@ -53,9 +57,12 @@ const EXIT_ENGINE_FAILED: u8 = 70;
 const EXIT_STALLED: u8 = 71;
 
 fn main() -> ExitCode {
-    let command_line = CommandLine::parse();
-    start_log();
-    outcome(|| match command_line.command {
+    let command = CommandLine::parse().command;
+    // The settings of a server say how it logs, and may stand in a file.
+    if !matches!(command, Command::Serve(_)) {
+        logging::start(&LogArgs::default());
+    }
+    outcome(|| match command {
         Command::Serve(args) => serve::run(*args),
         Command::Generate(args) => generate::run(*args),
         Command::Pull(args) => pull::run(&args),
@@ -67,9 +74,11 @@ fn main() -> ExitCode {
         Command::Key(args) => key::run(&args),
         Command::Audit(command) => audit::run(&command),
         Command::GrammarWorker => grammar_worker::run(),
+        Command::TraceExporter(args) => trace_exporter::run(&args),
         Command::Documents(args) => documents::run(&args),
     })
     .unwrap_or_else(|failure| {
+        logging::start(&LogArgs::default());
         tracing::error!("{failure}");
         failure.exit_code()
     })
@@ -100,18 +109,6 @@ fn outcome(command: impl FnOnce() -> Result<ExitCode, String>) -> Result<ExitCod
         Ok(result) => result.map_err(CommandFailure::Refused),
         Err(panic) => Err(CommandFailure::Panicked(panic_message(panic.as_ref()))),
     }
-}
-
-/// Logs go to standard error, so that standard output holds answers alone. `RUST_LOG` filters.
-fn start_log() {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .with_target(false)
-        .init();
 }
 
 /// The runtime of the server's side; computing has a pool of its own.

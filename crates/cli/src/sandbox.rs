@@ -6,6 +6,7 @@ use backstop_models::{LocateError, ModelLocator, files_of};
 use backstop_sandbox::{FilesConfinement, Sandbox};
 
 use crate::args::ServeArgs;
+use crate::listening;
 
 /// There if a driver is loaded.
 const NVIDIA_DRIVER: &str = "/proc/driver/nvidia/version";
@@ -79,8 +80,20 @@ fn sandbox(args: &ServeArgs) -> Sandbox {
     if let Some(log) = &args.audit.audit_log {
         sandbox.allow_writing_beside(log);
     }
-    let probes = args.server.probe_address.map(|address| address.port());
-    sandbox.bind_ports = [args.server.port].into_iter().chain(probes).collect();
+    let tls = [
+        &args.tls.ssl_certfile,
+        &args.tls.ssl_keyfile,
+        &args.tls.ssl_ca_certs,
+    ];
+    for file in tls.into_iter().flatten() {
+        sandbox.allow_reading_anew(file);
+    }
+    if let Some(socket) = &args.listening.uds {
+        sandbox.allow_removing(socket);
+    }
+    let probes = args.server.probe_address;
+    let addresses = listening::addresses(args).into_iter().chain(probes);
+    sandbox.bind_ports = addresses.map(|address| address.port()).collect();
     sandbox
 }
 

@@ -3,7 +3,6 @@
 mod generating;
 mod models;
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
@@ -11,18 +10,22 @@ use std::time::{Duration, Instant, SystemTime};
 use backstop_audit::{AuditLog, AuditRecorder};
 use backstop_engine::{EngineThread, Lifecycle, LifecycleState, StartPhase, Timeline};
 use backstop_sandbox::FilesConfinement;
-use backstop_server::{GrammarWorker, KeySet, ProbeThread, Server, ServerConfig};
-use tokio::net::TcpListener;
+use backstop_server::{GrammarWorker, KeySet, ProbeThread, Server, ServerConfig, SocketFile};
 
 use self::models::{Example, Models};
 use crate::args::ServeArgs;
+use crate::listening::{self, Listening};
 use crate::notify::ServiceManager;
 use crate::queue::Queues;
+use crate::traces::{self, ExporterProcess};
 use crate::watchdog::{self, Watchdog};
 use crate::{
-    EXIT_ENGINE_FAILED, EXIT_STALLED, audit, browsers, descriptors, sandbox, settings, signals,
+    EXIT_ENGINE_FAILED, EXIT_STALLED, audit, browsers, descriptors, logging, sandbox, settings,
+    signals,
 };
 
+/// How long the last traces may take on their way.
+const TRACES_GRACE: Duration = Duration::from_secs(5);
 /// One address's strangers get one in so many of the connections.
 const STRANGERS_SHARE: usize = 4;
 /// What is left to be done when the server has ended gets so long.
@@ -34,15 +37,20 @@ const RESPONSE_KEEP_ALIVE_RANGE: (Duration, Duration) =
 pub(crate) fn run(args: ServeArgs) -> Result<ExitCode, String> {
     let lifecycle = Lifecycle::since(Instant::now());
     let args = settings::with_file(args)?;
-    // Opened while this process may still connect.
-    let manager = ServiceManager::from_environment();
+    logging::start(&args.log);
+    // Opened, made and started while this process may still connect, make files and start others.
+    let outside = Outside {
+        manager: ServiceManager::from_environment(),
+        socket_file: listening::socket_file(&args)?,
+        trace_exporter: traces::start_process(&args)?,
+    };
     // It binds this thread and those that it starts, so it comes before the runtime's.
     let files = sandbox::confine_files(&args)?;
     let log = audit::open(&args.audit)?;
     let recorder = log.as_ref().map(AuditLog::recorder);
     // The runtime is gone before the log is closed: what it still runs then is recorded as well.
     let runtime = crate::runtime()?;
-    let ended = runtime.block_on(serve(args, files, recorder, manager, lifecycle));
+    let ended = runtime.block_on(serve(args, outside, files, recorder, lifecycle));
     // Not for longer: a thread that reads a file may hang with the file's storage.
     runtime.shutdown_timeout(RUNTIME_END);
     if let Some(log) = log {
@@ -55,30 +63,40 @@ pub(crate) fn run(args: ServeArgs) -> Result<ExitCode, String> {
     ended
 }
 
+/// What is there before the process is confined, and could not be made later.
+struct Outside {
+    manager: ServiceManager,
+    socket_file: Option<SocketFile>,
+    trace_exporter: Option<ExporterProcess>,
+}
+
 async fn serve(
     args: ServeArgs,
+    outside: Outside,
     files: Option<FilesConfinement>,
     audit_log: Option<AuditRecorder>,
-    manager: ServiceManager,
     lifecycle: Lifecycle,
 ) -> Result<ExitCode, String> {
     let queues = Queues::new(&args.queue)?;
+    let traces = traces::start(&args, outside.trace_exporter)?;
     let config = ServerConfig {
         audit_log,
+        traces: traces.clone(),
         ..server_config(&args, &queues)?
     };
     lifecycle.timeline().begin(StartPhase::Listening);
-    let listener = listen(&args)?;
-    let address = listener.local_addr().map_err(|error| error.to_string())?;
-    tracing::info!("listening on http://{address}");
+    let listening = Listening::start(&args, outside.socket_file, config.tls.as_deref())?;
+    tracing::info!("listening on {}", listening.names());
+    let (listeners, curl) = listening.parts();
 
     let server = Server::new(config, lifecycle.clone());
     let watchdog = Watchdog::start(&server)
         .map_err(|error| format!("there is no thread to watch over the server: {error}"))?;
     // Until the end of this function: a server that drains is well.
     let _probes = serve_probes(&args, &server)?;
-    signals::obey(&server, &manager, args.callers.api_key_file.is_some());
-    let reporting = tokio::spawn(manager.follow(server.clone()));
+    let follows_files = args.callers.api_key_file.is_some() || args.tls.ssl_certfile.is_some();
+    signals::obey(&server, &outside.manager, follows_files);
+    let reporting = tokio::spawn(outside.manager.follow(server.clone()));
     // Probes are answered from here on, however long a model's files take to read.
     let loading = tokio::spawn({
         let (server, lifecycle) = (server.clone(), lifecycle.clone());
@@ -88,7 +106,7 @@ async fn serve(
                 Ok(loaded) => {
                     server.record_models();
                     lifecycle.advance(LifecycleState::Ready);
-                    announce(address, &loaded.examples, lifecycle.timeline());
+                    announce(&curl, &loaded.examples, lifecycle.timeline());
                 }
                 Err(NotLoaded::Refused(message) | NotLoaded::Failed(message)) => {
                     lifecycle.advance(LifecycleState::Failed(message.clone()));
@@ -97,10 +115,15 @@ async fn serve(
             loaded
         }
     });
-    let served = backstop_server::serve(server, listener, end_of_service(lifecycle.clone())).await;
+    let served = backstop_server::serve(server, listeners, end_of_service(lifecycle.clone())).await;
     if watchdog.has_struck().await {
         tracing::error!("ending with {EXIT_STALLED}, for another process to take over");
         return Ok(ExitCode::from(EXIT_STALLED));
+    }
+    if let Some(traces) = traces {
+        let finish = move || traces.finish(TRACES_GRACE);
+        // What is late is lost.
+        let _ignored = tokio::task::spawn_blocking(finish).await;
     }
     // Asked to end before the models are there, nobody waits for them: what reads them may hang.
     if lifecycle.state() != LifecycleState::Draining || loading.is_finished() {
@@ -193,6 +216,7 @@ fn server_config(args: &ServeArgs, queues: &Queues) -> Result<ServerConfig, Stri
     Ok(ServerConfig {
         api_keys: keys.map_err(|error| error.to_string())?,
         public_metrics: callers.public_metrics,
+        tls: listening::tls(args)?,
         cors: browsers::cors(callers)?,
         allow_priority: callers.allow_priority,
         allow_special_tokens_in_content: answers.allow_special_tokens_in_content,
@@ -251,19 +275,6 @@ fn grammar_worker() -> Option<GrammarWorker> {
     })
 }
 
-fn listen(args: &ServeArgs) -> Result<TcpListener, String> {
-    let host = args.server.host;
-    let address = SocketAddr::new(host, args.server.port);
-    if !host.is_loopback() && args.callers.api_key_file.is_none() {
-        tracing::warn!(
-            "listening on {host} without --api-key-file: anybody who reaches it is served"
-        );
-    }
-    backstop_server::listen(address).map_err(|error| {
-        format!("cannot listen on {address}: {error}; choose another with --host or --port")
-    })
-}
-
 /// Answers probes on an address of their own, if one is asked for.
 fn serve_probes(args: &ServeArgs, server: &Server) -> Result<Option<ProbeThread>, String> {
     let Some(address) = args.server.probe_address else {
@@ -280,9 +291,9 @@ fn serve_probes(args: &ServeArgs, server: &Server) -> Result<Option<ProbeThread>
 }
 
 /// The lines that say that everything works, how to try it, and what the start took its time for.
-fn announce(address: SocketAddr, examples: &[Example], timeline: &Timeline) {
+fn announce(curl: &str, examples: &[Example], timeline: &Timeline) {
     let try_it = |(path, body): &Example| {
-        format!("curl http://{address}{path} -H 'content-type: application/json' -d '{body}'")
+        format!("curl {curl}{path} -H 'content-type: application/json' -d '{body}'")
     };
     let try_it: Vec<String> = examples.iter().map(try_it).collect();
     let seconds = timeline.total().as_secs_f32();

@@ -1,4 +1,5 @@
-//! Signals: which end the service, read the keys again, switch the admission profile, and show what all threads do.
+//! Signals: which end the service, read keys and certificates again, switch the admission profile, and show what all
+//! threads do.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -75,19 +76,20 @@ pub(crate) fn asked_for_stacks() -> Arc<AtomicBool> {
     asked
 }
 
-/// SIGHUP reads the key file again, if there is one; SIGUSR1 begins an outage, SIGUSR2 ends it.
+/// SIGHUP reads the key file and the certificates again, if there are any; SIGUSR1 begins an outage, SIGUSR2 ends it.
 /// Must be called within a runtime. From then on none of them ends the process.
 #[cfg(unix)]
-pub(crate) fn obey(server: &Server, manager: &ServiceManager, has_key_file: bool) {
+pub(crate) fn obey(server: &Server, manager: &ServiceManager, follows_files: bool) {
     use tokio::signal::unix::SignalKind;
     // A service manager reloads whatever runs; a terminal that is closed ends what has nothing to read again.
-    if has_key_file || manager.is_there() {
+    if follows_files || manager.is_there() {
         let manager = manager.clone();
         on(SignalKind::hangup(), server, move |server| {
             let (server, manager) = (server.clone(), manager.clone());
-            // The outcome is logged.
+            // The outcomes are logged.
             drop(tokio::task::spawn_blocking(move || {
-                manager.while_reloading(server.lifecycle(), || server.reload_keys())
+                let reload = || (server.reload_keys(), server.reload_certificates());
+                manager.while_reloading(server.lifecycle(), reload)
             }));
         });
     }
@@ -120,4 +122,4 @@ fn on(
 
 /// There are no such signals here.
 #[cfg(not(unix))]
-pub(crate) fn obey(_server: &Server, _manager: &ServiceManager, _has_key_file: bool) {}
+pub(crate) fn obey(_server: &Server, _manager: &ServiceManager, _follows_files: bool) {}

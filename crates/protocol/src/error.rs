@@ -243,6 +243,12 @@ impl ApiError {
         Self::new(408, "timeout_error", "head_timeout", message)
     }
 
+    /// 400: the request came in plain HTTP where the server speaks TLS.
+    pub fn https_required() -> Self {
+        let message = "This port speaks HTTPS: the address must begin with https://.".to_owned();
+        Self::new(400, INVALID_REQUEST, "https_required", message)
+    }
+
     /// 414: the request line, most of which is the target, is longer than the server reads.
     pub fn target_too_long(max_bytes: usize) -> Self {
         let message = format!("The request line is longer than {max_bytes} bytes.");
@@ -464,6 +470,7 @@ mod tests {
             ApiError::unsupported_route("this model does not support embeddings"),
             ApiError::malformed_head("a line does not end with CRLF"),
             ApiError::head_timeout(),
+            ApiError::https_required(),
             ApiError::target_too_long(1 << 13),
             ApiError::head_too_large(1 << 15, 100),
             ApiError::body_too_large(1 << 20),

@@ -106,6 +106,17 @@ pub enum FinishReason {
     ToolCalls,
 }
 
+impl FinishReason {
+    /// What the API calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Length => "length",
+            Self::ToolCalls => "tool_calls",
+        }
+    }
+}
+
 /// What stopped a choice, if the request named it: a stop string or a stop token id.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]

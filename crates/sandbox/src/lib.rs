@@ -26,8 +26,8 @@ use linux as system;
 pub use report::{CallsConfinement, FilesConfinement, SandboxError};
 
 /// What a process may still do with files and ports. Everything else is refused: writing anywhere
-/// but to the devices and to the directories named for that, reading and executing anything that is not listed, and TCP connections to
-/// anybody.
+/// but to the devices and to the directories named for that, removing files but in the directories named for that,
+/// reading and executing anything that is not listed, and TCP connections to other ports than those that are listed.
 ///
 /// Paths that do not exist may be listed; they allow nothing. A directory stands for all in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,10 +38,14 @@ pub struct Sandbox {
     pub write: Vec<PathBuf>,
     /// Programs that may be executed, and directories of such; to execute is to read.
     pub read_execute: Vec<PathBuf>,
+    /// Directories in which files may be removed.
+    pub remove_in: Vec<PathBuf>,
     /// Devices that may be read, written and commanded (`ioctl`).
     pub devices: Vec<PathBuf>,
     /// TCP ports to listen on; 0 stands for those that the kernel chooses.
     pub bind_ports: Vec<u16>,
+    /// TCP ports to connect to.
+    pub connect_ports: Vec<u16>,
 }
 
 impl Sandbox {
@@ -52,8 +56,10 @@ impl Sandbox {
             read: needs::read(),
             write: Vec::new(),
             read_execute: needs::read_execute(),
+            remove_in: Vec::new(),
             devices: needs::devices(),
             bind_ports: Vec::new(),
+            connect_ports: Vec::new(),
         }
     }
 
@@ -74,6 +80,12 @@ impl Sandbox {
     /// Lets a file be written, others be put in its place, and others lie beside it: all of its directory.
     pub fn allow_writing_beside(&mut self, file: &Path) {
         self.write.extend(links::directories_of(file));
+    }
+
+    /// Lets a file be removed. Permission to do so lies with its directory, so this lets all files of that be
+    /// removed, as far as they are files of this process's user.
+    pub fn allow_removing(&mut self, file: &Path) {
+        self.remove_in.extend(links::directory_of_name(file));
     }
 
     /// Confines the calling thread, and threads and processes that it starts from now on. It must be
@@ -102,5 +114,14 @@ impl Sandbox {
 ///
 /// If a thread cannot be bound. A kernel without filters of calls is no error.
 pub fn confine_calls() -> Result<CallsConfinement, SandboxError> {
-    system::confine_calls()
+    system::confine_calls(false)
+}
+
+/// The same for a process that connects to others over TCP. Which ports that may be, [`Sandbox::connect_ports`] says.
+///
+/// # Errors
+///
+/// As [`confine_calls`].
+pub fn confine_calls_of_client() -> Result<CallsConfinement, SandboxError> {
+    system::confine_calls(true)
 }

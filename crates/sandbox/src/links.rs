@@ -35,13 +35,18 @@ fn collect(directory: &Path, depth: usize, found: &mut Vec<PathBuf>) {
 /// The directories in which a file's name and the file itself lie. Kubernetes changes a secret by
 /// changing where a link beside it leads, to another directory in the same one.
 pub(crate) fn directories_of(file: &Path) -> Vec<PathBuf> {
-    let named = match file.parent() {
-        Some(directory) if directory != Path::new("") => directory.to_owned(),
-        _ => PathBuf::from("."),
-    };
     let actual = fs::canonicalize(file).ok();
     let actual = actual.and_then(|file| file.parent().map(Path::to_owned));
-    [named].into_iter().chain(actual).collect()
+    directory_of_name(file).into_iter().chain(actual).collect()
+}
+
+/// The directory in which a file's name lies.
+pub(crate) fn directory_of_name(file: &Path) -> Option<PathBuf> {
+    let directory = file.parent()?;
+    Some(match directory == Path::new("") {
+        true => PathBuf::from("."),
+        false => directory.to_owned(),
+    })
 }
 
 #[cfg(test)]

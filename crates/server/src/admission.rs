@@ -102,8 +102,7 @@ impl Submission<'_> {
             arrived: request.arrived.into_std(),
             submitted: submitted.into_std(),
         };
-        let tenant = Arc::clone(guard.ticket.caller().tenant());
-        let timer = ChoiceTimer::new(model.metrics.clone(), tenant, place, times);
+        let timer = ChoiceTimer::new(model.metrics.clone(), guard, place, times);
         let rules = Arc::clone(&self.rules);
         Ok(Choice::new(index, generation, self.text(), rules, timer)
             .starting_in_reasoning(job.opening == Opening::Reasoning))

@@ -242,16 +242,17 @@ impl Choice {
         self.absorb_events(held_back);
         self.place_tokens();
         self.pending.phases = Some(self.timer.phases());
-        self.timer.ended(match reason {
+        let label = match reason {
             FinishReason::Length => FinishLabel::length,
             FinishReason::Stop | FinishReason::ToolCalls => FinishLabel::stop,
-        });
+        };
         let reason = match reason {
             FinishReason::Stop if self.hands_over_calls(stop_reason.as_ref()) => {
                 FinishReason::ToolCalls
             }
             reason => reason,
         };
+        self.timer.ended(label, reason.name());
         self.pending.end = Some(End {
             reason,
             stop_reason,
@@ -269,7 +270,7 @@ impl Choice {
 
     fn fail(&mut self, error: ApiError) {
         self.generation = None;
-        self.timer.ended(FinishLabel::error);
+        self.timer.ended(FinishLabel::error, "error");
         self.failure = Some(error);
     }
 

@@ -1,5 +1,6 @@
 //! What an operator can set about the HTTP side, with its defaults.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use backstop_audit::AuditRecorder;
@@ -8,6 +9,8 @@ use backstop_protocol::UnsupportedContent;
 use crate::cors::Cors;
 use crate::gate::{AdmissionProfile, QueueLimits};
 use crate::keys::KeySet;
+use crate::tls::Tls;
+use crate::traces::Traces;
 use crate::trial::GrammarWorker;
 
 /// Limits and identity of the HTTP server. Every wait and every size has a bound here.
@@ -17,6 +20,10 @@ pub struct ServerConfig {
     pub api_keys: Option<KeySet>,
     /// Leave `/metrics` open although keys are set, for scrapers that cannot send one.
     pub public_metrics: bool,
+    /// What TCP connections are encrypted with; `None` leaves them plain. Unix sockets are never encrypted.
+    pub tls: Option<Arc<Tls>>,
+    /// What is recorded of requests for a collector of traces.
+    pub traces: Option<Arc<Traces>>,
     /// Pages in browsers that may read the answers; `None` says nothing to browsers, so that only
     /// pages of the server's own origin may.
     pub cors: Option<Cors>,
@@ -39,7 +46,7 @@ pub struct ServerConfig {
     pub request_timeout: Duration,
     /// Longest time that a client may take to send a request's body.
     pub body_read_timeout: Duration,
-    /// Longest time that a client may take over a request's head, from the connection's beginning
+    /// Longest time that a client may take over the beginning of TLS, and over a request's head, from the connection's beginning
     /// or from the first byte of a later request.
     pub head_read_timeout: Duration,
     /// Longest idle time of a kept-alive connection.
@@ -84,6 +91,8 @@ impl Default for ServerConfig {
         Self {
             api_keys: None,
             public_metrics: false,
+            tls: None,
+            traces: None,
             cors: None,
             audit_log: None,
             max_body_bytes: 32 << 20,

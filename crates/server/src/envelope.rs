@@ -12,12 +12,13 @@ use backstop_engine::LifecycleState;
 use backstop_protocol::ApiError;
 
 use crate::cors::Cors;
+use crate::exchange::Exchange;
 use crate::identity::{Identity, REQUEST_ID, id_text};
 use crate::keys::Caller;
 use crate::record::Record;
 use crate::reply::ErrorReply;
 use crate::routes::{Access, BodyUse};
-use crate::serve::{HeadFault, Visit};
+use crate::serve::{HeadFault, Peer, Visit};
 use crate::server::Server;
 use crate::status::ErrorKind;
 use crate::{body, cors};
@@ -29,7 +30,7 @@ pub(crate) const DISCARDED_OF_STRANGERS_BYTES_MAX: usize = 4 << 20;
 /// Name of the route of all preflights, which are answered whatever they are for.
 const PREFLIGHT: &str = "preflight";
 
-/// Wraps every request: stamps and counts its answer.
+/// Wraps every request: stamps and counts its answer, and follows it to its end.
 pub(crate) async fn envelope(
     State(server): State<Server>,
     mut request: Request,
@@ -39,15 +40,15 @@ pub(crate) async fn envelope(
     let identity = Identity::of(&request);
     let record = Record::begin(&server, &request, &identity);
     request.extensions_mut().insert(record.clone());
+    let method = request.method().clone();
+    let peer = request.extensions().get::<Peer>().cloned();
     let origin = request.headers().get(ORIGIN).cloned();
     let Answered {
         route,
         caller,
         mut response,
     } = answer(&server, request, next, &identity).await;
-    let Identity { id, dialect, .. } = identity;
     let status = response.status().as_u16();
-    let name = caller.as_ref().and_then(Caller::name);
     server.metrics().responded(route, status);
     if let Some(error) = response.extensions().get::<ApiError>() {
         let kind = ErrorKind {
@@ -57,14 +58,14 @@ pub(crate) async fn envelope(
             late: false,
         };
         let errors = &server.records().errors;
-        errors.record(kind, caller.as_ref(), id_text(&id));
+        errors.record(kind, caller.as_ref(), id_text(&identity.id));
     }
+    let name = caller.as_ref().and_then(Caller::name);
     record.answered(route, name, &response);
-    tracing::debug!(route, status, key = name, request_id = ?id, elapsed = ?started.elapsed(), "answered");
-    dialect.reshape(&mut response, &id);
+    identity.dialect.reshape(&mut response, &identity.id);
     let headers = response.headers_mut();
-    headers.insert(REQUEST_ID, id);
-    if let Some(caller) = caller {
+    headers.insert(REQUEST_ID, identity.id.clone());
+    if let Some(caller) = &caller {
         caller.tell_limits(headers);
     }
     server.provenance_of(route).stamp(headers);
@@ -75,7 +76,19 @@ pub(crate) async fn envelope(
         // Lets go of kept-alive connections without cutting them off.
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    record.follow(response)
+    let exchange = Exchange {
+        method,
+        route,
+        body_use: identity.rules.body,
+        id: identity.id,
+        trace: identity.trace,
+        peer,
+        caller,
+        model: server.provenance_of(route).model_header().cloned(),
+        status,
+        started,
+    };
+    exchange.follow(response, record, server)
 }
 
 /// An answer, and what is counted of it.

@@ -17,6 +17,7 @@ use crate::reply::ErrorReply;
 use crate::routes::Rules;
 use crate::server::Server;
 use crate::status::ErrorKind;
+use crate::trace_context::TraceContext;
 
 /// The header that has a request's id.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -31,6 +32,8 @@ pub(crate) struct Identity {
     pub(crate) rules: Rules,
     pub(crate) id: HeaderValue,
     pub(crate) dialect: Dialect,
+    /// The span by which it was made.
+    pub(crate) trace: Option<TraceContext>,
 }
 
 impl Identity {
@@ -39,6 +42,7 @@ impl Identity {
             rules: Rules::of(request.uri().path()),
             id: request_id(request.headers()),
             dialect: Dialect::of(request),
+            trace: TraceContext::of(request.headers()),
         }
     }
 
@@ -84,10 +88,8 @@ impl LateFailure {
 
     /// Takes note of it.
     pub(crate) fn note(&self, error: &ApiError) {
-        let Identity { rules, id, .. } = &self.identity;
-        let (route, status) = (rules.path, error.status);
-        tracing::debug!(route, status, request_id = ?id, "failed late");
         self.record.failed(error);
+        let (route, status) = (self.identity.rules.path, error.status);
         self.server.metrics().failed_late(route, status);
         let kind = ErrorKind {
             route,
@@ -96,7 +98,7 @@ impl LateFailure {
             late: true,
         };
         let errors = &self.server.records().errors;
-        errors.record(kind, Some(self.ticket.caller()), id_text(id));
+        errors.record(kind, Some(self.ticket.caller()), id_text(&self.identity.id));
         self.ticket.caller().refund_unless_at_fault(status);
     }
 

@@ -64,7 +64,7 @@ impl InFlight {
 pub(crate) struct RequestGuard {
     pub(crate) server: Server,
     pub(crate) ticket: Ticket,
-    /// What the audit log will say of it.
+    /// What will be told of it.
     pub(crate) record: Record,
 }
 

@@ -9,6 +9,8 @@
 //!
 //! Invariant: no prompt, answer or key is ever logged, but in the audit log, prompts and answers, if the operator asks for it.
 
+mod access_log;
+mod account;
 mod admission;
 mod answer;
 mod answer_stream;
@@ -28,6 +30,7 @@ mod encoders;
 mod endpoint;
 mod entropy;
 mod envelope;
+mod exchange;
 mod fim;
 mod gate;
 mod identity;
@@ -38,6 +41,7 @@ mod journey;
 mod keys;
 mod lane;
 mod logprobs;
+mod look;
 mod messages;
 mod metrics;
 mod mistral_fim;
@@ -65,7 +69,10 @@ mod sse;
 mod stamp;
 mod status;
 mod timer;
+mod tls;
 mod tokens;
+mod trace_context;
+mod traces;
 mod trial;
 mod turns;
 mod unpacking;
@@ -82,7 +89,11 @@ pub use model::{GenerationDefaults, ModelFacts, ServedModel};
 pub use ollama::{REFUSED_ROUTES, RefusedRoute};
 pub use openapi::DOCUMENT as OPENAPI;
 pub use provenance::Provenance;
-pub use serve::{ProbeThread, listen, serve, serve_probes};
+pub use serve::{Listener, ProbeThread, listen, serve, serve_probes};
+#[cfg(unix)]
+pub use serve::{SocketFile, UnixSocket};
 pub use server::Server;
 pub use status::CanaryResult;
+pub use tls::{ClientAuthorities, Tls, TlsError, TlsFiles};
+pub use traces::{SpanExporter, Traces};
 pub use trial::GrammarWorker;

@@ -14,6 +14,8 @@ mod latency;
 mod process;
 mod request;
 mod startup;
+mod tls;
+mod traces;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -43,9 +45,13 @@ pub(crate) use self::latency::{LatencyCounts, Quantiles};
 pub(crate) use self::process::ProcessCollector;
 pub(crate) use self::request::{FinishLabel, RequestMetrics};
 use self::startup::StartupCollector;
+use self::tls::TlsCollector;
+use self::traces::TracesCollector;
 use crate::encoders::QueueView;
 use crate::keys::Caller;
 use crate::status::CanaryHistory;
+use crate::tls::Tls;
+use crate::traces::Traces;
 
 /// Labels of the response counter. Both sets are closed: a client cannot make new ones up.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -109,6 +115,24 @@ impl Metrics {
             model: OnceLock::new(),
             encoders: Mutex::default(),
         }
+    }
+
+    /// Adds those of TLS, if it is spoken.
+    pub(crate) fn with_tls(mut self, tls: Option<&Arc<Tls>>) -> Self {
+        if let Some(tls) = tls {
+            let collector = TlsCollector(Arc::clone(tls));
+            self.process.register_collector(Box::new(collector));
+        }
+        self
+    }
+
+    /// Adds those of traces, if any are exported.
+    pub(crate) fn with_traces(mut self, traces: Option<&Arc<Traces>>) -> Self {
+        if let Some(traces) = traces {
+            let collector = TracesCollector(Arc::clone(traces.counts()));
+            self.process.register_collector(Box::new(collector));
+        }
+        self
     }
 
     /// Adds the metrics of `engine` under the name of its model. Only the first call counts.

@@ -61,6 +61,11 @@ impl Provenance {
         self.model.as_ref()?.to_str().ok()
     }
 
+    /// `NAME@DIGEST` of the model that answers.
+    pub(crate) fn model_header(&self) -> Option<&HeaderValue> {
+        self.model.as_ref()
+    }
+
     /// Says which model answers.
     pub(crate) fn stamp(&self, headers: &mut HeaderMap) {
         if let Some(model) = &self.model {

@@ -1,29 +1,27 @@
-//! What the audit log will say of a request.
+//! What will be told of a request, when it is over.
 //!
-//! A record goes with its request, in clones, through all that becomes of it. The entry is handed to the log when the
-//! last clone is dropped: once for each request, however it ends.
+//! A record goes with its request, in clones, through all that becomes of it. The audit log's entry is handed to it when
+//! the last clone is dropped: once for each request, however it ends. What others tell is in the record's account, and
+//! the [exchange](crate::exchange) says when.
 
 mod texts;
 
 use std::collections::BTreeMap;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Request;
-use axum::http::{HeaderMap, Method};
+use axum::http::HeaderMap;
 use axum::response::Response;
 use backstop_audit::{AuditRecorder, Entry, Outcome, RequestEntry, TextShare};
-use backstop_protocol::{ApiError, FinishReason, Usage};
-use hyper::body::{Frame, SizeHint};
+use backstop_protocol::{ApiError, Usage};
 
 use self::texts::{SHARE_BYTES, add_events, bounded};
+use crate::account::Account;
 use crate::choice::Update;
 use crate::identity::Identity;
 use crate::routes::Access;
-use crate::serve::Visit;
+use crate::serve::Peer;
 use crate::server::Server;
 
 /// Headers by which gateways say why a request comes, or which of theirs it is.
@@ -42,16 +40,18 @@ const HEADER_CHARS_MAX: usize = 256;
 /// Routes that are asked every few seconds by who looks after the server. Only refusals leave a trace.
 const WATCHING: [&str; 2] = ["/backstop/status", "/metrics"];
 
-/// What is known of a request; nothing where there is no log. Cheap to clone.
+/// What is known of a request. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Record(Option<Arc<Draft>>);
+pub(crate) struct Record {
+    account: Arc<Account>,
+    /// Absent where there is no audit log.
+    draft: Option<Arc<Draft>>,
+}
 
 #[derive(Debug)]
 struct Draft {
     log: AuditRecorder,
     arrived: Instant,
-    /// An answer has no body that could be taken.
-    is_head: bool,
     state: Mutex<State>,
 }
 
@@ -69,41 +69,49 @@ impl Record {
     pub(crate) fn begin(server: &Server, request: &Request, identity: &Identity) -> Self {
         let log = server.config().audit_log.as_ref();
         let Some(log) = log.filter(|_| identity.rules.access != Access::Open) else {
-            return Self(None);
+            return Self::default();
         };
         let id = identity.id.to_str().unwrap_or_default();
-        let visit = request.extensions().get::<Visit>();
+        let peer = request.extensions().get::<Peer>();
         let model = server.provenance_of(identity.rules.path).model();
         let entry = RequestEntry {
             request_id: id.to_owned(),
             route: identity.rules.path,
-            address: visit.map(Visit::address),
+            address: peer.and_then(Peer::ip),
             headers: told(request.headers()),
             model: model.map(str::to_owned),
             ..RequestEntry::default()
         };
-        Self(Some(Arc::new(Draft {
+        let draft = Draft {
             log: log.clone(),
             arrived: Instant::now(),
-            is_head: request.method() == Method::HEAD,
             state: Mutex::new(State {
                 entry,
                 share: None,
                 is_left_out: false,
                 ended: false,
             }),
-        })))
+        };
+        Self {
+            account: Arc::default(),
+            draft: Some(Arc::new(draft)),
+        }
+    }
+
+    /// What others than the audit log tell.
+    pub(crate) fn account(&self) -> &Arc<Account> {
+        &self.account
     }
 
     fn change(&self, change: impl FnOnce(&mut State, Duration)) {
-        if let Some(draft) = &self.0 {
+        if let Some(draft) = &self.draft {
             change(&mut draft.state(), draft.arrived.elapsed());
         }
     }
 
     /// The form of the answer, and the text of the request.
     pub(crate) fn read(&self, streamed: bool, body: &[u8]) {
-        let Some(draft) = &self.0 else { return };
+        let Some(draft) = &self.draft else { return };
         let share = draft.log.text_share(SHARE_BYTES);
         let mut state = draft.state();
         state.entry.streamed = streamed;
@@ -115,6 +123,7 @@ impl Record {
 
     /// Tokens of its prompts.
     pub(crate) fn asked(&self, prompt_tokens: u32) {
+        self.account.accepted(prompt_tokens);
         self.change(|state, _| state.entry.prompt_tokens = Some(prompt_tokens));
     }
 
@@ -130,7 +139,7 @@ impl Record {
             if update.counts.generated > 0 && entry.first_token_s.is_none() {
                 entry.first_token_s = Some(seconds(since));
             }
-            let reason = update.end.as_ref().map(|end| named(end.reason));
+            let reason = update.end.as_ref().map(|end| end.reason.name());
             entry.finish_reasons.extend(reason);
             if let (Some(texts), Some(_)) = (&mut entry.texts, &state.share) {
                 add_events(texts, update);
@@ -140,6 +149,7 @@ impl Record {
 
     /// What its answers have come to.
     pub(crate) fn used(&self, usage: Usage) {
+        self.account.used(usage);
         self.change(|state, _| {
             let entry = &mut state.entry;
             entry.prompt_tokens = Some(usage.prompt_tokens());
@@ -150,6 +160,7 @@ impl Record {
 
     /// It was answered with an error, or failed after its head was sent.
     pub(crate) fn failed(&self, error: &ApiError) {
+        self.account.failed(error);
         self.change(|state, _| {
             state.entry.status = Some(error.status);
             state.entry.error = Some(error.code.unwrap_or(error.kind));
@@ -170,18 +181,13 @@ impl Record {
         }
     }
 
-    /// The same response, whose end the log hears of.
-    pub(crate) fn follow(self, response: Response) -> Response {
-        match self.0 {
-            None => response,
-            Some(draft) => response.map(|body| {
-                let at_end = draft.is_head;
-                Body::new(Followed {
-                    body,
-                    at_end,
-                    draft,
-                })
-            }),
+    /// It is over; all of the answer has been taken, or its client is gone.
+    pub(crate) fn end(&self, is_whole: bool) {
+        if let Some(draft) = &self.draft {
+            draft.end(match is_whole {
+                true => Outcome::Complete,
+                false => Outcome::Aborted,
+            });
         }
     }
 }
@@ -215,46 +221,6 @@ impl Drop for Draft {
     }
 }
 
-/// The body of an answer. Who drops it has taken all of it, or is gone.
-struct Followed {
-    // Before the draft, for what it holds has more to say when it is dropped.
-    body: Body,
-    at_end: bool,
-    draft: Arc<Draft>,
-}
-
-impl Drop for Followed {
-    fn drop(&mut self) {
-        let is_complete = self.at_end || self.body.is_end_stream();
-        self.draft.end(match is_complete {
-            true => Outcome::Complete,
-            false => Outcome::Aborted,
-        });
-    }
-}
-
-impl HttpBody for Followed {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let frame = Pin::new(&mut self.body).poll_frame(context);
-        self.at_end |= matches!(frame, Poll::Ready(None));
-        frame
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
 /// What gateways say, as far as it is harmless in a log.
 fn told(headers: &HeaderMap) -> BTreeMap<&'static str, String> {
     let said = TOLD_BY_GATEWAYS.into_iter().filter_map(|name| {
@@ -263,15 +229,6 @@ fn told(headers: &HeaderMap) -> BTreeMap<&'static str, String> {
         Some((name, kept.take(HEADER_CHARS_MAX).collect()))
     });
     said.collect()
-}
-
-/// As OpenAI's API has it.
-fn named(reason: FinishReason) -> &'static str {
-    match reason {
-        FinishReason::Stop => "stop",
-        FinishReason::Length => "length",
-        FinishReason::ToolCalls => "tool_calls",
-    }
 }
 
 /// To the microsecond.

@@ -3,57 +3,50 @@
 mod connection;
 mod door;
 mod framing;
+mod handshake;
+mod listener;
+mod peer;
 mod probes;
 mod registry;
 mod stall;
 mod strict;
+mod transport;
+#[cfg(unix)]
+mod unix_socket;
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::time::Duration;
 
 use backstop_engine::LifecycleState;
-use tokio::net::{TcpListener, TcpSocket};
 
 use self::connection::ConnectionLimits;
 use self::door::{Door, DoorLimits};
 pub(crate) use self::framing::HeadFault;
+pub use self::listener::{Listener, listen};
+pub(crate) use self::peer::Peer;
 pub use self::probes::{ProbeThread, serve_probes};
 use self::registry::RegistryLimits;
 pub(crate) use self::registry::Visit;
+#[cfg(unix)]
+pub use self::unix_socket::{SocketFile, UnixSocket};
 use crate::gate::SAMPLE_INTERVAL;
 use crate::server::Server;
 use crate::status;
 
-/// Connections that wait to be accepted; the operating system may allow fewer (on Linux
-/// net.core.somaxconn, by default 4096).
-const BACKLOG: u32 = 4096;
-/// Pause between two looks at the key file.
-const KEY_FILE_INTERVAL: Duration = Duration::from_secs(2);
+/// Pause between two looks at files that are followed: keys and certificates.
+const FILES_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Listens on `address`, with room for a crowd that arrives in one moment: a connection for which
-/// there is none would try again only after a second.
-pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = match address {
-        SocketAddr::V4(_) => TcpSocket::new_v4()?,
-        SocketAddr::V6(_) => TcpSocket::new_v6()?,
-    };
-    // Else a restart would have to wait for the connections of the last run to be forgotten.
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
-}
-
-/// Serves `listener` until `shutdown` resolves and the requests then running have ended.
+/// Serves `listeners` until `shutdown` resolves and the requests then running have ended. The limits of connections
+/// hold for all of them together.
 ///
 /// From the shutdown on, new requests are answered 503 while the running ones finish, so that a
 /// load balancer which has not noticed yet gets an answer rather than a refusal. After
 /// `drain_timeout` what still runs is cut off.
 pub async fn serve(
     server: Server,
-    listener: TcpListener,
+    listeners: Vec<Listener>,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let config = server.config();
@@ -68,7 +61,10 @@ pub async fn serve(
             write_stall: config.write_stall_timeout,
         },
     };
-    let mut door = Door::new(listener, server.router(), limits, server.clone());
+    let mut door = Door::new(listeners, server.router(), limits, server.clone());
+    if let Some(tls) = server.tls() {
+        door.encrypt(tls);
+    }
     let mut drained = pin!(drained(&server, shutdown));
     let mut watching = pin!(look_after(&server));
     tokio::select! {
@@ -80,7 +76,7 @@ pub async fn serve(
     Ok(())
 }
 
-/// Looks after what changes by itself: the pace of the queue, the key file, and the records.
+/// Looks after what changes by itself: the pace of the queue, the key file, certificates, and the records.
 async fn look_after(server: &Server) {
     let sampling = async {
         loop {
@@ -90,12 +86,18 @@ async fn look_after(server: &Server) {
     };
     let following = async {
         loop {
-            tokio::time::sleep(KEY_FILE_INTERVAL).await;
-            if let Some(keys) = server.keys().cloned() {
-                // On a thread of its own, for the file may lie on a network. A panic there would
-                // leave the keys as they are.
-                let _ignored = tokio::task::spawn_blocking(move || keys.reload_if_changed()).await;
-            }
+            let server = server.clone();
+            let look = move || {
+                if let Some(keys) = server.keys() {
+                    keys.reload_if_changed();
+                }
+                if let Some(tls) = server.tls() {
+                    tls.look_after();
+                }
+            };
+            // On a thread of its own, for files may lie on a network. A panic there would leave all as it is.
+            let _ignored = tokio::task::spawn_blocking(look).await;
+            tokio::time::sleep(FILES_INTERVAL).await;
         }
     };
     tokio::join!(sampling, following, status::keep(server));

@@ -22,6 +22,7 @@ use crate::provenance::Provenance;
 use crate::reply;
 use crate::salts::CacheSalts;
 use crate::status::Records;
+use crate::tls::{Tls, TlsError};
 use crate::work::WorkTurns;
 
 /// An HTTP server for a model that generates, for encoders, or for both; cheap to clone. It answers probes from the
@@ -88,7 +89,9 @@ impl Server {
                 canary,
                 config.audit_log.clone(),
                 ProcessCollector::new(requests),
-            ),
+            )
+            .with_tls(config.tls.as_ref())
+            .with_traces(config.traces.as_ref()),
             records,
             keys,
             anybody: Caller::anybody(),
@@ -164,6 +167,16 @@ impl Server {
 
     pub(crate) fn loading_mark(&self) -> &LoadingMark {
         &self.shared.loading_mark
+    }
+
+    /// Reads certificates and keys of TLS again, for connections that begin from now on; `None` if there are none. What
+    /// is not accepted leaves them as they are. Blocks the thread.
+    pub fn reload_certificates(&self) -> Option<Result<(), TlsError>> {
+        Some(self.tls()?.reload())
+    }
+
+    pub(crate) fn tls(&self) -> Option<&Arc<Tls>> {
+        self.config().tls.as_ref()
     }
 
     pub(crate) fn keys(&self) -> Option<&Arc<KeyStore>> {

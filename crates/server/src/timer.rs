@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use crate::account::{Account, Ended};
 use crate::gate::QueuePlace;
+use crate::in_flight::RequestGuard;
 use crate::keys::Tenant;
 use crate::metrics::{FinishLabel, RequestMetrics};
 
@@ -33,6 +35,7 @@ pub(crate) struct Phases {
 pub(crate) struct ChoiceTimer {
     metrics: RequestMetrics,
     tenant: Arc<Tenant>,
+    account: Arc<Account>,
     place: QueuePlace,
     arrival: Arrival,
     admitted: Option<Instant>,
@@ -46,13 +49,14 @@ impl ChoiceTimer {
     /// A choice that the engine accepted.
     pub(crate) fn new(
         metrics: RequestMetrics,
-        tenant: Arc<Tenant>,
+        request: &RequestGuard,
         place: QueuePlace,
         arrival: Arrival,
     ) -> Self {
         Self {
             metrics,
-            tenant,
+            tenant: Arc::clone(request.ticket.caller().tenant()),
+            account: Arc::clone(request.record.account()),
             place,
             arrival,
             admitted: None,
@@ -116,12 +120,17 @@ impl ChoiceTimer {
         }
     }
 
-    /// It ended. Only the first call counts.
-    pub(crate) fn ended(&mut self, label: FinishLabel) {
+    /// It ended, for this reason in the API's words. Only the first call counts.
+    pub(crate) fn ended(&mut self, label: FinishLabel, reason: &'static str) {
         if self.ended {
             return;
         }
         self.ended = true;
+        self.account.ended(Ended {
+            reason,
+            phases: self.phases(),
+            began: self.first_token.is_some(),
+        });
         self.metrics.finished(label);
         self.metrics
             .request_seconds
@@ -159,6 +168,6 @@ fn seconds(from: Instant, to: Instant) -> f64 {
 
 impl Drop for ChoiceTimer {
     fn drop(&mut self) {
-        self.ended(FinishLabel::abort);
+        self.ended(FinishLabel::abort, "abort");
     }
 }

@@ -88,7 +88,7 @@ pub(crate) fn serve(model: &Path, step: Duration) -> io::Result<()> {
         lifecycle.advance(LifecycleState::Ready);
         let listener = backstop_server::listen((Ipv4Addr::LOCALHOST, 0).into())?;
         println!("{}", listener.local_addr()?.port());
-        backstop_server::serve(server, listener, std::future::pending()).await
+        backstop_server::serve(server, vec![listener.into()], std::future::pending()).await
     })
 }
 

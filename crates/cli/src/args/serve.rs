@@ -9,7 +9,11 @@ use clap::{Args, ValueEnum};
 
 use super::audit::AuditArgs;
 use super::encoders::EncoderArgs;
+use super::listening::ListeningArgs;
+use super::log::LogArgs;
 use super::model::ModelArgs;
+use super::tls::TlsArgs;
+use super::traces::TracesArgs;
 use crate::quantities::{JsonList, parse_duration, parse_json_list};
 
 /// All of them.
@@ -25,6 +29,12 @@ pub(crate) struct ServeArgs {
     pub(crate) server: ServerArgs,
 
     #[command(flatten)]
+    pub(crate) listening: ListeningArgs,
+
+    #[command(flatten)]
+    pub(crate) tls: TlsArgs,
+
+    #[command(flatten)]
     pub(crate) callers: CallerArgs,
 
     #[command(flatten)]
@@ -35,6 +45,12 @@ pub(crate) struct ServeArgs {
 
     #[command(flatten)]
     pub(crate) audit: AuditArgs,
+
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
+
+    #[command(flatten)]
+    pub(crate) traces: TracesArgs,
 
     /// TOML file with any of these settings, named as the flags are.
     #[arg(long, env = "BACKSTOP_CONFIG", help_heading = "Server")]

@@ -35,8 +35,11 @@ fn restrict(sandbox: &Sandbox) -> Result<RestrictionStatus, RulesetError> {
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
     let write = read | AccessFs::WriteFile | AccessFs::MakeReg | AccessFs::RemoveFile;
     let device = read | AccessFs::WriteFile | AccessFs::IoctlDev;
-    let ports = sandbox.bind_ports.iter();
-    let ports = ports.map(|port| Ok::<_, RulesetError>(NetPort::new(*port, AccessNet::BindTcp)));
+    let allowed = |ports: &[u16], access: AccessNet| {
+        let rules = ports.iter().map(|port| NetPort::new(*port, access));
+        let rules: Vec<Result<NetPort, RulesetError>> = rules.map(Ok).collect();
+        rules
+    };
     Ruleset::default()
         .handle_access(AccessFs::from_all(TRIED))?
         .handle_access(AccessNet::from_all(TRIED))?
@@ -47,9 +50,11 @@ fn restrict(sandbox: &Sandbox) -> Result<RestrictionStatus, RulesetError> {
             &sandbox.read_execute,
             read | AccessFs::Execute,
         ))?
+        .add_rules(path_beneath_rules(&sandbox.remove_in, AccessFs::RemoveFile))?
         .add_rules(path_beneath_rules(&sandbox.devices, device))?
         .add_rules(path_beneath_rules(&sandbox.write, write))?
-        .add_rules(ports)?
+        .add_rules(allowed(&sandbox.bind_ports, AccessNet::BindTcp))?
+        .add_rules(allowed(&sandbox.connect_ports, AccessNet::ConnectTcp))?
         .restrict_self()
 }
 

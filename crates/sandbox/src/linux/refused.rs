@@ -72,12 +72,17 @@ const NAMESPACES: [libc::c_int; 7] = [
 const TERMINAL_INPUT: [u64; 2] = [0x5412, 0x541c];
 
 /// What the filter compares calls with: no rule at all for a number means always.
-pub(super) fn rules() -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendError> {
+///
+/// Who `may_connect` may have TCP sockets as well, and connect them: where to, Landlock says.
+pub(super) fn rules(may_connect: bool) -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendError> {
     let always = ALWAYS.iter().chain(HERE);
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
         always.map(|number| (*number, Vec::new())).collect();
     for number in [libc::SYS_socket, libc::SYS_socketpair] {
-        rules.insert(number, all_but_local_streams()?);
+        rules.insert(number, all_but_streams(may_connect)?);
+    }
+    if may_connect {
+        rules.remove(&libc::SYS_connect);
     }
     // The flags' places. A socket that was never connected, or no longer is, would connect.
     for (number, flags) in [
@@ -94,15 +99,21 @@ pub(super) fn rules() -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendError> {
 
 const MSG_FASTOPEN: u64 = libc::MSG_FASTOPEN as u64;
 
-/// Any family but the local one; and there datagrams, which can be sent to anybody without a
-/// connection. A raw local socket is one of datagrams.
-fn all_but_local_streams() -> Result<Vec<SeccompRule>, BackendError> {
+/// Any family but the local one, and for who may connect the internet's; and of these datagrams, which can be sent to
+/// anybody without a connection. A raw local socket is one of datagrams.
+fn all_but_streams(may_connect: bool) -> Result<Vec<SeccompRule>, BackendError> {
+    let families = match may_connect {
+        false => &[libc::AF_UNIX] as &[libc::c_int],
+        true => &[libc::AF_UNIX, libc::AF_INET, libc::AF_INET6],
+    };
+    let is_another = |family: &libc::c_int| condition(0, SeccompCmpOp::Ne, *family as u64);
+    let all_others: Result<Vec<_>, _> = families.iter().map(is_another).collect();
     let of_type = |kind: libc::c_int| {
         let compared = SeccompCmpOp::MaskedEq(TYPE_MASK);
         rule(1, compared, kind as u64)
     };
     Ok(vec![
-        rule(0, SeccompCmpOp::Ne, libc::AF_UNIX as u64)?,
+        SeccompRule::new(all_others?)?,
         of_type(libc::SOCK_DGRAM)?,
         of_type(libc::SOCK_RAW)?,
     ])
@@ -126,6 +137,13 @@ fn has_bits(argument: u8, bits: u64) -> Result<SeccompRule, BackendError> {
 
 /// The kernel looks at 32 bits of all these arguments, so the others are no way around.
 fn rule(argument: u8, compared: SeccompCmpOp, value: u64) -> Result<SeccompRule, BackendError> {
-    let condition = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, compared, value)?;
-    SeccompRule::new(vec![condition])
+    SeccompRule::new(vec![condition(argument, compared, value)?])
+}
+
+fn condition(
+    argument: u8,
+    compared: SeccompCmpOp,
+    value: u64,
+) -> Result<SeccompCondition, BackendError> {
+    SeccompCondition::new(argument, SeccompCmpArgLen::Dword, compared, value)
 }

@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 
-use backstop_sandbox::Sandbox;
+use backstop_sandbox::{Sandbox, confine_calls_of_client};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, SendFlags, Shutdown, SocketType, connect, connect_unspec, sendto, shutdown,
@@ -27,6 +27,14 @@ pub(crate) const TESTS: &[Test] = &[
     (
         "ports_are_bound_that_are_listed_and_no_other",
         listed_ports_are_bound,
+    ),
+    (
+        "a_client_connects_to_listed_ports_and_no_others",
+        a_client_connects_to_listed_ports,
+    ),
+    (
+        "files_are_removed_where_that_is_listed",
+        files_are_removed_where_listed,
     ),
     ("sockets_are_local_streams", sockets_are_local_streams),
     ("local_sockets_lead_nowhere", local_sockets_lead_nowhere),
@@ -87,6 +95,41 @@ fn listed_ports_are_bound() {
     assert!(TcpListener::bind(("127.0.0.1", listed)).is_ok());
     let error = TcpListener::bind(("127.0.0.1", other)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
+}
+
+fn a_client_connects_to_listed_ports() {
+    need_landlock(4);
+    let ((_listed, listed), (_other, other)) = (listener(), listener());
+    let sandbox = Sandbox {
+        connect_ports: vec![listed.port()],
+        ..Sandbox::default()
+    };
+    confine_files_as(&sandbox);
+    let confined = confine_calls_of_client().unwrap();
+    assert!(confined.is_enforced(), "{confined}");
+    assert!(TcpStream::connect(listed).is_ok());
+    let error = TcpStream::connect(other).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
+    is_not_permitted(UdpSocket::bind("127.0.0.1:0"));
+    is_not_permitted(UnixDatagram::unbound());
+    let netlink = socket(AddressFamily::NETLINK, SocketType::RAW, None);
+    is_not_permitted(netlink.map_err(io::Error::from));
+    assert!(std::fs::read("/proc/self/status").is_err());
+}
+
+fn files_are_removed_where_listed() {
+    let (listed, other) = (scratch().join("inside"), scratch().join("outside"));
+    let mut sandbox = Sandbox::of_this_program();
+    for directory in [&listed, &other] {
+        std::fs::create_dir_all(directory).unwrap();
+        std::fs::write(directory.join("socket"), "").unwrap();
+    }
+    sandbox.allow_removing(&listed.join("socket"));
+    confine_files_as(&sandbox);
+    std::fs::remove_file(listed.join("socket")).unwrap();
+    let error = std::fs::remove_file(other.join("socket")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
+    assert!(std::fs::write(listed.join("another"), "").is_err());
 }
 
 fn sockets_are_local_streams() {

@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::SystemTime;
 
 use axum::http::HeaderMap;
 
 use super::{Caller, KeyFileError, KeySet, file};
+use crate::look::Look;
 
 /// A key file, and what it looked like when it was read.
 #[derive(Clone, Debug)]
@@ -17,14 +17,6 @@ pub(super) struct Source {
     look: Option<Look>,
 }
 
-/// What changes when a file is written or replaced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Look {
-    modified: Option<SystemTime>,
-    bytes: u64,
-    inode: u64,
-}
-
 impl Source {
     pub(super) fn new(path: &Path) -> Self {
         Self {
@@ -32,27 +24,6 @@ impl Source {
             look: Look::at(path),
         }
     }
-}
-
-impl Look {
-    fn at(path: &Path) -> Option<Self> {
-        let metadata = std::fs::metadata(path).ok()?;
-        Some(Self {
-            modified: metadata.modified().ok(),
-            bytes: metadata.len(),
-            inode: inode(&metadata),
-        })
-    }
-}
-
-#[cfg(unix)]
-fn inode(metadata: &std::fs::Metadata) -> u64 {
-    std::os::unix::fs::MetadataExt::ino(metadata)
-}
-
-#[cfg(not(unix))]
-fn inode(_metadata: &std::fs::Metadata) -> u64 {
-    0
 }
 
 fn warn_if_open(path: &Path) {

@@ -15,13 +15,16 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
-use super::framing::FIELDS_MAX;
+use super::framing::{FIELDS_MAX, HeadFault};
+use super::handshake::{self, Begun};
+use super::peer::Peer;
 use super::registry::{Stay, Turn, Visit};
 use super::stall::StallLimit;
 use super::strict::{Refused, StrictStream};
+use super::transport::Transport;
+use crate::tls::Tls;
 
 /// Bytes that a connection buffers for reading a head and for writing.
 const CONNECTION_BUFFER_BYTES: usize = 64 << 10;
@@ -43,16 +46,15 @@ pub(super) struct Connection {
     pub(super) limits: ConnectionLimits,
     pub(super) close: watch::Receiver<bool>,
     pub(super) stay: Stay,
+    pub(super) peer: Peer,
+    pub(super) tls: Option<Arc<Tls>>,
     /// Given back when the socket is closed.
     pub(super) permit: OwnedSemaphorePermit,
 }
 
 impl Connection {
-    pub(super) async fn run(self, stream: TcpStream) {
-        // Tokens go out one by one; waiting to fill a packet would only delay them.
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "cannot set TCP_NODELAY");
-        }
+    pub(super) async fn run(self, stream: Transport) {
+        stream.send_at_once();
         let visit = self.stay.visit().clone();
         tokio::select! {
             () = self.serve(stream) => {}
@@ -60,20 +62,40 @@ impl Connection {
         }
     }
 
-    async fn serve(self, stream: TcpStream) {
+    async fn serve(self, stream: Transport) {
         let Self {
             routes,
             limits,
             mut close,
             stay,
+            mut peer,
+            tls,
             permit: _permit,
         } = self;
+        let begun = tokio::select! {
+            begun = handshake::begin(stream, tls.as_deref(), limits.head) => begun,
+            () = closing(&mut close) => None,
+        };
         let refused = Arc::new(Refused::default());
-        let stream = StallLimit::new(stream, limits.write_stall);
-        let stream = StrictStream::new(stream, limits.head, Arc::clone(&refused));
+        let strictly = |stream| {
+            let stream = StallLimit::new(stream, limits.write_stall);
+            StrictStream::new(stream, limits.head, Arc::clone(&refused))
+        };
+        let stream = match begun {
+            None => return,
+            Some(Begun::Secure {
+                stream,
+                client_name,
+            }) => {
+                peer.certificate = client_name.map(Arc::from);
+                strictly(stream)
+            }
+            Some(Begun::Plain(stream)) => strictly(stream).refusing(HeadFault::NotEncrypted),
+        };
         let requests = Requests {
             routes: TowerToHyperService::new(routes),
             visit: stay.visit().clone(),
+            peer,
             refused,
             count: AtomicU64::new(0),
         };
@@ -115,6 +137,7 @@ async fn closing(close: &mut watch::Receiver<bool>) {
 struct Requests {
     routes: TowerToHyperService<Router>,
     visit: Visit,
+    peer: Peer,
     refused: Arc<Refused>,
     count: AtomicU64,
 }
@@ -131,6 +154,7 @@ impl Requests {
             request.extensions_mut().insert(fault);
         }
         request.extensions_mut().insert(self.visit.clone());
+        request.extensions_mut().insert(self.peer.clone());
         let answer = self.routes.call(request);
         async move {
             let response = answer.await?;

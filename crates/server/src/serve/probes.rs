@@ -47,7 +47,7 @@ pub fn serve_probes(server: &Server, listener: TcpListener) -> io::Result<ProbeT
     let server = server.clone();
     let (end, ended) = oneshot::channel();
     let work = move || {
-        let mut door = Door::new(listener, routes, LIMITS, server);
+        let mut door = Door::new(vec![listener.into()], routes, LIMITS, server);
         runtime.block_on(async {
             tokio::select! {
                 // Sent or dropped, it is the end.

@@ -39,8 +39,8 @@ pub(super) struct Registry {
 #[derive(Debug, Default)]
 struct Seats {
     next_id: u64,
-    /// By address, and there the oldest first.
-    strangers: BTreeMap<IpAddr, BTreeMap<u64, Arc<Seat>>>,
+    /// By address, and there the oldest first. Without an address are those that came over Unix sockets.
+    strangers: BTreeMap<Option<IpAddr>, BTreeMap<u64, Arc<Seat>>>,
     known: BTreeMap<u64, Arc<Seat>>,
     taken: usize,
 }
@@ -49,8 +49,7 @@ struct Seats {
 #[derive(Debug)]
 struct Seat {
     id: u64,
-    address: IpAddr,
-    network: IpAddr,
+    network: Option<IpAddr>,
     known: AtomicBool,
     in_request: AtomicBool,
     last_use: AtomicU64,
@@ -66,9 +65,9 @@ impl Registry {
         })
     }
 
-    /// A place for a new connection from `address`; `None` if all others are in use.
-    pub(super) fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Stay> {
-        let network = network(address);
+    /// A place for a new connection from `address`, or over a Unix socket; `None` if all others are in use.
+    pub(super) fn admit(self: &Arc<Self>, address: impl Into<Option<IpAddr>>) -> Option<Stay> {
+        let network = address.into().map(network);
         let mut seats = self.seats();
         if seats.strangers_of(network) >= self.limits.strangers_per_address {
             seats.evict_stranger(network);
@@ -76,7 +75,7 @@ impl Registry {
         if seats.taken >= self.limits.connections && !seats.make_room() {
             return None;
         }
-        let seat = seats.add(address, network);
+        let seat = seats.add(network);
         drop(seats);
         Some(Stay(Visit {
             registry: Arc::clone(self),
@@ -90,10 +89,9 @@ impl Registry {
 }
 
 impl Seats {
-    fn add(&mut self, address: IpAddr, network: IpAddr) -> Arc<Seat> {
+    fn add(&mut self, network: Option<IpAddr>) -> Arc<Seat> {
         let seat = Arc::new(Seat {
             id: self.next_id,
-            address,
             network,
             known: AtomicBool::new(false),
             in_request: AtomicBool::new(false),
@@ -124,7 +122,7 @@ impl Seats {
         removed
     }
 
-    fn strangers_of(&self, network: IpAddr) -> usize {
+    fn strangers_of(&self, network: Option<IpAddr>) -> usize {
         self.strangers.get(&network).map_or(0, BTreeMap::len)
     }
 
@@ -147,7 +145,7 @@ impl Seats {
     }
 
     /// The oldest stranger of an address goes.
-    fn evict_stranger(&mut self, network: IpAddr) -> bool {
+    fn evict_stranger(&mut self, network: Option<IpAddr>) -> bool {
         let Some(strangers) = self.strangers.get(&network) else {
             return false;
         };
@@ -208,11 +206,6 @@ pub(crate) struct Visit {
 }
 
 impl Visit {
-    /// Who connected.
-    pub(crate) fn address(&self) -> IpAddr {
-        self.seat.address.to_canonical()
-    }
-
     /// A request on this connection was let in: it is no stranger's any more.
     pub(crate) fn let_in(&self) {
         if self.seat.known.swap(true, Ordering::Relaxed) {

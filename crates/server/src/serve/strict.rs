@@ -83,6 +83,12 @@ impl<S> StrictStream<S> {
         }
     }
 
+    /// The same, which refuses whatever comes.
+    pub(super) fn refusing(mut self, fault: HeadFault) -> Self {
+        self.refuse(fault);
+        self
+    }
+
     /// Passes on what is ready, and returns whether there was anything.
     fn pass_on(&mut self, buffer: &mut ReadBuf<'_>) -> bool {
         let rest = &self.ready[self.passed_on..];

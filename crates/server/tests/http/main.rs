@@ -32,4 +32,5 @@ mod status;
 mod support;
 mod templates;
 mod texts;
+mod tls;
 mod tokens;

@@ -44,7 +44,7 @@ async fn loading_is_a_503_with_an_estimate_and_never_a_401_or_404() {
     let client = crate::support::client::Client::new(listener.local_addr().unwrap());
     let serving = tokio::spawn(backstop_server::serve(
         server,
-        listener,
+        vec![listener.into()],
         std::future::pending(),
     ));
     lifecycle.advance(LifecycleState::Loading {

@@ -57,7 +57,7 @@ fn run(program: &BpfProgram, seen: &[u32]) -> u32 {
 /// What the kernel makes of both filters' answers: the sternest, which are the smallest as signed
 /// numbers.
 fn answer_to(seen: &[u32]) -> u32 {
-    let refusing = refusing(TargetArch::try_from(std::env::consts::ARCH).unwrap()).unwrap();
+    let refusing = refusing(TargetArch::try_from(std::env::consts::ARCH).unwrap(), false).unwrap();
     let answers = [run(&refusing, seen), run(&denying(), seen)];
     let sternest = answers.into_iter().min_by_key(|answer| *answer as i32);
     sternest.unwrap()

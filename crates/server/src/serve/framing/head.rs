@@ -34,6 +34,8 @@ pub(crate) enum HeadFault {
     TooLarge,
     /// It did not arrive in time.
     TooSlow,
+    /// It was not encrypted, where it should have been.
+    NotEncrypted,
 }
 
 impl From<HeadFault> for ApiError {
@@ -59,6 +61,7 @@ impl From<HeadFault> for ApiError {
             HeadFault::TargetTooLong => Self::target_too_long(REQUEST_LINE_BYTES_MAX),
             HeadFault::TooLarge => Self::head_too_large(HEAD_BYTES_MAX, FIELDS_MAX),
             HeadFault::TooSlow => Self::head_timeout(),
+            HeadFault::NotEncrypted => Self::https_required(),
         }
     }
 }

@@ -218,7 +218,11 @@ async fn listen(
             std::future::pending::<()>().await;
         }
     };
-    let serving = tokio::spawn(backstop_server::serve(server.clone(), listener, shutdown));
+    let serving = tokio::spawn(backstop_server::serve(
+        server.clone(),
+        vec![listener.into()],
+        shutdown,
+    ));
     (address, serving, sender)
 }
 
