@@ -24,8 +24,9 @@ DASHBOARD = DEPLOY / "grafana/backstop.json"
 KEY = "prometheus-key"
 PATIENCE_S = 60
 
-# Those of others.
+# Those of others, and of what the test has not switched on.
 OF_PROMETHEUS = {"up", "ALERTS"}
+OF_TLS = {"backstop:certificate_expiry_timestamp_seconds"}
 OF_BACKSTOP_DRILL = {"backstop_drill_last_passed_timestamp_seconds"}
 
 NAME = re.compile(r"\b(?:vllm:|backstop:|backstop_|process_)[a-z0-9_:]+|\bup\b")
@@ -123,7 +124,7 @@ def prometheus(used: BackstopProcess, tmp_path: Path) -> Iterator[httpx.Client]:
 
 def test_every_metric_that_is_asked_for_exists(metrics: str) -> None:
     samples = {sample.name for family in text_string_to_metric_families(metrics) for sample in family.samples}
-    known = samples | OF_PROMETHEUS | OF_BACKSTOP_DRILL
+    known = samples | OF_PROMETHEUS | OF_TLS | OF_BACKSTOP_DRILL
     queries = [*dashboard_queries(), *(rule["expr"] for rule in rules())]
     asked = {name for query in queries for name in NAME.findall(query)}
     assert len(asked) > 25
