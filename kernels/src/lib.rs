@@ -55,5 +55,5 @@ pub use formats::{
 };
 pub use gemm::{Bands, CODE_MAX, InputRows, Product, WeightFormat, WeightView};
 pub use ops::sample::{SampleArgs, SampleScratch, rate, sample};
-pub use panels::{Arithmetic, GROUP_COLUMNS};
+pub use panels::{Arithmetic, GROUP_COLUMNS, PANEL_ROWS};
 pub use residual::Residual;

@@ -12,7 +12,7 @@ use crate::element::Element;
 use crate::gemm::WeightFormat;
 
 /// Rows of a panel.
-pub(crate) const PANEL_ROWS: usize = 16;
+pub const PANEL_ROWS: usize = 16;
 /// Columns that products walk at a time; rows of a panel have a multiple of them.
 pub const GROUP_COLUMNS: usize = 32;
 
@@ -49,6 +49,11 @@ pub(crate) fn arithmetic(format: WeightFormat) -> Option<Arithmetic> {
     plan(format).map(|(arithmetic, _)| arithmetic)
 }
 
+/// The pieces of a format's unit in panels, and the rows of these.
+pub(crate) fn layout(format: WeightFormat) -> Option<(usize, Layout)> {
+    plan(format).map(|(_, layout)| (PANEL_ROWS, layout))
+}
+
 /// Whether rows of so many columns can be arranged in panels.
 pub(crate) fn can_arrange(format: WeightFormat, columns: usize) -> bool {
     columns > 0 && columns.is_multiple_of(GROUP_COLUMNS) && plan(format).is_some()
@@ -68,30 +73,102 @@ fn for_each_piece(format: WeightFormat, row_bytes: usize, mut visit: impl FnMut(
     }
 }
 
-/// Turns rows into panels. `data` is whole panels long: behind the rows there are zeros.
+/// Calls `visit` with the first byte in a row, the size and the count of each run of pieces of one size.
+fn for_each_run(
+    format: WeightFormat,
+    row_bytes: usize,
+    mut visit: impl FnMut(usize, usize, usize),
+) {
+    let (mut start, mut run_size, mut count) = (0, 0, 0);
+    for_each_piece(format, row_bytes, |at, size| {
+        if size != run_size && count > 0 {
+            visit(start, run_size, count);
+        }
+        if size != run_size {
+            (start, run_size, count) = (at, size, 0);
+        }
+        count += 1;
+    });
+    if count > 0 {
+        visit(start, run_size, count);
+    }
+}
+
+/// Turns rows into panels in their place. `data` is whole panels long: behind the rows there are zeros.
 pub(crate) fn arrange(format: WeightFormat, columns: usize, data: &mut [u8]) {
     let row_bytes = format.bytes_of(columns);
     let panels = data.par_chunks_exact_mut(PANEL_ROWS * row_bytes);
     panels.for_each_init(Vec::new, |rows, panel| {
         rows.clear();
         rows.extend_from_slice(panel);
-        for_each_piece(format, row_bytes, |at, size| {
-            let out = &mut panel[at * PANEL_ROWS..(at + size) * PANEL_ROWS];
-            match size {
-                1 => gather::<1>(&rows[at..], row_bytes, out),
-                2 => gather::<2>(&rows[at..], row_bytes, out),
-                _ => gather::<4>(&rows[at..], row_bytes, out),
-            }
-        });
+        arrange_rows(format, columns, rows, panel);
     });
 }
 
-/// The first `SIZE` bytes of each row.
-fn gather<const SIZE: usize>(rows: &[u8], row_bytes: usize, out: &mut [u8]) {
-    let (out, _) = out.as_chunks_mut::<SIZE>();
-    for (out, row) in out.iter_mut().zip(rows.chunks(row_bytes)) {
-        out.copy_from_slice(&row[..SIZE]);
+/// Turns rows into panels elsewhere, on this thread. What is missing to a whole last panel stays as it is in `out`.
+pub(crate) fn arrange_rows(format: WeightFormat, columns: usize, rows: &[u8], out: &mut [u8]) {
+    let row_bytes = format.bytes_of(columns);
+    let mut runs = Vec::new();
+    for_each_run(format, row_bytes, |at, size, count| {
+        runs.push((at, size, count));
+    });
+    let panels = out.chunks_exact_mut(PANEL_ROWS * row_bytes);
+    for (rows, panel) in rows.chunks(PANEL_ROWS * row_bytes).zip(panels) {
+        // No rows are missing, but to the last panel.
+        let rows: Vec<&[u8]> = rows.chunks_exact(row_bytes).collect();
+        for &(at, size, count) in &runs {
+            let out = &mut panel[at * PANEL_ROWS..(at + size * count) * PANEL_ROWS];
+            match size {
+                1 => gather::<1>(&rows, at, out),
+                2 => gather::<2>(&rows, at, out),
+                _ => gather_fours(&rows, at, out),
+            }
+        }
     }
+}
+
+/// A run of pieces of `SIZE` bytes that begins at byte `at` of each row.
+fn gather<const SIZE: usize>(rows: &[&[u8]], at: usize, out: &mut [u8]) {
+    let pieces = out.as_chunks_mut::<SIZE>().0.chunks_exact_mut(PANEL_ROWS);
+    for (index, out) in pieces.enumerate() {
+        let at = at + index * SIZE;
+        for (out, row) in out.iter_mut().zip(rows) {
+            out.copy_from_slice(&row[at..at + SIZE]);
+        }
+    }
+}
+
+/// The same for pieces of four bytes. Most weights are in them, so four pieces of four rows are turned at once, in
+/// vector registers.
+fn gather_fours(rows: &[&[u8]], at: usize, out: &mut [u8]) {
+    let (fours, rest) = rows.as_chunks::<4>();
+    let whole = if rest.is_empty() {
+        out.len() / BLOCK * BLOCK
+    } else {
+        0
+    };
+    let (blocks, behind) = out.split_at_mut(whole);
+    for (index, out) in blocks.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
+        let at = at + index * 16;
+        for (group, rows) in fours.iter().enumerate() {
+            let [a, b, c, d] = rows.map(|row| words(&row[at..at + 16]));
+            for piece in 0..4 {
+                let turned = [a[piece], b[piece], c[piece], d[piece]];
+                let place = (piece * PANEL_ROWS + group * 4) * 4;
+                out[place..place + 16].copy_from_slice(turned.as_flattened());
+            }
+        }
+    }
+    gather::<4>(rows, at + whole / PANEL_ROWS, behind);
+}
+
+/// Bytes of four pieces of four bytes in a panel.
+const BLOCK: usize = 4 * 4 * PANEL_ROWS;
+
+#[inline(always)]
+fn words(bytes: &[u8]) -> [[u8; 4]; 4] {
+    let words = bytes.as_chunks::<4>().0;
+    [words[0], words[1], words[2], words[3]]
 }
 
 /// Copies row `row` of the panels, counted from their first, back together.
@@ -124,6 +201,17 @@ mod tests {
                 read_row(format, &panels, row, &mut found);
                 assert_eq!(found, expected, "row {row} of {format:?}");
             }
+            let mut elsewhere = vec![0; panels.len()];
+            arrange_rows(format, 512, &rows, &mut elsewhere);
+            assert_eq!(elsewhere, panels, "{format:?}");
+            // Of 27 rows the last panel has eleven, and zeros.
+            let some = &rows[..27 * row_bytes];
+            let mut padded = some.to_vec();
+            padded.resize(rows.len(), 0);
+            arrange(format, 512, &mut padded);
+            elsewhere.fill(0);
+            arrange_rows(format, 512, some, &mut elsewhere);
+            assert_eq!(elsewhere, padded, "{format:?}");
         }
     }
 }

@@ -42,6 +42,7 @@ mod traces;
 mod unread;
 mod warm_up;
 mod watchdog;
+mod weight_cache;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;

@@ -74,6 +74,7 @@ fn sandbox(args: &ServeArgs) -> Sandbox {
     for file in [&integrity.require_signature, &integrity.signature] {
         sandbox.read.extend(file.clone());
     }
+    sandbox.write.extend(args.weight_cache.clone());
     if let Some(file) = &args.callers.api_key_file {
         sandbox.allow_reading_anew(file);
     }

@@ -21,7 +21,7 @@ use crate::traces::{self, ExporterProcess};
 use crate::watchdog::{self, Watchdog};
 use crate::{
     EXIT_ENGINE_FAILED, EXIT_STALLED, audit, browsers, descriptors, logging, sandbox, settings,
-    signals,
+    signals, weight_cache,
 };
 
 /// How long the last traces may take on their way.
@@ -38,6 +38,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<ExitCode, String> {
     let lifecycle = Lifecycle::since(Instant::now());
     let args = settings::with_file(args)?;
     logging::start(&args.log);
+    weight_cache::make_directory(&args)?;
     // Opened, made and started while this process may still connect, make files and start others.
     let outside = Outside {
         manager: ServiceManager::from_environment(),

@@ -135,14 +135,18 @@ impl Timeline {
     }
 }
 
+/// Shorter parts are left out of the line for people.
+const WORTH_TELLING: Duration = Duration::from_millis(5);
+
 impl fmt::Display for Timeline {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, (phase, took)) in self.phases().into_iter().enumerate() {
-            let separator = if index == 0 { "" } else { ", " };
+        let phases = self.phases().into_iter();
+        let told = phases.filter(|(_, took)| *took >= WORTH_TELLING);
+        let told = told.map(|(phase, took)| {
             let name = phase.name().replace('_', "-");
-            write!(formatter, "{separator}{name} {:.2} s", took.as_secs_f64())?;
-        }
-        Ok(())
+            format!("{name} {:.2} s", took.as_secs_f64())
+        });
+        formatter.write_str(&told.collect::<Vec<_>>().join(", "))
     }
 }
 
@@ -168,7 +172,11 @@ mod tests {
         assert_eq!(names, ["settings", "texts", "weights"]);
         assert!(timeline.phases()[0].1 >= Duration::from_secs(60));
         assert!(total >= Duration::from_secs(60) && total <= began.elapsed());
-        assert!(timeline.to_string().starts_with("settings 6"), "{timeline}");
+        assert!(
+            timeline.to_string().starts_with("settings 60."),
+            "{timeline}"
+        );
+        assert!(!timeline.to_string().contains("texts"), "{timeline}");
     }
 
     #[test]

@@ -27,6 +27,6 @@ pub use panics::message as panic_message;
 pub use plan::{
     ComputeDevice, DeviceMemoryError, DraftHeadSource, HostMemoryError, KvMemoryError,
     KvMemoryPlan, KvMemoryRequest, ModelSource, Plan, PlanError, PlanRequest, PlannedBytes,
-    Progress, StartError, StartStage, format_bytes, plan_kv_memory,
+    PlannedCache, Progress, StartError, StartStage, format_bytes, plan_kv_memory,
 };
 pub use probe::Probe;

@@ -9,6 +9,7 @@ mod device_memory;
 mod draft_head;
 mod host_memory;
 mod memory;
+mod weight_cache;
 
 use std::sync::Arc;
 
@@ -27,6 +28,7 @@ pub use device_memory::DeviceMemoryError;
 pub use draft_head::DraftHeadSource;
 pub use host_memory::HostMemoryError;
 pub use memory::{KvMemoryError, KvMemoryPlan, KvMemoryRequest, format_bytes, plan_kv_memory};
+pub use weight_cache::PlannedCache;
 
 /// What computes a model.
 #[derive(Clone)]
@@ -212,6 +214,11 @@ trait DevicePlan: Send {
     /// What computes, as far as answers depend on it.
     fn arithmetic(&self) -> String;
 
+    /// See [`Plan::use_cache`].
+    fn use_cache(&mut self, _cache: &Arc<PlannedCache>) -> bool {
+        false
+    }
+
     /// Takes the memory and brings the weights there.
     fn load(
         self: Box<Self>,
@@ -282,6 +289,12 @@ impl Plan {
                 candle::plan(device, *free_bytes, source, request, head)
             }
         }
+    }
+
+    /// Takes weights from this cache, or leaves them there to be written. Says no on a device that takes them from
+    /// the files as they are.
+    pub fn use_cache(&mut self, cache: &Arc<PlannedCache>) -> bool {
+        self.device.use_cache(cache)
     }
 
     /// Bytes of everything.

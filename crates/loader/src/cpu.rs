@@ -19,7 +19,28 @@ pub fn load_cpu_weights(
     spec: &ModelSpec,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<CpuWeights, LoadFailure> {
-    load(checkpoint, &spec.weights, progress)
+    load(checkpoint, &spec.weights, Order::Stored, progress)
+}
+
+/// The same, in the order of [`CpuWeights::arranged`] as far as they can be brought into it while they are read.
+/// The memory that they end up in is written once.
+pub fn load_cpu_weights_in_panels(
+    checkpoint: &Checkpoint,
+    spec: &ModelSpec,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<CpuWeights, LoadFailure> {
+    load(checkpoint, &spec.weights, Order::Panels, progress)
+}
+
+/// In which order rows are laid down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Order {
+    /// As they are stored.
+    Stored,
+    /// In panels, where they fill whole ones.
+    Panels,
+    /// In that of [`CpuWeights::arranged`], for whoever has them so already.
+    Arranged,
 }
 
 /// A weight in the host's memory, on its way to a backend that keeps it elsewhere.
@@ -82,7 +103,7 @@ fn read_matrix(
     parts: &[Source],
     advance: &(dyn Fn(u64) + Sync),
 ) -> Result<Matrix, LoadFailure> {
-    let mut matrix = Matrix::of(parts)?;
+    let mut matrix = Matrix::of(parts, Order::Stored)?;
     let mut reads = Reads::new(checkpoint);
     matrix.add_reads(parts, &mut reads);
     reads.run(advance)?;
@@ -111,7 +132,8 @@ pub fn load_cpu_draft_head(
     weights: &CpuWeights,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<CpuWeights, LoadFailure> {
-    let mut own = load(checkpoint, &head.weights, progress)?.arranged(&|_| {});
+    let mut own = load(checkpoint, &head.weights, Order::Panels, progress)?;
+    own = own.arranged(&|_| {});
     for shared in [model.embedding, model.head] {
         own.push_matrix(weights.matrices()[shared.0 as usize].clone());
     }
@@ -121,15 +143,12 @@ pub fn load_cpu_draft_head(
 fn load(
     checkpoint: &Checkpoint,
     map: &WeightMap,
+    order: Order,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<CpuWeights, LoadFailure> {
     let sources = Sources::of(checkpoint, map)?;
-    let matrices = sources.rows.iter().map(|rows| Matrix::of(&rows.sources));
-    let mut matrices = matrices.collect::<Result<Vec<_>, _>>()?;
-    let vectors = sources.numbers.iter();
-    let vectors = vectors.map(|numbers| vec![0.0; rows_of(&numbers.sources)]);
-    let mut vectors: Vec<Vec<f32>> = vectors.collect();
-
+    let mut matrices = matrices(&sources, map, order)?;
+    let mut vectors = vectors(&sources);
     let mut reads = Reads::new(checkpoint);
     for (matrix, rows) in matrices.iter_mut().zip(&sources.rows) {
         matrix.add_reads(&rows.sources, &mut reads);
@@ -139,6 +158,35 @@ fn load(
     }
     reads.run(&summed(progress))?;
     Ok(weights(map, matrices, vectors))
+}
+
+/// Weights of `spec` in the order of [`CpuWeights::arranged`], all of them zero.
+pub(crate) fn zeroed(checkpoint: &Checkpoint, spec: &ModelSpec) -> Result<CpuWeights, LoadFailure> {
+    let map = &spec.weights;
+    let sources = Sources::of(checkpoint, map)?;
+    let matrices = matrices(&sources, map, Order::Arranged)?;
+    Ok(weights(map, matrices, vectors(&sources)))
+}
+
+/// Memory of all numbers, in the order of [`Sources`].
+fn vectors(sources: &Sources) -> Vec<Vec<f32>> {
+    let all = sources.numbers.iter();
+    all.map(|numbers| vec![0.0; rows_of(&numbers.sources)])
+        .collect()
+}
+
+/// Memory of all matrices, in the order of [`Sources`].
+fn matrices(sources: &Sources, map: &WeightMap, order: Order) -> Result<Vec<Matrix>, LoadFailure> {
+    let (dense, experts) = sources.rows.split_at(map.matrices.len());
+    let dense = dense.iter().map(|rows| Matrix::of(&rows.sources, order));
+    let requests = map.experts.iter();
+    let shapes = requests.flat_map(|request| {
+        let (experts, hidden, width) = (request.num_experts, request.hidden, request.width);
+        [[experts, 2 * width, hidden], [experts, hidden, width]]
+    });
+    let experts = experts.iter().zip(shapes);
+    let experts = experts.map(|(rows, shape)| Matrix::of_experts(&rows.sources, shape, order));
+    dense.chain(experts).collect()
 }
 
 /// Memory of a matrix, or of those of all experts, whose parts may have different formats.
@@ -151,16 +199,46 @@ struct Matrix {
 }
 
 impl Matrix {
-    fn of(parts: &[Source]) -> Result<Self, LoadFailure> {
+    fn of(parts: &[Source], order: Order) -> Result<Self, LoadFailure> {
+        let bands = stored_bands(parts)?;
+        Ok(match order {
+            Order::Stored => Self::in_bands(parts, bands),
+            Order::Panels => Self::in_best(parts, bands.arranged(parts[0].columns), bands),
+            Order::Arranged => Self::in_bands(parts, bands.arranged(parts[0].columns)),
+        })
+    }
+
+    /// Matrices `[experts, rows, columns]`.
+    fn of_experts(parts: &[Source], shape: [usize; 3], order: Order) -> Result<Self, LoadFailure> {
+        let bands = stored_bands(parts)?;
+        let arranged = ExpertMatrices::arranged_bands(parts[0].format, shape);
+        Ok(match order {
+            Order::Stored => Self::in_bands(parts, bands),
+            Order::Panels => Self::in_best(parts, arranged, bands),
+            Order::Arranged => Self::in_bands(parts, arranged),
+        })
+    }
+
+    fn in_bands(parts: &[Source], bands: Bands) -> Self {
         let first = &parts[0];
-        let bands = Bands::stacked(parts.iter().map(|part| (part.rows, part.format)))
-            .ok_or_else(|| LoadFailure::MixedFormats(first.name().to_owned()))?;
-        Ok(Self {
+        Self {
             columns: first.columns,
             format: first.format,
             bytes: AlignedBytes::zeroed(bands.bytes(first.columns)),
             bands,
-        })
+        }
+    }
+
+    /// In `arranged` bands, unless parts share a panel: these are arranged when both are there.
+    fn in_best(parts: &[Source], arranged: Bands, stored: Bands) -> Self {
+        let columns = parts[0].columns;
+        let mut row = 0;
+        let all_own = parts.iter().all(|part| {
+            let own = arranged.own_range(columns, row, part.rows);
+            row += part.rows;
+            own.is_some()
+        });
+        Self::in_bands(parts, if all_own { arranged } else { stored })
     }
 
     /// One that every token is multiplied with.
@@ -171,13 +249,22 @@ impl Matrix {
     fn add_reads<'a>(&'a mut self, parts: &'a [Source], reads: &mut Reads<'a>) {
         let (mut rest, mut position, mut row) = (self.bytes.as_mut_slice(), 0, 0);
         for part in parts {
-            let range = self.bands.row_range(self.columns, row, part.rows);
+            let own = self.bands.own_range(self.columns, row, part.rows);
+            let (range, in_panels) = own.expect("bands in which every part has bytes of its own");
             let (_, behind) = rest.split_at_mut(range.start - position);
             let (out, behind) = behind.split_at_mut(range.len());
-            reads.rows(part, 0..part.rows, out);
+            match in_panels {
+                true => reads.panels(part, out),
+                false => reads.rows(part, 0..part.rows, out),
+            }
             (rest, position, row) = (behind, range.end, row + part.rows);
         }
     }
+}
+
+fn stored_bands(parts: &[Source]) -> Result<Bands, LoadFailure> {
+    let bands = Bands::stacked(parts.iter().map(|part| (part.rows, part.format)));
+    bands.ok_or_else(|| LoadFailure::MixedFormats(parts[0].name().to_owned()))
 }
 
 /// What was read, which is in the order of [`Sources`].
@@ -197,7 +284,7 @@ fn weights(map: &WeightMap, matrices: Vec<Matrix>, vectors: Vec<Vec<f32>>) -> Cp
     };
     let mut part = || {
         let matrix = matrices.next().expect("matrices of experts");
-        let mut part = ExpertMatrices::new(matrix.format, matrix.bytes);
+        let mut part = ExpertMatrices::stacked(matrix.bands, matrix.bytes);
         part.scales = vector();
         part.biases = vector();
         part

@@ -5,6 +5,7 @@
 //! into the memory that the processor or a card has for them (`cpu`, `device`).
 
 mod blocks;
+mod cache;
 mod cpu;
 mod device;
 mod device_plan;
@@ -16,7 +17,10 @@ mod resolve;
 mod source;
 mod synthetic;
 
-pub use cpu::{HostWeight, load_cpu_draft_head, load_cpu_weights, load_one_by_one};
+pub use cache::{CacheMiss, WeightCache};
+pub use cpu::{
+    HostWeight, load_cpu_draft_head, load_cpu_weights, load_cpu_weights_in_panels, load_one_by_one,
+};
 pub use device::{load_device_weights, load_in_pieces};
 pub use device_plan::DeviceWeightPlan;
 pub use failure::LoadFailure;

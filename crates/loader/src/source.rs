@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use backstop_kernels::WeightFormat;
+use backstop_kernels::{PANEL_ROWS, WeightFormat};
 use backstop_weights::{Checkpoint, LoadProblem, QuantizedMatrix, TensorInfo};
 
 use crate::{blocks, format};
@@ -74,8 +74,28 @@ impl Source {
         rows: Range<usize>,
         bytes: usize,
     ) -> impl Iterator<Item = Range<usize>> + use<> {
-        let units = bytes / (self.unit_rows * self.row_bytes()).max(1);
-        let step = units.max(1) * self.unit_rows;
+        self.strips_of(rows, bytes, self.unit_rows)
+    }
+
+    /// The same in strips that are whole panels as well, but for the last.
+    pub(crate) fn strips_of_panels(
+        &self,
+        rows: Range<usize>,
+        bytes: usize,
+    ) -> impl Iterator<Item = Range<usize>> + use<> {
+        // The smallest number of units that are whole panels: both numbers' factors of two decide.
+        let shared = 1 << self.unit_rows.trailing_zeros().min(PANEL_ROWS.ilog2());
+        self.strips_of(rows, bytes, self.unit_rows * (PANEL_ROWS / shared))
+    }
+
+    fn strips_of(
+        &self,
+        rows: Range<usize>,
+        bytes: usize,
+        together: usize,
+    ) -> impl Iterator<Item = Range<usize>> + use<> {
+        let units = bytes / (together * self.row_bytes()).max(1);
+        let step = units.max(1) * together;
         let starts = rows.clone().step_by(step);
         starts.map(move |first| first..(first + step).min(rows.end))
     }

@@ -20,22 +20,24 @@ pub struct Piece<'a, T> {
     pub work: T,
 }
 
-/// Reads pieces on all cores of the current rayon pool, in the order in which they lie in the files,
+/// Reads pieces on all cores of the current rayon pool, one after the other as they lie in the files,
 /// which storage likes best. Goes on after problems, and tells the first of each tensor.
 pub fn read_in_order<T: Send>(
     mut pieces: Vec<Piece<'_, T>>,
     read: impl Fn(T) -> Result<(), LoadProblem> + Sync,
 ) -> Result<(), LoadError> {
     pieces.sort_by_key(|piece| piece.position);
-    let mut problems: Vec<(&str, LoadProblem)> = pieces
-        .into_par_iter()
-        .filter_map(|piece| Some((piece.tensor, read(piece.work).err()?)))
+    // Not halves of the list for halves of the cores: that would read at several places at once.
+    let pieces = pieces.into_iter().enumerate().par_bridge();
+    let mut problems: Vec<(usize, &str, LoadProblem)> = pieces
+        .filter_map(|(place, piece)| Some((place, piece.tensor, read(piece.work).err()?)))
         .collect();
-    problems.dedup_by_key(|(tensor, _)| *tensor);
+    problems.sort_by_key(|(place, ..)| *place);
+    problems.dedup_by_key(|(_, tensor, _)| *tensor);
     match problems.is_empty() {
         true => Ok(()),
         false => Err(LoadError {
-            problems: problems.into_iter().map(|(_, problem)| problem).collect(),
+            problems: problems.into_iter().map(|(.., problem)| problem).collect(),
         }),
     }
 }
@@ -82,6 +84,13 @@ impl Checkpoint {
                     index,
                 })
             }
+        }
+    }
+
+    /// Says to the system that these bytes of a weight file, as far as there are such, will be read soon.
+    pub fn will_read(&self, file: usize, from: u64, bytes: u64) {
+        if let Some(shard) = self.shards.files.get(file) {
+            shard.will_read(from, bytes);
         }
     }
 

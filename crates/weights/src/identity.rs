@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::Path;
+use std::time::SystemTime;
 
 use backstop_input::read_file;
 use backstop_models::{FileRecords, hexadecimal};
@@ -87,6 +88,11 @@ impl Checkpoint {
         let listing: String = lines.into_values().collect();
         let known = !listing.is_empty();
         known.then(|| first_digits(&Sha256::digest(listing), SHOWN_DIGITS))
+    }
+
+    /// When each weight file was last changed.
+    pub fn modified(&self) -> std::io::Result<Vec<SystemTime>> {
+        self.shards.files.iter().map(Shard::modified).collect()
     }
 
     fn sampled_digest(&self) -> Result<String, WeightsError> {

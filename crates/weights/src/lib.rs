@@ -38,5 +38,6 @@ pub use quantization::{
     Codes, ModulePatterns, QuantizationError, QuantizationScheme, QuantizedMatrix, Scales,
     WeightQuantization,
 };
+pub use shard::will_read;
 pub use strict_fields::StrictFields;
 pub use surplus::{Surplus, SurplusKind};

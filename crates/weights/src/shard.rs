@@ -78,8 +78,29 @@ impl Shard {
         Ok(self.file.metadata()?.len())
     }
 
+    /// See [`will_read`].
+    pub(crate) fn will_read(&self, offset: u64, bytes: u64) {
+        will_read(&self.file, offset, bytes);
+    }
+
+    /// When it was last changed.
+    pub(crate) fn modified(&self) -> std::io::Result<std::time::SystemTime> {
+        self.file.metadata()?.modified()
+    }
+
     /// Fills `destination` from the given offset of the file.
     pub(crate) fn read_at(&self, destination: &mut [u8], offset: u64) -> std::io::Result<()> {
         self.file.read_exact_at(destination, offset)
     }
+}
+
+/// Asks the system to read these bytes of a file into its cache, as far as there are such. It may leave that out, and
+/// so may this.
+pub fn will_read(file: &File, offset: u64, bytes: u64) {
+    #[cfg(target_os = "linux")]
+    if let Some(bytes) = std::num::NonZeroU64::new(bytes) {
+        let _advice = rustix::fs::fadvise(file, offset, Some(bytes), rustix::fs::Advice::WillNeed);
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _nobody_is_asked = (file, offset, bytes);
 }

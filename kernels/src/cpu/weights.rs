@@ -1,5 +1,7 @@
 //! Weights in memory, in the number format in which they are stored.
 
+mod parts;
+
 use std::sync::Arc;
 
 use crate::aligned::AlignedBytes;
@@ -150,15 +152,55 @@ impl ExpertMatrices {
         }
     }
 
-    /// Blocks in panels, if `[rows, columns]` allow that without more memory.
+    /// The same of rows that lie as the only band says.
+    pub fn stacked(bands: Bands, data: AlignedBytes) -> Self {
+        let band = bands.only();
+        Self {
+            arrangement: band.arrangement,
+            ..Self::new(band.format, data)
+        }
+    }
+
+    /// How matrices `[rows, columns]` of so many experts lie when they are arranged.
+    pub fn arranged_bands(
+        format: impl Into<WeightFormat>,
+        [experts, rows, columns]: [usize; 3],
+    ) -> Bands {
+        let format = format.into();
+        let bands = Bands::one(experts * rows, format);
+        match Self::can_be_arranged(format, [rows, columns]) {
+            true => bands.arranged(columns),
+            false => bands,
+        }
+    }
+
+    /// Blocks can, if their shape allows it without more memory.
+    fn can_be_arranged(format: WeightFormat, [rows, columns]: [usize; 2]) -> bool {
+        matches!(format, WeightFormat::Blocks(_))
+            && rows.is_multiple_of(PANEL_ROWS)
+            && panels::can_arrange(format, columns)
+    }
+
+    /// Matrices of this shape in panels, if they can be.
     fn arranged(mut self, [rows, columns]: [usize; 2]) -> Self {
-        let blocks = matches!(self.format, WeightFormat::Blocks(_));
-        let possible = rows.is_multiple_of(PANEL_ROWS) && panels::can_arrange(self.format, columns);
-        if blocks && possible && self.arrangement == Arrangement::Rows {
+        let possible = Self::can_be_arranged(self.format, [rows, columns]);
+        if possible && self.arrangement == Arrangement::Rows {
             panels::arrange(self.format, columns, self.data.as_mut_slice());
             self.arrangement = Arrangement::Panels { skipped: 0 };
         }
         self
+    }
+
+    /// See [`CpuWeights::layout`].
+    fn layout(&self) -> String {
+        let pieces = panels::layout(self.format);
+        format!(
+            "{} {:?} {pieces:?} {} {}",
+            self.format,
+            self.arrangement,
+            self.scales.len(),
+            self.biases.len()
+        )
     }
 
     /// Whether they are stored in FP8.
@@ -177,6 +219,10 @@ impl ExpertMatrices {
     fn check(&self, [experts, rows, columns]: [usize; 3]) {
         let bytes = self.format.bytes_of(experts * rows * columns);
         assert_eq!(self.data.len(), bytes, "bytes of experts");
+        assert!(
+            self.arrangement == Arrangement::Rows || rows.is_multiple_of(PANEL_ROWS),
+            "no panel has rows of two experts"
+        );
         let scaled = if self.are_fp8() { experts * rows } else { 0 };
         assert_eq!(self.scales.len(), scaled, "scales of experts");
         assert!(

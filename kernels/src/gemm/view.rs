@@ -86,6 +86,12 @@ impl WeightFormat {
             Self::Blocks(format) => format.widen(bytes, out),
         }
     }
+
+    /// Brings rows of `columns` numbers, the first of which begin a panel, into the order of [`Bands::arranged`]. `out`
+    /// is what [`Bands::own_range`] has for them, and zero where rows are missing to a whole panel.
+    pub fn arrange(self, columns: usize, rows: &[u8], out: &mut [u8]) {
+        panels::arrange_rows(self, columns, rows, out);
+    }
 }
 
 /// The formats of a matrix, for consecutive rows.
@@ -197,6 +203,24 @@ impl Bands {
         self
     }
 
+    /// In words, where each number is.
+    pub(crate) fn layout(&self) -> String {
+        let bands = self.bands[..self.len].iter().map(|band| {
+            let pieces = panels::layout(band.format);
+            let Band {
+                rows, arrangement, ..
+            } = band;
+            format!("{rows} {} {arrangement:?} {pieces:?}", band.format)
+        });
+        bands.collect::<Vec<_>>().join("; ")
+    }
+
+    /// Of rows that are all of one format.
+    pub(crate) fn only(&self) -> Band {
+        assert_eq!(self.len, 1, "rows of one format");
+        self.bands[0]
+    }
+
     /// All rows.
     pub fn rows(&self) -> usize {
         self.bands[..self.len].iter().map(|band| band.rows).sum()
@@ -219,6 +243,27 @@ impl Bands {
         let row_bytes = place.band.format.bytes_of(columns);
         let start = place.offset + (first - place.first_row) * row_bytes;
         start..start + rows * row_bytes
+    }
+
+    /// First byte and length of some rows, which are of one format and follow one another, and whether they lie in
+    /// panels. `None` if these have other rows as well.
+    pub fn own_range(
+        &self,
+        columns: usize,
+        first: usize,
+        rows: usize,
+    ) -> Option<(Range<usize>, bool)> {
+        let place = self.place_of(columns, first);
+        if place.band.arrangement == Arrangement::Rows {
+            return Some((self.row_range(columns, first, rows), false));
+        }
+        let first = first - place.first_row;
+        let (end, panel_end) = (first + rows, (first + rows).next_multiple_of(PANEL_ROWS));
+        let is_own =
+            first.is_multiple_of(PANEL_ROWS) && (end == panel_end || end == place.band.rows);
+        let row_bytes = place.band.format.bytes_of(columns);
+        let range = place.offset + first * row_bytes..place.offset + panel_end * row_bytes;
+        is_own.then_some((range, true))
     }
 
     /// Where each band's rows and bytes lie.

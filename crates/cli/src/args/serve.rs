@@ -52,6 +52,17 @@ pub(crate) struct ServeArgs {
     #[command(flatten)]
     pub(crate) traces: TracesArgs,
 
+    /// Directory in which the weights are kept as the CPU computes with them, written once the model has answered and
+    /// while no request runs: later starts read them instead of arranging them anew. May be deleted at any time.
+    /// Whoever may write there chooses the weights. [default: none]
+    #[arg(
+        long,
+        env = "BACKSTOP_WEIGHT_CACHE",
+        value_name = "DIR",
+        help_heading = "Model"
+    )]
+    pub(crate) weight_cache: Option<PathBuf>,
+
     /// TOML file with any of these settings, named as the flags are.
     #[arg(long, env = "BACKSTOP_CONFIG", help_heading = "Server")]
     pub(crate) config: Option<PathBuf>,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use backstop_engine::{EngineHandle, EngineThread, LifecycleState, StartPhase, Timeline};
+use backstop_executor::PlannedCache;
 use backstop_models::Canary;
 use backstop_server::{ModelFacts, Provenance, ServedModel, Server};
 use backstop_text::{ChatFormat, ControlTexts};
@@ -16,6 +17,7 @@ use crate::provenance::provenance;
 use crate::queue::Queues;
 use crate::start::{self, Prepared};
 use crate::warm_up::warm_up;
+use crate::weight_cache;
 
 /// A model that is to generate. Its weights are not loaded.
 pub(super) struct Generating {
@@ -26,6 +28,7 @@ pub(super) struct Generating {
     /// Names that requests may use for it.
     pub(super) names: Vec<String>,
     provenance: Provenance,
+    cache: Option<Arc<PlannedCache>>,
 }
 
 impl Generating {
@@ -37,12 +40,16 @@ impl Generating {
     ) -> Result<Self, String> {
         let open = load::open_timed(&args.model, timeline)?;
         tracing::info!("{}: {}", open.name, open.text.ends_told());
-        let prepared = Prepared::new(&args.model, &open, timeline)?;
+        let mut prepared = Prepared::new(&args.model, &open, timeline)?;
         timeline.begin(StartPhase::Identity);
+        let provenance = provenance(args, &open, &prepared)?;
+        let weights = provenance.origin().weights.as_deref();
+        let cache = weight_cache::plan(args, &open, &mut prepared, weights.unwrap_or_default())?;
         Ok(Self {
             max_waiting: queues.engine_max_waiting(prepared.limits.sizes.max_num_seqs),
             names: served_names(args, &open),
-            provenance: provenance(args, &open, &prepared)?,
+            provenance,
+            cache,
             args: args.model.clone(),
             open,
             prepared,
@@ -68,6 +75,7 @@ impl Generating {
             max_waiting,
             names,
             provenance,
+            cache,
         } = self;
         let canary = comparable_canary(&args, &open);
         let prompt = open.warm_up_prompt()?;
@@ -84,6 +92,9 @@ impl Generating {
         server.lifecycle().timeline().begin(StartPhase::WarmUp);
         server.install(identity.served(running.engine, running.max_model_len));
         warm_up(server, &engine, canary.as_ref(), &prompt).await?;
+        if let Some(cache) = cache {
+            weight_cache::write_when_idle(cache, engine);
+        }
         Ok(running.thread)
     }
 }

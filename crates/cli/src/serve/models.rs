@@ -105,7 +105,7 @@ fn check_unused(args: &ServeArgs) -> Result<(), String> {
         ..ModelArgs::default()
     };
     let is_unused = format!("{:?}", args.model) != format!("{for_all:?}");
-    match is_unused || !args.server.served_model_name.is_empty() {
+    match is_unused || args.weight_cache.is_some() || !args.server.served_model_name.is_empty() {
         true => Err(
             "there are settings for a model that generates, and none is named: give MODEL as \
                      well (demo is the bundled one), or leave them out"

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use backstop_kernels::{Abilities, CpuBackend, CpuKvCache, CpuWeights};
-use backstop_loader::load_cpu_weights;
+use backstop_loader::load_cpu_weights_in_panels;
 
 use super::host_memory::plan_host_memory;
 use super::memory::KvMemoryPlan;
 use super::{
-    DevicePlan, DraftHeadSource, ModelSource, Plan, PlanError, PlanRequest, PlannedBytes, Progress,
-    StartError, StartStage, layouts,
+    DevicePlan, DraftHeadSource, ModelSource, Plan, PlanError, PlanRequest, PlannedBytes,
+    PlannedCache, Progress, StartError, StartStage, layouts,
 };
 use crate::CpuExecutorConfig;
 use crate::device::StepDevice;
@@ -19,6 +19,8 @@ struct CpuPlan {
     request: PlanRequest,
     kv: KvMemoryPlan,
     head: Option<DraftHeadSource>,
+    /// Where weights are kept, if they are.
+    weight_cache: Option<Arc<PlannedCache>>,
 }
 
 pub(super) fn plan(
@@ -49,6 +51,7 @@ pub(super) fn plan(
             request: *request,
             kv,
             head,
+            weight_cache: None,
         }),
     })
 }
@@ -58,13 +61,23 @@ impl DevicePlan for CpuPlan {
         format!("{:?}", backstop_kernels::features())
     }
 
+    fn use_cache(&mut self, cache: &Arc<PlannedCache>) -> bool {
+        self.weight_cache = Some(Arc::clone(cache));
+        true
+    }
+
     fn load(
         self: Box<Self>,
         source: ModelSource,
         progress: Progress<'_>,
     ) -> Result<(Box<dyn StepDevice>, WorkerSettings), StartError> {
-        let Self { request, kv, head } = *self;
-        let weights = weights(&source, progress)?;
+        let Self {
+            request,
+            kv,
+            head,
+            weight_cache,
+        } = *self;
+        let weights = weights(&source, weight_cache.as_deref(), progress)?;
         let spec = source.model.spec();
         let drafter = head.map(|head| head.start(spec, &weights, &kv.spec, request.kv_element));
         let drafter = drafter.transpose()?;
@@ -73,7 +86,7 @@ impl DevicePlan for CpuPlan {
         let cache = CpuKvCache::new(&layouts, request.block_size, request.kv_element);
         let config = CpuExecutorConfig {
             model: Box::new(source.model),
-            backend: CpuBackend::new(Arc::new(weights), cache),
+            backend: CpuBackend::new(weights, cache),
             kv: kv.spec,
             max_num_seqs: request.max_num_seqs,
             num_threads: request.num_threads,
@@ -83,8 +96,28 @@ impl DevicePlan for CpuPlan {
     }
 }
 
-/// Weights in the order in which this machine computes fastest.
-fn weights(source: &ModelSource, progress: Progress<'_>) -> Result<CpuWeights, StartError> {
+/// Weights in the order in which this machine computes fastest: those in the cache if it has them, or else those that
+/// it should have.
+fn weights(
+    source: &ModelSource,
+    cache: Option<&PlannedCache>,
+    progress: Progress<'_>,
+) -> Result<Arc<CpuWeights>, StartError> {
+    let kept = cache
+        .map(|cache| cache.read(source, progress))
+        .transpose()?;
+    if let Some(weights) = kept.flatten() {
+        return Ok(Arc::new(weights));
+    }
+    let weights = Arc::new(arranged(source, progress)?);
+    if let Some(cache) = cache {
+        cache.keep(&weights);
+    }
+    Ok(weights)
+}
+
+/// Weights as they are read or made.
+fn arranged(source: &ModelSource, progress: Progress<'_>) -> Result<CpuWeights, StartError> {
     let spec = source.model.spec();
     if let Some(synthetic) = &source.synthetic {
         let total = synthetic.cpu_bytes(spec);
@@ -93,7 +126,7 @@ fn weights(source: &ModelSource, progress: Progress<'_>) -> Result<CpuWeights, S
     }
     let total = source.checkpoint.bytes_total();
     let loading = |done| progress(StartStage::Loading, done, total);
-    let weights = load_cpu_weights(&source.checkpoint, spec, &loading)?;
+    let weights = load_cpu_weights_in_panels(&source.checkpoint, spec, &loading)?;
     let total = weights.bytes() as u64;
     Ok(weights.arranged(&|done| progress(StartStage::Arranging, done, total)))
 }
