@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use crate::ledger::Medium;
+use crate::ledger::{Confirm, Medium};
 
 /// Digits of the numbers behind names; a longer number has more.
 const NUMBER_DIGITS: usize = 6;
@@ -187,11 +187,12 @@ impl Medium for Files {
         Ok(written)
     }
 
-    fn sync(&mut self) -> io::Result<()> {
-        match &self.present {
-            Some(present) => present.file.sync_data(),
-            None => Ok(()),
-        }
+    fn confirm(&self) -> io::Result<Confirm> {
+        let Some(present) = &self.present else {
+            return Ok(Box::new(|| Ok(())));
+        };
+        let file = present.file.try_clone()?;
+        Ok(Box::new(move || file.sync_data()))
     }
 
     fn next_file(&self) -> Option<io::Result<NextFile>> {

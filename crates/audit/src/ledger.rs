@@ -18,13 +18,16 @@ use crate::torn::Torn;
 /// Bytes that are handed to the disk at once, and one entry more.
 const BATCH_BYTES: usize = 1 << 20;
 
+/// Has a disk confirm what it took, on whatever thread: returns when a power cut cannot take it any more.
+pub type Confirm = Box<dyn FnOnce() -> io::Result<()> + Send>;
+
 /// Where lines go.
 pub trait Medium {
     /// Takes some of `bytes` behind what it has, and says how many, as [`io::Write::write`] does.
     fn append(&mut self, bytes: &[u8]) -> io::Result<usize>;
 
-    /// Returns when a power cut cannot take any more what was taken before.
-    fn sync(&mut self) -> io::Result<()>;
+    /// What has all confirmed that was taken so far. More may be taken meanwhile.
+    fn confirm(&self) -> io::Result<Confirm>;
 
     /// Whether another file is to be begun, and what it is to say of the others.
     fn next_file(&self) -> Option<io::Result<NextFile>>;
@@ -176,15 +179,31 @@ impl<M: Medium> Ledger<M> {
         Ok(())
     }
 
-    /// Has the disk confirm what was written.
+    /// Has the disk confirm what was written, and waits for it.
     pub fn sync(&mut self) -> io::Result<()> {
-        let unsynced = std::mem::take(&mut self.unsynced);
-        let outcome = self.medium.sync();
+        let (entries, confirm) = self.begin_sync();
+        let outcome = confirm();
         if outcome.is_err() {
-            // The kernel says so once: the next time it would confirm what it lost.
-            self.doubtful += unsynced;
+            self.doubt(entries);
         }
         outcome
+    }
+
+    /// What has the disk confirm what was written, and how many entries that is about. If it fails, they are to be
+    /// [doubted](Self::doubt).
+    pub fn begin_sync(&mut self) -> (u64, Confirm) {
+        let entries = std::mem::take(&mut self.unsynced);
+        let confirm = self.medium.confirm();
+        (
+            entries,
+            confirm.unwrap_or_else(|error| Box::new(|| Err(error))),
+        )
+    }
+
+    /// Tells in the log that the disk did not confirm so many entries. The kernel says so once: the next time it would
+    /// confirm what it lost.
+    pub fn doubt(&mut self, entries: u64) {
+        self.doubtful += entries;
     }
 
     /// Begins another file if it is time to. If that fails, the present one is written on.

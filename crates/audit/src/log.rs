@@ -1,20 +1,20 @@
 //! The thread that writes a log, and what hands it entries.
 //!
 //! Nobody waits for the disk: entries wait in a queue of bounded length, and are counted where it is full. The thread
-//! writes what has come at once, which outlasts the process, and has the disk confirm it a few times a second, which
-//! outlasts a power cut: one confirmation for all that came in between.
+//! writes what has come at once; another has the disk confirm it a few times a second, once for all that came in between.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use crate::entry::Entry;
 use crate::files::{Files, OpenError, Rotation};
 use crate::hash::Hash;
 use crate::ledger::Ledger;
+use crate::sync::Syncer;
 use crate::tail;
 
 /// Entries that may wait to be written. More than twice as many as there are connections, of which each has one request.
@@ -23,8 +23,6 @@ const QUEUE_ENTRIES: usize = 16_384;
 const TAKEN_MAX: usize = 1024;
 /// Bytes of texts, of requests that run and in entries that wait.
 const TEXT_BYTES_MAX: usize = 128 << 20;
-/// Pause between two confirmations by the disk.
-const SYNC_INTERVAL: Duration = Duration::from_millis(200);
 /// Pause between two attempts to write.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the end of a server waits for the disk.
@@ -143,6 +141,7 @@ impl AuditLog {
             queued,
             shared: Arc::clone(&shared),
             told_lost: 0,
+            syncer: Syncer::start().map_err(OpenError::io(&settings.path))?,
         };
         let thread = std::thread::Builder::new().name("audit".to_owned());
         let thread = thread.spawn(move || {
@@ -265,27 +264,24 @@ struct Writer {
     shared: Arc<Shared>,
     /// Lost entries that the ledger knows of.
     told_lost: u64,
+    syncer: Syncer,
 }
 
 impl Writer {
     /// Writes until the log is closed; number and hash of the last entry.
     fn run(mut self) -> (u64, Hash) {
-        let mut synced = Instant::now();
         loop {
-            self.wait(synced + SYNC_INTERVAL);
+            self.wait();
             let closing = *self.shared.closing();
-            let mut outcome = match closing {
+            let outcome = match closing {
                 Some(reason) => self.write_last(reason),
                 None => self.write_next().map(drop),
             };
+            let confirmed = self.syncer.look_after(&mut self.ledger);
             let written = self.ledger.written();
             self.shared.written.store(written, Ordering::Relaxed);
-            let is_time = closing.is_some() || synced.elapsed() >= SYNC_INTERVAL;
-            if self.ledger.unsynced() > 0 && is_time {
-                outcome = outcome.and(self.ledger.sync());
-                synced = Instant::now();
-            }
-            self.shared.note(outcome, self.ledger.waiting());
+            self.shared
+                .note(outcome.and(confirmed), self.ledger.waiting());
             if closing.is_some() {
                 if self.ledger.is_due() {
                     let missing = self.ledger.waiting();
@@ -297,17 +293,13 @@ impl Writer {
     }
 
     /// Waits for an entry, or until there is something else to do.
-    fn wait(&mut self, next_sync: Instant) {
+    fn wait(&mut self) {
         if !self.shared.writable.load(Ordering::Relaxed) {
             // What comes waits in the queue.
             std::thread::sleep(RETRY_INTERVAL);
             return;
         }
-        let patience = match self.ledger.unsynced() {
-            0 => Duration::MAX,
-            _ => next_sync.saturating_duration_since(Instant::now()),
-        };
-        match self.queued.recv_timeout(patience) {
+        match self.queued.recv_timeout(self.syncer.patience(&self.ledger)) {
             Ok(queued) => self.put(queued),
             Err(RecvTimeoutError::Timeout) => {}
             // The log was dropped and nobody records: that is its end, too.
@@ -337,7 +329,8 @@ impl Writer {
     fn write_last(&mut self, reason: &'static str) -> std::io::Result<()> {
         while self.write_next()? {}
         self.ledger.push(SystemTime::now(), Entry::Stop { reason });
-        self.ledger.write(SystemTime::now())
+        self.ledger.write(SystemTime::now())?;
+        self.ledger.sync()
     }
 
     fn put(&mut self, queued: Queued) {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use backstop_audit::{
-    AuditSettings, Entry, Ledger, Medium, NextFile, Report, RequestEntry, Rotation, verify,
+    AuditSettings, Confirm, Entry, Ledger, Medium, NextFile, Report, RequestEntry, Rotation, verify,
 };
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -98,11 +98,12 @@ impl Medium for Disk {
         Ok(taken)
     }
 
-    fn sync(&mut self) -> io::Result<()> {
-        match self.confirms {
+    fn confirm(&self) -> io::Result<Confirm> {
+        let confirms = self.confirms;
+        Ok(Box::new(move || match confirms {
             true => Ok(()),
             false => Err(io::Error::other("the disk is broken")),
-        }
+        }))
     }
 
     fn next_file(&self) -> Option<io::Result<NextFile>> {
