@@ -25,7 +25,7 @@ pub(crate) use self::models::{
 };
 pub(crate) use self::serve::{CallerArgs, ProfileChoice, QueueArgs, ServeArgs};
 pub(crate) use self::tools::{
-    CanaryArgs, CompareArgs, DoctorArgs, DocumentsArgs, GenerateArgs, KeyArgs,
+    CanaryArgs, CompareArgs, DoctorArgs, DocumentsArgs, DrillArgs, GenerateArgs, KeyArgs,
 };
 pub(crate) use self::traces::TraceExporterArgs;
 
@@ -44,13 +44,15 @@ pub(crate) enum Command {
     Serve(Box<ServeArgs>),
     /// Answer one prompt in the terminal.
     Generate(Box<GenerateArgs>),
-    /// Fetch a model from the Hugging Face hub: the only command that goes online, and a program of its own.
+    /// Fetch a model from the Hugging Face hub: the only command that goes to the internet, and a program of its own.
     Pull(PullArgs),
     /// Take a model that was carried here, or lies in a Hugging Face cache, into the store.
     Import(ImportArgs),
     /// Models that are known, and those that are here.
     #[command(subcommand)]
     Models(ModelsCommand),
+    /// Rehearse the loss of the primary provider against your own gateway: a program of its own, as `pull` is.
+    Drill(DrillArgs),
     /// Say what this machine can run, and why not.
     Doctor(DoctorArgs),
     /// Compute a model on two devices, and compare what they say of the same tokens.

@@ -5,6 +5,7 @@ mod audit;
 mod browsers;
 mod canary;
 mod candle;
+mod companion;
 mod compare;
 mod descriptors;
 mod device;
@@ -27,7 +28,6 @@ mod models;
 mod notify;
 mod progress;
 mod provenance;
-mod pull;
 mod quantities;
 mod queue;
 mod sandbox;
@@ -66,9 +66,10 @@ fn main() -> ExitCode {
     outcome(|| match command {
         Command::Serve(args) => serve::run(*args),
         Command::Generate(args) => generate::run(*args),
-        Command::Pull(args) => pull::run(&args),
+        Command::Pull(args) => companion::PULL.run(&args.arguments),
         Command::Import(args) => import::run(&args),
         Command::Models(command) => models::run(&command),
+        Command::Drill(args) => companion::DRILL.run(&args.arguments),
         Command::Doctor(args) => doctor::run(&args),
         Command::Canary(args) => canary::run(*args),
         Command::Compare(args) => compare::run(&args),

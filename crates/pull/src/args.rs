@@ -30,7 +30,7 @@ Environment:
 /// Fetches a model from a Hugging Face hub into the store, from which `backstop serve` loads it.
 ///
 /// Only what serving needs is fetched, from one commit, and each file is checked against the hub's digest. This program
-/// is the only one of Backstop's that goes online.
+/// is the only one of Backstop's that goes to the internet.
 #[derive(Debug, Parser)]
 #[command(name = "backstop-pull", version, after_help = EXAMPLES)]
 pub struct CommandLine {

@@ -1,4 +1,4 @@
-//! Fetches a model from a Hugging Face hub into the store: the only part of Backstop that goes online, a program of its
+//! Fetches a model from a Hugging Face hub into the store: the only part of Backstop that goes to the internet, a program of its
 //! own that the server neither links nor starts.
 //!
 //! hf-hub has the addresses of repositories and files, the shape of what the hub says of them, and the place of the

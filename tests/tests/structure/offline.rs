@@ -31,7 +31,7 @@ const CLIENTS: [&str; 20] = [
 ];
 
 #[test]
-fn the_server_has_no_client_in_its_tree_and_what_fetches_models_has() {
+fn the_server_has_no_client_in_its_tree_and_its_companions_have() {
     let server = tree("backstop");
     assert!(server.contains("axum") && server.contains("hyper feature \"server\""));
     let found: Vec<&str> = CLIENTS
@@ -43,6 +43,10 @@ fn the_server_has_no_client_in_its_tree_and_what_fetches_models_has() {
     let pull = tree("backstop-pull");
     for client in ["hf-hub", "ureq", "webpki-roots"] {
         assert!(pull.contains(client), "{client}");
+    }
+    let drill = tree("backstop-drill");
+    for client in ["hyper feature \"client\"", "rustls-native-certs"] {
+        assert!(drill.contains(client), "{client}");
     }
 }
 

@@ -1,5 +1,6 @@
 //! Settings of the commands beside `serve`.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use backstop_server::Lane;
@@ -137,4 +138,17 @@ pub(crate) struct DocumentsArgs {
     /// A checkout of the source, with the pages in its `docs`.
     #[arg(default_value = ".")]
     pub(crate) root: PathBuf,
+}
+
+/// Settings of `drill`, which are those of the program `backstop-drill`.
+#[derive(Clone, Debug, Args)]
+#[command(disable_help_flag = true, disable_version_flag = true)]
+pub(crate) struct DrillArgs {
+    /// What to drill: `backstop drill --help` lists it.
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "OPTIONS"
+    )]
+    pub(crate) arguments: Vec<OsString>,
 }

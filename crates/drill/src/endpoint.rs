@@ -1,0 +1,228 @@
+//! Where requests are sent, over HTTP or TLS: one connection each, so that none suffers from another.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1;
+use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, USER_AGENT};
+use hyper::http::uri::{PathAndQuery, Scheme};
+use hyper::{Method, Request, Response, Uri};
+use hyper_util::rt::TokioIo;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, ServerName};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
+
+use crate::DrillError;
+
+const AGENT: &str = concat!("backstop-drill/", env!("CARGO_PKG_VERSION"));
+const CERTIFICATES_BYTES_MAX: u64 = 16 << 20;
+
+/// A server of OpenAI's API.
+pub(crate) struct Endpoint {
+    host: String,
+    port: u16,
+    authority: String,
+    /// What stands before `/v1`.
+    prefix: String,
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+    authorization: Option<HeaderValue>,
+}
+
+/// An answer that has begun; its connection ends with it.
+pub(crate) struct Exchange {
+    pub(crate) response: Response<Incoming>,
+    _connection: JoinSet<()>,
+}
+
+trait Pipe: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Pipe for T {}
+
+impl Endpoint {
+    /// An address with or without `/v1` at its end. `ca_file` has the authorities to trust (PEM) instead of the system's.
+    pub(crate) fn new(
+        url: &str,
+        api_key: Option<&str>,
+        ca_file: Option<&Path>,
+    ) -> Result<Self, DrillError> {
+        let refuse =
+            |reason: &str| DrillError::new(format!("{url:?} is no address of a server: {reason}"));
+        let uri: Uri = url
+            .parse()
+            .map_err(|_| refuse("expected http://HOST:PORT"))?;
+        let is_tls = match uri.scheme() {
+            Some(scheme) if *scheme == Scheme::HTTP => false,
+            Some(scheme) if *scheme == Scheme::HTTPS => true,
+            _ => return Err(refuse("it must begin with http:// or https://")),
+        };
+        let authority = uri.authority().ok_or_else(|| refuse("it has no host"))?;
+        if authority.as_str().contains('@') {
+            return Err(refuse("a key belongs into --api-key-file"));
+        }
+        let host = authority.host().trim_matches(['[', ']']).to_owned();
+        let tls = if is_tls {
+            let name =
+                ServerName::try_from(host.clone()).map_err(|_| refuse("its host is no name"))?;
+            Some((connector(ca_file)?, name))
+        } else {
+            None
+        };
+        let path = uri.path().trim_end_matches('/');
+        Ok(Self {
+            port: authority
+                .port_u16()
+                .unwrap_or(if is_tls { 443 } else { 80 }),
+            authority: authority.to_string(),
+            prefix: path.strip_suffix("/v1").unwrap_or(path).to_owned(),
+            tls,
+            authorization: api_key.map(bearer).transpose()?,
+            host,
+        })
+    }
+
+    /// Sends a request and waits for the head of its answer. The caller bounds the wait.
+    ///
+    /// Errors are for people.
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Vec<u8>,
+    ) -> Result<Exchange, String> {
+        let request = self
+            .request(method, path, body)
+            .map_err(|error| error.to_string())?;
+        let stream = TcpStream::connect((self.host.as_str(), self.port))
+            .await
+            .map_err(|error| format!("cannot connect: {error}"))?;
+        // Small requests go out at once.
+        let _ = stream.set_nodelay(true);
+        let pipe: Box<dyn Pipe> = match &self.tls {
+            None => Box::new(stream),
+            Some((connector, name)) => {
+                let encrypted = connector.connect(name.clone(), stream).await;
+                Box::new(encrypted.map_err(|error| format!("TLS: {error}"))?)
+            }
+        };
+        let (mut sender, connection) = http1::handshake(TokioIo::new(pipe))
+            .await
+            .map_err(|error| error.to_string())?;
+        let mut running = JoinSet::new();
+        running.spawn(async move {
+            // Its errors reach whoever reads the answer.
+            let _ = connection.await;
+        });
+        let response = sender
+            .send_request(request)
+            .await
+            .map_err(|error| explain(&error))?;
+        Ok(Exchange {
+            response,
+            _connection: running,
+        })
+    }
+
+    fn request(
+        &self,
+        method: Method,
+        path: &str,
+        body: Vec<u8>,
+    ) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
+        let target: PathAndQuery = format!("{}{path}", self.prefix).parse()?;
+        let mut request = Request::builder()
+            .method(method)
+            .uri(Uri::from(target))
+            .header(HOST, &self.authority)
+            .header(USER_AGENT, AGENT)
+            .header(ACCEPT, "*/*")
+            .header(CONTENT_TYPE, "application/json");
+        if let Some(authorization) = &self.authorization {
+            request = request.header(AUTHORIZATION, authorization);
+        }
+        request.body(Full::from(body))
+    }
+}
+
+/// What went wrong, and why.
+pub(crate) fn explain(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
+fn bearer(api_key: &str) -> Result<HeaderValue, DrillError> {
+    let mut value = HeaderValue::from_str(&format!("Bearer {api_key}"))
+        .map_err(|_| DrillError::new("a key has characters that no header can carry"))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+fn connector(ca_file: Option<&Path>) -> Result<TlsConnector, DrillError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in authorities(ca_file)? {
+        roots
+            .add(certificate)
+            .map_err(|error| DrillError::new(format!("a certificate cannot be used: {error}")))?;
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| DrillError::new(format!("TLS: {error}")))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
+fn authorities(ca_file: Option<&Path>) -> Result<Vec<CertificateDer<'static>>, DrillError> {
+    let Some(path) = ca_file else {
+        let found = rustls_native_certs::load_native_certs().certs;
+        return if found.is_empty() {
+            Err(DrillError::new(
+                "the system knows no certificate authorities; --ca-file names some",
+            ))
+        } else {
+            Ok(found)
+        };
+    };
+    let text = backstop_input::read_text_file(path, CERTIFICATES_BYTES_MAX)
+        .map_err(|error| DrillError::at(path, error))?;
+    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
+    let read = read.map_err(|error| DrillError::at(path, format!("no PEM: {error}")))?;
+    if read.is_empty() {
+        return Err(DrillError::at(path, "it has no certificate"));
+    }
+    Ok(read)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_taken_with_and_without_v1() {
+        for (url, host, port, prefix) in [
+            ("http://127.0.0.1:4000", "127.0.0.1", 4000, ""),
+            ("http://gateway.example/v1/", "gateway.example", 80, ""),
+            ("http://[::1]:8/llm/v1", "::1", 8, "/llm"),
+        ] {
+            let endpoint = Endpoint::new(url, Some("key"), None).unwrap();
+            assert_eq!((endpoint.host.as_str(), endpoint.port), (host, port));
+            assert_eq!(endpoint.prefix, prefix);
+        }
+        for url in [
+            "gateway:4000",
+            "ftp://gateway",
+            "",
+            "http://user:key@gateway",
+        ] {
+            assert!(Endpoint::new(url, None, None).is_err(), "{url}");
+        }
+        assert!(Endpoint::new("http://gateway", Some("a\nb"), None).is_err());
+    }
+}
