@@ -187,8 +187,17 @@ async def ordinary(client: Client) -> str:
     return outcome
 
 
+async def heavy(client: Client) -> str:
+    """Much work for the server and little for who asks, so that a client on the same machine can ask for too much."""
+    body = client.chat(words=12, max_tokens=128, ignore_eos=True)
+    outcome, _ = await whole(client, "/v1/chat/completions", body)
+    if outcome.startswith("refused"):
+        raise Refused(outcome)
+    return outcome
+
+
 class Refused(Exception):
-    """There was no room for an ordinary client."""
+    """There was no room for a client that is timed."""
 
 
 # How often each comes, for a hundred in all.

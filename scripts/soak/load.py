@@ -4,11 +4,12 @@ import asyncio
 import random
 import time
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import httpx
 
-from clients import KINDS, TIMEOUT_S, Client, Refused, Unexpected, ordinary
+from clients import KINDS, TIMEOUT_S, Client, Refused, Unexpected, heavy, ordinary
 
 # Unlike requests of which nothing came, these are kept in words.
 KEPT_MAX = 20
@@ -70,28 +71,28 @@ class Load:
 
     async def _ordinary(self, client: Client, deadline: float) -> None:
         while time.monotonic() < deadline:
-            await self._timed(client)
+            await self._timed(ordinary, client)
             await asyncio.sleep(0.2)
 
-    async def _timed(self, client: Client) -> bool:
+    async def _timed(self, kind: Callable[[Client], Awaitable[str]], client: Client) -> bool:
         """One request that is timed if it is answered."""
         began = time.monotonic()
         try:
-            await ordinary(client)
+            await kind(client)
         except Refused as refused:
-            self.record.outcomes[f"ordinary: {refused}"] += 1
+            self.record.outcomes[f"{kind.__name__}: {refused}"] += 1
             return False
         except (Unexpected, httpx.HTTPError, OSError, ValueError) as error:
-            self.record.outcomes["ordinary: wrong"] += 1
-            self.record.note_wrong(f"ordinary: {error!r}")
+            self.record.outcomes[f"{kind.__name__}: wrong"] += 1
+            self.record.note_wrong(f"{kind.__name__}: {error!r}")
             await asyncio.sleep(0.5)
             return False
         self.record.ordinary_s.append(time.monotonic() - began)
-        self.record.outcomes["ordinary: answered"] += 1
+        self.record.outcomes[f"{kind.__name__}: answered"] += 1
         return True
 
     async def capacity(self) -> float:
-        """The most ordinary requests per second that clients get answered who ask one after the other."""
+        """The most heavy requests per second that clients get answered who ask one after the other."""
         best = 0.0
         for clients in CAPACITY_CLIENTS:
             rate = await self._closed_loop(clients)
@@ -107,7 +108,7 @@ class Load:
             nonlocal answered
             while time.monotonic() < deadline:
                 # Not `answered += await …`, which would forget what others have added meanwhile.
-                was_answered = await self._timed(client)
+                was_answered = await self._timed(heavy, client)
                 answered += was_answered
 
         began = time.monotonic()
@@ -115,8 +116,10 @@ class Load:
             await asyncio.gather(*(ask(self.client(f"capacity {clients} {number}", http)) for number in range(clients)))
         return answered / (time.monotonic() - began)
 
-    async def overload(self, per_second: float, seconds: float) -> None:
-        """Ordinary requests that arrive at random, so many per second, whether or not earlier ones were answered."""
+    async def overload(self, per_second: float, seconds: float) -> float:
+        """Heavy requests that arrive at random, so many per second, whether or not earlier ones were answered. Returns how
+        many did arrive per second: fewer, if this machine has no time to send them."""
+        began, sent = time.monotonic(), 0
         deadline = time.monotonic() + seconds
         dice = random.Random(f"{self.seed} arrivals")
         outstanding: set[asyncio.Task[bool]] = set()
@@ -129,11 +132,14 @@ class Load:
                 if len(outstanding) >= OUTSTANDING_MAX:
                     self.record.outcomes["overload: not sent, for too many are outstanding"] += 1
                     continue
-                task = asyncio.create_task(self._timed(client))
+                sent += 1
+                task = asyncio.create_task(self._timed(heavy, client))
                 outstanding.add(task)
                 task.add_done_callback(outstanding.discard)
+            rate = sent / (time.monotonic() - began)
             if outstanding:
                 await asyncio.wait(outstanding)
+        return rate
 
     async def probe(self, end: asyncio.Event) -> None:
         """Asks for `/health` every second, on a connection of its own each time, as a supervisor does."""

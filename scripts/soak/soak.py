@@ -23,7 +23,7 @@ import httpx
 
 from load import Load, Record
 from server import Sample, Server
-from verdict import Finding, Row, Tolerances, latency, left_behind, memory
+from verdict import Finding, Row, Tolerances, latency, left_behind, memory, overload
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SAMPLE_S = 5.0
@@ -123,12 +123,12 @@ class Journal:
         )
 
 
-async def run(asked: argparse.Namespace, server: Server, journal: Journal) -> float | None:
-    """All load; returns the capacity if it was measured."""
+async def run(asked: argparse.Namespace, server: Server, journal: Journal) -> tuple[float, float] | None:
+    """All load; returns the capacity and what was offered, per second, if there was an overload."""
     load = Load(server.root, asked.model, asked.seed, journal.record)
     end = asyncio.Event()
     watching = [asyncio.create_task(journal.keep(end)), asyncio.create_task(load.probe(end))]
-    capacity = None
+    rates = None
     try:
         if asked.minutes > 0:
             journal.phase = "mixed"
@@ -138,12 +138,12 @@ async def run(asked: argparse.Namespace, server: Server, journal: Journal) -> fl
             capacity = await load.capacity()
             journal.phase = "overload"
             print(f"capacity {capacity:.2f} answers per second; offered are {asked.overload * capacity:.2f}", flush=True)
-            await load.overload(asked.overload * capacity, asked.overload_minutes * MINUTE_S)
+            rates = capacity, await load.overload(asked.overload * capacity, asked.overload_minutes * MINUTE_S)
     finally:
         end.set()
         await asyncio.gather(*watching)
         journal.outcomes += journal.record.outcomes
-    return capacity
+    return rates
 
 
 def wait_until_idle(server: Server) -> Sample:
@@ -167,15 +167,16 @@ def main() -> None:
     findings: list[Finding] = []
     record = Record()
     journal = Journal(server, record, asked.out / "minutes.csv")
-    capacity = None
+    rates = None
     try:
         server.wait_until_ready()
         before = server.sample()
-        capacity = asyncio.run(run(asked, server, journal))
+        rates = asyncio.run(run(asked, server, journal))
         tolerances = Tolerances(asked.warm_up, asked.growth_share, asked.growth_mib * 2**20, asked.slowdown)
         phases = [phase for phase in ("mixed", "overload") if any(row["phase"] == phase for row in journal.rows)]
         findings += [memory(journal.rows, phase, tolerances) for phase in phases]
         findings += [latency(journal.rows, tolerances)] if "mixed" in phases else []
+        findings += [overload(*rates, asked.overload)] if rates else []
         alive = server.is_running()
         findings.append(Finding("the server lives", str(alive), alive))
         if alive:
@@ -188,7 +189,7 @@ def main() -> None:
     report = {
         "arguments": sys.argv[1:],
         "findings": [vars(finding) for finding in findings],
-        "capacity_per_second": capacity,
+        "capacity_and_offered_per_second": rates,
         "outcomes": dict(journal.outcomes.most_common()),
         "wrong": record.wrong,
     }

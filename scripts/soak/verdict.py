@@ -70,6 +70,12 @@ def latency(rows: list[Row], tolerances: Tolerances) -> Finding:
     return Finding(question, answer, last <= first * tolerances.slowdown)
 
 
+def overload(capacity: float, offered: float, factor: float) -> Finding:
+    """Whether as much was offered as was to be: a client may be too slow for it, and then nothing is shown."""
+    answer = f"{offered:.2f} a second; the capacity is {capacity:.2f}, and {factor:g} times that were to be offered"
+    return Finding("requests that were offered", answer, True if offered >= 0.9 * factor * capacity else None)
+
+
 def left_behind(before: Sample, after: Sample) -> list[Finding]:
     """Whether an idle server is as it was before the load."""
     zero = {
