@@ -11,7 +11,7 @@ use crate::fallback::Fallback;
 use crate::faults::{FAULTS, Fault};
 use crate::gateway::{Copy, Gateway};
 use crate::judgement::Source;
-use crate::load::{Kind, Load, Pace, Phase, rounded};
+use crate::load::{Kind, Load, Pace, Phase, Record, rounded};
 use crate::nonces::Nonces;
 use crate::rehearsal::{Lengths, Models, rehearse};
 use crate::report::{PROGRAM, Report, SHAPE, Subject, unix_now_s};
@@ -21,6 +21,8 @@ use crate::{DrillError, advice};
 
 /// How long the fallback may take to say what it is.
 const FALLBACK_PATIENCE: Duration = Duration::from_secs(60);
+/// Between two requests before the first failure.
+const WARM_UP_PAUSE: Duration = Duration::from_millis(200);
 const KEY_BYTES_MAX: u64 = 64 << 10;
 
 /// All that a drill needs, running.
@@ -185,38 +187,38 @@ async fn set_up_litellm(command_line: &CommandLine, config: &Path) -> Result<Sta
     })
 }
 
-/// Sends requests until the stand-in has answered one: a drill without it would say nothing. The first ones of a gateway
-/// that has just started take long.
+/// Sends one request after the other until the stand-in has answered one: a drill without it would say nothing. The first
+/// ones of a gateway that has just started take long.
 async fn warm_up(stage: &Stage, limit: Duration) -> Result<(), DrillError> {
-    let kind = Kind {
-        phase: Phase::Before,
-        model: &stage.models.primary,
-        streams_only: false,
-        origin: Instant::now(),
-    };
-    let is_from_primary = |record: &crate::load::Record| record.source == Source::Primary;
-    let asked = stage
-        .load
-        .run(kind, limit, |records| records.iter().any(is_from_primary))
-        .await?;
-    if asked.records.iter().any(is_from_primary) {
-        return Ok(());
-    }
-    let address = stage.stand_in;
-    let said = asked
-        .records
-        .iter()
-        .rev()
-        .find_map(|record| record.lost.as_deref());
-    Err(DrillError::new(format!(
-        "no answer came from the stand-in within {} s. The gateway's primary must be http://{address}/v1 while it is drilled. \
-         The last request {}",
-        limit.as_secs_f64(),
-        match said {
-            Some(lost) => format!("was lost: {lost}"),
-            None => "was answered by something else".to_owned(),
+    let begun = Instant::now();
+    loop {
+        let kind = Kind {
+            phase: Phase::Before,
+            model: &stage.models.primary,
+            streams_only: false,
+            origin: begun,
+        };
+        let record = stage.load.run_one(kind).await?;
+        if record.source == Source::Primary {
+            return Ok(());
         }
-    )))
+        if begun.elapsed() > limit {
+            return Err(not_asked(stage.stand_in, limit, &record));
+        }
+        tokio::time::sleep(WARM_UP_PAUSE).await;
+    }
+}
+
+fn not_asked(stand_in: SocketAddr, limit: Duration, last: &Record) -> DrillError {
+    let last = match &last.lost {
+        Some(lost) => format!("was lost: {lost}"),
+        None => "was answered by something else".to_owned(),
+    };
+    DrillError::new(format!(
+        "no answer came from the stand-in within {} s. The gateway's primary must be http://{stand_in}/v1 while it is drilled. \
+         The last request {last}",
+        limit.as_secs_f64()
+    ))
 }
 
 /// A gateway that the operator runs, with its key.

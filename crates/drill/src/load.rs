@@ -107,12 +107,8 @@ impl Load {
                         asked.held_back += 1;
                         continue;
                     }
-                    let question = Question {
-                        model: kind.model.to_owned(),
-                        nonce: self.nonces.issue()?,
-                        is_stream: kind.streams_only || number.is_multiple_of(2),
-                        max_tokens: self.pace.max_tokens,
-                    };
+                    let is_stream = kind.streams_only || number.is_multiple_of(2);
+                    let question = self.question(kind.model, is_stream)?;
                     number += 1;
                     running.spawn(self.clone().one(question, kind.phase, kind.origin));
                 }
@@ -131,6 +127,21 @@ impl Load {
             .records
             .sort_by(|one, other| one.at_s.total_cmp(&other.at_s));
         Ok(asked)
+    }
+
+    /// Sends one request that is not streamed, and waits for its answer.
+    pub(crate) async fn run_one(self: &Arc<Self>, kind: Kind<'_>) -> Result<Record, DrillError> {
+        let question = self.question(kind.model, false)?;
+        Ok(self.clone().one(question, kind.phase, kind.origin).await)
+    }
+
+    fn question(&self, model: &str, is_stream: bool) -> Result<Question, DrillError> {
+        Ok(Question {
+            model: model.to_owned(),
+            nonce: self.nonces.issue()?,
+            is_stream,
+            max_tokens: self.pace.max_tokens,
+        })
     }
 
     async fn one(self: Arc<Self>, question: Question, phase: Phase, origin: Instant) -> Record {

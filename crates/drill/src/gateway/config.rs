@@ -258,7 +258,7 @@ router_settings:
         );
         assert_eq!(
             copy.json["router_settings"]["fallbacks"],
-            json!([{"big": ["second", "last"]}, {OVER_TLS: ["second", "last"]}])
+            json!([{"big": ["second", "last"]}, {"vectors": ["last"]}, {OVER_TLS: ["second", "last"]}])
         );
         assert_eq!(copy.json["general_settings"]["master_key"], "sk-drill");
     }

@@ -67,13 +67,14 @@ impl Lists {
         }
     }
 
-    /// Gives the primary over TLS the same fallbacks.
+    /// Gives the primary over TLS the same fallbacks. Entries for groups that are left out stay: a list that forgets the
+    /// primary is not one that is empty.
     pub(super) fn write(self, config: &mut Value, primary: &str) {
         for (name, list, mut value) in self.lists {
             if let Some(entries) = value.as_array_mut() {
-                entries.retain(|entry| !entry[primary].is_null());
                 let same: Vec<Value> = entries
                     .iter()
+                    .filter(|entry| !entry[primary].is_null())
                     .map(|entry| json!({ OVER_TLS: entry[primary] }))
                     .collect();
                 entries.extend(same);
