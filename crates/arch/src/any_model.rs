@@ -1,5 +1,7 @@
 //! A model of any architecture: built once, it computes on whichever backend is chosen for it.
 
+use std::sync::Arc;
+
 use backstop_kernels::backend::Backend;
 use backstop_kernels::{CpuBackend, Needs};
 
@@ -7,9 +9,9 @@ use crate::decoder::Decoder;
 use crate::families::cohere2_moe::Cohere2Moe;
 use crate::{Model, ModelSpec, needs};
 
-/// A model of any architecture, for any backend.
-#[derive(Debug)]
-pub struct AnyModel(Blocks);
+/// A model of any architecture, for any backend; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct AnyModel(Arc<Blocks>);
 
 /// The orders in which models compute their blocks.
 #[derive(Debug)]
@@ -21,7 +23,7 @@ enum Blocks {
 impl AnyModel {
     /// Its description.
     pub fn spec(&self) -> &ModelSpec {
-        match &self.0 {
+        match &*self.0 {
             // It is the same for every backend.
             Blocks::Sequential(model) => Model::<CpuBackend>::spec(model),
             Blocks::Parallel(model) => Model::<CpuBackend>::spec(model),
@@ -40,7 +42,7 @@ impl<B: Backend> Model<B> for AnyModel {
     }
 
     fn forward(&self, backend: &mut B) -> B::Activation {
-        match &self.0 {
+        match &*self.0 {
             Blocks::Sequential(model) => model.forward(backend),
             Blocks::Parallel(model) => model.forward(backend),
         }
@@ -49,12 +51,12 @@ impl<B: Backend> Model<B> for AnyModel {
 
 impl From<Decoder> for AnyModel {
     fn from(model: Decoder) -> Self {
-        Self(Blocks::Sequential(model))
+        Self(Arc::new(Blocks::Sequential(model)))
     }
 }
 
 impl From<Cohere2Moe> for AnyModel {
     fn from(model: Cohere2Moe) -> Self {
-        Self(Blocks::Parallel(model))
+        Self(Arc::new(Blocks::Parallel(model)))
     }
 }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use crate::{ArchError, KvGroup, ModelSpec, WeightMap, cohere_eagle};
 
 /// A draft head that computes on backend `B`.
-pub trait DraftHead<B: DraftBackend>: Send {
+pub trait DraftHead<B: DraftBackend>: Send + Sync {
     /// Its description.
     fn spec(&self) -> &DraftHeadSpec;
 

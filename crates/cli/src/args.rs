@@ -9,6 +9,7 @@ mod log;
 mod model;
 mod models;
 mod serve;
+mod standby;
 mod tls;
 mod tools;
 mod traces;
@@ -24,6 +25,7 @@ pub(crate) use self::models::{
     ImportArgs, ListArgs, ModelsCommand, PullArgs, RemoveArgs, ShowArgs, VerifyArgs,
 };
 pub(crate) use self::serve::{CallerArgs, ProfileChoice, QueueArgs, ServeArgs};
+pub(crate) use self::standby::{ControlArgs, ReloadArgs, SleepArgs, StatusArgs};
 pub(crate) use self::tools::{
     CanaryArgs, CompareArgs, DoctorArgs, DocumentsArgs, DrillArgs, GenerateArgs, KeyArgs,
 };
@@ -42,6 +44,16 @@ pub(crate) struct CommandLine {
 pub(crate) enum Command {
     /// Load a model and answer the APIs of OpenAI, Anthropic and Ollama.
     Serve(Box<ServeArgs>),
+    /// Say how a running server is; fails unless it is ready.
+    Status(StatusArgs),
+    /// Let a running server give its memory back until it is woken.
+    Sleep(SleepArgs),
+    /// Wake a server that sleeps, and let the model prove itself.
+    Wake(ControlArgs),
+    /// End a running server once its requests have ended, and wait for that.
+    Drain(ControlArgs),
+    /// Let a running server read its keys and certificates again, and its weights if asked.
+    Reload(ReloadArgs),
     /// Answer one prompt in the terminal.
     Generate(Box<GenerateArgs>),
     /// Fetch a model from the Hugging Face hub: the only command that goes to the internet, and a program of its own.

@@ -2,11 +2,10 @@
 
 use std::process::ExitCode;
 
-use backstop_engine::{Lifecycle, LifecycleState};
-use backstop_types::SampledToken;
-
 use crate::args::CanaryArgs;
-use crate::{load, start, warm_up};
+use crate::standby::{canary_of, generate};
+use crate::{load, start};
+use backstop_engine::{Lifecycle, LifecycleState};
 
 pub(crate) fn run(args: CanaryArgs) -> Result<ExitCode, String> {
     crate::runtime()?.block_on(record(args))
@@ -25,27 +24,23 @@ async fn record(args: CanaryArgs) -> Result<ExitCode, String> {
     let running =
         tokio::task::block_in_place(|| start::start(&args.model, open, prepared, 1, &lifecycle))?;
     lifecycle.advance(LifecycleState::Warming);
-    let answer = warm_up::generate(&running.engine, &prompt, args.tokens.max(1)).await;
+    let answer = generate(&running.engine, &prompt, args.tokens.max(1)).await;
     tokio::task::block_in_place(|| running.thread.stop());
-    let answer = answer?;
-    let ids: Vec<u32> = answer.iter().map(|token| token.id).collect();
-    let logprobs: Vec<String> = answer
-        .iter()
-        .map(|token| format!("{:.4}", logprob(token)))
-        .collect();
+    let canary = canary_of(prompt, &answer?, args.tolerance);
+    let logprobs = canary.logprobs.iter().map(|logprob| shown(*logprob));
     println!("[canary]");
-    println!("prompt_tokens = {prompt:?}");
-    println!("tokens = {ids:?}");
-    println!("logprobs = [{}]", logprobs.join(", "));
+    println!("prompt_tokens = {:?}", canary.prompt_tokens);
+    println!("tokens = {:?}", canary.tokens);
+    println!(
+        "logprobs = [{}]",
+        logprobs.collect::<Vec<String>>().join(", ")
+    );
     println!("tolerance = {}", args.tolerance);
     Ok(ExitCode::SUCCESS)
 }
 
-/// Never positive, nor minus zero, which a manifest would not take for a log-probability.
-fn logprob(token: &SampledToken) -> f32 {
-    let logprob = token
-        .logprobs
-        .as_ref()
-        .map_or(f32::NAN, |logprobs| logprobs.logprob);
-    if logprob > -0.00005 { 0.0 } else { logprob }
+/// Never minus zero, which a manifest would not take for a log-probability.
+fn shown(logprob: f32) -> String {
+    let logprob = if logprob > -0.00005 { 0.0 } else { logprob };
+    format!("{logprob:.4}")
 }

@@ -18,7 +18,7 @@ use backstop_weights::{Checkpoint, EndToken, TokenizerSource};
 use crate::args::{LoadFormat, ModelArgs};
 use crate::{integrity, unread};
 
-const DEFAULT_MODEL: &str = "demo";
+pub(crate) const DEFAULT_MODEL: &str = "demo";
 /// Every start makes the same weights, so that runs can be compared.
 const SYNTHETIC_SEED: u64 = 0;
 

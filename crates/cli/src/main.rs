@@ -7,6 +7,7 @@ mod canary;
 mod candle;
 mod companion;
 mod compare;
+mod control;
 mod descriptors;
 mod device;
 mod doctor;
@@ -36,11 +37,11 @@ mod settings;
 mod signals;
 mod speculative;
 mod stacks;
+mod standby;
 mod start;
 mod trace_exporter;
 mod traces;
 mod unread;
-mod warm_up;
 mod watchdog;
 mod weight_cache;
 
@@ -65,6 +66,11 @@ fn main() -> ExitCode {
     }
     outcome(|| match command {
         Command::Serve(args) => serve::run(*args),
+        Command::Status(args) => control::status(&args),
+        Command::Sleep(args) => control::sleep(&args),
+        Command::Wake(args) => control::wake(&args),
+        Command::Drain(args) => control::drain(&args),
+        Command::Reload(args) => control::reload(&args),
         Command::Generate(args) => generate::run(*args),
         Command::Pull(args) => companion::PULL.run(&args.arguments),
         Command::Import(args) => import::run(&args),

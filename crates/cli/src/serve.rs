@@ -5,18 +5,22 @@ mod models;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use backstop_audit::{AuditLog, AuditRecorder};
 use backstop_engine::{EngineThread, Lifecycle, LifecycleState, StartPhase, Timeline};
 use backstop_sandbox::FilesConfinement;
 use backstop_server::{GrammarWorker, KeySet, ProbeThread, Server, ServerConfig, SocketFile};
+use tokio::sync::Notify;
 
 use self::models::{Example, Models};
 use crate::args::ServeArgs;
+use crate::control::{ControlSocket, Controlled};
 use crate::listening::{self, Listening};
 use crate::notify::ServiceManager;
 use crate::queue::Queues;
+use crate::standby::{CanaryFile, Standby};
 use crate::traces::{self, ExporterProcess};
 use crate::watchdog::{self, Watchdog};
 use crate::{
@@ -39,10 +43,13 @@ pub(crate) fn run(args: ServeArgs) -> Result<ExitCode, String> {
     let args = settings::with_file(args)?;
     logging::start(&args.log);
     weight_cache::make_directory(&args)?;
+    let control = args.standby.control_socket.as_deref();
     // Opened, made and started while this process may still connect, make files and start others.
     let outside = Outside {
         manager: ServiceManager::from_environment(),
         socket_file: listening::socket_file(&args)?,
+        control: control.map(ControlSocket::bind).transpose()?,
+        canary_file: CanaryFile::of(&args),
         trace_exporter: traces::start_process(&args)?,
     };
     // It binds this thread and those that it starts, so it comes before the runtime's.
@@ -68,6 +75,8 @@ pub(crate) fn run(args: ServeArgs) -> Result<ExitCode, String> {
 struct Outside {
     manager: ServiceManager,
     socket_file: Option<SocketFile>,
+    control: Option<ControlSocket>,
+    canary_file: Option<CanaryFile>,
     trace_exporter: Option<ExporterProcess>,
 }
 
@@ -98,16 +107,32 @@ async fn serve(
     let follows_files = args.callers.api_key_file.is_some() || args.tls.ssl_certfile.is_some();
     signals::obey(&server, &outside.manager, follows_files);
     let reporting = tokio::spawn(outside.manager.follow(server.clone()));
+    let standby = Arc::new(OnceLock::new());
+    let end = Arc::new(Notify::new());
+    if let Some(socket) = outside.control {
+        let controlled = Controlled {
+            server: server.clone(),
+            standby: Arc::clone(&standby),
+            end: Arc::clone(&end),
+            started: Instant::now(),
+        };
+        tokio::spawn(controlled.answer_at(socket));
+    }
+    let (canary_interval, canary_file) = (args.standby.canary_interval, outside.canary_file);
     // Probes are answered from here on, however long a model's files take to read.
     let loading = tokio::spawn({
         let (server, lifecycle) = (server.clone(), lifecycle.clone());
         async move {
-            let loaded = load(args, queues, &server, files).await;
+            let loaded = load(args, queues, &server, (files, canary_file)).await;
             match &loaded {
                 Ok(loaded) => {
                     server.record_models();
                     lifecycle.advance(LifecycleState::Ready);
                     announce(&curl, &loaded.examples, lifecycle.timeline());
+                    if let Some((_, standing_by)) = &loaded.generating {
+                        stand_by(standing_by, canary_interval);
+                        let _ = standby.set(Arc::clone(standing_by));
+                    }
                 }
                 Err(NotLoaded::Refused(message) | NotLoaded::Failed(message)) => {
                     lifecycle.advance(LifecycleState::Failed(message.clone()));
@@ -116,7 +141,8 @@ async fn serve(
             loaded
         }
     });
-    let served = backstop_server::serve(server, listeners, end_of_service(lifecycle.clone())).await;
+    let ended = end_of_service(lifecycle.clone(), end);
+    let served = backstop_server::serve(server, listeners, ended).await;
     if watchdog.has_struck().await {
         tracing::error!("ending with {EXIT_STALLED}, for another process to take over");
         return Ok(ExitCode::from(EXIT_STALLED));
@@ -156,12 +182,12 @@ async fn serve(
 /// Models that answer.
 struct Loaded {
     examples: Vec<Example>,
-    engine: Option<EngineThread>,
+    generating: Option<(EngineThread, Arc<Standby>)>,
 }
 
 impl Loaded {
     fn stop(self) {
-        if let Some(engine) = self.engine {
+        if let Some((engine, _)) = self.generating {
             engine.stop();
         }
     }
@@ -180,7 +206,7 @@ async fn load(
     args: ServeArgs,
     queues: Queues,
     server: &Server,
-    files: Option<FilesConfinement>,
+    (files, canary_file): (Option<FilesConfinement>, Option<CanaryFile>),
 ) -> Result<Loaded, NotLoaded> {
     // Text files are read and memory is planned: nothing for a thread that answers.
     let timeline = server.lifecycle().timeline().clone();
@@ -195,11 +221,15 @@ async fn load(
         confine()?;
     }
     let examples = models.examples();
-    let engine = models.bring_up(server).await.map_err(NotLoaded::Failed)?;
+    let generating = models.bring_up(server, canary_file).await;
+    let generating = generating.map_err(NotLoaded::Failed)?;
     if on_gpu {
         confine()?;
     }
-    Ok(Loaded { examples, engine })
+    Ok(Loaded {
+        examples,
+        generating: generating.map(|(engine, standby)| (engine, Arc::new(standby))),
+    })
 }
 
 /// The present, in seconds since 1970.
@@ -231,6 +261,7 @@ fn server_config(args: &ServeArgs, queues: &Queues) -> Result<ServerConfig, Stri
         response_keep_alive: response_keep_alive(args)?,
         watchdog_timeout: watchdog_timeout(args)?,
         drain_timeout: args.server.shutdown_timeout,
+        wake_on_request: args.standby.wake_on_request,
         max_connections,
         max_stranger_connections_per_address: (max_connections / STRANGERS_SHARE).max(1),
         ..defaults
@@ -302,11 +333,20 @@ fn announce(curl: &str, examples: &[Example], timeline: &Timeline) {
     tracing::info!("ready after {seconds:.1} s: {}", try_it.join(" or "));
 }
 
-/// Resolves when the server should drain: on SIGTERM or Ctrl-C, or when the engine has failed.
-async fn end_of_service(lifecycle: Lifecycle) {
+/// Keeps the model ready for as long as the process lives.
+fn stand_by(standby: &Arc<Standby>, canary_interval: Duration) {
+    let (proving, waking) = (Arc::clone(standby), Arc::clone(standby));
+    tokio::spawn(async move { proving.keep_proving(canary_interval).await });
+    tokio::spawn(async move { waking.wake_on_requests().await });
+}
+
+/// Resolves when the server should drain: on SIGTERM or Ctrl-C, when somebody asks for it over the control socket, or when
+/// the engine has failed.
+async fn end_of_service(lifecycle: Lifecycle, end: Arc<Notify>) {
     let failed = lifecycle.wait_for(|state| matches!(state, LifecycleState::Failed(_)));
     tokio::select! {
         () = signals::end() => {}
+        () = end.notified() => {}
         _ = failed => {}
     }
 }

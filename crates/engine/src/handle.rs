@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use backstop_sched::Rejection;
 use backstop_types::{
-    FinishReason, SampledToken, SamplingParams, SequenceId, StopConditions, TokenId, TokenLogprobs,
-    Usage,
+    FinishReason, SampledToken, SamplingParams, SequenceId, SleepLevel, StopConditions, TokenId,
+    TokenLogprobs, Usage,
 };
 use tokio::sync::{mpsc, oneshot};
 
-use crate::inbox::{Command, Inbox};
+use crate::inbox::{Command, Inbox, Progress, Reply};
 use crate::lifecycle::{Lifecycle, LifecycleState};
 use crate::stats::{EngineStats, Liveness, StatsCell};
 
@@ -132,6 +132,32 @@ impl EngineHandle {
             }
             Err(_) => Err(SubmitError::NotReady(self.lifecycle.state())),
         }
+    }
+
+    /// Gives the memory of device and KV cache back until [`wake`](Self::wake), as soon as nothing runs or waits. Requests
+    /// that come while it sleeps are not accepted. After an error the engine is awake as before; giving up the wait leaves
+    /// it so.
+    pub async fn sleep(&self, level: SleepLevel) -> Result<(), String> {
+        self.ask(|reply| Command::Sleep { level, reply }).await
+    }
+
+    /// Takes the memory again, with an empty KV cache. `progress` is told how many bytes of how many are loaded. After an
+    /// error the engine sleeps on.
+    pub async fn wake(
+        &self,
+        progress: impl Fn(u64, u64) + Send + Sync + 'static,
+    ) -> Result<(), String> {
+        let progress = Progress(Box::new(progress));
+        self.ask(|reply| Command::WakeUp { progress, reply }).await
+    }
+
+    async fn ask(&self, command: impl FnOnce(Reply) -> Command) -> Result<(), String> {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.inbox.try_send(command(reply));
+        sent.map_err(|_| SubmitError::InboxFull.to_string())?;
+        answer
+            .await
+            .map_err(|_| format!("the engine is {}", self.lifecycle.state()))?
     }
 
     /// The life-cycle that this engine reports to.

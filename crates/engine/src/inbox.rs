@@ -1,13 +1,14 @@
 //! The way into the engine thread: a bounded queue of commands, and a list of aborts that can
 //! never be refused.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use backstop_sched::Rejection;
-use backstop_types::SequenceId;
+use backstop_types::{SequenceId, SleepLevel};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::handle::{GenerationEvent, GenerationRequest};
@@ -24,8 +25,24 @@ pub(crate) enum Command {
     },
     /// Look at the list of aborts.
     Wake,
+    /// Let the executor give its memory back.
+    Sleep { level: SleepLevel, reply: Reply },
+    /// Let the executor take its memory again.
+    WakeUp { progress: Progress, reply: Reply },
     /// Abort everything and end the thread.
     Stop,
+}
+
+/// Is told what came of it.
+pub(crate) type Reply = oneshot::Sender<Result<(), String>>;
+
+/// Is told how many bytes of how many have been loaded.
+pub(crate) struct Progress(pub(crate) Box<dyn Fn(u64, u64) + Send + Sync>);
+
+impl fmt::Debug for Progress {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Progress")
+    }
 }
 
 /// Sending side; cheap to clone.

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::time::Instant;
 
+use backstop_types::SleepLevel;
 use tokio::sync::watch;
 
 use crate::timeline::Timeline;
@@ -22,6 +23,16 @@ pub enum LifecycleState {
     Warming,
     /// Requests are answered.
     Ready,
+    /// Memory was given back, until the server is woken; requests are refused, or wake it.
+    Sleeping {
+        /// What was given back.
+        level: SleepLevel,
+        /// Seconds that waking is expected to take.
+        wake_s: u32,
+    },
+    /// The model gave another answer than it must; the text says which. Requests are refused until it
+    /// gives the right one.
+    Suspect(String),
     /// No new request is admitted; the running ones finish.
     Draining,
     /// Everything ended as asked.
@@ -31,12 +42,27 @@ pub enum LifecycleState {
 }
 
 impl LifecycleState {
+    /// The names of all states.
+    pub const NAMES: [&str; 8] = [
+        "loading", "warming", "ready", "sleeping", "suspect", "draining", "stopped", "failed",
+    ];
+
+    /// Whether waiting helps: it sleeps, or is about to be ready.
+    pub fn is_on_its_way(&self) -> bool {
+        matches!(
+            self,
+            Self::Loading { .. } | Self::Warming | Self::Sleeping { .. }
+        )
+    }
+
     /// One lower-case word for logs, health answers and metrics.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Loading { .. } => "loading",
             Self::Warming => "warming",
             Self::Ready => "ready",
+            Self::Sleeping { .. } => "sleeping",
+            Self::Suspect(_) => "suspect",
             Self::Draining => "draining",
             Self::Stopped => "stopped",
             Self::Failed(_) => "failed",
@@ -47,6 +73,7 @@ impl LifecycleState {
 impl fmt::Display for LifecycleState {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Suspect(reason) => write!(formatter, "suspect: {reason}"),
             Self::Failed(reason) => write!(formatter, "failed: {reason}"),
             state => formatter.write_str(state.name()),
         }

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use backstop_sched::{
     Arrival, ConfigError, Event, Notice, Scheduler, SchedulerConfig, Speculation,
 };
-use backstop_types::{Executor, PlanId, StepFailure, StepOutcome, StepPlan};
+use backstop_types::{Executor, PlanId, SleepLevel, StepFailure, StepOutcome, StepPlan};
 
 use crate::handle::{EngineHandle, GenerationEvent, GenerationRequest};
-use crate::inbox::{Command, Inbox, InboxReceiver, inbox};
+use crate::inbox::{Command, Inbox, InboxReceiver, Progress, Reply, inbox};
 use crate::lifecycle::{Lifecycle, LifecycleState};
 use crate::outbox::Outbox;
 use crate::stats::StatsCell;
@@ -69,6 +69,8 @@ impl EngineThread {
             stats: Arc::clone(&stats),
             in_flight: VecDeque::new(),
             epoch: Instant::now(),
+            asleep: false,
+            falling_asleep: None,
             stopping: false,
         };
         let body = move || {
@@ -139,6 +141,10 @@ struct Engine {
     in_flight: VecDeque<(PlanId, u32)>,
     /// The scheduler's time is milliseconds since this instant.
     epoch: Instant,
+    /// The executor has given its memory back.
+    asleep: bool,
+    /// Somebody waits for it to do so, as soon as there is nothing to do.
+    falling_asleep: Option<(SleepLevel, Reply)>,
     stopping: bool,
 }
 
@@ -154,6 +160,7 @@ impl Engine {
                 self.finish_oldest()?;
                 self.publish();
             }
+            self.fall_asleep();
         }
         Ok(())
     }
@@ -181,6 +188,13 @@ impl Engine {
         match command {
             Command::Wake => {}
             Command::Stop => self.stopping = true,
+            Command::Sleep { level, reply } => self.falling_asleep = Some((level, reply)),
+            Command::WakeUp { progress, reply } => {
+                let woken = self.wake(&progress);
+                let _ignored = reply.send(woken);
+            }
+            // Without an answer: whoever submitted it looks at the life-cycle.
+            Command::Submit { .. } if self.asleep => {}
             Command::Submit {
                 id,
                 request,
@@ -198,6 +212,33 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// Lets the executor sleep if somebody waits for that and there is nothing to do: who asked had all requests end,
+    /// and the scheduler may still be about to hear of it.
+    fn fall_asleep(&mut self) {
+        if self.scheduler.has_work() || !self.in_flight.is_empty() {
+            return;
+        }
+        let Some((level, reply)) = self.falling_asleep.take() else {
+            return;
+        };
+        if reply.is_closed() {
+            return;
+        }
+        let slept = self.executor.sleep(level);
+        self.asleep |= slept.is_ok();
+        // Whoever asked may have gone this instant; the life-cycle says what is.
+        let _ignored = reply.send(slept);
+    }
+
+    fn wake(&mut self, progress: &Progress) -> Result<(), String> {
+        self.executor.wake(&progress.0)?;
+        self.scheduler
+            .on(Event::CacheLost)
+            .expect("nothing arrives with it");
+        self.asleep = false;
+        Ok(())
     }
 
     fn arrival(&self, id: backstop_types::SequenceId, request: GenerationRequest) -> Arrival {

@@ -11,7 +11,8 @@ use backstop_engine::{
 };
 use backstop_types::{
     AttentionSpan, Executor, FinishReason, KvGroupSpec, KvSpec, PromptLogprobs, SampledToken,
-    SamplingParams, StepFailure, StepOutcome, StepPlan, StopConditions, TokenLogprobs, TokenSample,
+    SamplingParams, SleepLevel, StepFailure, StepOutcome, StepPlan, StopConditions, TokenLogprobs,
+    TokenSample,
 };
 
 /// Samples the position of the token; fails a step when told to.
@@ -73,6 +74,14 @@ impl Executor for CountingExecutor {
             samples: samples.collect(),
             prompt_logprobs: ratings.collect(),
         })
+    }
+
+    fn sleep(&mut self, _level: SleepLevel) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn wake(&mut self, _progress: &(dyn Fn(u64, u64) + Sync)) -> Result<(), String> {
+        Ok(())
     }
 }
 
@@ -265,4 +274,49 @@ async fn stopping_ends_every_generation() {
         ));
     }
     assert!(!handle.liveness().thread_alive);
+}
+
+#[tokio::test]
+async fn a_sleeping_engine_takes_nothing_in_and_wakes_with_an_empty_cache() {
+    let (handle, thread, _) = start(Duration::from_millis(1));
+    let (tokens, _) = collect(handle.submit(request(40, 3)).await.expect("accepted")).await;
+    let (_, _, cached) = counted(handle.submit(request(40, 3)).await.expect("accepted")).await;
+    assert!(cached > 0, "the prompt is cached");
+    let running = handle.submit(request(5, 500)).await.expect("accepted");
+    let level = SleepLevel::KeepWeights;
+    let impatient = tokio::time::timeout(Duration::from_millis(50), handle.sleep(level));
+    assert!(impatient.await.is_err(), "a request runs");
+    drop(running);
+    handle.sleep(level).await.expect("asleep");
+    handle
+        .lifecycle()
+        .advance(LifecycleState::Sleeping { level, wake_s: 1 });
+    // One that had passed the look at the life-cycle before.
+    let refused = handle.submit_warm_up(request(5, 5)).await.err();
+    assert!(
+        matches!(
+            refused,
+            Some(SubmitError::NotReady(LifecycleState::Sleeping { .. }))
+        ),
+        "{refused:?}"
+    );
+    handle.wake(|_, _| {}).await.expect("awake");
+    handle.lifecycle().advance(LifecycleState::Ready);
+    let again = handle.submit(request(40, 3)).await.expect("accepted");
+    let (after, _, cached) = counted(again).await;
+    assert_eq!((after, cached), (tokens, 0));
+    thread.stop();
+}
+
+/// What a generation brought, and how much of its prompt was cached.
+async fn counted(mut generation: Generation) -> (Vec<u32>, FinishReason, u32) {
+    let (mut tokens, mut cached) = (Vec::new(), 0);
+    loop {
+        match generation.next().await.expect("the engine lives") {
+            GenerationEvent::Admitted { cached_tokens } => cached = cached_tokens,
+            GenerationEvent::PromptLogprobs(_) => {}
+            GenerationEvent::Token(token) => tokens.push(token.id),
+            GenerationEvent::Finished { reason, .. } => return (tokens, reason, cached),
+        }
+    }
 }

@@ -9,7 +9,8 @@ use backstop_kernels::{Batch, CpuActivation, CpuBackend};
 use backstop_types::{KvSpec, SamplingParams, StepPlan, TokenId};
 
 use crate::device::{
-    Continuation, DeviceLimits, LogitRow, Observation, StepDevice, StepFault, StepResults,
+    Continuation, DeviceLimits, KeptWeights, LogitRow, Observation, StepDevice, StepFault,
+    StepResults,
 };
 use crate::executor::{DeviceExecutor, WorkerSettings};
 use crate::host_sampling::{self, logit_rows};
@@ -107,6 +108,11 @@ impl StepDevice for CpuDevice {
             logits: self.backend.logits().to_vec(),
             residuals: self.backend.take_residuals(),
         })
+    }
+
+    /// They are there already.
+    fn keep_weights(&self) -> Result<KeptWeights, StepFault> {
+        Ok(KeptWeights::Cpu(Arc::clone(self.backend.weights())))
     }
 
     fn proposes(&self) -> bool {

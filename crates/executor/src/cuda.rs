@@ -16,7 +16,8 @@ use backstop_kernels::Batch;
 use backstop_types::{KvSpec, SamplingParams, StepPlan};
 
 use crate::device::{
-    DeviceLimits, IN_FLIGHT, LogitRow, Observation, SampleRow, StepDevice, StepFault, StepResults,
+    DeviceLimits, IN_FLIGHT, KeptWeights, LogitRow, Observation, SampleRow, StepDevice, StepFault,
+    StepResults,
 };
 use crate::executor::{DeviceExecutor, WorkerSettings};
 use results::{CudaResults, RowReading};
@@ -137,6 +138,10 @@ impl StepDevice for CudaDevice {
             logits: self.runner.read_logits(batch.logit_rows.len())?,
             residuals: self.runner.backend().take_residuals(),
         })
+    }
+
+    fn keep_weights(&self) -> Result<KeptWeights, StepFault> {
+        Ok(KeptWeights::Cuda(self.runner.weights().to_host()?))
     }
 
     fn sample(&mut self, rows: &[LogitRow<'_>]) -> Result<Arc<dyn StepResults>, StepFault> {

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use backstop_kernels::{Batch, Residual};
+use backstop_card::HostCopy;
+use backstop_kernels::{Batch, CpuWeights, Residual};
 use backstop_types::{
     PlanId, SampleFault, SampledToken, SamplingParams, StepFailure, StepPlan, TokenId,
 };
@@ -33,6 +34,13 @@ pub(crate) trait StepDevice: Send {
 
     /// As [`compute`](Self::compute), and shows what it computed. Nothing is sampled.
     fn observe(&mut self, plan: &StepPlan, batch: &Batch) -> Result<Observation, StepFault>;
+
+    /// Its weights in the host's memory, for the device that takes its place after a sleep.
+    fn keep_weights(&self) -> Result<KeptWeights, StepFault> {
+        Err(StepFault::passing(
+            "this device keeps no weights in the host's memory: sleep at level 2",
+        ))
+    }
 
     /// Whether it [proposes](Self::propose) tokens. The worker then waits for each step.
     fn proposes(&self) -> bool {
@@ -65,6 +73,14 @@ pub(crate) struct DeviceLimits {
     /// Steps that it takes behind one whose samples the worker has not read. Their results stay
     /// readable as long.
     pub(crate) steps_ahead: usize,
+}
+
+/// A model's weights in the host's memory, while the device that computed with them is gone.
+pub(crate) enum KeptWeights {
+    /// As the processors compute with them.
+    Cpu(Arc<CpuWeights>),
+    /// As a card had them.
+    Cuda(HostCopy),
 }
 
 /// What a row of logits is for.

@@ -4,14 +4,12 @@
 mod tests;
 
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
 
-use backstop_types::{Executor, KvSpec, PlanId, StepFailure, StepOutcome, StepPlan};
+use backstop_types::{Executor, KvSpec, PlanId, SleepLevel, StepFailure, StepOutcome, StepPlan};
 
-use crate::device::{StepDevice, StepFault};
-use crate::step::QueuedStep;
-use crate::worker::Worker;
+use crate::device::{KeptWeights, StepDevice, StepFault};
+use crate::plan::{Progress, Recipe, StartError, StartStage};
+use crate::worker_thread::WorkerThread;
 
 /// One plan runs while the next is prepared.
 const PIPELINE_DEPTH: usize = 2;
@@ -26,14 +24,22 @@ const MAX_DRAFT_TOKENS: u32 = 32;
 pub struct DeviceExecutor {
     kv: KvSpec,
     max_logit_rows: u32,
-    plans: Sender<(u64, StepPlan)>,
-    queued: Receiver<Result<Arc<QueuedStep>, StepFailure>>,
+    state: State,
+    /// How the model comes to its device again after a sleep, if it can.
+    recipe: Option<Recipe>,
     in_flight: VecDeque<PlanId>,
     /// A step failed, and plans that were in flight then still are.
     failing: bool,
     /// Counts failures that the engine has seen. A plan carries the count at its submission, so
     /// that the worker can tell plans made before a failure was known from those made after it.
     epoch: u64,
+}
+
+/// Whether there is a device.
+enum State {
+    Awake(WorkerThread),
+    /// With the weights, if they are kept.
+    Asleep(Option<KeptWeights>),
 }
 
 /// What the worker is given besides its device.
@@ -53,35 +59,35 @@ impl DeviceExecutor {
         device: Box<dyn StepDevice>,
         settings: WorkerSettings,
     ) -> std::io::Result<Self> {
-        let (plans, plan_receiver) = channel();
-        let (queued_sender, queued) = channel();
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(settings.num_threads)
-            .thread_name(|index| format!("compute-{index}"))
-            .build()
-            .map_err(std::io::Error::other)?;
-        let max_logit_rows = device.limits().logit_rows;
-        let worker = Worker::new(device, settings.max_num_seqs);
-        std::thread::Builder::new()
-            .name("executor".into())
-            .spawn(move || {
-                // The whole loop runs inside the pool: entering it for every operation would cost a
-                // thread switch each.
-                pool.install(move || worker.run(&plan_receiver, &queued_sender));
-            })?;
         Ok(Self {
-            kv: settings.kv,
-            max_logit_rows,
-            plans,
-            queued,
+            max_logit_rows: device.limits().logit_rows,
+            kv: settings.kv.clone(),
+            state: State::Awake(WorkerThread::start(device, &settings)?),
+            recipe: None,
             in_flight: VecDeque::new(),
             failing: false,
             epoch: 0,
         })
     }
 
+    /// Brings a model to its device and starts the worker's thread. The executor can sleep.
+    pub(crate) fn of_recipe(recipe: Recipe, progress: Progress<'_>) -> Result<Self, StartError> {
+        let (device, settings) = recipe.load(None, progress)?;
+        Ok(Self {
+            recipe: Some(recipe),
+            ..Self::start(device, settings)?
+        })
+    }
+
+    fn worker(&self) -> &WorkerThread {
+        match &self.state {
+            State::Awake(worker) => worker,
+            State::Asleep(_) => panic!("a plan for an executor that sleeps"),
+        }
+    }
+
     fn outcome_of(&mut self, plan: PlanId) -> Result<StepOutcome, StepFailure> {
-        let queued = self.queued.recv().unwrap_or_else(|_| {
+        let queued = self.worker().next_step().unwrap_or_else(|| {
             Err(StepFailure {
                 plan,
                 message: "the executor's thread ended".into(),
@@ -121,8 +127,7 @@ impl Executor for DeviceExecutor {
             "the pipeline is full"
         );
         self.in_flight.push_back(plan.id);
-        // A worker that is gone shows in `wait`.
-        let _ignored = self.plans.send((self.epoch, plan));
+        self.worker().submit(self.epoch, plan);
     }
 
     fn wait(&mut self) -> Result<StepOutcome, StepFailure> {
@@ -134,5 +139,40 @@ impl Executor for DeviceExecutor {
             self.epoch += 1;
         }
         outcome
+    }
+
+    fn sleep(&mut self, level: SleepLevel) -> Result<(), String> {
+        assert!(self.in_flight.is_empty(), "plans are in flight");
+        if self.recipe.is_none() {
+            return Err("this model cannot be loaded again, and so cannot sleep".to_owned());
+        }
+        let State::Awake(worker) = &self.state else {
+            return Err("it sleeps already".to_owned());
+        };
+        let kept = match level {
+            SleepLevel::KeepWeights => Some(worker.keep_weights()?),
+            SleepLevel::DropWeights => None,
+        };
+        if let State::Awake(worker) = std::mem::replace(&mut self.state, State::Asleep(kept)) {
+            // The device's memory goes with it.
+            worker.end();
+        }
+        Ok(())
+    }
+
+    fn wake(&mut self, progress: &(dyn Fn(u64, u64) + Sync)) -> Result<(), String> {
+        let (State::Asleep(kept), Some(recipe)) = (&self.state, &self.recipe) else {
+            return Err("it is awake".to_owned());
+        };
+        // Weights that were kept are given to the device, or stay kept if there is none.
+        let loaded = recipe.load(kept.as_ref(), &|stage, done, total| {
+            if stage == StartStage::Loading {
+                progress(done, total);
+            }
+        });
+        let (device, settings) = loaded.map_err(|error| error.to_string())?;
+        let worker = WorkerThread::start(device, &settings);
+        self.state = State::Awake(worker.map_err(|error| error.to_string())?);
+        Ok(())
     }
 }

@@ -16,6 +16,7 @@ mod slots;
 mod step;
 mod tables;
 mod worker;
+mod worker_thread;
 
 #[cfg(feature = "candle")]
 pub use candle::CandleExecutorConfig;

@@ -20,7 +20,7 @@ use backstop_loader::{LoadFailure, SyntheticWeights};
 use backstop_types::{Executor, KvSpec};
 use backstop_weights::Checkpoint;
 
-use crate::device::StepDevice;
+use crate::device::{KeptWeights, StepDevice};
 use crate::executor::{DeviceExecutor, WorkerSettings};
 use crate::probe::Probe;
 
@@ -199,6 +199,23 @@ pub enum StartStage {
 /// Is told the stage of a start, and how many bytes of how many are done.
 pub type Progress<'a> = &'a (dyn Fn(StartStage, u64, u64) + Sync);
 
+/// How a model comes to its device, as often as it must: at the start, and after each sleep.
+pub(crate) struct Recipe {
+    device: Box<dyn DevicePlan>,
+    source: ModelSource,
+}
+
+impl Recipe {
+    /// The device, with weights from the source or those that were kept of it.
+    pub(crate) fn load(
+        &self,
+        kept: Option<&KeptWeights>,
+        progress: Progress<'_>,
+    ) -> Result<(Box<dyn StepDevice>, WorkerSettings), StartError> {
+        self.device.load(&self.source, kept, progress)
+    }
+}
+
 /// Sizes of everything that a model takes on a device.
 #[expect(
     missing_debug_implementations,
@@ -210,7 +227,7 @@ pub struct Plan {
 }
 
 /// A device's part of a plan.
-trait DevicePlan: Send {
+pub(crate) trait DevicePlan: Send {
     /// What computes, as far as answers depend on it.
     fn arithmetic(&self) -> String;
 
@@ -219,10 +236,12 @@ trait DevicePlan: Send {
         false
     }
 
-    /// Takes the memory and brings the weights there.
+    /// Takes the memory and brings the weights there: from the source, or those that an earlier device of the same
+    /// plan left.
     fn load(
-        self: Box<Self>,
-        source: ModelSource,
+        &self,
+        source: &ModelSource,
+        kept: Option<&KeptWeights>,
         progress: Progress<'_>,
     ) -> Result<(Box<dyn StepDevice>, WorkerSettings), StartError>;
 }
@@ -307,19 +326,22 @@ impl Plan {
         self.device.arithmetic()
     }
 
-    /// Takes the memory, brings the weights there and starts the executor.
+    /// Takes the memory, brings the weights there and starts the executor, which can sleep.
     pub fn start(
         self,
         source: ModelSource,
         progress: Progress<'_>,
     ) -> Result<Box<dyn Executor>, StartError> {
-        let (device, settings) = self.device.load(source, progress)?;
-        Ok(Box::new(DeviceExecutor::start(device, settings)?))
+        let recipe = Recipe {
+            device: self.device,
+            source,
+        };
+        Ok(Box::new(DeviceExecutor::of_recipe(recipe, progress)?))
     }
 
     /// The same, to look at what the model computes rather than to serve it.
     pub fn probe(self, source: ModelSource, progress: Progress<'_>) -> Result<Probe, StartError> {
-        let (device, settings) = self.device.load(source, progress)?;
+        let (device, settings) = self.device.load(&source, None, progress)?;
         Ok(Probe::new(device, settings)?)
     }
 }

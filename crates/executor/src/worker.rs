@@ -12,13 +12,22 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 
 use backstop_kernels::Batch;
-use backstop_types::{ScheduledSequence, StepFailure, StepOutcome, StepPlan, TokenId};
+use backstop_types::{ScheduledSequence, StepOutcome, StepPlan, TokenId};
 
 use crate::constraint::prepare_masks;
-use crate::device::{Continuation, LogitRow, StepDevice, StepFault};
+use crate::device::{Continuation, KeptWeights, LogitRow, StepDevice, StepFault};
 use crate::panics::message;
 use crate::slots::Slot;
 use crate::step::QueuedStep;
+use crate::worker_thread::StepResult;
+
+/// What a worker is asked.
+pub(crate) enum Task {
+    /// To run a plan of this epoch.
+    Step(u64, StepPlan),
+    /// For the weights, behind all plans.
+    KeepWeights(Sender<Result<KeptWeights, StepFault>>),
+}
 
 pub(crate) struct Worker {
     device: Box<dyn StepDevice>,
@@ -43,18 +52,19 @@ impl Worker {
         }
     }
 
-    /// Runs plans, each with the epoch that it belongs to, until nobody sends or wants any more.
-    pub(crate) fn run(
-        mut self,
-        plans: &Receiver<(u64, StepPlan)>,
-        queued: &Sender<Result<Arc<QueuedStep>, StepFailure>>,
-    ) {
-        while let Ok((epoch, plan)) = plans.recv() {
-            let id = plan.id;
-            let step = self.step_guarded(epoch, plan);
-            let step = step.map_err(|fault| fault.of_plan(id));
-            if queued.send(step).is_err() {
-                return;
+    /// Does what it is asked until nobody asks any more.
+    pub(crate) fn run(mut self, tasks: &Receiver<Task>, queued: &Sender<StepResult>) {
+        while let Ok(task) = tasks.recv() {
+            match task {
+                Task::Step(epoch, plan) => {
+                    let id = plan.id;
+                    let step = self.step_guarded(epoch, plan);
+                    // Who waits for nothing any more is about to end this thread.
+                    let _ignored = queued.send(step.map_err(|fault| fault.of_plan(id)));
+                }
+                Task::KeepWeights(reply) => {
+                    let _ignored = reply.send(self.device.keep_weights());
+                }
             }
         }
     }

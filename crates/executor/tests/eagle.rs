@@ -72,7 +72,7 @@ impl Head {
         };
         let kv = kv_spec(model, &settings);
         let backend = self.backend(model, &kv, Element::BF16);
-        let drafter = Drafter::new(self.build(model), backend, 3);
+        let drafter = Drafter::new(self.build(model).into(), backend, 3);
         let mut recorder = Recorder {
             executor: cpu_executor_with(model, &settings, Some(drafter)),
             lengths: VecDeque::new(),

@@ -3,6 +3,7 @@
 mod common;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use backstop_arch::gguf_families;
 use backstop_card::planning::PlanningDevice;
@@ -10,9 +11,9 @@ use backstop_card::{Device, DeviceFacts};
 use backstop_executor::{ComputeDevice, ModelSource, Plan, PlanError, PlanRequest, PlannedBytes};
 use backstop_kernels::Element;
 use backstop_loader::SyntheticWeights;
-use backstop_models::Manifest;
+use backstop_models::{Canary, Manifest};
 use backstop_proof::host::HostDevice;
-use backstop_types::SamplingParams;
+use backstop_types::{Executor, SampledToken, SamplingParams, SleepLevel};
 use backstop_weights::Checkpoint;
 use common::{Drive, Request, drive_with, fitted, model, repository};
 
@@ -283,22 +284,26 @@ fn the_cache_of_the_cpu_takes_a_share_of_what_is_free_and_what_is_asked_for_is_k
     assert!(!text.contains("more than the machine has free"), "{text}");
 }
 
-#[test]
-fn a_planned_and_loaded_model_gives_the_recorded_answer() {
-    let manifest = Manifest::read(&repository("models/demo.toml")).expect("a manifest");
-    let canary = manifest.canary.expect("a recorded answer");
-    let device: Arc<dyn Device> = HostDevice::for_tests().unwrap_or_else(|error| panic!("{error}"));
-    let source = checkpoint("models/demo");
-    let request = PlanRequest {
+/// A small server's sizes.
+fn small() -> PlanRequest {
+    PlanRequest {
         max_num_seqs: 2,
         max_num_batched_tokens: 64,
         max_model_len: 1024,
+        kv_cache_bytes: Some(1 << 20),
         ..request()
-    };
-    let plan = Plan::new(&ComputeDevice::Cuda(device), &source, &request, None);
+    }
+}
+
+fn started(device: &ComputeDevice, source: ModelSource) -> Box<dyn Executor> {
+    let plan = Plan::new(device, &source, &small(), None);
     let plan = plan.unwrap_or_else(|error| panic!("{error}"));
     let executor = plan.start(source, &|_, _, _| {});
-    let mut executor = executor.unwrap_or_else(|error| panic!("{error}"));
+    executor.unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The answer to the demo model's recorded prompt.
+fn answer(executor: &mut dyn Executor, canary: &Canary) -> Vec<SampledToken> {
     let kv = executor.kv_spec().clone();
     let drive = Drive {
         block_size: 16,
@@ -310,7 +315,7 @@ fn a_planned_and_loaded_model_gives_the_recorded_answer() {
         speculation: None,
     };
     let request = Request {
-        prompt: canary.prompt_tokens,
+        prompt: canary.prompt_tokens.clone(),
         sampling: SamplingParams {
             temperature: 0.0,
             logprobs: Some(0),
@@ -320,10 +325,28 @@ fn a_planned_and_loaded_model_gives_the_recorded_answer() {
         min_tokens: 0,
         stop_token_ids: Vec::new(),
     };
-    let driven = drive_with(&mut *executor, &kv, &drive, &[vec![request]]);
-    let tokens: Vec<u32> = driven.tokens[0].iter().map(|token| token.id).collect();
-    assert_eq!(tokens, canary.tokens);
-    for (token, expected) in driven.tokens[0].iter().zip(&canary.logprobs) {
+    let mut driven = drive_with(executor, &kv, &drive, &[vec![request]]);
+    driven.tokens.remove(0)
+}
+
+fn demo_canary() -> Canary {
+    let manifest = Manifest::read(&repository("models/demo.toml")).expect("a manifest");
+    manifest.canary.expect("a recorded answer")
+}
+
+fn host_device() -> Arc<dyn Device> {
+    HostDevice::for_tests().unwrap_or_else(|error| panic!("{error}"))
+}
+
+#[test]
+fn a_planned_and_loaded_model_gives_the_recorded_answer() {
+    let canary = demo_canary();
+    let device = ComputeDevice::Cuda(host_device());
+    let mut executor = started(&device, checkpoint("models/demo"));
+    let tokens = answer(&mut *executor, &canary);
+    let ids: Vec<u32> = tokens.iter().map(|token| token.id).collect();
+    assert_eq!(ids, canary.tokens);
+    for (token, expected) in tokens.iter().zip(&canary.logprobs) {
         let found = token.logprobs.as_ref().expect("asked for").logprob;
         let off = (found - expected).abs();
         assert!(
@@ -332,4 +355,71 @@ fn a_planned_and_loaded_model_gives_the_recorded_answer() {
             token.id
         );
     }
+}
+
+#[test]
+fn what_slept_gives_the_same_answer_to_the_last_bit() {
+    let canary = demo_canary();
+    let cpu = ComputeDevice::Cpu { free_bytes: None };
+    for device in [cpu, ComputeDevice::Cuda(host_device())] {
+        let mut executor = started(&device, checkpoint("models/demo"));
+        let before = answer(&mut *executor, &canary);
+        for level in [
+            SleepLevel::KeepWeights,
+            SleepLevel::DropWeights,
+            SleepLevel::KeepWeights,
+        ] {
+            executor.sleep(level).expect("asleep");
+            assert!(executor.sleep(level).is_err(), "twice");
+            let told = AtomicU64::new(0);
+            let progress = |done, _| told.store(done, Ordering::Relaxed);
+            executor.wake(&progress).expect("awake");
+            assert!(executor.wake(&progress).is_err(), "twice");
+            let is_read = level == SleepLevel::DropWeights;
+            assert!(!is_read || told.load(Ordering::Relaxed) > 0, "no progress");
+            assert_eq!(answer(&mut *executor, &canary), before, "{level:?}");
+        }
+    }
+}
+
+#[test]
+fn a_card_that_sleeps_holds_no_memory() {
+    let device = host_device();
+    let free = || device.free_bytes().expect("a device");
+    let before = free();
+    let mut executor = started(
+        &ComputeDevice::Cuda(Arc::clone(&device)),
+        checkpoint("models/demo"),
+    );
+    let loaded = free();
+    assert!(loaded < before, "{loaded} of {before}");
+    for _ in 0..3 {
+        executor.sleep(SleepLevel::KeepWeights).expect("asleep");
+        assert_eq!(free(), before, "bytes that sleeping left");
+        executor.wake(&|_, _| {}).expect("awake");
+        assert_eq!(free(), loaded, "bytes after waking");
+    }
+}
+
+#[test]
+fn weights_that_are_cut_off_leave_the_executor_asleep() {
+    let directory = std::env::temp_dir().join(format!("backstop-cut-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).expect("a directory");
+    let weights = directory.join("model.safetensors");
+    for file in ["config.json", "model.safetensors", "tokenizer.json"] {
+        let from = repository("models/demo").join(file);
+        std::fs::copy(from, directory.join(file)).expect("a copy");
+    }
+    let cpu = ComputeDevice::Cpu { free_bytes: None };
+    let mut executor = started(&cpu, checkpoint(&directory.to_string_lossy()));
+    let before = answer(&mut *executor, &demo_canary());
+    executor.sleep(SleepLevel::DropWeights).expect("asleep");
+    let whole = std::fs::read(&weights).expect("weights");
+    std::fs::write(&weights, &whole[..whole.len() / 2]).expect("cut off");
+    let error = executor.wake(&|_, _| {}).expect_err("half the weights");
+    assert!(error.contains("model.safetensors"), "{error}");
+    std::fs::write(&weights, &whole).expect("whole again");
+    executor.wake(&|_, _| {}).expect("awake");
+    assert_eq!(answer(&mut *executor, &demo_canary()), before);
+    std::fs::remove_dir_all(directory).expect("removed");
 }

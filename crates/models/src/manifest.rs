@@ -231,7 +231,7 @@ impl Manifest {
         }
         check_serving(&self.serving)?;
         match &self.canary {
-            Some(canary) => check_canary(canary),
+            Some(canary) => canary.check(),
             None => Ok(()),
         }
     }
@@ -270,22 +270,25 @@ fn check_serving(serving: &ServingDefaults) -> Result<(), String> {
     Ok(())
 }
 
-fn check_canary(canary: &Canary) -> Result<(), String> {
-    if canary.prompt_tokens.is_empty() || canary.tokens.is_empty() {
-        return Err("canary: it needs a prompt and an answer".to_owned());
+impl Canary {
+    /// Whether it can be compared with; the error says what is wrong.
+    pub fn check(&self) -> Result<(), String> {
+        if self.prompt_tokens.is_empty() || self.tokens.is_empty() {
+            return Err("canary: it needs a prompt and an answer".to_owned());
+        }
+        if self.tokens.len() != self.logprobs.len() {
+            return Err("canary: each token needs its log-probability".to_owned());
+        }
+        if !self
+            .logprobs
+            .iter()
+            .all(|logprob| logprob.is_finite() && *logprob <= 0.0)
+        {
+            return Err("canary: a log-probability must be finite and not positive".to_owned());
+        }
+        if !(self.tolerance.is_finite() && self.tolerance > 0.0) {
+            return Err("canary: the tolerance must be positive".to_owned());
+        }
+        Ok(())
     }
-    if canary.tokens.len() != canary.logprobs.len() {
-        return Err("canary: each token needs its log-probability".to_owned());
-    }
-    if !canary
-        .logprobs
-        .iter()
-        .all(|logprob| logprob.is_finite() && *logprob <= 0.0)
-    {
-        return Err("canary: a log-probability must be finite and not positive".to_owned());
-    }
-    if !(canary.tolerance.is_finite() && canary.tolerance > 0.0) {
-        return Err("canary: the tolerance must be positive".to_owned());
-    }
-    Ok(())
 }

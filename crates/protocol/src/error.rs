@@ -389,6 +389,13 @@ impl ApiError {
         Self::new(503, UNAVAILABLE, "model_sleeping", message).with_retry_after(retry_after_s)
     }
 
+    /// 503: the model failed its own proof, and is not trusted until it passes.
+    pub fn unproven(retry_after_s: u32) -> Self {
+        let message = "The model failed its last self-test and answers nothing until it passes. Please retry elsewhere.";
+        Self::new(503, UNAVAILABLE, "model_unproven", message.to_owned())
+            .with_retry_after(retry_after_s)
+    }
+
     /// 503: the request waited in the queue past its deadline.
     pub fn deadline_exceeded(retry_after_s: u32) -> Self {
         let message = "The request was not started before its deadline.".to_owned();

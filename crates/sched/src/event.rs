@@ -45,6 +45,8 @@ pub enum Event {
         /// Milliseconds on a clock that never goes back.
         now_ms: u64,
     },
+    /// The executor's KV memory is new and holds nothing. No sequence may be alive.
+    CacheLost,
 }
 
 /// Why an arrival was refused. The scheduler has forgotten it.

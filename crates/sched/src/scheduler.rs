@@ -164,8 +164,14 @@ impl Scheduler {
             Event::StepDone(outcome) => self.step_done(outcome),
             Event::StepFailed(plan) => self.step_failed(plan),
             Event::Tick { now_ms } => self.expire(now_ms),
+            Event::CacheLost => self.forget_cache(),
         }
         Ok(())
+    }
+
+    fn forget_cache(&mut self) {
+        assert!(!self.has_work(), "the cache is lost under live sequences");
+        self.kv = KvCache::new(&self.config.kv, self.config.enable_prefix_caching);
     }
 
     /// What happened since the last call, in order.

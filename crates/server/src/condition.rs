@@ -22,7 +22,8 @@ impl Server {
     /// How this server is now. Waits for nobody.
     pub fn condition(&self) -> Condition {
         let state = self.lifecycle().state();
-        let serving = matches!(state, LifecycleState::Ready | LifecycleState::Draining);
+        // Asleep, waking or unproven, it is well: to start it again would not help.
+        let serving = !matches!(state, LifecycleState::Stopped | LifecycleState::Failed(_));
         let stalled = self.stalled(Duration::ZERO).filter(|_| serving);
         let engine = self.installed().map(|model| model.served.engine.liveness());
         let is_gone = engine.is_some_and(|engine| !engine.thread_alive);

@@ -84,6 +84,8 @@ pub struct ServerConfig {
     pub watchdog_timeout: Duration,
     /// Longest wait for running requests at shutdown.
     pub drain_timeout: Duration,
+    /// A request wakes a server that sleeps, and waits for it as long as it may wait in the queue.
+    pub wake_on_request: bool,
 }
 
 impl Default for ServerConfig {
@@ -119,6 +121,7 @@ impl Default for ServerConfig {
             response_keep_alive: None,
             watchdog_timeout: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(600),
+            wake_on_request: false,
         }
     }
 }

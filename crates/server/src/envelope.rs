@@ -17,7 +17,7 @@ use crate::identity::{Identity, REQUEST_ID, id_text};
 use crate::keys::Caller;
 use crate::record::Record;
 use crate::reply::ErrorReply;
-use crate::routes::{Access, BodyUse};
+use crate::routes::{Access, BodyUse, Rules};
 use crate::serve::{HeadFault, Peer, Visit};
 use crate::server::Server;
 use crate::status::ErrorKind;
@@ -109,6 +109,9 @@ async fn answer(server: &Server, request: Request, next: Next, identity: &Identi
             if let Some(cors) = cors.filter(|_| cors::is_preflight(&request)) {
                 return preflight(cors, request).await;
             }
+            if wants_model(&rules, &request) && find_caller(server, request.headers()).is_some() {
+                server.awaken().await;
+            }
             check_access(server, rules.access, request.headers())
         }
     };
@@ -190,6 +193,19 @@ async fn counted(
     response
 }
 
+/// Whether a request brings something to compute.
+fn wants_model(rules: &Rules, request: &Request) -> bool {
+    rules.access == Access::Ready && rules.body == BodyUse::Read && request.method() == Method::POST
+}
+
+/// Who calls, where keys are asked for.
+fn find_caller(server: &Server, headers: &HeaderMap) -> Option<Caller> {
+    match server.keys() {
+        Some(keys) => keys.find(headers),
+        None => Some(server.anybody().clone()),
+    }
+}
+
 /// Who calls, if they may.
 fn check_access(server: &Server, access: Access, headers: &HeaderMap) -> Result<Caller, ApiError> {
     if access == Access::Open {
@@ -198,13 +214,10 @@ fn check_access(server: &Server, access: Access, headers: &HeaderMap) -> Result<
     if access == Access::Ready {
         server.check_ready()?;
     }
-    match server.keys() {
-        Some(keys) => match keys.find(headers) {
-            Some(caller) => Ok(caller),
-            None if access.is_open(server.config(), headers) => Ok(server.anybody().clone()),
-            None => Err(ApiError::unauthorized()),
-        },
-        None => Ok(server.anybody().clone()),
+    match find_caller(server, headers) {
+        Some(caller) => Ok(caller),
+        None if access.is_open(server.config(), headers) => Ok(server.anybody().clone()),
+        None => Err(ApiError::unauthorized()),
     }
 }
 
@@ -213,7 +226,7 @@ mod tests {
     use backstop_engine::Lifecycle;
 
     use super::*;
-    use crate::routes::{ROUTES, Rules};
+    use crate::routes::ROUTES;
     use crate::{KeySet, ServerConfig};
 
     #[test]

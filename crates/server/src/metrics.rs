@@ -22,7 +22,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use backstop_audit::AuditRecorder;
-use backstop_engine::{EngineHandle, Lifecycle};
+use backstop_engine::{EngineHandle, Lifecycle, LifecycleState};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
@@ -211,10 +211,6 @@ struct LifecycleCollector {
     lifecycle: Lifecycle,
 }
 
-const LIFECYCLE_STATES: [&str; 6] = [
-    "loading", "warming", "ready", "draining", "stopped", "failed",
-];
-
 impl Collector for LifecycleCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let present = self.lifecycle.state().name();
@@ -224,7 +220,7 @@ impl Collector for LifecycleCollector {
             None,
             MetricType::Gauge,
         )?;
-        for state in LIFECYCLE_STATES {
+        for state in LifecycleState::NAMES {
             let labels = [("state", state)];
             let value = ConstGauge::new(i64::from(state == present));
             value.encode(family.encode_family(&labels)?)?;

@@ -70,7 +70,7 @@ struct EncoderHealth {
 }
 
 /// `GET /health` and `/ping`: whether to restart the process. 200 once the models are loaded, for
-/// as long as engine and encoders make progress, draining included.
+/// as long as engine and encoders make progress, asleep and draining included.
 pub(crate) async fn health(State(server): State<Server>) -> Response {
     let Condition {
         state,

@@ -16,7 +16,9 @@ impl Server {
     pub fn stalled(&self, excused: Duration) -> Option<String> {
         let timeout = self.config().watchdog_timeout;
         let limit = match self.lifecycle().state() {
-            LifecycleState::Ready | LifecycleState::Draining => timeout,
+            LifecycleState::Ready | LifecycleState::Suspect(_) | LifecycleState::Draining => {
+                timeout
+            }
             LifecycleState::Warming => timeout.saturating_mul(WARMING_FACTOR),
             _ => return None,
         };

@@ -22,6 +22,8 @@ const GONE_RETRY_S: u32 = 5;
 const DRAINING_RETRY_S: u32 = 15;
 /// Advice when only a restart can help.
 const FAILED_RETRY_S: u32 = 60;
+/// Advice while the model is not trusted; whether it is again is found out once a minute at most.
+const SUSPECT_RETRY_S: u32 = 60;
 /// Advice while the model proves itself.
 const WARMING_RETRY_S: u32 = 5;
 /// Advice while nothing is known about the progress of loading.
@@ -117,6 +119,8 @@ pub(crate) fn unavailable(state: &LifecycleState, loading_retry_s: Option<u32>) 
         LifecycleState::Warming => ApiError::loading(WARMING_RETRY_S),
         // Ready, and yet there is no model: it is installed at any moment.
         LifecycleState::Ready => ApiError::loading(1),
+        LifecycleState::Sleeping { wake_s, .. } => ApiError::sleeping((*wake_s).max(1)),
+        LifecycleState::Suspect(_) => ApiError::unproven(SUSPECT_RETRY_S),
         LifecycleState::Draining | LifecycleState::Stopped => ApiError::draining(DRAINING_RETRY_S),
         LifecycleState::Failed(_) => ApiError::engine_unavailable(FAILED_RETRY_S),
     }
@@ -172,6 +176,8 @@ pub(crate) fn not_accepted(
 
 #[cfg(test)]
 mod tests {
+    use backstop_types::SleepLevel;
+
     use super::*;
 
     #[test]
@@ -182,6 +188,11 @@ mod tests {
                 bytes_total: 0,
             },
             LifecycleState::Warming,
+            LifecycleState::Sleeping {
+                level: SleepLevel::KeepWeights,
+                wake_s: 0,
+            },
+            LifecycleState::Suspect("wrong".into()),
             LifecycleState::Draining,
             LifecycleState::Stopped,
             LifecycleState::Failed("broken".into()),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use backstop_audit::{AuditRecorder, Entry};
 use backstop_engine::{Lifecycle, LifecycleState};
 use backstop_protocol::ApiError;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::body;
 use crate::budget::BodyBudget;
@@ -51,6 +51,8 @@ struct Shared {
     body_budget: Arc<BodyBudget>,
     turns: WorkTurns,
     cache_salts: CacheSalts,
+    /// Rung by requests that want the server awake.
+    wake_bell: Notify,
     /// Where answers come from before there is a model.
     unknown: Provenance,
 }
@@ -106,6 +108,7 @@ impl Server {
             body_budget: BodyBudget::new(body::budget_units(&config)),
             turns: WorkTurns::new(config.max_concurrent_encodes),
             cache_salts: CacheSalts::new(config.share_prefix_cache),
+            wake_bell: Notify::new(),
             unknown: Provenance::default(),
             config,
         };
@@ -298,6 +301,26 @@ impl Server {
 
     pub(crate) fn encoders(&self) -> &Encoders {
         &self.shared.encoders
+    }
+
+    /// Resolves when a request wants a server awake that sleeps.
+    pub async fn wake_wanted(&self) {
+        self.shared.wake_bell.notified().await;
+    }
+
+    /// Wakes a server that sleeps, if requests may do that. Returns when it is awake, or when a request has waited as long
+    /// as it may.
+    pub(crate) async fn awaken(&self) {
+        if !self.config().wake_on_request || !self.has_models() {
+            return;
+        }
+        if matches!(self.lifecycle().state(), LifecycleState::Sleeping { .. }) {
+            self.shared.wake_bell.notify_one();
+        }
+        let settled = |state: &LifecycleState| !state.is_on_its_way();
+        let waiting = self.lifecycle().wait_for(settled);
+        // If it is not awake by then, the request is told so.
+        let _ignored = tokio::time::timeout(self.queue_timeout(), waiting).await;
     }
 
     /// Whether requests may use the models now.

@@ -28,6 +28,37 @@ pub trait Executor: Send {
 
     /// Waits for the oldest plan in flight.
     fn wait(&mut self) -> Result<StepOutcome, StepFailure>;
+
+    /// Gives memory back until [`wake`](Executor::wake). No plan may be in flight, and none may be submitted
+    /// meanwhile. An error leaves the executor awake.
+    fn sleep(&mut self, _level: SleepLevel) -> Result<(), String> {
+        Err("what computes this model cannot sleep".to_owned())
+    }
+
+    /// Takes the memory again, with a KV cache of the same shape that holds nothing. `progress` is told how many bytes of
+    /// how many are done. An error leaves the executor asleep.
+    fn wake(&mut self, _progress: &(dyn Fn(u64, u64) + Sync)) -> Result<(), String> {
+        Err("what computes this model cannot sleep".to_owned())
+    }
+}
+
+/// How deep an executor sleeps. vLLM's levels 1 and 2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SleepLevel {
+    /// The device's memory is given back, and the weights are kept in the host's.
+    KeepWeights,
+    /// The weights are given up as well, and read again on waking.
+    DropWeights,
+}
+
+impl SleepLevel {
+    /// Its number: 1 or 2.
+    pub fn number(self) -> u8 {
+        match self {
+            Self::KeepWeights => 1,
+            Self::DropWeights => 2,
+        }
+    }
 }
 
 /// A step that did not complete. Its sequences are rolled back and tried again, or failed.

@@ -14,7 +14,7 @@ mod sampling;
 
 pub use constraint::{Constraint, ConstraintFault, ConstraintMatcher, SharedConstraint};
 pub use encoder::{Encoder, EncoderFacts, EncoderInput, EncoderInputFault, EncoderKind};
-pub use executor::{Executor, StepFailure};
+pub use executor::{Executor, SleepLevel, StepFailure};
 pub use ids::{BlockId, PlanId, SequenceId, SequenceSlot, TokenId};
 pub use kv::{AttentionSpan, KvGroupSpec, KvSpec};
 pub use plan::{

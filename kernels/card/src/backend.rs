@@ -100,6 +100,11 @@ impl CudaBackend {
         })
     }
 
+    /// The weights.
+    pub fn weights(&self) -> &Arc<CudaWeights> {
+        &self.weights
+    }
+
     /// From here on, keeps what every norm behind a layer's parts finds; waits for each.
     pub fn watch_residuals(&mut self) {
         self.residuals = Some(Vec::new());

@@ -230,6 +230,9 @@ pub trait Device: Send + Sync {
 
     /// Queues recorded work on the main stream.
     fn replay(&self, graph: Graph) -> Result<(), DeviceError>;
+
+    /// Gives back all recordings; none is replayed any more.
+    fn release_graphs(&self) -> Result<(), DeviceError>;
 }
 
 impl dyn Device + '_ {

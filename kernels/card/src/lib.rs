@@ -15,6 +15,7 @@ pub mod buffer;
 pub mod cubins;
 pub mod device;
 pub mod group;
+mod host_copy;
 pub mod kv_cache;
 pub mod layout;
 pub mod nvidia;
@@ -36,6 +37,7 @@ pub use buffer::{DeviceBuffer, Plain};
 pub use device::{
     Device, DeviceError, DeviceFacts, DevicePointer, Event, Graph, Grid, KernelArgs, Stream,
 };
+pub use host_copy::HostCopy;
 pub use kv_cache::CudaKvCache;
 pub use nvidia::{NoCuda, open_nvidia};
 pub use weights::{CudaWeights, ExpertsMemory};

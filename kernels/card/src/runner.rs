@@ -314,6 +314,11 @@ impl Runner {
         Ok(logits)
     }
 
+    /// The weights.
+    pub fn weights(&self) -> &Arc<CudaWeights> {
+        self.backend.weights()
+    }
+
     /// The backend, to watch it.
     pub fn backend(&mut self) -> &mut CudaBackend {
         &mut self.backend
@@ -341,6 +346,16 @@ impl Runner {
         match self.backend.take_error() {
             Some(error) => Err(error),
             None => Ok(self.backend.logits().expect("a model ends with its head")),
+        }
+    }
+}
+
+/// They refer to memory that goes with the runner. A device has one at a time.
+impl Drop for Runner {
+    fn drop(&mut self) {
+        if !self.graphs.is_empty() {
+            // An error means that the device is beyond use, and says so when it is used next.
+            let _ignored = self.device.release_graphs();
         }
     }
 }

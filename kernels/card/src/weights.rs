@@ -206,6 +206,11 @@ impl CudaWeights {
         [self.vectors.len(), self.matrices.len(), self.experts.len()]
     }
 
+    /// All of their memory, in the order in which it was reserved.
+    pub(crate) fn memory(&self) -> &[DeviceBuffer] {
+        &self.memory
+    }
+
     /// Bytes of device memory.
     pub fn bytes(&self) -> usize {
         self.memory.iter().map(DeviceBuffer::bytes).sum()

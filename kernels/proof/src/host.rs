@@ -439,6 +439,11 @@ impl Device for HostDevice {
         }
         Ok(())
     }
+
+    fn release_graphs(&self) -> Result<(), DeviceError> {
+        self.state().graphs.clear();
+        Ok(())
+    }
 }
 
 impl State {

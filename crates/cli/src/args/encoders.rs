@@ -37,3 +37,10 @@ pub(crate) struct EncoderArgs {
     )]
     pub(crate) served_reranker_name: Vec<String>,
 }
+
+impl EncoderArgs {
+    /// Whether any is named.
+    pub(crate) fn are_named(&self) -> bool {
+        self.embedding_model.is_some() || self.reranker_model.is_some()
+    }
+}

@@ -12,6 +12,7 @@ use super::encoders::EncoderArgs;
 use super::listening::ListeningArgs;
 use super::log::LogArgs;
 use super::model::ModelArgs;
+use super::standby::StandbyArgs;
 use super::tls::TlsArgs;
 use super::traces::TracesArgs;
 use crate::quantities::{JsonList, parse_duration, parse_json_list};
@@ -51,6 +52,9 @@ pub(crate) struct ServeArgs {
 
     #[command(flatten)]
     pub(crate) traces: TracesArgs,
+
+    #[command(flatten)]
+    pub(crate) standby: StandbyArgs,
 
     /// Directory in which the weights are kept as the CPU computes with them, written once the model has answered and
     /// while no request runs: later starts read them instead of arranging them anew. May be deleted at any time.

@@ -40,7 +40,11 @@ fn write_command<'a>(command: &'a Command, written: &mut Vec<&'a Arg>) -> String
     let (known, new): (Vec<&Arg>, Vec<&Arg>) = command
         .get_arguments()
         .filter(|argument| !argument.is_hide_set())
-        .partition(|argument| written.iter().any(|earlier| is_same(earlier, argument)));
+        .partition(|argument| {
+            let is_written = written.iter().any(|earlier| is_same(earlier, argument));
+            // Without a heading there is nothing to refer to.
+            is_written && !heading_of(argument).is_empty()
+        });
     if !known.is_empty() {
         let headings = headings(&known)
             .into_iter()

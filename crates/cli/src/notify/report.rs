@@ -66,7 +66,9 @@ impl Report {
     /// What goes with a state that has just begun.
     fn arrival(&self, state: &LifecycleState) -> Vec<String> {
         match state {
-            LifecycleState::Loading { .. } => Vec::new(),
+            LifecycleState::Loading { .. }
+            | LifecycleState::Sleeping { .. }
+            | LifecycleState::Suspect(_) => Vec::new(),
             LifecycleState::Warming => vec![extended(WARMING)],
             LifecycleState::Ready => vec!["READY=1".to_owned()],
             LifecycleState::Draining => {
@@ -102,7 +104,7 @@ fn status(condition: &Condition, in_flight: usize) -> String {
         state @ (LifecycleState::Ready | LifecycleState::Draining) => {
             format!("{state}, {in_flight} requests in flight")
         }
-        state @ (LifecycleState::Stopped | LifecycleState::Failed(_)) => state.to_string(),
+        state => state.to_string(),
     };
     // A line break would begin another field.
     let visible = |character: char| match character.is_control() {

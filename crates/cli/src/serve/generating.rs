@@ -1,6 +1,7 @@
 //! The model that generates: from its settings to where it serves.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use backstop_engine::{EngineHandle, EngineThread, LifecycleState, StartPhase, Timeline};
 use backstop_executor::PlannedCache;
@@ -8,15 +9,16 @@ use backstop_models::Canary;
 use backstop_server::{ModelFacts, Provenance, ServedModel, Server};
 use backstop_text::{ChatFormat, ControlTexts};
 use backstop_types::TokenId;
+use backstop_weights::Fingerprint;
 
 use super::now_s;
 use crate::args::{KvCacheDtype, ModelArgs, ServeArgs};
 use crate::facts;
 use crate::load::{self, ModelText, OpenModel};
-use crate::provenance::provenance;
+use crate::provenance::{provenance, weights_digest};
 use crate::queue::Queues;
+use crate::standby::{CanaryFile, CanaryKey, FirstProof, Prover, Standby};
 use crate::start::{self, Prepared};
-use crate::warm_up::warm_up;
 use crate::weight_cache;
 
 /// A model that is to generate. Its weights are not loaded.
@@ -67,7 +69,11 @@ impl Generating {
     }
 
     /// Loads, warms up and installs it.
-    pub(super) async fn bring_up(self, server: &Server) -> Result<EngineThread, String> {
+    pub(super) async fn bring_up(
+        self,
+        server: &Server,
+        canary_file: Option<CanaryFile>,
+    ) -> Result<(EngineThread, Standby), String> {
         let Self {
             args,
             open,
@@ -77,10 +83,11 @@ impl Generating {
             provenance,
             cache,
         } = self;
-        let canary = comparable_canary(&args, &open);
-        let prompt = open.warm_up_prompt()?;
+        let mut canaries = Canaries::of(&args, &open, &prepared, canary_file)?;
+        let first = canaries.first_proof(&open, &prepared)?;
         let identity = ModelIdentity::of(&open, &prepared, names, provenance)?;
         let lifecycle = server.lifecycle().clone();
+        let started = Instant::now();
         let running = tokio::task::spawn_blocking(move || {
             start::start(&args, open, prepared, max_waiting, &lifecycle)
         })
@@ -90,16 +97,86 @@ impl Generating {
         // Installed before it is proved, so that a device that hangs already then is noticed.
         let engine = running.engine.clone();
         server.lifecycle().timeline().begin(StartPhase::WarmUp);
+        let loading = started.elapsed();
         server.install(identity.served(running.engine, running.max_model_len));
-        warm_up(server, &engine, canary.as_ref(), &prompt).await?;
+        let prover = Prover::first(server, &engine, first).await;
+        let prover = prover.map_err(|reason| reason.to_string())?;
+        canaries.keep(&prover);
         if let Some(cache) = cache {
-            weight_cache::write_when_idle(cache, engine);
+            weight_cache::write_when_idle(cache, engine.clone());
         }
-        Ok(running.thread)
+        let standby = Standby::new(server.clone(), engine, prover, loading);
+        Ok((running.thread, standby))
     }
 }
 
-/// The recorded answer, unless the settings change what the model computes.
+/// Tokens of an answer that is recorded.
+const RECORDED_TOKENS: u32 = 16;
+/// Tokens of one that is not: the prompt's step, one with a plan behind it, and one more.
+const WARM_UP_TOKENS: u32 = 3;
+
+/// The answers with which a model's are compared, from one start to the next.
+struct Canaries {
+    recorded: Option<Canary>,
+    /// Where to record one, if there is none.
+    file: Option<(CanaryFile, CanaryKey)>,
+}
+
+impl Canaries {
+    fn of(
+        args: &ModelArgs,
+        open: &OpenModel,
+        prepared: &Prepared,
+        file: Option<CanaryFile>,
+    ) -> Result<Self, String> {
+        let recorded = comparable_canary(args, open);
+        let (Some(mut file), None) = (file, &recorded) else {
+            return Ok(Self {
+                recorded,
+                file: None,
+            });
+        };
+        let key = canary_key(open, prepared)?;
+        Ok(Self {
+            recorded: file.recorded(&key),
+            file: Some((file, key)),
+        })
+    }
+
+    fn first_proof(&self, open: &OpenModel, prepared: &Prepared) -> Result<FirstProof, String> {
+        Ok(FirstProof {
+            recorded: self.recorded.clone(),
+            prompt: open.warm_up_prompt()?,
+            tokens: match &self.file {
+                Some(_) => RECORDED_TOKENS,
+                None => WARM_UP_TOKENS,
+            },
+            batch_invariant: prepared.batch_invariant,
+        })
+    }
+
+    /// Records the first good answer of a model that had none recorded.
+    fn keep(&mut self, prover: &Prover) {
+        if let (None, Some((file, key))) = (&self.recorded, self.file.take()) {
+            file.record(key, prover.canary());
+        }
+    }
+}
+
+/// What an answer depends on.
+fn canary_key(open: &OpenModel, prepared: &Prepared) -> Result<CanaryKey, String> {
+    let mut configuration = Fingerprint::new();
+    let texts = open.source.checkpoint.add_texts(&mut configuration);
+    texts.map_err(|error| error.to_string())?;
+    Ok(CanaryKey {
+        weights: weights_digest(open)?,
+        configuration: configuration.digits(16),
+        kv_cache: format!("{:?}", prepared.limits.sizes.kv_element),
+        device: prepared.plan.arithmetic(),
+    })
+}
+
+/// The manifest's answer, unless the settings change what the model computes.
 fn comparable_canary(args: &ModelArgs, open: &OpenModel) -> Option<Canary> {
     let canary = open
         .manifest

@@ -7,6 +7,7 @@ use super::generating::Generating;
 use crate::args::{ModelArgs, ServeArgs};
 use crate::encoders::{self, PlannedEncoder};
 use crate::queue::Queues;
+use crate::standby::{CanaryFile, Standby};
 
 /// A path, and a body to try it with.
 pub(super) type Example = (&'static str, String);
@@ -71,8 +72,13 @@ impl Models {
         generating.chain(encoders).collect()
     }
 
-    /// Loads and proves all, and gives them to the server. The thread is that of the engine, if there is one.
-    pub(super) async fn bring_up(self, server: &Server) -> Result<Option<EngineThread>, String> {
+    /// Loads and proves all, and gives them to the server. Returns the engine's thread and what keeps it ready, if there is
+    /// a model that generates.
+    pub(super) async fn bring_up(
+        self,
+        server: &Server,
+        canary_file: Option<CanaryFile>,
+    ) -> Result<Option<(EngineThread, Standby)>, String> {
         for encoder in self.encoders {
             server.lifecycle().timeline().begin(StartPhase::Encoders);
             let loaded = tokio::task::spawn_blocking(move || encoder.load()).await;
@@ -81,7 +87,7 @@ impl Models {
             installed.map_err(|error| format!("no thread for an encoder: {error}"))?;
         }
         match self.generating {
-            Some(generating) => generating.bring_up(server).await.map(Some),
+            Some(generating) => generating.bring_up(server, canary_file).await.map(Some),
             None => Ok(None),
         }
     }

@@ -6,6 +6,8 @@
 //! whatever the model knows; only the last position of a shared prefix may have been computed with
 //! another token behind it. Whatever the head says costs time at worst: the model checks it.
 
+use std::sync::Arc;
+
 use backstop_arch::{DraftHead, DraftHeadSpec};
 use backstop_kernels::{Batch, CpuActivation, CpuBackend, CpuKvCache, Element};
 use backstop_types::{KvSpec, TokenId};
@@ -19,7 +21,7 @@ use crate::device::Continuation;
     reason = "models and weights have no useful text form"
 )]
 pub struct Drafter {
-    head: Box<dyn DraftHead<CpuBackend>>,
+    head: Arc<dyn DraftHead<CpuBackend>>,
     backend: CpuBackend,
     num_tokens: u32,
     batch: Batch,
@@ -43,7 +45,7 @@ struct Draft {
 impl Drafter {
     /// A head that guesses `num_tokens` tokens, at least one, with the weights that
     /// [`load_cpu_draft_head`](backstop_loader::load_cpu_draft_head) gives and memory for keys and values like [`draft_kv_cache`]'s.
-    pub fn new(head: Box<dyn DraftHead<CpuBackend>>, backend: CpuBackend, num_tokens: u32) -> Self {
+    pub fn new(head: Arc<dyn DraftHead<CpuBackend>>, backend: CpuBackend, num_tokens: u32) -> Self {
         assert!(num_tokens > 0, "a head that guesses nothing");
         Self {
             head,

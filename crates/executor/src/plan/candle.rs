@@ -15,7 +15,7 @@ use super::{
     StartError, StartStage, layouts,
 };
 use crate::CandleExecutorConfig;
-use crate::device::StepDevice;
+use crate::device::{KeptWeights, StepDevice};
 use crate::executor::WorkerSettings;
 
 struct CandlePlan {
@@ -136,23 +136,24 @@ impl DevicePlan for CandlePlan {
     }
 
     fn load(
-        self: Box<Self>,
-        source: ModelSource,
+        &self,
+        source: &ModelSource,
+        _kept: Option<&KeptWeights>,
         progress: Progress<'_>,
     ) -> Result<(Box<dyn StepDevice>, WorkerSettings), StartError> {
         let Self {
             device,
             request,
             kv,
-        } = *self;
-        let weights = weights(&device, &source, progress)?;
+        } = self;
+        let weights = weights(device, source, progress)?;
         progress(StartStage::Memory, 0, kv.bytes);
         let layouts = layouts(&source.model.spec().kv_groups, &kv.spec);
-        let cache = CandleKvCache::new(&layouts, request.block_size, request.kv_element, &device)?;
+        let cache = CandleKvCache::new(&layouts, request.block_size, request.kv_element, device)?;
         let config = CandleExecutorConfig {
-            model: Box::new(source.model),
+            model: Box::new(source.model.clone()),
             backend: CandleBackend::new(Arc::new(weights), cache),
-            kv: kv.spec,
+            kv: kv.spec.clone(),
             max_num_seqs: request.max_num_seqs,
             num_threads: request.num_threads,
         };

@@ -12,7 +12,7 @@ use super::{
     PlannedCache, Progress, StartError, StartStage, layouts,
 };
 use crate::CpuExecutorConfig;
-use crate::device::StepDevice;
+use crate::device::{KeptWeights, StepDevice};
 use crate::executor::WorkerSettings;
 
 struct CpuPlan {
@@ -67,8 +67,9 @@ impl DevicePlan for CpuPlan {
     }
 
     fn load(
-        self: Box<Self>,
-        source: ModelSource,
+        &self,
+        source: &ModelSource,
+        kept: Option<&KeptWeights>,
         progress: Progress<'_>,
     ) -> Result<(Box<dyn StepDevice>, WorkerSettings), StartError> {
         let Self {
@@ -76,18 +77,23 @@ impl DevicePlan for CpuPlan {
             kv,
             head,
             weight_cache,
-        } = *self;
-        let weights = weights(&source, weight_cache.as_deref(), progress)?;
+        } = self;
+        let weights = match kept {
+            Some(KeptWeights::Cpu(weights)) => Arc::clone(weights),
+            _ => weights(source, weight_cache.as_deref(), progress)?,
+        };
         let spec = source.model.spec();
-        let drafter = head.map(|head| head.start(spec, &weights, &kv.spec, request.kv_element));
+        let drafter = head
+            .as_ref()
+            .map(|head| head.start(spec, &weights, &kv.spec, request.kv_element));
         let drafter = drafter.transpose()?;
         progress(StartStage::Memory, 0, kv.bytes);
         let layouts = layouts(&spec.kv_groups, &kv.spec);
         let cache = CpuKvCache::new(&layouts, request.block_size, request.kv_element);
         let config = CpuExecutorConfig {
-            model: Box::new(source.model),
+            model: Box::new(source.model.clone()),
             backend: CpuBackend::new(weights, cache),
-            kv: kv.spec,
+            kv: kv.spec.clone(),
             max_num_seqs: request.max_num_seqs,
             num_threads: request.num_threads,
             drafter,

@@ -17,7 +17,7 @@ use super::{
     StartError, StartStage, layouts,
 };
 use crate::CudaExecutorConfig;
-use crate::device::StepDevice;
+use crate::device::{KeptWeights, StepDevice};
 use crate::executor::WorkerSettings;
 
 struct CudaPlan {
@@ -109,8 +109,9 @@ impl DevicePlan for CudaPlan {
     }
 
     fn load(
-        self: Box<Self>,
-        source: ModelSource,
+        &self,
+        source: &ModelSource,
+        kept: Option<&KeptWeights>,
         progress: Progress<'_>,
     ) -> Result<(Box<dyn StepDevice>, WorkerSettings), StartError> {
         let (device, request, spec) = (&self.device, &self.request, source.model.spec());
@@ -121,16 +122,21 @@ impl DevicePlan for CudaPlan {
             device: Arc::clone(device),
             weights: Arc::clone(&weights),
             kv: CudaKvCache::new(device, &layouts, request.block_size, request.kv_element)?,
-            needs: self.rehearsal.needs,
+            needs: self.rehearsal.needs.clone(),
             limits: limits(request),
             vocabulary: spec.vocabulary_size as usize,
             arena_bytes: self.rehearsal.arena_bytes,
         })?;
-        fill(&source, &weights, progress)?;
+        match kept {
+            Some(KeptWeights::Cuda(copy)) => weights.fill_from(copy, &|done| {
+                progress(StartStage::Loading, done, weights.bytes() as u64);
+            })?,
+            _ => fill(source, &weights, progress)?,
+        }
         let config = CudaExecutorConfig {
             runner,
-            model: Box::new(source.model),
-            kv: self.kv.spec,
+            model: Box::new(source.model.clone()),
+            kv: self.kv.spec.clone(),
             max_num_seqs: request.max_num_seqs,
             graphs: request.graphs,
         };

@@ -1,5 +1,7 @@
 //! A draft head beside a model.
 
+use std::sync::Arc;
+
 use backstop_arch::{DraftHead, KvGroup, ModelSpec, build_draft_head};
 use backstop_kernels::{CpuBackend, CpuWeights, Element};
 use backstop_loader::{LoadFailure, fit_draft_head, load_cpu_draft_head};
@@ -16,7 +18,7 @@ use crate::{Drafter, draft_kv_cache};
 )]
 pub struct DraftHeadSource {
     checkpoint: Checkpoint,
-    head: Box<dyn DraftHead<CpuBackend>>,
+    head: Arc<dyn DraftHead<CpuBackend>>,
     num_tokens: u32,
 }
 
@@ -32,7 +34,7 @@ impl DraftHeadSource {
             tracing::warn!("draft head {}: {warning}", checkpoint.directory().display());
         }
         Ok(Self {
-            head,
+            head: head.into(),
             checkpoint,
             num_tokens,
         })
@@ -50,7 +52,7 @@ impl DraftHeadSource {
 
     /// Loads the weights.
     pub(super) fn start(
-        self,
+        &self,
         model: &ModelSpec,
         model_weights: &CpuWeights,
         kv: &KvSpec,
@@ -69,6 +71,10 @@ impl DraftHeadSource {
             self.num_tokens
         );
         let backend = CpuBackend::new(weights.into(), cache);
-        Ok(Drafter::new(self.head, backend, self.num_tokens))
+        Ok(Drafter::new(
+            Arc::clone(&self.head),
+            backend,
+            self.num_tokens,
+        ))
     }
 }

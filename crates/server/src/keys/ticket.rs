@@ -44,6 +44,15 @@ impl Caller {
         Self::new(Tenant::new(), KeySettings::default())
     }
 
+    /// Whoever may reach into the process itself, and so sees everything.
+    pub(crate) fn operator() -> Self {
+        let settings = KeySettings {
+            may_see_all_keys: true,
+            ..KeySettings::default()
+        };
+        Self::new(Tenant::new(), settings)
+    }
+
     pub(crate) fn settings(&self) -> &KeySettings {
         &self.settings
     }

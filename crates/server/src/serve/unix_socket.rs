@@ -67,6 +67,15 @@ pub struct UnixSocket {
 }
 
 impl UnixSocket {
+    /// The next who connects. Nothing is lost if the wait is given up.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the operating system says.
+    pub async fn accept(&self) -> io::Result<UnixStream> {
+        std::future::poll_fn(|context| self.poll_accept(context)).await
+    }
+
     pub(super) fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<UnixStream>> {
         let accepted = self.listener.poll_accept(context);
         accepted.map_ok(|(stream, _)| stream)

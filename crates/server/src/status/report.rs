@@ -48,6 +48,15 @@ struct State {
     bytes_done: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     bytes_total: Option<u64>,
+    /// While it sleeps: 1 or 2.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sleep_level: Option<u8>,
+    /// While it sleeps: how long waking is expected to take.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wake_s: Option<u32>,
+    /// While it is suspect: how its answer was wrong.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -219,11 +228,22 @@ impl State {
             } => (Some(bytes_done), Some(bytes_total)),
             _ => (None, None),
         };
+        let (sleep_level, wake_s) = match *state {
+            LifecycleState::Sleeping { level, wake_s } => (Some(level.number()), Some(wake_s)),
+            _ => (None, None),
+        };
+        let reason = match state {
+            LifecycleState::Suspect(reason) => Some(reason.clone()),
+            _ => None,
+        };
         Self {
             name: state.name(),
             stalled: server.stalled(Duration::ZERO).is_some(),
             bytes_done,
             bytes_total,
+            sleep_level,
+            wake_s,
+            reason,
         }
     }
 }

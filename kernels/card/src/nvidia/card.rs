@@ -457,6 +457,18 @@ impl Device for NvidiaDevice {
             result::graph::launch(executable, main)
         })
     }
+
+    fn release_graphs(&self) -> Result<(), DeviceError> {
+        self.synchronize(Stream::Main)?;
+        for graph in lock(&self.graphs).drain(..) {
+            // SAFETY: the driver gave the graph, nobody else has it, and what was queued of it is done.
+            self.call(
+                || "giving back a graph".into(),
+                || unsafe { result::graph::exec_destroy(graph) },
+            )?;
+        }
+        Ok(())
+    }
 }
 
 impl Drop for NvidiaDevice {
