@@ -49,6 +49,22 @@ def test_systemd_understands_the_unit(tmp_path: Path, drop_in: Path | None) -> N
 
 
 @needs_systemd
+def test_systemd_understands_the_monthly_drill(tmp_path: Path) -> None:
+    for name in ("backstop-drill.service", "backstop-drill.timer"):
+        text = (SYSTEMD / name).read_text()
+        (tmp_path / name).write_text(text.replace("/usr/local/bin/backstop", str(BINARY)))
+    verified = analyze("verify", "--man=no", tmp_path / "backstop-drill.timer", tmp_path / "backstop-drill.service")
+    assert (verified.returncode, verified.stderr) == (0, "")
+
+
+def test_the_drill_understands_its_command_line() -> None:
+    """A command line that is wrong ends with 2. This one ends with 1, for there is no such configuration here."""
+    [arguments] = re.findall(r"^ExecStart=/usr/local/bin/backstop (.+)$", (SYSTEMD / "backstop-drill.service").read_text(), re.M)
+    started = subprocess.run([BINARY, *arguments.split()], capture_output=True, text=True, timeout=60, check=False)
+    assert started.returncode == 1 and "/etc/litellm/config.yaml" in started.stderr, started.stderr
+
+
+@needs_systemd
 @pytest.mark.parametrize("name", EXPOSURE)
 def test_the_exposure_is_no_greater_than_said(tmp_path: Path, name: str) -> None:
     drop_ins = [drop_in for drop_in in DROP_INS if drop_in.name == name]
