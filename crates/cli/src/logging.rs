@@ -65,7 +65,8 @@ pub(crate) fn parse_levels(text: &str) -> Result<String, String> {
     for part in text.split(',') {
         let known = match part.contains('=') {
             true => part.parse::<Directive>().is_ok(),
-            false => part.parse::<LevelFilter>().is_ok(),
+            // Nothing would be read as the level of errors.
+            false => !part.is_empty() && part.parse::<LevelFilter>().is_ok(),
         };
         if !known {
             return Err(format!(

@@ -1,5 +1,6 @@
 //! The executor on a device that queues its steps and is done with them when it is told so.
 
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 

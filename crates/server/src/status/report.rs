@@ -203,7 +203,7 @@ impl Report {
             profile: server.admission_profile().name(),
             requests_in_flight: server.requests_in_flight(),
             models: generating
-                .map(|model| Model::generating(model))
+                .map(Model::generating)
                 .into_iter()
                 .chain(encoders.map(Model::encoder))
                 .collect(),

@@ -462,10 +462,8 @@ impl Device for NvidiaDevice {
         self.synchronize(Stream::Main)?;
         for graph in lock(&self.graphs).drain(..) {
             // SAFETY: the driver gave the graph, nobody else has it, and what was queued of it is done.
-            self.call(
-                || "giving back a graph".into(),
-                || unsafe { result::graph::exec_destroy(graph) },
-            )?;
+            let destroy = || unsafe { result::graph::exec_destroy(graph) };
+            self.call(|| "giving back a graph".into(), destroy)?;
         }
         Ok(())
     }
