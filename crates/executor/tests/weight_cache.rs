@@ -74,7 +74,7 @@ impl Opened {
 
     /// Why nothing is taken from the cache.
     fn miss(&self, cache: &WeightCache) -> CacheMiss {
-        self.kept(cache).err().expect("it is passed over")
+        self.kept(cache).expect_err("it is passed over")
     }
 }
 
@@ -85,12 +85,12 @@ impl Scratch {
     fn new(name: &str) -> Self {
         let name = format!("backstop-weight-cache-{}-{name}", std::process::id());
         let path = std::env::temp_dir().join(name);
-        fs::create_dir_all(&path).unwrap();
+        fs::create_dir_all(&path).expect("a directory");
         Self(path)
     }
 
     fn files(&self) -> usize {
-        fs::read_dir(&self.0).unwrap().count()
+        fs::read_dir(&self.0).expect("a directory").count()
     }
 }
 

@@ -111,7 +111,7 @@ impl Generating {
 }
 
 /// Tokens of an answer that is recorded.
-const RECORDED_TOKENS: u32 = 16;
+const RECORDED_TOKENS: u32 = 8;
 /// Tokens of one that is not: the prompt's step, one with a plan behind it, and one more.
 const WARM_UP_TOKENS: u32 = 3;
 
