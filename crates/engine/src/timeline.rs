@@ -112,6 +112,11 @@ impl Timeline {
         }
     }
 
+    /// Whether the start is over.
+    pub fn has_ended(&self) -> bool {
+        self.lock().present.is_none()
+    }
+
     /// Each part with what it took so far, in the order in which they began.
     pub fn phases(&self) -> Vec<(StartPhase, Duration)> {
         let parts = self.lock();

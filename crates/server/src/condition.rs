@@ -22,8 +22,15 @@ impl Server {
     /// How this server is now. Waits for nobody.
     pub fn condition(&self) -> Condition {
         let state = self.lifecycle().state();
-        // Asleep, waking or unproven, it is well: to start it again would not help.
-        let serving = !matches!(state, LifecycleState::Stopped | LifecycleState::Failed(_));
+        let serving = match state {
+            LifecycleState::Stopped | LifecycleState::Failed(_) => false,
+            LifecycleState::Loading { .. } | LifecycleState::Warming => {
+                // It wakes, or else it has not begun to serve.
+                self.lifecycle().timeline().has_ended()
+            }
+            // Asleep or unproven, it is well: to start it again would not help.
+            _ => true,
+        };
         let stalled = self.stalled(Duration::ZERO).filter(|_| serving);
         let engine = self.installed().map(|model| model.served.engine.liveness());
         let is_gone = engine.is_some_and(|engine| !engine.thread_alive);

@@ -3,14 +3,21 @@
 use std::fs;
 use std::io;
 
+/// The kernel's list can pass over a thread while another ends; it is read so many times.
+const READINGS: usize = 3;
+
 /// The numbers of all threads.
 pub(super) fn all() -> io::Result<Vec<i32>> {
-    let entries = fs::read_dir("/proc/self/task")?;
-    let numbers = entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    let mut numbers: Vec<i32> = numbers.collect();
+    let mut numbers = Vec::new();
+    for _ in 0..READINGS {
+        let entries = fs::read_dir("/proc/self/task")?;
+        let listed = entries
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+        numbers.extend(listed);
+    }
     numbers.sort_unstable();
+    numbers.dedup();
     Ok(numbers)
 }
 
