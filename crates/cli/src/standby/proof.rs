@@ -12,7 +12,7 @@ use backstop_types::{FinishReason, SampledToken, SamplingParams, StopConditions,
 
 /// How far log-probabilities may be off within one process, where a batch never changes an answer.
 const STEADY_TOLERANCE: f32 = 1e-4;
-/// The same where it may, and from one processor to another.
+/// The same where it may, and from one start to another.
 const LOOSE_TOLERANCE: f32 = 0.05;
 /// A generation of a few tokens that takes longer is given up. Whether the engine is stuck is for others to say.
 const LONGEST_PROOF: Duration = Duration::from_secs(600);
@@ -86,7 +86,7 @@ impl Prover {
         })
     }
 
-    /// What the model answered at first, as a later start is to compare it: on another processor, perhaps.
+    /// What the model answered at first, as a later start is to compare it: one of another version, perhaps.
     pub(crate) fn canary(&self) -> Canary {
         Canary {
             tolerance: LOOSE_TOLERANCE,
