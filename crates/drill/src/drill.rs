@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::args::{CommandLine, GatewayArgs, LoadArgs};
-use crate::endpoint::Endpoint;
 use crate::fallback::Fallback;
 use crate::faults::{FAULTS, Fault};
 use crate::gateway::{Copy, Gateway};
@@ -18,6 +17,7 @@ use crate::report::{PROGRAM, Report, SHAPE, Subject, unix_now_s};
 use crate::stand_in::StandIn;
 use crate::verdict::{Outcome, Verdict, overall};
 use crate::{DrillError, advice};
+use backstop_client::Endpoint;
 
 /// How long the fallback may take to say what it is.
 const FALLBACK_PATIENCE: Duration = Duration::from_secs(60);
@@ -224,7 +224,7 @@ fn not_asked(stand_in: SocketAddr, limit: Duration, last: &Record) -> DrillError
 /// A gateway that the operator runs, with its key.
 pub(crate) fn operators_gateway(args: &GatewayArgs, url: &str) -> Result<Endpoint, DrillError> {
     let key = read_key(args.api_key_file.as_deref())?;
-    Endpoint::new(url, key.as_deref(), args.ca_file.as_deref())
+    Ok(Endpoint::new(url, key.as_deref(), args.ca_file.as_deref())?)
 }
 
 /// Backstop, if the command line says where it is.

@@ -17,3 +17,9 @@ impl DrillError {
         Self(format!("{}: {reason}", path.display()))
     }
 }
+
+impl From<backstop_client::ClientError> for DrillError {
+    fn from(error: backstop_client::ClientError) -> Self {
+        Self(error.to_string())
+    }
+}

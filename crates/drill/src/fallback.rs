@@ -7,10 +7,10 @@ use hyper::{Method, StatusCode};
 use serde_json::Value;
 
 use crate::DrillError;
-use crate::endpoint::Endpoint;
 use crate::judgement::Identity;
 use crate::nonces::Nonces;
 use crate::transcript::{Question, ask};
+use backstop_client::Endpoint;
 
 const LIST_BYTES_MAX: usize = 1 << 20;
 /// Of two texts that begin alike, so much is the same.

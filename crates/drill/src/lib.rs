@@ -5,7 +5,6 @@
 mod advice;
 mod args;
 mod drill;
-mod endpoint;
 mod error;
 mod fallback;
 mod faults;

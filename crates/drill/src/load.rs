@@ -8,12 +8,12 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 use crate::DrillError;
-use crate::endpoint::Endpoint;
 use crate::fallback::Fallback;
 use crate::judgement::{Flaw, Source, behind_primarys, judge};
 use crate::nonces::Nonces;
 use crate::stand_in::StandIn;
 use crate::transcript::{Question, ask};
+use backstop_client::Endpoint;
 
 /// How much is asked, and how patiently.
 #[derive(Clone, Debug, Serialize)]

@@ -8,8 +8,8 @@ use hyper::body::Incoming;
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::endpoint::{Endpoint, explain};
 use crate::verdict::ENDLESS;
+use backstop_client::{Endpoint, explain};
 
 /// A longer answer is cut off, and counts as lost.
 const ANSWER_BYTES_MAX: usize = 1 << 20;

@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::Value;
 
 use crate::DrillError;
-use crate::endpoint::Endpoint;
+use backstop_client::Endpoint;
 
 /// Importing LiteLLM alone takes long on a small machine.
 const START_MAX: Duration = Duration::from_secs(240);

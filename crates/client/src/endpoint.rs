@@ -18,13 +18,14 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 
-use crate::DrillError;
+use crate::ClientError;
 
-const AGENT: &str = concat!("backstop-drill/", env!("CARGO_PKG_VERSION"));
+const AGENT: &str = concat!("backstop/", env!("CARGO_PKG_VERSION"));
 const CERTIFICATES_BYTES_MAX: u64 = 16 << 20;
 
 /// A server of OpenAI's API.
-pub(crate) struct Endpoint {
+#[derive(Clone)]
+pub struct Endpoint {
     host: String,
     port: u16,
     authority: String,
@@ -35,8 +36,9 @@ pub(crate) struct Endpoint {
 }
 
 /// An answer that has begun; its connection ends with it.
-pub(crate) struct Exchange {
-    pub(crate) response: Response<Incoming>,
+pub struct Exchange {
+    /// Its head, and its body as it comes.
+    pub response: Response<Incoming>,
     _connection: JoinSet<()>,
 }
 
@@ -45,13 +47,17 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Pipe for T {}
 
 impl Endpoint {
     /// An address with or without `/v1` at its end. `ca_file` has the authorities to trust (PEM) instead of the system's.
-    pub(crate) fn new(
+    ///
+    /// # Errors
+    ///
+    /// If the address or the key is none, or the authorities cannot be read.
+    pub fn new(
         url: &str,
         api_key: Option<&str>,
         ca_file: Option<&Path>,
-    ) -> Result<Self, DrillError> {
+    ) -> Result<Self, ClientError> {
         let refuse =
-            |reason: &str| DrillError::new(format!("{url:?} is no address of a server: {reason}"));
+            |reason: &str| ClientError::new(format!("{url:?} is no address of a server: {reason}"));
         let uri: Uri = url
             .parse()
             .map_err(|_| refuse("expected http://HOST:PORT"))?;
@@ -87,8 +93,10 @@ impl Endpoint {
 
     /// Sends a request and waits for the head of its answer. The caller bounds the wait.
     ///
-    /// Errors are for people.
-    pub(crate) async fn send(
+    /// # Errors
+    ///
+    /// If there is no answer. Errors are for people.
+    pub async fn send(
         &self,
         method: Method,
         path: &str,
@@ -149,41 +157,41 @@ impl Endpoint {
 }
 
 /// What went wrong, and why.
-pub(crate) fn explain(error: &dyn std::error::Error) -> String {
+pub fn explain(error: &dyn std::error::Error) -> String {
     match error.source() {
         Some(source) => format!("{error}: {source}"),
         None => error.to_string(),
     }
 }
 
-fn bearer(api_key: &str) -> Result<HeaderValue, DrillError> {
+fn bearer(api_key: &str) -> Result<HeaderValue, ClientError> {
     let mut value = HeaderValue::from_str(&format!("Bearer {api_key}"))
-        .map_err(|_| DrillError::new("a key has characters that no header can carry"))?;
+        .map_err(|_| ClientError::new("a key has characters that no header can carry"))?;
     value.set_sensitive(true);
     Ok(value)
 }
 
-fn connector(ca_file: Option<&Path>) -> Result<TlsConnector, DrillError> {
+fn connector(ca_file: Option<&Path>) -> Result<TlsConnector, ClientError> {
     let mut roots = RootCertStore::empty();
     for certificate in authorities(ca_file)? {
         roots
             .add(certificate)
-            .map_err(|error| DrillError::new(format!("a certificate cannot be used: {error}")))?;
+            .map_err(|error| ClientError::new(format!("a certificate cannot be used: {error}")))?;
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|error| DrillError::new(format!("TLS: {error}")))?
+        .map_err(|error| ClientError::new(format!("TLS: {error}")))?
         .with_root_certificates(roots)
         .with_no_client_auth();
     Ok(TlsConnector::from(Arc::new(config)))
 }
 
-fn authorities(ca_file: Option<&Path>) -> Result<Vec<CertificateDer<'static>>, DrillError> {
+fn authorities(ca_file: Option<&Path>) -> Result<Vec<CertificateDer<'static>>, ClientError> {
     let Some(path) = ca_file else {
         let found = rustls_native_certs::load_native_certs().certs;
         return if found.is_empty() {
-            Err(DrillError::new(
+            Err(ClientError::new(
                 "the system knows no certificate authorities; --ca-file names some",
             ))
         } else {
@@ -191,11 +199,11 @@ fn authorities(ca_file: Option<&Path>) -> Result<Vec<CertificateDer<'static>>, D
         };
     };
     let text = backstop_input::read_text_file(path, CERTIFICATES_BYTES_MAX)
-        .map_err(|error| DrillError::at(path, error))?;
+        .map_err(|error| ClientError::at(path, error))?;
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
-    let read = read.map_err(|error| DrillError::at(path, format!("no PEM: {error}")))?;
+    let read = read.map_err(|error| ClientError::at(path, format!("no PEM: {error}")))?;
     if read.is_empty() {
-        return Err(DrillError::at(path, "it has no certificate"));
+        return Err(ClientError::at(path, "it has no certificate"));
     }
     Ok(read)
 }

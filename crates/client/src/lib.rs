@@ -1,0 +1,10 @@
+//! Asks servers of OpenAI's API: addresses, keys, TLS, answers and when their pieces came. For the programs beside the
+//! server, which has nothing to call others with.
+
+mod answer;
+mod endpoint;
+mod error;
+
+pub use answer::{Answer, Failure, FailureKind, Limits, ToolCall, Usage, ask, get};
+pub use endpoint::{Endpoint, Exchange, explain};
+pub use error::ClientError;

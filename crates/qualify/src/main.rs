@@ -1,0 +1,3 @@
+//! The binary `backstop-qualify`.
+
+fn main() {}
