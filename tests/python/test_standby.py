@@ -43,13 +43,9 @@ def socket(tmp_path: Path) -> Path:
     return tmp_path / "control"
 
 
-def answer(server: BackstopProcess, retries: int = 0) -> tuple[str, list[float]]:
+def answer(server: BackstopProcess) -> tuple[str, list[float]]:
     body = completion("def fibonacci(n):\n", max_tokens=24, **GREEDY)
     response = httpx.post(f"{server.base_url}/completions", json=body, timeout=60)
-    if retries and response.status_code == 503:
-        # It was being read as the server fell asleep.
-        assert response.json()["error"]["code"] == "model_sleeping", response.text
-        return answer(server, retries - 1)
     assert response.status_code == 200, response.text
     choice = response.json()["choices"][0]
     return choice["text"], choice["logprobs"]["token_logprobs"]
@@ -155,7 +151,7 @@ def test_sleeping_again_and_again_under_load_loses_nothing(start: Callable[..., 
     def ask() -> list[tuple[str, list[float]]]:
         answers = []
         while not stop.is_set():
-            answers.append(answer(server, retries=3))
+            answers.append(answer(server))
         return answers
 
     with ThreadPoolExecutor(4) as pool:

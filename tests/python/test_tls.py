@@ -136,13 +136,17 @@ def test_every_client_must_show_a_certificate(secure: Callable[..., SecureServer
     own = Authority(tmp_path, "clients")
     known = own.files("gateway", [x509.UniformResourceIdentifier("spiffe://example/gateway")])
     unknown = Authority(tmp_path, "others").files("stranger", [])
-    server = secure("--ssl-ca-certs", str(own.file), "--log-level", "debug").wait_until_ready(known)
+    audit_log = tmp_path / "audit" / "audit.jsonl"
+    audit_log.parent.mkdir()
+    arguments = ["--ssl-ca-certs", str(own.file), "--log-level", "debug", "--audit-log", str(audit_log)]
+    server = secure(*arguments).wait_until_ready(known)
     with server.openai(known) as client:
         client.chat.completions.create(**chat(max_tokens=4))
     for certificate in (None, unknown):
         with server.client(certificate) as client, pytest.raises(httpx.TransportError):
             client.get("/health")
     assert 'client_name="spiffe://example/gateway"' in server.process.log()
+    eventually(lambda: '"certificate":"spiffe://example/gateway"' in audit_log.read_text())
     with server.client(known) as client:
         metrics = client.get("/metrics").text
     failed = next(line for line in metrics.splitlines() if line.startswith("backstop:tls_handshakes_failed_total"))

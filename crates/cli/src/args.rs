@@ -2,6 +2,7 @@
 //! file; the command line wins over the environment, and that over the file.
 
 mod audit;
+mod bench;
 mod encoders;
 mod integrity;
 mod listening;
@@ -17,6 +18,7 @@ mod traces;
 use clap::{Parser, Subcommand};
 
 pub(crate) use self::audit::{AuditArgs, AuditCommand, AuditHeadArgs, AuditVerifyArgs};
+pub(crate) use self::bench::{BenchCommand, OfflineArgs, QualifyArgs};
 pub(crate) use self::encoders::EncoderArgs;
 pub(crate) use self::integrity::{IntegrityArgs, SignatureArgs};
 pub(crate) use self::log::{LogArgs, LogFormat};
@@ -65,6 +67,13 @@ pub(crate) enum Command {
     Models(ModelsCommand),
     /// Rehearse the loss of the primary provider against your own gateway: a program of its own, as `pull` is.
     Drill(DrillArgs),
+    /// Measure speed: of a server under load, or of a model by itself.
+    #[command(subcommand)]
+    Bench(BenchCommand),
+    /// Re-run what a vendor claims of a model against a server, or compare two: a program of its own.
+    Qualify(QualifyArgs),
+    /// Make, sign and verify the report of a qualification: the same program.
+    Report(QualifyArgs),
     /// Say what this machine can run, and why not.
     Doctor(DoctorArgs),
     /// Compute a model on two devices, and compare what they say of the same tokens.

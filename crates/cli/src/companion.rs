@@ -25,7 +25,24 @@ pub(crate) const DRILL: Companion = Companion {
     otherwise: "it need not be on the server's machine",
 };
 
+/// Re-runs claims, measures servers under load, and reports.
+pub(crate) const QUALIFY: Companion = Companion {
+    name: "backstop-qualify",
+    otherwise: "it need not be on the server's machine",
+};
+
 impl Companion {
+    /// Hands over to one of the program's own commands.
+    pub(crate) fn run_as(
+        &self,
+        command: &[&str],
+        arguments: &[OsString],
+    ) -> Result<ExitCode, String> {
+        let command = command.iter().map(OsString::from);
+        let line: Vec<OsString> = command.chain(arguments.iter().cloned()).collect();
+        self.run(&line)
+    }
+
     /// Hands over to the program, and does not return if it is there.
     pub(crate) fn run(&self, arguments: &[OsString]) -> Result<ExitCode, String> {
         let own = std::env::current_exe().map_err(|error| error.to_string())?;

@@ -2,6 +2,7 @@
 
 mod args;
 mod audit;
+mod bench;
 mod browsers;
 mod canary;
 mod candle;
@@ -76,6 +77,9 @@ fn main() -> ExitCode {
         Command::Import(args) => import::run(&args),
         Command::Models(command) => models::run(&command),
         Command::Drill(args) => companion::DRILL.run(&args.arguments),
+        Command::Bench(command) => bench::run(command),
+        Command::Qualify(args) => companion::QUALIFY.run(&args.arguments),
+        Command::Report(args) => companion::QUALIFY.run_as(&["report"], &args.arguments),
         Command::Doctor(args) => doctor::run(&args),
         Command::Canary(args) => canary::run(*args),
         Command::Compare(args) => compare::run(&args),

@@ -165,19 +165,34 @@ impl Standby {
         Ok(())
     }
 
-    /// Lets the model prove itself as often, and more often while it is suspect. 0 is never. Does not return.
+    /// Lets the model prove itself whenever it is time. Does not return.
     pub(crate) async fn keep_proving(&self, interval: Duration) {
-        if interval.is_zero() {
-            std::future::pending::<()>().await;
-        }
         loop {
-            let suspect = matches!(self.server.lifecycle().state(), LifecycleState::Suspect(_));
-            let pause = match suspect {
-                true => interval.min(SUSPECT_INTERVAL),
-                false => interval,
-            };
-            tokio::time::sleep(pause).await;
+            self.until_next_proof(interval).await;
             self.prove().await;
+        }
+    }
+
+    /// Waits as long as the operator wants; 0 is for ever. A model that is suspect, or becomes so meanwhile, is asked again
+    /// sooner: what made it fail may have passed.
+    async fn until_next_proof(&self, interval: Duration) {
+        let lifecycle = self.server.lifecycle();
+        let regular = async {
+            match interval.is_zero() {
+                true => std::future::pending().await,
+                false => tokio::time::sleep(interval).await,
+            }
+        };
+        let suspect = lifecycle.wait_for(|state| matches!(state, LifecycleState::Suspect(_)));
+        tokio::select! {
+            () = regular => {}
+            _ = suspect => {
+                let pause = match interval.is_zero() {
+                    true => SUSPECT_INTERVAL,
+                    false => interval.min(SUSPECT_INTERVAL),
+                };
+                tokio::time::sleep(pause).await;
+            }
         }
     }
 

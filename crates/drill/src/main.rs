@@ -1,6 +1,5 @@
 //! The binary `backstop-drill`: rehearses the loss of the primary provider.
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use backstop_drill::CommandLine;
@@ -8,21 +7,6 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     let command_line = CommandLine::parse();
-    start_log();
-    backstop_drill::run(&command_line).unwrap_or_else(|error| {
-        tracing::error!("{error}");
-        ExitCode::FAILURE
-    })
-}
-
-/// Messages go to standard error, so that standard output can have the report. `RUST_LOG` filters.
-fn start_log() {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        .init();
+    backstop_companion::start_log();
+    backstop_companion::end(backstop_drill::run(&command_line))
 }

@@ -73,11 +73,13 @@ pub enum Fault {
     RoomNotMade,
     /// The only running sequence of a tenant is preempted for those who have several.
     LonePreempted,
+    /// Prefixes are found that the device has lost.
+    LostCacheKept,
 }
 
 impl Fault {
     /// Every fault, for the test that plants them one by one.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::StaleComputedAfterPreemption,
         Self::SharedBlockFreed,
         Self::TableOneBlockShort,
@@ -111,6 +113,7 @@ impl Fault {
         Self::PlaceNotKept,
         Self::RoomNotMade,
         Self::LonePreempted,
+        Self::LostCacheKept,
     ];
 }
 

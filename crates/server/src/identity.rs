@@ -77,6 +77,7 @@ impl LateFailure {
             server,
             ticket,
             record,
+            ..
         } = request;
         Self {
             identity,

@@ -19,12 +19,22 @@ pub(crate) struct Entered {
 
 impl Entered {
     /// Counts a request in, if it may use a model now.
-    pub(crate) fn new(server: &Server, ticket: Ticket, record: Record) -> Result<Self, ApiError> {
+    pub(crate) async fn new(
+        server: &Server,
+        ticket: Ticket,
+        record: Record,
+    ) -> Result<Self, ApiError> {
         // Counted before the state is looked at, so that a drain that begins in between waits.
-        let guard = RequestGuard::new(server.clone(), ticket, record);
-        server.check_ready()?;
+        let mut counted = Counted::new(server);
+        if server.check_ready().is_err() {
+            // It may have fallen asleep since this request was let in, and it does not before nobody is counted.
+            drop(counted);
+            server.awaken().await;
+            counted = Counted::new(server);
+            server.check_ready()?;
+        }
         Ok(Self {
-            guard,
+            guard: RequestGuard::of(counted, ticket, record),
             arrived: Instant::now(),
         })
     }
@@ -59,22 +69,28 @@ impl InFlight {
     }
 }
 
-/// Counts one request in and, when dropped, out.
+/// A request that is counted in until this is dropped.
 #[derive(Debug)]
 pub(crate) struct RequestGuard {
     pub(crate) server: Server,
     pub(crate) ticket: Ticket,
     /// What will be told of it.
     pub(crate) record: Record,
+    _counted: Counted,
 }
 
 impl RequestGuard {
-    pub(crate) fn new(server: Server, ticket: Ticket, record: Record) -> Self {
-        server.count_in_flight(|count| *count += 1);
+    #[cfg(test)]
+    pub(crate) fn new(server: &Server, ticket: Ticket, record: Record) -> Self {
+        Self::of(Counted::new(server), ticket, record)
+    }
+
+    fn of(counted: Counted, ticket: Ticket, record: Record) -> Self {
         Self {
-            server,
+            server: counted.0.clone(),
             ticket,
             record,
+            _counted: counted,
         }
     }
 
@@ -87,9 +103,20 @@ impl RequestGuard {
     }
 }
 
-impl Drop for RequestGuard {
+/// Counts one request in and, when dropped, out.
+#[derive(Debug)]
+struct Counted(Server);
+
+impl Counted {
+    fn new(server: &Server) -> Self {
+        server.count_in_flight(|count| *count += 1);
+        Self(server.clone())
+    }
+}
+
+impl Drop for Counted {
     fn drop(&mut self) {
-        self.server.count_in_flight(|count| *count -= 1);
+        self.0.count_in_flight(|count| *count -= 1);
     }
 }
 
@@ -104,15 +131,16 @@ mod tests {
     async fn idle_waits_for_every_guard() {
         let server = Server::new(ServerConfig::default(), Lifecycle::new());
         let ticket = || server.anybody().begin().unwrap();
-        let guard = RequestGuard::new(server.clone(), ticket(), Record::default());
+        let counted = Counted::new(&server);
         assert_eq!(server.requests_in_flight(), 1);
         let idle = tokio::spawn({
             let server = server.clone();
             async move { server.idle().await }
         });
-        drop(guard);
+        drop(counted);
         idle.await.unwrap();
-        assert!(Entered::new(&server, ticket(), Record::default()).is_err());
+        let entered = Entered::new(&server, ticket(), Record::default()).await;
+        assert!(entered.is_err());
         assert_eq!(server.requests_in_flight(), 0);
     }
 }

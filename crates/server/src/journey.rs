@@ -43,7 +43,7 @@ pub(crate) async fn generate<E: Endpoint>(
     State(server): State<Server>,
     request: Request,
 ) -> Result<Response, ErrorReply> {
-    let read = Arrived::new(&server, request)?.read().await?;
+    let read = Arrived::new(&server, request).await?.read().await?;
     // From here on the client hears of its request, however long the rest takes.
     let form = patience::form(&read.body, E::MANNER.streams_by_default).await?;
     let guard = &read.entered.guard;
@@ -61,7 +61,7 @@ pub(crate) async fn encode<E: Encoding>(
     State(server): State<Server>,
     request: Request,
 ) -> Result<Response, ErrorReply> {
-    let read = Arrived::new(&server, request)?.read().await?;
+    let read = Arrived::new(&server, request).await?.read().await?;
     let guard = &read.entered.guard;
     guard.record.read(false, read.body.text());
     let interval = Form::Whole.interval(server.config());
@@ -118,7 +118,7 @@ pub(crate) async fn inquire<I: Inquiry>(
     State(server): State<Server>,
     request: Request,
 ) -> Result<Response, ErrorReply> {
-    let mut arrived = Arrived::new(&server, request)?;
+    let mut arrived = Arrived::new(&server, request).await?;
     if I::COUNTS_TOKENS {
         arrived = arrived.with_tokens_left().await?;
     }
@@ -136,13 +136,13 @@ struct Arrived {
 
 impl Arrived {
     /// Lets a request in, if the models are ready.
-    fn new(server: &Server, mut request: Request) -> Result<Self, ApiError> {
+    async fn new(server: &Server, mut request: Request) -> Result<Self, ApiError> {
         let known = request.extensions_mut();
         let identity = known.remove::<Identity>().ok_or_else(ApiError::internal)?;
         let ticket = known.remove::<Ticket>().ok_or_else(ApiError::internal)?;
         let record = known.remove::<Record>().unwrap_or_default();
         Ok(Self {
-            entered: Entered::new(server, ticket, record)?,
+            entered: Entered::new(server, ticket, record).await?,
             identity,
             request,
         })
@@ -233,6 +233,7 @@ impl Admitted {
             server,
             ticket,
             record,
+            ..
         } = &in_flight.guard;
         let prompt_tokens = job.prompt_tokens();
         record.asked(prompt_tokens);

@@ -78,6 +78,9 @@ impl Record {
             request_id: id.to_owned(),
             route: identity.rules.path,
             address: peer.and_then(Peer::ip),
+            certificate: peer
+                .and_then(|peer| peer.certificate.as_deref())
+                .map(str::to_owned),
             headers: told(request.headers()),
             model: model.map(str::to_owned),
             ..RequestEntry::default()

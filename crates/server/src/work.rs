@@ -167,7 +167,7 @@ mod tests {
         );
         let caller = server.keys().unwrap().find(&headers).unwrap();
         Ok(RequestGuard::new(
-            server.clone(),
+            server,
             caller.begin()?,
             Record::default(),
         ))

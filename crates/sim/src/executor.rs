@@ -106,6 +106,15 @@ impl ShadowExecutor {
         self.submitted.is_empty()
     }
 
+    /// As a device that slept: nothing is left of what it held.
+    pub(crate) fn lose_cache(&mut self) {
+        assert!(self.is_idle(), "the cache is lost under a plan");
+        let groups = self.shadow.iter_mut();
+        groups.for_each(|positions| positions.fill(0));
+        self.host.fill(None);
+        self.device.fill(None);
+    }
+
     pub(crate) fn can_execute(&self) -> bool {
         self.submitted.iter().any(|plan| plan.result.is_none())
     }

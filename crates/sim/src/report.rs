@@ -29,6 +29,8 @@ pub struct Report {
     pub preemptions: u64,
     /// Prompt tokens found in the prefix cache.
     pub cached_tokens: u64,
+    /// Times at which the device lost its cache, as in sleep.
+    pub cache_losses: u64,
     /// Hash over all plans and notices.
     pub trace_hash: u64,
 }
@@ -38,7 +40,7 @@ impl fmt::Display for Report {
         write!(
             formatter,
             "{} steps, {} episodes, {} plans ({} failed), {} arrivals ({} refused, {} aborted, \
-             {} expired), {} tokens, {} rated, {} preemptions, {} cached tokens, trace {:016x}",
+             {} expired), {} tokens, {} rated, {} preemptions, {} cached tokens, {} losses of the cache, trace {:016x}",
             self.steps,
             self.episodes,
             self.plans,
@@ -51,6 +53,7 @@ impl fmt::Display for Report {
             self.rated_tokens,
             self.preemptions,
             self.cached_tokens,
+            self.cache_losses,
             self.trace_hash
         )
     }

@@ -19,6 +19,8 @@ pub(crate) struct Weights {
     pub(crate) plan: u32,
     pub(crate) execute: u32,
     pub(crate) deliver: u32,
+    /// While nothing lives.
+    pub(crate) lose_cache: u32,
 }
 
 /// What an episode is like.
@@ -65,10 +67,12 @@ impl Scenario {
             plan: random.between(5, 40),
             execute: random.between(5, 40),
             deliver: random.between(5, 40),
+            lose_cache: random.between(1, 8),
         };
         let weights = Weights {
             abort: rarely(random, weights.abort),
             tick: rarely(random, weights.tick),
+            lose_cache: rarely(random, weights.lose_cache),
             ..weights
         };
         let vocabulary = random.between(2, 4);

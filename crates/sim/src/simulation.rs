@@ -90,7 +90,7 @@ impl<'a> Episode<'a> {
     /// One random turn among those that are possible.
     fn turn(&mut self) {
         let weights = &self.scenario.weights;
-        let choices: [(u32, Action<'a>); 6] = [
+        let choices: [(u32, Action<'a>); 7] = [
             (weights.arrive, Self::arrive),
             (weights.abort, Self::abort),
             (weights.tick, Self::tick),
@@ -112,6 +112,14 @@ impl<'a> Episode<'a> {
                     0
                 },
                 Self::deliver,
+            ),
+            (
+                if self.scheduler.has_work() {
+                    0
+                } else {
+                    weights.lose_cache
+                },
+                Self::lose_cache,
             ),
         ];
         let sum = choices.iter().map(|(weight, _)| weight).sum();
@@ -293,6 +301,13 @@ impl<'a> Episode<'a> {
         if let Some(tokens) = tokens.filter(|_| ended) {
             self.scenario.remember(&mut self.random, &tokens);
         }
+    }
+
+    fn lose_cache(&mut self) {
+        self.executor.lose_cache();
+        self.send(Event::CacheLost);
+        self.report.cache_losses += 1;
+        self.expect(Vec::new());
     }
 
     fn send(&mut self, event: Event) {

@@ -12,6 +12,7 @@ fn three_hundred_thousand_steps_are_clean_and_eventful() {
     assert!(report.rejections > 500 && report.aborts > 500, "{report}");
     assert!(report.expirations > 100, "{report}");
     assert!(report.rated_tokens > 5_000, "{report}");
+    assert!(report.cache_losses > 100, "{report}");
     assert!(
         report.preemptions > 500 && report.cached_tokens > 10_000,
         "{report}"

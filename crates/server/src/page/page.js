@@ -92,6 +92,7 @@ function showHeader(status) {
   if (state.name === "loading" && state.bytes_total > 0) {
     text += ` ${share(state.bytes_done / state.bytes_total)} of ${bytes(state.bytes_total)}`;
   }
+  if (state.name === "sleeping" && state.wake_s !== undefined) text += `, wakes in about ${duration(state.wake_s)}`;
   setState(stalled ? "stalled" : state.name, text);
   const since = states.at(-1)?.at ?? status.at;
   byId("since").textContent = `since ${clock(since)} (${duration(Math.max(0, Math.floor(status.at - since)))})`;

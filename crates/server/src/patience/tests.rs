@@ -21,7 +21,7 @@ fn server() -> Server {
 
 fn late_failure(server: &Server) -> LateFailure {
     let ticket = server.anybody().begin().unwrap();
-    let request = RequestGuard::new(server.clone(), ticket, Record::default());
+    let request = RequestGuard::new(server, ticket, Record::default());
     LateFailure::of(Identity::of(&Request::default()), &request)
 }
 
