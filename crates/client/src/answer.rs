@@ -1,10 +1,10 @@
 //! An answer of OpenAI's API, whole or streamed, and when its pieces came.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HeaderMap};
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use hyper::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -61,6 +61,8 @@ pub struct Answer {
     pub usage: Option<Usage>,
     /// Why it is no answer, or not a whole one.
     pub failure: Option<Failure>,
+    /// `Retry-After`: how long the server asks to wait.
+    pub retry_after: Option<Duration>,
     /// When pieces of text, reasoning or calls came, since the request was sent. A whole answer has one.
     pub pieces: Vec<Duration>,
     /// From sending the request to the end.
@@ -197,6 +199,7 @@ impl Reading<'_> {
         let status = exchange.response.status();
         self.answer.status = Some(status.as_u16());
         let head = exchange.response.headers();
+        self.answer.retry_after = head.get(RETRY_AFTER).and_then(retry_after);
         self.answer.backstop_model = MODEL_HEADERS
             .iter()
             .find_map(|name| head.get(*name)?.to_str().ok())
@@ -316,6 +319,16 @@ fn take_text(value: &Value, into: &mut Option<String>) {
     }
 }
 
+/// Seconds, or a date (RFC 9110, section 10.2.3).
+fn retry_after(value: &HeaderValue) -> Option<Duration> {
+    let text = value.to_str().ok()?;
+    if let Ok(seconds) = text.trim().parse::<f64>() {
+        return Duration::try_from_secs_f64(seconds).ok();
+    }
+    let date = httpdate::parse_http_date(text).ok()?;
+    Some(date.duration_since(SystemTime::now()).unwrap_or_default())
+}
+
 fn usage(value: &Value) -> Option<Usage> {
     let number = |value: &Value| value.as_u64().unwrap_or_default();
     Some(Usage {
@@ -432,6 +445,19 @@ mod tests {
             (FailureKind::Event, "it broke")
         );
         assert_eq!(answer(&["{"]).unwrap_err().kind, FailureKind::Broken);
+    }
+
+    #[test]
+    fn the_wait_that_a_server_asks_for_is_seconds_or_a_date() {
+        let of = |text: &'static str| retry_after(&HeaderValue::from_static(text));
+        assert_eq!(of("7"), Some(Duration::from_secs(7)));
+        assert_eq!(of("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Duration::ZERO));
+        let later = SystemTime::now() + Duration::from_secs(3600);
+        let later = HeaderValue::from_str(&httpdate::fmt_http_date(later)).unwrap();
+        assert!(retry_after(&later) > Some(Duration::from_secs(3500)));
+        for none in ["", "soon", "-1", "NaN", "1e300"] {
+            assert_eq!(of(none), None, "{none}");
+        }
     }
 
     #[test]

@@ -1,9 +1,21 @@
 //! Re-runs vendors' claims against a server: suites of tasks, benchmarks, comparisons of two endpoints, and a report that
 //! can be signed. A program of its own, since the server has nothing to call others with.
 
+pub mod random;
 pub mod record;
+pub mod statistics;
+pub mod store;
+pub mod subject;
 pub mod suite;
+pub mod suites;
 
+mod args;
 mod error;
+mod qualification;
+mod run;
+mod runner;
 
+pub use args::{CodeArgs, Command, CommandLine, EndpointArgs, SamplingArgs, SuiteArgs};
 pub use error::QualifyError;
+pub use qualification::PROGRAM;
+pub use run::run;

@@ -1,7 +1,8 @@
 //! What a qualification leaves on disk, and what the report is made of.
 //!
-//! A directory has `run.json` (a [`Run`]), `answers/SUITE.jsonl` (an [`Attempt`] a line, as they come), and
-//! `measures/NAME.json` (lists of [`Measure`]), one file for each suite, benchmark, adapter or comparison.
+//! A directory has `run.json` (a [`Run`]), `answers/SUITE.jsonl` (an [`Attempt`] a line, as they come), `repeats/N/SUITE.jsonl`
+//! (the same, for the second and later runs of the same), and `measures/NAME.json` (lists of [`Measure`]), one file for each
+//! suite, benchmark, adapter or comparison. A slash in a suite's name is one in its file's. [`crate::store::Results`] reads it.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +17,7 @@ pub struct Run {
     pub program: String,
     /// Whom.
     pub subject: Subject,
-    /// Everything that decides what is asked: suites, limits, sampling, seed.
+    /// Everything that decides what is asked, for each suite: limits, sampling, seed, digests of data.
     pub settings: BTreeMap<String, Value>,
     /// Seconds since 1970.
     pub began_unix_s: u64,
@@ -56,10 +57,13 @@ pub struct Attempt {
     /// Marks to count by, such as `{"trigger": true, "schema": false}`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub marks: BTreeMap<String, Value>,
-    /// The body that was sent.
+    /// The body that was sent last; where there are several turns, it has those before.
     pub request: Value,
     /// What came back, one for each turn.
     pub replies: Vec<Reply>,
+    /// How often a request had to be sent again: a failed connection, a 429, a 503.
+    #[serde(skip_serializing_if = "is_zero", default)]
+    pub retries: u32,
 }
 
 /// What became of an attempt.
@@ -155,4 +159,9 @@ pub struct Interval {
 
 fn one() -> u32 {
     1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants a reference")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }

@@ -24,15 +24,21 @@ pub trait Suite: Send + Sync {
     /// If this machine cannot judge. A wrong answer is no error.
     fn step(&self, task: usize, sample: u32, replies: &[Reply]) -> Result<Step, QualifyError>;
 
-    /// The numbers that come of all attempts at all tasks.
+    /// What else decides what is asked: a digest of the data, a number of cases. A run with others does not resume.
+    fn settings(&self) -> BTreeMap<String, Value> {
+        BTreeMap::new()
+    }
+
+    /// The numbers that come of all attempts at all tasks. Attempts without an answer are not among them.
     fn measures(&self, attempts: &[Attempt]) -> Vec<Measure>;
 }
 
 /// What comes next in a task.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
-    /// Send this chat: `messages`, and what else is peculiar to the task (`tools`, `response_format`, `max_tokens`). The
-    /// runner adds the model, sampling and the seed, where the task has none of its own.
+    /// Send this chat, or this completion if it has a `prompt` instead of `messages`, with what else is peculiar to the
+    /// task (`tools`, `response_format`, `max_tokens`). The runner adds the model, sampling and the seed, where the task
+    /// has none of its own.
     Ask(Value),
     /// It is decided.
     Judged(Judgement),

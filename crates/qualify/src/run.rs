@@ -1,0 +1,80 @@
+//! What the command line asks for.
+
+use std::future::Future;
+use std::io::Write;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::QualifyError;
+use crate::args::{CommandLine, SuiteArgs};
+use crate::{qualification, suites};
+
+/// How long a program that is being judged may hold up the end.
+const LAST_JUDGEMENT: Duration = Duration::from_secs(2);
+
+/// Does what the command line says, until it is done or the process is told to end.
+///
+/// # Errors
+///
+/// If it could not be done.
+pub fn run(command_line: CommandLine) -> Result<ExitCode, QualifyError> {
+    if let Some(command) = command_line.command {
+        // A line for each part.
+        match command {}
+    }
+    if command_line.suites.list {
+        return list(&command_line.suites);
+    }
+    until_told_to_end(qualification::run(&command_line.suites))
+}
+
+/// Runs to the end, or until SIGINT or SIGTERM; then what runs is dropped.
+pub(crate) fn until_told_to_end(
+    acting: impl Future<Output = Result<ExitCode, QualifyError>>,
+) -> Result<ExitCode, QualifyError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| QualifyError::new(format!("cannot start the runtime: {error}")))?;
+    let done = runtime.block_on(async {
+        tokio::select! {
+            done = acting => done,
+            ended = told_to_end() => Err(ended),
+        }
+    });
+    runtime.shutdown_timeout(LAST_JUDGEMENT);
+    done
+}
+
+async fn told_to_end() -> QualifyError {
+    let wait = |kind| {
+        signal(kind).map_err(|error| QualifyError::new(format!("cannot wait for signals: {error}")))
+    };
+    let (mut interrupt, mut terminate) =
+        match (wait(SignalKind::interrupt()), wait(SignalKind::terminate())) {
+            (Ok(interrupt), Ok(terminate)) => (interrupt, terminate),
+            (Err(error), _) | (_, Err(error)) => return error,
+        };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    QualifyError::new("told to end; the same command goes on from here")
+}
+
+fn list(args: &SuiteArgs) -> Result<ExitCode, QualifyError> {
+    let definitions = suites::definitions(args.suites.as_deref())?;
+    let width = definitions
+        .iter()
+        .map(|one| one.name.len())
+        .max()
+        .unwrap_or(0);
+    let mut out = std::io::stdout().lock();
+    let written = definitions
+        .iter()
+        .try_for_each(|one| writeln!(out, "{:width$}  {}", one.name, one.description));
+    written.map_err(|error| QualifyError::new(format!("standard output: {error}")))?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,1 @@
+//! Against a server that is scripted here, request by request.
