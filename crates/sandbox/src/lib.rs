@@ -114,7 +114,7 @@ impl Sandbox {
 ///
 /// If a thread cannot be bound. A kernel without filters of calls is no error.
 pub fn confine_calls() -> Result<CallsConfinement, SandboxError> {
-    system::confine_calls(false)
+    system::confine_calls(system::Caller::Server)
 }
 
 /// The same for a process that connects to others over TCP. Which ports that may be, [`Sandbox::connect_ports`] says.
@@ -123,5 +123,15 @@ pub fn confine_calls() -> Result<CallsConfinement, SandboxError> {
 ///
 /// As [`confine_calls`].
 pub fn confine_calls_of_client() -> Result<CallsConfinement, SandboxError> {
-    system::confine_calls(true)
+    system::confine_calls(system::Caller::Client)
+}
+
+/// The same for a program that nobody trusts, which has a world of its own already: namespaces without anybody to connect
+/// to. It may have local sockets, TCP and UDP, and no others; and neither memory nor messages that no limit counts.
+///
+/// # Errors
+///
+/// As [`confine_calls`].
+pub fn confine_calls_of_contained() -> Result<CallsConfinement, SandboxError> {
+    system::confine_calls(system::Caller::Contained)
 }

@@ -6,3 +6,4 @@ mod refused;
 
 pub(crate) use calls::confine_calls;
 pub(crate) use files::confine_files;
+pub(crate) use refused::Caller;

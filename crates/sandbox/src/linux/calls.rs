@@ -10,14 +10,14 @@ use seccompiler::{
     apply_filter_all_threads, sock_filter,
 };
 
-use super::refused;
+use super::refused::{self, Caller};
 use crate::{CallsConfinement, SandboxError};
 
-pub(crate) fn confine_calls(may_connect: bool) -> Result<CallsConfinement, SandboxError> {
+pub(crate) fn confine_calls(caller: Caller) -> Result<CallsConfinement, SandboxError> {
     let Ok(architecture) = TargetArch::try_from(std::env::consts::ARCH) else {
         return Ok(absent("calls are not known for this kind of processor"));
     };
-    let refusing = refusing(architecture, may_connect);
+    let refusing = refusing(architecture, caller);
     let refusing = refusing.map_err(|error| SandboxError::Calls(error.to_string()))?;
     for filter in [refusing, denying()] {
         match apply_filter_all_threads(&filter) {
@@ -38,10 +38,10 @@ fn absent(reason: &str) -> CallsConfinement {
 }
 
 /// Answers EPERM to what is refused.
-fn refusing(architecture: TargetArch, may_connect: bool) -> Result<BpfProgram, BackendError> {
+fn refusing(architecture: TargetArch, caller: Caller) -> Result<BpfProgram, BackendError> {
     let refused = SeccompAction::Errno(libc::EPERM as u32);
     let filter = SeccompFilter::new(
-        refused::rules(may_connect)?,
+        refused::rules(caller)?,
         SeccompAction::Allow,
         refused,
         architecture,

@@ -5,11 +5,20 @@ use std::collections::BTreeMap;
 use libc::c_long;
 use seccompiler::{BackendError, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule};
 
+/// Who is confined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Caller {
+    /// A server, which never connects.
+    Server,
+    /// What connects to others over TCP.
+    Client,
+    /// A program that nobody trusts, in namespaces of its own, where there is nobody else to connect to.
+    Contained,
+}
+
 /// Calls that are refused whatever they are asked.
 #[rustfmt::skip]
 const ALWAYS: &[c_long] = &[
-    // Leads out. An accepted connection could be dissolved by it, and be made anew with anybody.
-    libc::SYS_connect,
     // Does what other calls do, unseen by this filter.
     libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register,
     // Looks into other processes, or drives them.
@@ -29,7 +38,6 @@ const ALWAYS: &[c_long] = &[
     libc::SYS_setns, libc::SYS_unshare,
     // Files by something other than their paths, and files that are none.
     libc::SYS_open_by_handle_at, libc::SYS_name_to_handle_at, libc::SYS_fanotify_init,
-    libc::SYS_mknodat,
     // The machine: its clock, names, memory and end.
     libc::SYS_settimeofday, libc::SYS_clock_settime, libc::SYS_adjtimex, libc::SYS_clock_adjtime,
     libc::SYS_sethostname, libc::SYS_setdomainname, libc::SYS_swapon, libc::SYS_swapoff,
@@ -39,14 +47,24 @@ const ALWAYS: &[c_long] = &[
 
 /// Calls that only this kind of processor has.
 #[cfg(target_arch = "x86_64")]
-const HERE: &[c_long] = &[
-    libc::SYS_ioperm,
-    libc::SYS_iopl,
-    libc::SYS_mknod,
-    libc::SYS_modify_ldt,
-];
+const HERE: &[c_long] = &[libc::SYS_ioperm, libc::SYS_iopl, libc::SYS_modify_ldt];
 #[cfg(not(target_arch = "x86_64"))]
 const HERE: &[c_long] = &[];
+
+/// Making files that are none, and the place of their kind.
+#[cfg(target_arch = "x86_64")]
+const MAKE_NODE: &[(c_long, u8)] = &[(libc::SYS_mknodat, 2), (libc::SYS_mknod, 1)];
+#[cfg(not(target_arch = "x86_64"))]
+const MAKE_NODE: &[(c_long, u8)] = &[(libc::SYS_mknodat, 2)];
+
+/// Memory and messages that belong to no process and lie in no file system, so that no limit counts them.
+const UNCOUNTED: &[c_long] = &[
+    libc::SYS_memfd_create,
+    libc::SYS_memfd_secret,
+    libc::SYS_shmget,
+    libc::SYS_msgget,
+    libc::SYS_semget,
+];
 
 // The numbers that the C library's crate lacks; all but the first are the same everywhere.
 #[cfg(target_arch = "x86_64")]
@@ -72,17 +90,38 @@ const NAMESPACES: [libc::c_int; 7] = [
 const TERMINAL_INPUT: [u64; 2] = [0x5412, 0x541c];
 
 /// What the filter compares calls with: no rule at all for a number means always.
-///
-/// Who `may_connect` may have TCP sockets as well, and connect them: where to, Landlock says.
-pub(super) fn rules(may_connect: bool) -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendError> {
+pub(super) fn rules(caller: Caller) -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendError> {
     let always = ALWAYS.iter().chain(HERE);
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
         always.map(|number| (*number, Vec::new())).collect();
-    for number in [libc::SYS_socket, libc::SYS_socketpair] {
-        rules.insert(number, all_but_streams(may_connect)?);
+    rules.insert(libc::SYS_clone, namespaces()?);
+    rules.insert(libc::SYS_ioctl, terminal_input()?);
+    match caller {
+        Caller::Contained => {
+            rules.insert(libc::SYS_socket, all_but_usual()?);
+            rules.extend(UNCOUNTED.iter().map(|number| (*number, Vec::new())));
+            for (number, kind) in MAKE_NODE {
+                rules.insert(*number, devices(*kind)?);
+            }
+        }
+        Caller::Server | Caller::Client => {
+            rules.extend(MAKE_NODE.iter().map(|(number, _)| (*number, Vec::new())));
+            rules.extend(ways_out(caller == Caller::Client)?);
+        }
     }
-    if may_connect {
-        rules.remove(&libc::SYS_connect);
+    Ok(rules)
+}
+
+/// What leads to others, where there are others. Who `may_connect` may have TCP sockets, and connect them: where to,
+/// Landlock says.
+fn ways_out(may_connect: bool) -> Result<Vec<(i64, Vec<SeccompRule>)>, BackendError> {
+    let mut rules = Vec::new();
+    for number in [libc::SYS_socket, libc::SYS_socketpair] {
+        rules.push((number, all_but_streams(may_connect)?));
+    }
+    if !may_connect {
+        // An accepted connection could be dissolved by it, and be made anew with anybody.
+        rules.push((libc::SYS_connect, Vec::new()));
     }
     // The flags' places. A socket that was never connected, or no longer is, would connect.
     for (number, flags) in [
@@ -90,10 +129,8 @@ pub(super) fn rules(may_connect: bool) -> Result<BTreeMap<i64, Vec<SeccompRule>>
         (libc::SYS_sendmsg, 2),
         (libc::SYS_sendmmsg, 3),
     ] {
-        rules.insert(number, vec![has_bits(flags, MSG_FASTOPEN)?]);
+        rules.push((number, vec![has_bits(flags, MSG_FASTOPEN)?]));
     }
-    rules.insert(libc::SYS_clone, namespaces()?);
-    rules.insert(libc::SYS_ioctl, terminal_input()?);
     Ok(rules)
 }
 
@@ -117,6 +154,33 @@ fn all_but_streams(may_connect: bool) -> Result<Vec<SeccompRule>, BackendError> 
         of_type(libc::SOCK_DGRAM)?,
         of_type(libc::SOCK_RAW)?,
     ])
+}
+
+/// Anything but local sockets, TCP and UDP: the kernel's rarer protocols are where its faults are.
+fn all_but_usual() -> Result<Vec<SeccompRule>, BackendError> {
+    let is_another = |argument: u8, known: &[libc::c_int]| {
+        let each = known
+            .iter()
+            .map(|value| condition(argument, SeccompCmpOp::Ne, *value as u64));
+        each.collect::<Result<Vec<_>, _>>()
+    };
+    let families = is_another(0, &[libc::AF_UNIX, libc::AF_INET, libc::AF_INET6])?;
+    let mut protocols = is_another(0, &[libc::AF_UNIX])?;
+    protocols.extend(is_another(2, &[0, libc::IPPROTO_TCP, libc::IPPROTO_UDP])?);
+    let raw = rule(1, SeccompCmpOp::MaskedEq(TYPE_MASK), libc::SOCK_RAW as u64)?;
+    Ok(vec![
+        SeccompRule::new(families)?,
+        SeccompRule::new(protocols)?,
+        raw,
+    ])
+}
+
+fn devices(kind: u8) -> Result<Vec<SeccompRule>, BackendError> {
+    let of_kind = |value: libc::mode_t| {
+        let compared = SeccompCmpOp::MaskedEq(u64::from(libc::S_IFMT));
+        rule(kind, compared, u64::from(value))
+    };
+    Ok(vec![of_kind(libc::S_IFCHR)?, of_kind(libc::S_IFBLK)?])
 }
 
 fn namespaces() -> Result<Vec<SeccompRule>, BackendError> {

@@ -56,15 +56,23 @@ fn run(program: &BpfProgram, seen: &[u32]) -> u32 {
 
 /// What the kernel makes of both filters' answers: the sternest, which are the smallest as signed
 /// numbers.
-fn answer_to(seen: &[u32]) -> u32 {
-    let refusing = refusing(TargetArch::try_from(std::env::consts::ARCH).unwrap(), false).unwrap();
+fn answer_to(caller: Caller, seen: &[u32]) -> u32 {
+    let refusing = refusing(
+        TargetArch::try_from(std::env::consts::ARCH).unwrap(),
+        caller,
+    )
+    .unwrap();
     let answers = [run(&refusing, seen), run(&denying(), seen)];
     let sternest = answers.into_iter().min_by_key(|answer| *answer as i32);
     sternest.unwrap()
 }
 
 fn call(number: i64, arguments: &[u64]) -> u32 {
-    answer_to(&seen(number, ARCHITECTURE, arguments))
+    answer_to(Caller::Server, &seen(number, ARCHITECTURE, arguments))
+}
+
+fn contained(number: i64, arguments: &[u64]) -> u32 {
+    answer_to(Caller::Contained, &seen(number, ARCHITECTURE, arguments))
 }
 
 #[test]
@@ -189,7 +197,7 @@ fn nobody_types_for_the_terminal() {
 #[test]
 fn other_sets_of_numbers_are_no_way_around() {
     let foreign = seen(libc::SYS_getpid, OTHER_ARCHITECTURE, &[]);
-    assert_eq!(answer_to(&foreign), KILLED);
+    assert_eq!(answer_to(Caller::Server, &foreign), KILLED);
     if cfg!(target_arch = "x86_64") {
         let inet = [libc::AF_INET as u64, libc::SOCK_STREAM as u64];
         assert_eq!(call(libc::SYS_socket | X32_BIT, &inet), UNKNOWN);
@@ -203,3 +211,55 @@ fn other_sets_of_numbers_are_no_way_around() {
         assert_eq!(call(548, &[]), ALLOWED);
     }
 }
+
+#[test]
+fn a_contained_program_has_usual_sockets_and_no_others() {
+    let socket = |family: libc::c_int, kind: libc::c_int, protocol: libc::c_int| {
+        let arguments = [family as u64, kind as u64, protocol as u64];
+        contained(libc::SYS_socket, &arguments)
+    };
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        assert_eq!(socket(family, libc::SOCK_STREAM, 0), ALLOWED);
+        assert_eq!(
+            socket(family, libc::SOCK_STREAM, libc::IPPROTO_TCP),
+            ALLOWED
+        );
+        assert_eq!(socket(family, libc::SOCK_DGRAM, libc::IPPROTO_UDP), ALLOWED);
+        assert_eq!(
+            socket(family, libc::SOCK_STREAM, libc::IPPROTO_SCTP),
+            REFUSED
+        );
+        assert_eq!(
+            socket(family, libc::SOCK_STREAM, libc::IPPROTO_MPTCP),
+            REFUSED
+        );
+        assert_eq!(socket(family, libc::SOCK_RAW, libc::IPPROTO_UDP), REFUSED);
+    }
+    assert_eq!(socket(libc::AF_UNIX, libc::SOCK_DGRAM, 0), ALLOWED);
+    for family in [
+        libc::AF_NETLINK,
+        libc::AF_PACKET,
+        libc::AF_ALG,
+        libc::AF_VSOCK,
+    ] {
+        assert_eq!(socket(family, libc::SOCK_DGRAM, 0), REFUSED, "{family}");
+    }
+    assert_eq!(contained(libc::SYS_connect, &[3]), ALLOWED);
+}
+
+#[test]
+fn a_contained_program_has_nothing_that_no_limit_counts() {
+    for number in UNCOUNTED_HERE {
+        assert_eq!(contained(number, &[]), REFUSED, "{number}");
+        assert_eq!(call(number, &[]), ALLOWED, "{number}");
+    }
+    for number in [libc::SYS_ptrace, libc::SYS_bpf, libc::SYS_unshare] {
+        assert_eq!(contained(number, &[]), REFUSED, "{number}");
+    }
+    let node = |kind: libc::mode_t| contained(libc::SYS_mknodat, &[3, 1, u64::from(kind | 0o600)]);
+    assert_eq!(node(libc::S_IFIFO), ALLOWED);
+    assert_eq!(node(libc::S_IFCHR), REFUSED);
+    assert_eq!(node(libc::S_IFBLK), REFUSED);
+}
+
+const UNCOUNTED_HERE: [i64; 3] = [libc::SYS_memfd_create, libc::SYS_shmget, libc::SYS_msgget];

@@ -1,0 +1,3 @@
+"""Dies so that its memory would be written down."""
+import os
+os.abort()

@@ -1,0 +1,2 @@
+# Complains for ever.
+while :; do echo spam >&2; done

@@ -1,0 +1,2 @@
+#!/proc/self/exe
+What contains this would be its interpreter.

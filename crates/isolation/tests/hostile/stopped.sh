@@ -1,0 +1,2 @@
+# Stops itself, so that it never ends.
+kill -STOP $$
