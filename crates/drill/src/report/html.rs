@@ -1,6 +1,6 @@
 //! The report as one page that needs nothing else.
 
-use std::fmt::Write;
+use backstop_pages::{Markup, Tone, badge, code, facts, page, seconds, section, table, tiles};
 
 use super::watch::Watch;
 use super::{Report, chart, date};
@@ -12,46 +12,63 @@ const STYLE: &str = include_str!("report.css");
 
 /// All of a drill.
 pub(super) fn drill(report: &Report) -> String {
-    let body = [
+    let body: Markup = [
         heading(report),
         overview(&report.failures),
         advice(&report.advice),
         report.failures.iter().map(failure).collect(),
         subject(report),
-    ];
+    ]
+    .into_iter()
+    .collect();
     page(
         &format!("Blackout drill: {}", report.verdict.text()),
-        &body.concat(),
+        STYLE,
+        &body,
     )
 }
 
 /// What came of looking on.
 pub(super) fn watch(watch: &Watch) -> String {
-    let body = format!(
-        "<header><h1>Looking on <span class=\"verdict {0}\">{1}</span></h1><p>{2} with the model <b>{3}</b>, {4}, {5:.0} s</p></header>\
-         <section><div class=\"wide\">{6}</div>{LEGEND}{7}</section>",
-        mark(watch.verdict),
-        watch.verdict.text(),
-        escape(&watch.gateway),
-        escape(&watch.model),
-        date(watch.began_unix_s),
-        watch.took_s,
+    let chart = Markup::raw(format!(
+        "<div class=\"wide\" tabindex=\"0\">{}</div>{LEGEND}{}",
         chart::svg(&watch.records, None),
         phases(&[("all", &watch.summary)])
-    );
-    page("Looking on at a gateway", &body)
-}
-
-fn page(title: &str, body: &str) -> String {
-    format!(
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
-         <meta name=\"color-scheme\" content=\"light dark\">\
-         <title>{title}</title><style>{STYLE}</style></head>\n<body><main>{body}</main></body></html>\n"
+    ));
+    let body = [
+        header(
+            "Looking on",
+            watch.verdict,
+            [&watch.gateway, &watch.model],
+            (watch.began_unix_s, watch.took_s),
+        ),
+        Markup::raw("</header>"),
+        section("answers", "Answers", &chart),
+    ];
+    page(
+        "Looking on at a gateway",
+        STYLE,
+        &body.into_iter().collect(),
     )
 }
 
-fn heading(report: &Report) -> String {
+/// The opening of a page's head: whom, when, how long.
+fn header(
+    title: &str,
+    verdict: Verdict,
+    [gateway, model]: [&str; 2],
+    (began_unix_s, took_s): (u64, f64),
+) -> Markup {
+    Markup::raw(format!(
+        "<header><h1>{title} {}</h1><p>{} with the model <b>{}</b>, {}, {took_s:.0} s</p>",
+        mark(verdict),
+        Markup::from(gateway),
+        Markup::from(model),
+        date(began_unix_s)
+    ))
+}
+
+fn heading(report: &Report) -> Markup {
     let failures = &report.failures;
     let sum = |of: fn(&Summary) -> usize| -> usize {
         let phases = failures
@@ -64,101 +81,100 @@ fn heading(report: &Report) -> String {
         .filter_map(|failure| failure.during.fallback_first_token_s);
     let longest = longest.map(|waits| waits.max).reduce(f64::max);
     let mixed = sum(|phase| phase.twice + phase.foreign + phase.restarted);
-    let tiles = [
-        (
-            "failures passed",
-            format!("{} of {}", report.count(Verdict::Passed), failures.len()),
-        ),
-        (
-            "requests lost",
-            format!(
-                "{} of {}",
-                sum(|phase| phase.lost),
-                sum(|phase| phase.requests)
-            ),
-        ),
+    let passed = report.count(Verdict::Passed);
+    let (lost, requests) = (sum(|phase| phase.lost), sum(|phase| phase.requests));
+    let numbers = tiles(&[
+        ("failures passed", format!("{passed} of {}", failures.len())),
+        ("requests lost", format!("{lost} of {requests}")),
         ("answers doubled or mixed", mixed.to_string()),
         (
             "longest wait for the fallback's first token",
             longest.map_or("–".into(), seconds),
         ),
-    ];
-    let tiles: String = tiles
-        .iter()
-        .map(|(name, value)| format!("<div><dd>{value}</dd><dt>{name}</dt></div>"))
-        .collect();
-    format!(
-        "<header><h1>Blackout drill <span class=\"verdict {0}\">{1}</span></h1>\
-         <p>{2} with the model <b>{3}</b>, {4}, {5:.0} s</p><dl class=\"tiles\">{tiles}</dl></header>",
-        mark(report.verdict),
-        report.verdict.text(),
-        escape(&report.subject.gateway),
-        escape(&report.subject.model),
-        date(report.began_unix_s),
-        report.took_s
-    )
+    ]);
+    let subject = &report.subject;
+    [
+        header(
+            "Blackout drill",
+            report.verdict,
+            [&subject.gateway, &subject.model],
+            (report.began_unix_s, report.took_s),
+        ),
+        numbers,
+        Markup::raw("</header>"),
+    ]
+    .into_iter()
+    .collect()
 }
 
 /// One line for each failure.
-fn overview(failures: &[Outcome]) -> String {
-    let rows: String = failures
-        .iter()
-        .map(|outcome| {
-            format!(
-                "<tr><td><a href=\"#{0}\">{0}</a></td><td><span class=\"verdict {1}\">{2}</span></td><td>{3}</td>\
-                 <td>{4}</td><td>{5}</td></tr>",
-                outcome.name,
-                mark(outcome.verdict),
-                outcome.verdict.text(),
-                format_args!("{} of {}", outcome.during.lost, outcome.during.requests),
-                outcome.during.fallback_first_token_s.map_or("–".into(), |waits| seconds(waits.max)),
-                outcome.rehearsal.recovery_s.map_or("–".into(), seconds)
-            )
-        })
-        .collect();
-    format!(
-        "<section><h2>Failures</h2><div class=\"wide\"><table><thead><tr><th>failure</th><th>verdict</th><th>lost</th>\
-         <th>first token, longest</th><th>primary back after</th></tr></thead><tbody>{rows}</tbody></table></div></section>"
-    )
+fn overview(failures: &[Outcome]) -> Markup {
+    let rows = failures.iter().map(|outcome| {
+        let first = outcome.during.fallback_first_token_s;
+        vec![
+            link(outcome.name),
+            mark(outcome.verdict),
+            format!("{} of {}", outcome.during.lost, outcome.during.requests).into(),
+            first.map_or("–".into(), |waits| seconds(waits.max)).into(),
+            outcome
+                .rehearsal
+                .recovery_s
+                .map_or("–".into(), seconds)
+                .into(),
+        ]
+    });
+    let heads = [
+        "failure",
+        "verdict",
+        "lost",
+        "first token, longest",
+        "primary back after",
+    ];
+    section("failures", "Failures", &table(&heads, rows))
 }
 
-fn advice(advice: &[Advice]) -> String {
+fn link(failure: &str) -> Markup {
+    let name = Markup::from(failure);
+    Markup::raw(format!("<a href=\"#{name}\">{name}</a>"))
+}
+
+fn advice(advice: &[Advice]) -> Markup {
     if advice.is_empty() {
-        return String::new();
+        return Markup::default();
     }
     let items: String = advice
         .iter()
         .map(|advice| {
-            let now = advice.now.as_deref().map(|now| format!("<p class=\"now\">Now: <code>{}</code></p>", escape(now)));
+            let now = advice.now.as_deref().map(|now| {
+                format!("<p class=\"now\">Now: <code>{}</code></p>", Markup::from(now))
+            });
             let names: Vec<String> =
-                advice.failures.iter().map(|name| format!("<a href=\"#{name}\">{name}</a>")).collect();
+                advice.failures.iter().map(|name| link(name).to_string()).collect();
             format!(
                 "<li><h3><code>{}</code></h3>{}<p><b>LiteLLM:</b> {}</p><p><b>Any gateway:</b> {}</p><p class=\"now\">Shown by {}</p></li>",
                 advice.setting,
                 now.unwrap_or_default(),
-                code(&escape(advice.litellm)),
-                code(&escape(advice.any_gateway)),
+                code(advice.litellm),
+                code(advice.any_gateway),
                 names.join(", ")
             )
         })
         .collect();
-    format!("<section><h2>What to change</h2><ul class=\"advice\">{items}</ul></section>")
+    let list = Markup::raw(format!("<ul class=\"advice\">{items}</ul>"));
+    section("advice", "What to change", &list)
 }
 
-fn failure(outcome: &Outcome) -> String {
+fn failure(outcome: &Outcome) -> Markup {
     let reasons: String = outcome
         .reasons
         .iter()
-        .map(|reason| format!("<li>{}</li>", escape(reason)))
+        .map(|reason| format!("<li>{}</li>", Markup::from(reason.as_str())))
         .collect();
     let rehearsal = &outcome.rehearsal;
-    format!(
-        "<section id=\"{0}\"><h2>{0} <span class=\"verdict {1}\">{2}</span></h2><p>The primary: {3}. Expected: {4}.</p>\
-         <ul class=\"reasons\">{reasons}</ul><div class=\"wide\">{5}</div>{LEGEND}{6}</section>",
-        outcome.name,
-        mark(outcome.verdict),
-        outcome.verdict.text(),
-        escape(outcome.what),
+    let body = Markup::raw(format!(
+        "<p>The primary: {}. Expected: {}.</p><ul class=\"reasons\">{reasons}</ul>\
+         <div class=\"wide\" tabindex=\"0\">{}</div>{LEGEND}{}",
+        Markup::from(outcome.what),
         outcome.expected,
         chart::svg(
             &rehearsal.records,
@@ -169,19 +185,9 @@ fn failure(outcome: &Outcome) -> String {
             ("during", &outcome.during),
             ("after", &outcome.after)
         ])
-    )
-}
-
-fn phases(phases: &[(&str, &Summary)]) -> String {
-    let rows: String = phases
-        .iter()
-        .map(|(name, summary)| phase(name, summary))
-        .collect();
-    format!(
-        "<div class=\"wide\"><table><thead><tr><th></th><th>sent</th><th>lost</th><th>primary</th><th>Backstop</th>\
-         <th>continued</th><th>other</th><th>p50</th><th>p99</th><th>first token p50</th><th>p99</th></tr></thead>\
-         <tbody>{rows}</tbody></table></div>"
-    )
+    ));
+    let heading = Markup::raw(format!("{} {}", outcome.name, mark(outcome.verdict)));
+    section(outcome.name, heading, &body)
 }
 
 const LEGEND: &str = "<p class=\"legend\"><span class=\"primary\">primary</span><span class=\"fallback\">Backstop</span>\
@@ -189,11 +195,32 @@ const LEGEND: &str = "<p class=\"legend\"><span class=\"primary\">primary</span>
                       <span class=\"lost\">lost or mixed</span><span class=\"fails\">the primary fails</span>\
                       <span>seconds to the end of an answer, by when it was asked for; circles are streams</span></p>";
 
-fn phase(name: &str, summary: &Summary) -> String {
+fn phases(phases: &[(&str, &Summary)]) -> Markup {
+    let heads = [
+        "",
+        "sent",
+        "lost",
+        "primary",
+        "Backstop",
+        "continued",
+        "other",
+        "p50",
+        "p99",
+        "first token p50",
+        "p99",
+    ];
+    table(
+        &heads,
+        phases.iter().map(|(name, summary)| phase(name, summary)),
+    )
+}
+
+fn phase(name: &str, summary: &Summary) -> Vec<Markup> {
     let quantile = |quantiles: Option<Quantiles>, of: fn(Quantiles) -> f64| {
         quantiles.map_or("–".into(), |quantiles| seconds(of(quantiles)))
     };
     let cells = [
+        name.to_owned(),
         summary.requests.to_string(),
         summary.lost.to_string(),
         summary.from_primary.to_string(),
@@ -205,25 +232,13 @@ fn phase(name: &str, summary: &Summary) -> String {
         quantile(summary.first_token_s, |of| of.p50),
         quantile(summary.first_token_s, |of| of.p99),
     ];
-    let cells: String = cells
-        .iter()
-        .map(|cell| format!("<td>{cell}</td>"))
-        .collect();
-    format!("<tr><th>{name}</th>{cells}</tr>")
+    cells.into_iter().map(Markup::from).collect()
 }
 
 /// What was drilled, and how.
-fn subject(report: &Report) -> String {
-    let mut rows = String::new();
-    // Writing to a string does not fail.
-    let mut row = |name: &str, value: &str| {
-        let _ = write!(
-            rows,
-            "<tr><th>{}</th><td>{}</td></tr>",
-            escape(name),
-            escape(value)
-        );
-    };
+fn subject(report: &Report) -> Markup {
+    let mut rows: Vec<(Markup, Markup)> = Vec::new();
+    let mut row = |name: &str, value: &str| rows.push((name.into(), value.into()));
     let pace = &report.pace;
     row("program", report.program);
     row("requests a second", &pace.requests_per_second.to_string());
@@ -266,68 +281,14 @@ fn subject(report: &Report) -> String {
     {
         row(name, &value.to_string());
     }
-    format!(
-        "<section><h2>Drilled</h2><div class=\"wide\"><table class=\"facts\"><tbody>{rows}</tbody></table></div></section>"
-    )
+    section("drilled", "Drilled", &facts(rows))
 }
 
-/// A name in the style sheet.
-fn mark(verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::Passed => "passed",
-        Verdict::Failed => "failed",
-        Verdict::NotRehearsed => "open",
-    }
-}
-
-fn seconds(value: f64) -> String {
-    let digits = if value < 0.1 {
-        3
-    } else if value < 10.0 {
-        2
-    } else {
-        1
+fn mark(verdict: Verdict) -> Markup {
+    let tone = match verdict {
+        Verdict::Passed => Tone::Good,
+        Verdict::Failed => Tone::Bad,
+        Verdict::NotRehearsed => Tone::Open,
     };
-    format!("{value:.digits$} s")
-}
-
-/// What stands between backticks, in escaped text, as code.
-fn code(text: &str) -> String {
-    let parts = text.split('`').enumerate();
-    parts
-        .map(|(number, part)| {
-            if number % 2 == 1 {
-                format!("<code>{part}</code>")
-            } else {
-                part.to_owned()
-            }
-        })
-        .collect()
-}
-
-fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            other => escaped.push(other),
-        }
-    }
-    escaped
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_others_wrote_is_text() {
-        assert_eq!(escape("<script>\"&"), "&lt;script&gt;&quot;&amp;");
-        assert_eq!(code("set `a: 1` now"), "set <code>a: 1</code> now");
-        assert_eq!(seconds(0.0456), "0.046 s");
-        assert_eq!(seconds(20.04), "20.0 s");
-    }
+    badge(tone, verdict.text())
 }
