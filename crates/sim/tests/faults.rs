@@ -6,7 +6,7 @@ use backstop_kv::fault::{Fault, plant};
 use backstop_sim::Simulation;
 
 /// Turns within which a fault must be found.
-const MAX_STEPS: u64 = 200_000;
+const MAX_STEPS: u64 = 1_000_000;
 
 #[test]
 #[expect(clippy::print_stderr, reason = "shown on request and on failure")]
