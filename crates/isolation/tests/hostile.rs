@@ -1,6 +1,8 @@
 //! Hostile programs, each with what must become of it. They lie in `hostile/`, and say of every attempt whether it was
 //! refused; those that cannot say anything any more are known by how they ended.
 
+#![cfg(target_os = "linux")]
+
 #[path = "hostile/alone.rs"]
 mod alone;
 mod common;

@@ -1,5 +1,7 @@
 //! Ordinary programs run as they would anywhere.
 
+#![cfg(target_os = "linux")]
+
 mod common;
 
 use std::fs;

@@ -86,13 +86,13 @@ impl Attempt {
     ) -> Result<(), IsolationError> {
         self.control.set_read_timeout(Some(SETUP))?;
         self.control.set_write_timeout(Some(SETUP))?;
-        let told = self.tell_all(isolation, job, is_trial);
-        let Err(error) = told else {
-            return Ok(());
-        };
-        match receive(&self.control) {
-            Ok(Some(Message::Failed(failure))) => Err(failure.into_error()),
-            _ => Err(error),
+        match self.tell_all(isolation, job, is_trial) {
+            // The other end is gone, and may have said why.
+            Err(IsolationError::Machine(error)) => match receive(&self.control) {
+                Ok(Some(Message::Failed(failure))) => Err(failure.into_error()),
+                _ => Err(error.into()),
+            },
+            told => told,
         }
     }
 

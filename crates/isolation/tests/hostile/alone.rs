@@ -3,7 +3,8 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use backstop_isolation::{Ended, Finished, IsolationError};
 
@@ -60,6 +61,38 @@ fn what_is_timed_out_is_dead_when_its_end_is_told() {
     assert!(!runs(&mark));
 }
 
+/// The one who asks, in the test below.
+#[test]
+#[ignore = "it is killed by another test, which starts it"]
+fn asks_until_it_is_killed() {
+    let mark = std::env::var(MARK).expect("a mark");
+    run(&["python", "sleeper.py", &mark]);
+}
+
+const MARK: &str = "BACKSTOP_ISOLATION_MARK";
+
+#[test]
+fn everything_is_dead_when_the_one_who_asked_is_killed() {
+    let mark = format!("orphan-{}", std::process::id());
+    let mut asking = Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "alone::asks_until_it_is_killed"])
+        .env(MARK, &mark)
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let is_soon = |expected: bool| {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while runs(&mark) != expected {
+            assert!(Instant::now() < deadline, "{mark} runs: {}", !expected);
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    };
+    is_soon(true);
+    asking.kill().unwrap();
+    asking.wait().unwrap();
+    is_soon(false);
+}
+
 #[test]
 fn nothing_is_written_to_the_host_even_late() {
     let finished = run(&["python", "late_writer.py"]);
@@ -96,6 +129,15 @@ fn what_contains_a_program_is_not_its_interpreter() {
         .run(&job(&program, Some(&programs())))
         .unwrap_err();
     assert!(matches!(error, IsolationError::Program { .. }), "{error}");
+}
+
+#[test]
+fn what_was_left_open_is_not_handed_on() {
+    let file = fs::File::open(HOST.directory.join("secret")).unwrap();
+    rustix::io::fcntl_setfd(&file, rustix::io::FdFlags::empty()).unwrap();
+    let finished = run(&["python", "environment.py"]);
+    let said = text(&finished);
+    assert!(said.ends_with("more: []\n"), "{said}");
 }
 
 #[test]

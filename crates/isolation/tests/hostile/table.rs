@@ -69,7 +69,7 @@ const fn bounded(
 pub(crate) const HOSTILE: &[Hostile] = &[
     hostile("forks until it may not", &["python", "fork_bomb.py"], DONE, &["stopped by EAGAIN with 23 children"]),
     bounded("doubles for ever", &["sh", "fork_bomb.sh"], soon, TIMED_OUT),
-    hostile("starts threads", &["python", "thread_bomb.py"], DONE, &["stopped with 23 threads", "can't start new thread"]),
+    hostile("starts threads", &["python", "thread_bomb.py"], DONE, &["stopped: can't start new thread early"]),
     hostile("fills memory alone", &["python", "memory_of_one.py"], End::OutOfMemory, &[]),
     hostile("fills memory by many", &["python", "memory_of_many.py"], End::OutOfMemory, &[]),
     hostile("unpacks a bomb", &["python", "memory_unpacked.py"], End::OutOfMemory, &["packed: "]),

@@ -6,5 +6,5 @@ try:
         threading.Thread(target=threading.Event().wait, daemon=True).start()
         made += 1
 except RuntimeError as error:
-    print(f"stopped with {made} threads: {error}", flush=True)
+    print(f"stopped: {error}", "early" if made < 24 else "ESCAPED", flush=True)
 os._exit(0)
