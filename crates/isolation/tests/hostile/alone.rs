@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use backstop_isolation::{Ended, Finished, IsolationError};
+use backstop_isolation::{Ended, Finished, Isolation, IsolationError};
 
 use super::common::{ISOLATION, PYTHON, job, text, words};
 use super::table::HOSTILE;
@@ -91,6 +91,10 @@ fn everything_is_dead_when_the_one_who_asked_is_killed() {
     asking.kill().unwrap();
     asking.wait().unwrap();
     is_soon(false);
+    // Whoever asks next removes the control group that is left, if there was one.
+    for _ in 0..3 {
+        Isolation::by(env!("CARGO_BIN_EXE_backstop-contain").into()).unwrap();
+    }
 }
 
 #[test]
