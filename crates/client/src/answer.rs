@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
+use hyper::body::{Bytes, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use hyper::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
@@ -65,6 +65,8 @@ pub struct Answer {
     pub retry_after: Option<Duration>,
     /// When pieces of text, reasoning or calls came, since the request was sent. A whole answer has one.
     pub pieces: Vec<Duration>,
+    /// When events with a choice came, those too that have no piece: a role, part of a character, the reason of the end.
+    pub choices: Vec<Duration>,
     /// From sending the request to the end.
     pub total: Duration,
 }
@@ -133,15 +135,21 @@ impl Answer {
 /// Sends a chat (`/v1/chat/completions`) or a completion (`/v1/completions`), and reads the answer to its end or as long as
 /// the client is patient.
 pub async fn ask(endpoint: &Endpoint, path: &str, body: &Value, limits: Limits) -> Answer {
-    let bytes = body.to_string().into_bytes();
+    ask_encoded(endpoint, path, body.to_string().into_bytes(), limits).await
+}
+
+/// The same with a body that is text already, for those who measure.
+pub async fn ask_encoded(endpoint: &Endpoint, path: &str, body: Vec<u8>, limits: Limits) -> Answer {
     let begun = Instant::now();
     let mut answer = Answer::default();
     let reading = Reading {
         answer: &mut answer,
         begun,
+        arrived: Duration::ZERO,
         bytes_left: limits.bytes_max,
+        silence_max: endpoint.silence_max(),
     };
-    let asking = reading.run(endpoint, path, bytes);
+    let asking = reading.run(endpoint, path, body);
     let outcome = tokio::time::timeout(limits.patience, asking).await;
     answer.total = begun.elapsed();
     answer.failure = match outcome {
@@ -172,8 +180,13 @@ pub async fn get(
     let asking = async {
         let mut exchange = endpoint.send(Method::GET, path, Vec::new()).await?;
         let mut bytes_left = limits.bytes_max;
-        let body = read_all(exchange.response.body_mut(), &mut bytes_left).await;
-        let body = body.map_err(|failure| failure.message)?;
+        let mut body = Vec::new();
+        while let Some(data) = next_piece(exchange.response.body_mut(), &mut bytes_left)
+            .await
+            .map_err(|failure| failure.message)?
+        {
+            body.extend_from_slice(&data);
+        }
         let (head, _) = exchange.response.into_parts();
         Ok((head.status.as_u16(), head.headers, body))
     };
@@ -189,12 +202,15 @@ pub async fn get(
 struct Reading<'a> {
     answer: &'a mut Answer,
     begun: Instant,
+    /// When what is read at present came, since the request was sent.
+    arrived: Duration,
     bytes_left: usize,
+    silence_max: Option<Duration>,
 }
 
 impl Reading<'_> {
     async fn run(mut self, endpoint: &Endpoint, path: &str, body: Vec<u8>) -> Result<(), Failure> {
-        let sent = endpoint.send(Method::POST, path, body).await;
+        let sent = within(self.silence_max, endpoint.send(Method::POST, path, body)).await?;
         let mut exchange = sent.map_err(|message| failure(FailureKind::Connection, message))?;
         let status = exchange.response.status();
         self.answer.status = Some(status.as_u16());
@@ -210,16 +226,14 @@ impl Reading<'_> {
             .is_some_and(|value| value.starts_with("text/event-stream"));
         let body = exchange.response.body_mut();
         if status != StatusCode::OK {
-            let text = read_all(body, &mut self.bytes_left)
-                .await
-                .unwrap_or_default();
+            let text = self.read_all(body).await.unwrap_or_default();
             let message = format!("{}: {}", status.as_u16(), message_of(&text));
             return Err(failure(FailureKind::Status, message));
         }
         if is_stream {
             return self.read_events(body).await;
         }
-        let text = read_all(body, &mut self.bytes_left).await?;
+        let text = self.read_all(body).await?;
         let value: Value = serde_json::from_slice(&text)
             .map_err(|_| failure(FailureKind::Broken, "the answer is no JSON"))?;
         self.take(&value)
@@ -227,7 +241,7 @@ impl Reading<'_> {
 
     async fn read_events(&mut self, body: &mut Incoming) -> Result<(), Failure> {
         let mut line = Vec::new();
-        while let Some(data) = next_piece(body, &mut self.bytes_left).await? {
+        while let Some(data) = self.next(body).await? {
             let mut rest = data.as_ref();
             while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
                 line.extend_from_slice(&rest[..end]);
@@ -240,6 +254,21 @@ impl Reading<'_> {
             line.extend_from_slice(rest);
         }
         Ok(())
+    }
+
+    async fn read_all(&mut self, body: &mut Incoming) -> Result<Vec<u8>, Failure> {
+        let mut read = Vec::new();
+        while let Some(data) = self.next(body).await? {
+            read.extend_from_slice(&data);
+        }
+        Ok(read)
+    }
+
+    async fn next(&mut self, body: &mut Incoming) -> Result<Option<Bytes>, Failure> {
+        let reading = next_piece(body, &mut self.bytes_left);
+        let piece = within(self.silence_max, reading).await?;
+        self.arrived = self.begun.elapsed();
+        piece
     }
 
     fn take_event(&mut self, event: &[u8]) -> Result<(), Failure> {
@@ -264,6 +293,9 @@ impl Reading<'_> {
             answer.usage = Some(usage);
         }
         let choice = &value["choices"][0];
+        if !choice.is_null() {
+            answer.choices.push(self.arrived);
+        }
         let part = ["delta", "message"]
             .iter()
             .find_map(|name| choice.get(*name))
@@ -281,7 +313,7 @@ impl Reading<'_> {
         }
         let calls = part["tool_calls"].as_array().map_or(&[][..], Vec::as_slice);
         if !(text.is_empty() && reasoning.is_empty() && calls.is_empty()) {
-            answer.pieces.push(self.begun.elapsed());
+            answer.pieces.push(self.arrived);
         }
         answer.text.push_str(text);
         answer.reasoning.push_str(reasoning);
@@ -338,18 +370,24 @@ fn usage(value: &Value) -> Option<Usage> {
     })
 }
 
-async fn read_all(body: &mut Incoming, bytes_left: &mut usize) -> Result<Vec<u8>, Failure> {
-    let mut read = Vec::new();
-    while let Some(data) = next_piece(body, bytes_left).await? {
-        read.extend_from_slice(&data);
-    }
-    Ok(read)
+/// Waits for something that a server says, but not for longer than it may be silent.
+async fn within<T>(
+    silence_max: Option<Duration>,
+    saying: impl Future<Output = T>,
+) -> Result<T, Failure> {
+    let Some(silence_max) = silence_max else {
+        return Ok(saying.await);
+    };
+    tokio::time::timeout(silence_max, saying)
+        .await
+        .map_err(|_| {
+            let seconds = silence_max.as_secs_f64();
+            let message = format!("the server said nothing for {seconds} s");
+            failure(FailureKind::Timeout, message)
+        })
 }
 
-async fn next_piece(
-    body: &mut Incoming,
-    bytes_left: &mut usize,
-) -> Result<Option<hyper::body::Bytes>, Failure> {
+async fn next_piece(body: &mut Incoming, bytes_left: &mut usize) -> Result<Option<Bytes>, Failure> {
     let Some(frame) = body.frame().await else {
         return Ok(None);
     };
@@ -396,7 +434,9 @@ mod tests {
         let mut reading = Reading {
             answer: &mut answer,
             begun: Instant::now(),
+            arrived: Duration::ZERO,
             bytes_left: 0,
+            silence_max: None,
         };
         for event in events {
             reading.take_event(event.as_bytes())?;
@@ -420,7 +460,7 @@ mod tests {
         assert_eq!(read.tool_calls[0].name, "f");
         assert_eq!(read.tool_calls[0].arguments, "{}");
         assert_eq!(read.usage.unwrap().completion_tokens, 2);
-        assert_eq!(read.pieces.len(), 4);
+        assert_eq!((read.pieces.len(), read.choices.len()), (4, 5));
         assert_eq!(read.fingerprint.as_deref(), Some("fp"));
     }
 

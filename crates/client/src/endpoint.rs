@@ -1,7 +1,8 @@
-//! Where requests are sent, over HTTP or TLS: one connection each, so that none suffers from another.
+//! Where requests are sent, over HTTP or TLS: one connection each, so that none suffers from another, unless they are kept.
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -14,11 +15,11 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 
 use crate::ClientError;
+use crate::connection::{Connection, Kept, Lease, Unsent};
 
 const AGENT: &str = concat!("backstop/", env!("CARGO_PKG_VERSION"));
 const CERTIFICATES_BYTES_MAX: u64 = 16 << 20;
@@ -33,13 +34,16 @@ pub struct Endpoint {
     prefix: String,
     tls: Option<(TlsConnector, ServerName<'static>)>,
     authorization: Option<HeaderValue>,
+    kept: Option<Arc<Kept>>,
+    silence_max: Option<Duration>,
 }
 
-/// An answer that has begun; its connection ends with it.
+/// An answer that has begun; its connection ends with it, or is kept.
 pub struct Exchange {
     /// Its head, and its body as it comes.
     pub response: Response<Incoming>,
-    _connection: JoinSet<()>,
+    // Dropped after the body, so that a connection is only used again if nothing is left in it.
+    _lease: Lease,
 }
 
 trait Pipe: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -88,7 +92,30 @@ impl Endpoint {
             tls,
             authorization: api_key.map(bearer).transpose()?,
             host,
+            kept: None,
+            silence_max: None,
         })
+    }
+
+    /// Keeps at most so many connections that are not in use, for later requests. Clones share them.
+    pub fn keeping(self, connections_max: usize) -> Self {
+        Self {
+            kept: Some(Arc::new(Kept::new(connections_max))),
+            ..self
+        }
+    }
+
+    /// Takes the server for dead if it says nothing for so long. An answer fails then with
+    /// [`FailureKind::Timeout`](crate::FailureKind::Timeout).
+    pub fn with_silence_max(self, silence_max: Duration) -> Self {
+        Self {
+            silence_max: Some(silence_max),
+            ..self
+        }
+    }
+
+    pub(crate) fn silence_max(&self) -> Option<Duration> {
+        self.silence_max
     }
 
     /// Sends a request and waits for the head of its answer. The caller bounds the wait.
@@ -102,9 +129,29 @@ impl Endpoint {
         path: &str,
         body: Vec<u8>,
     ) -> Result<Exchange, String> {
-        let request = self
+        let mut request = self
             .request(method, path, body)
             .map_err(|error| error.to_string())?;
+        if let Some(kept) = &self.kept {
+            while let Some(mut connection) = kept.take().await {
+                match connection.send(request).await {
+                    Ok(response) => return Ok(self.exchange(response, connection)),
+                    // The server had closed it: nothing was sent.
+                    Err(Unsent {
+                        request: Some(returned),
+                        ..
+                    }) => request = returned,
+                    Err(Unsent { error, .. }) => return Err(error),
+                }
+            }
+        }
+        let mut connection = self.connect().await?;
+        let response = connection.send(request).await;
+        let response = response.map_err(|unsent| unsent.error)?;
+        Ok(self.exchange(response, connection))
+    }
+
+    async fn connect(&self) -> Result<Connection, String> {
         let stream = TcpStream::connect((self.host.as_str(), self.port))
             .await
             .map_err(|error| format!("cannot connect: {error}"))?;
@@ -117,22 +164,19 @@ impl Endpoint {
                 Box::new(encrypted.map_err(|error| format!("TLS: {error}"))?)
             }
         };
-        let (mut sender, connection) = http1::handshake(TokioIo::new(pipe))
-            .await
-            .map_err(|error| error.to_string())?;
-        let mut running = JoinSet::new();
-        running.spawn(async move {
+        let handshake = http1::handshake(TokioIo::new(pipe)).await;
+        let (sender, connection) = handshake.map_err(|error| error.to_string())?;
+        Ok(Connection::new(sender, async move {
             // Its errors reach whoever reads the answer.
             let _ = connection.await;
-        });
-        let response = sender
-            .send_request(request)
-            .await
-            .map_err(|error| explain(&error))?;
-        Ok(Exchange {
+        }))
+    }
+
+    fn exchange(&self, response: Response<Incoming>, connection: Connection) -> Exchange {
+        Exchange {
             response,
-            _connection: running,
-        })
+            _lease: Lease::new(connection, self.kept.clone()),
+        }
     }
 
     fn request(

@@ -2,9 +2,10 @@
 //! server, which has nothing to call others with.
 
 mod answer;
+mod connection;
 mod endpoint;
 mod error;
 
-pub use answer::{Answer, Failure, FailureKind, Limits, ToolCall, Usage, ask, get};
+pub use answer::{Answer, Failure, FailureKind, Limits, ToolCall, Usage, ask, ask_encoded, get};
 pub use endpoint::{Endpoint, Exchange, explain};
 pub use error::ClientError;

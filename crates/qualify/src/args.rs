@@ -6,6 +6,8 @@ use std::time::Duration;
 use clap::{ArgGroup, Args, Parser, Subcommand};
 use serde_json::{Map, Value};
 
+use crate::bench::BenchArgs;
+
 const EXAMPLES: &str = "\
 Examples:
   All code suites whose data are in a directory, against a server on this machine:
@@ -36,7 +38,10 @@ pub struct CommandLine {
 
 /// Everything but suites. Each part is a module with arguments and a `run` of its own; `run.rs` has a line for each.
 #[derive(Clone, Debug, Subcommand)]
-pub enum Command {}
+pub enum Command {
+    /// Measure the speed of a server.
+    Bench(BenchArgs),
+}
 
 /// Which suites, whom to ask, and how.
 #[derive(Clone, Debug, Args)]

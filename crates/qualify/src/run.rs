@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::QualifyError;
-use crate::args::{CommandLine, SuiteArgs};
-use crate::{qualification, suites};
+use crate::args::{Command, CommandLine, SuiteArgs};
+use crate::{bench, qualification, suites};
 
 /// How long a program that is being judged may hold up the end.
 const LAST_JUDGEMENT: Duration = Duration::from_secs(2);
@@ -22,7 +22,9 @@ const LAST_JUDGEMENT: Duration = Duration::from_secs(2);
 pub fn run(command_line: CommandLine) -> Result<ExitCode, QualifyError> {
     if let Some(command) = command_line.command {
         // A line for each part.
-        match command {}
+        return match command {
+            Command::Bench(args) => bench::run(&args),
+        };
     }
     if command_line.suites.list {
         return list(&command_line.suites);

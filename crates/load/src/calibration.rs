@@ -1,0 +1,154 @@
+//! What a server makes of prompts: whether it takes token ids, and how many words are a token.
+
+use backstop_client::{Answer, Limits, ask_encoded};
+use serde_json::{Map, json};
+
+use crate::LoadError;
+use crate::generator::Target;
+use crate::random::text_tokens;
+use crate::wire::{Backend, Prompts, Wire};
+use crate::workload::{Content, Segment, Session};
+
+/// Words of the prompts that are compared.
+const FEW_WORDS: u32 = 40;
+const MANY_WORDS: u32 = 200;
+const ANSWER_BYTES_MAX: usize = 1 << 20;
+/// Names of texts that no run has.
+const STREAM: u64 = u64::MAX >> 1;
+
+/// What a server makes of prompts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Calibration {
+    /// What made-up prompts are to consist of.
+    pub prompts: Prompts,
+    /// Tokens of a prompt beside those of its words: a chat's template.
+    pub overhead_tokens: Option<f64>,
+    /// Whether the server counts tokens at all.
+    pub has_usage: bool,
+}
+
+/// Asks one request with token ids, where there are such prompts, and else two of different length whose tokens the server
+/// counts.
+///
+/// # Errors
+///
+/// If it does not answer them.
+pub async fn calibrate(target: &Target, wire: &Wire) -> Result<Calibration, LoadError> {
+    if wire.backend == Backend::Completions {
+        let answer = ask_token_ids(target, wire).await;
+        if answer.is_whole() {
+            return Ok(Calibration {
+                prompts: Prompts::TokenIds,
+                overhead_tokens: answer
+                    .usage
+                    .map(|usage| usage.prompt_tokens as f64 - f64::from(FEW_WORDS)),
+                has_usage: answer.usage.is_some(),
+            });
+        }
+        // Only what says that the request is wrong can be about token ids.
+        if !matches!(answer.status, Some(400 | 415 | 422 | 500 | 501)) {
+            return Err(refusal(&answer));
+        }
+    }
+    let mut counted = [None; 2];
+    for (words, tokens) in [FEW_WORDS, MANY_WORDS].into_iter().zip(&mut counted) {
+        let answer = ask_words(target, wire, words).await;
+        if !answer.is_whole() {
+            return Err(refusal(&answer));
+        }
+        *tokens = answer.usage.map(|usage| usage.prompt_tokens as f64);
+    }
+    Ok(of_counts(counted))
+}
+
+fn of_counts(counted: [Option<f64>; 2]) -> Calibration {
+    let has_usage = counted[0].is_some();
+    if let [Some(few), Some(many)] = counted
+        && many > few
+    {
+        let words = f64::from(MANY_WORDS - FEW_WORDS);
+        let per_token = words / (many - few);
+        return Calibration {
+            prompts: Prompts::Words { per_token },
+            overhead_tokens: Some(few - f64::from(FEW_WORDS) / per_token),
+            has_usage,
+        };
+    }
+    Calibration {
+        prompts: Prompts::Words { per_token: 1.0 },
+        overhead_tokens: None,
+        has_usage,
+    }
+}
+
+async fn ask_token_ids(target: &Target, wire: &Wire) -> Answer {
+    let mut body = Map::new();
+    if let Some(model) = &wire.model {
+        body.insert("model".into(), json!(model));
+    }
+    body.insert(
+        "prompt".into(),
+        json!(text_tokens(wire.seed, STREAM, FEW_WORDS as usize)),
+    );
+    body.insert("max_tokens".into(), json!(1));
+    ask(
+        target,
+        serde_json::Value::Object(body).to_string().into_bytes(),
+    )
+    .await
+}
+
+async fn ask_words(target: &Target, wire: &Wire, words: u32) -> Answer {
+    let segment = Segment {
+        stream: STREAM + u64::from(words),
+        tokens: words,
+    };
+    let one_each = Wire {
+        prompts: Prompts::Words { per_token: 1.0 },
+        ignore_eos: false,
+        ..wire.clone()
+    };
+    let session = Session::single(Content::Segments(vec![segment]), 1);
+    ask(target, one_each.body(&session, 0, &[])).await
+}
+
+async fn ask(target: &Target, body: Vec<u8>) -> Answer {
+    let limits = Limits {
+        patience: target.patience,
+        bytes_max: ANSWER_BYTES_MAX,
+    };
+    ask_encoded(&target.endpoint, &target.path, body, limits).await
+}
+
+fn refusal(answer: &Answer) -> LoadError {
+    let message = answer
+        .failure
+        .as_ref()
+        .map_or("", |failure| failure.message.as_str());
+    LoadError::new(format!(
+        "the server does not answer a first short request: {message}"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_and_template_are_told_apart() {
+        // 12 tokens of template, 1.25 tokens a word.
+        let calibration = of_counts([Some(62.0), Some(262.0)]);
+        assert_eq!(calibration.prompts, Prompts::Words { per_token: 0.8 });
+        assert!((calibration.overhead_tokens.unwrap() - 12.0).abs() < 1e-9);
+        assert!(calibration.has_usage);
+    }
+
+    #[test]
+    fn without_a_count_a_word_is_a_token() {
+        for counted in [[None, None], [Some(5.0), Some(5.0)]] {
+            let calibration = of_counts(counted);
+            assert_eq!(calibration.prompts, Prompts::Words { per_token: 1.0 });
+            assert_eq!(calibration.overhead_tokens, None);
+        }
+    }
+}
