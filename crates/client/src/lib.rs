@@ -9,3 +9,4 @@ mod error;
 pub use answer::{Answer, Failure, FailureKind, Limits, ToolCall, Usage, ask, ask_encoded, get};
 pub use endpoint::{Endpoint, Exchange, explain};
 pub use error::ClientError;
+pub use hyper::HeaderMap;

@@ -15,7 +15,7 @@ use crate::QualifyError;
 use crate::record::{Attempt, Outcome, Reply};
 use crate::suite::{Judgement, Step, Suite};
 
-pub(crate) use asking::Asking;
+pub(crate) use asking::{Asking, ask_again, pause};
 
 /// A conversation that goes on for longer has failed.
 const TURNS_MAX: usize = 128;

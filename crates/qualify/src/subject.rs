@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use backstop_client::{Answer, Endpoint, FailureKind, Limits, ask, get};
+use backstop_client::{Answer, Endpoint, FailureKind, HeaderMap, Limits, get};
 use serde_json::{Value, json};
 
 use crate::QualifyError;
 use crate::args::EndpointArgs;
 use crate::record::Subject;
+use crate::runner::{ask_again, pause};
 
 const KEY_BYTES_MAX: u64 = 64 << 10;
 const PATIENCE: Limits = Limits {
@@ -42,9 +43,7 @@ pub fn endpoint(args: &EndpointArgs) -> Result<Endpoint, QualifyError> {
 pub async fn meet(endpoint: &Endpoint, args: &EndpointArgs) -> Result<Subject, QualifyError> {
     let model = args.model.clone().ok_or_else(|| missing("--model"))?;
     let url = args.url.clone().unwrap_or_default();
-    let listed = get(endpoint, "/v1/models", PATIENCE).await;
-    let (status, _, body) =
-        listed.map_err(|error| QualifyError::new(format!("{url} does not answer: {error}")))?;
+    let (status, _, body) = get_again(endpoint, "/v1/models", args).await?;
     if status == 401 || status == 403 {
         return Err(QualifyError::new(format!(
             "{url} wants another key ({status}): --api-key-file"
@@ -53,8 +52,8 @@ pub async fn meet(endpoint: &Endpoint, args: &EndpointArgs) -> Result<Subject, Q
     let entry = entry_of(&body, &model).map_err(|served| {
         QualifyError::new(format!("{url} does not serve {model:?}, but {served}"))
     })?;
-    let (version, mut backstop_model) = version(endpoint).await;
-    let greeting = greet(endpoint, &model).await;
+    let (version, mut backstop_model) = version(endpoint, args).await?;
+    let greeting = greet(endpoint, &model, args).await?;
     if let Some(of_answer) = greeting.backstop_model {
         backstop_model = Some(of_answer);
     }
@@ -85,28 +84,73 @@ fn entry_of(body: &[u8], model: &str) -> Result<Option<Value>, String> {
     Err(ids.join(", "))
 }
 
-async fn version(endpoint: &Endpoint) -> (Option<Value>, Option<String>) {
-    let Ok((200, head, body)) = get(endpoint, "/version", PATIENCE).await else {
-        return (None, None);
-    };
+/// Backstop's version, and its model.
+async fn version(
+    endpoint: &Endpoint,
+    args: &EndpointArgs,
+) -> Result<(Option<Value>, Option<String>), QualifyError> {
+    let (status, head, body) = get_again(endpoint, "/version", args).await?;
+    if status != 200 {
+        return Ok((None, None));
+    }
     let model = head.get(MODEL_HEADER).and_then(|value| value.to_str().ok());
-    (serde_json::from_slice(&body).ok(), model.map(str::to_owned))
+    Ok((serde_json::from_slice(&body).ok(), model.map(str::to_owned)))
 }
 
-/// Answers say more than lists do: `system_fingerprint`, and Backstop's header. Base models have no chat.
-async fn greet(endpoint: &Endpoint, model: &str) -> Answer {
+/// Answers say more than lists do: `system_fingerprint`, and Backstop's header. Base models have no chat. What a server says
+/// must not depend on how busy it is, for a run goes on only against the same.
+async fn greet(
+    endpoint: &Endpoint,
+    model: &str,
+    args: &EndpointArgs,
+) -> Result<Answer, QualifyError> {
+    let limits = Limits {
+        patience: args.request_timeout,
+        ..PATIENCE
+    };
     let chat =
         json!({"model": model, "max_tokens": 1, "messages": [{"role": "user", "content": "Hi"}]});
-    let answer = ask(endpoint, "/v1/chat/completions", &chat, PATIENCE).await;
-    let refused = answer
-        .failure
-        .as_ref()
-        .is_some_and(|failure| failure.kind == FailureKind::Status);
-    if !refused {
-        return answer;
-    }
     let completion = json!({"model": model, "max_tokens": 1, "prompt": "Hi"});
-    ask(endpoint, "/v1/completions", &completion, PATIENCE).await
+    for (path, body) in [
+        ("/v1/chat/completions", chat),
+        ("/v1/completions", completion),
+    ] {
+        let (answer, _) = ask_again(endpoint, path, &body, limits, args.retries).await;
+        match &answer.failure {
+            None => return Ok(answer),
+            Some(failure) if failure.kind == FailureKind::Status && answer.status < Some(429) => {}
+            Some(failure) => {
+                let reason = &failure.message;
+                return Err(QualifyError::new(format!(
+                    "{model:?} does not answer: {reason}"
+                )));
+            }
+        }
+    }
+    // It answers tasks, perhaps, and not this.
+    Ok(Answer::default())
+}
+
+/// As often as that can help.
+async fn get_again(
+    endpoint: &Endpoint,
+    path: &str,
+    args: &EndpointArgs,
+) -> Result<(u16, HeaderMap, Vec<u8>), QualifyError> {
+    let mut again = 0;
+    loop {
+        let got = get(endpoint, path, PATIENCE).await;
+        let may_pass = got
+            .as_ref()
+            .map_or(true, |(status, ..)| matches!(status, 429 | 503));
+        if again == args.retries || !may_pass {
+            let url = args.url.as_deref().unwrap_or_default();
+            return got
+                .map_err(|error| QualifyError::new(format!("{url} does not answer: {error}")));
+        }
+        tokio::time::sleep(pause(None, again)).await;
+        again += 1;
+    }
 }
 
 fn missing(option: &str) -> QualifyError {

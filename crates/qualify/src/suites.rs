@@ -1,5 +1,6 @@
 //! Which suites there are: definitions from files, and who builds them.
 
+mod code;
 mod definition;
 
 use std::path::Path;
@@ -12,10 +13,24 @@ use crate::suite::Suite;
 pub use definition::{Definition, Sampling};
 
 /// The definitions that are part of this program.
-const DEFINITIONS: &[(&str, &str)] = &[];
+const DEFINITIONS: &[(&str, &str)] = &[
+    (
+        "code-humaneval.toml",
+        include_str!("../suites/code-humaneval.toml"),
+    ),
+    (
+        "code-humaneval-plus.toml",
+        include_str!("../suites/code-humaneval-plus.toml"),
+    ),
+    ("code-mbpp.toml", include_str!("../suites/code-mbpp.toml")),
+    (
+        "code-mbpp-plus.toml",
+        include_str!("../suites/code-mbpp-plus.toml"),
+    ),
+];
 
 /// Who builds suites of which kind.
-const KINDS: &[(&str, Build)] = &[];
+const KINDS: &[(&str, Build)] = &[("code", code::build)];
 
 /// Makes a suite of a definition.
 type Build = fn(&Definition, &Context<'_>) -> Result<Built, QualifyError>;

@@ -91,15 +91,26 @@ impl Asking {
             patience: self.patience,
             bytes_max: ANSWER_BYTES_MAX,
         };
-        let mut again = 0;
-        loop {
-            let answer = ask(&self.endpoint, path, body, limits).await;
-            if again == self.retries || !may_pass(&answer) {
-                return (answer, again);
-            }
-            tokio::time::sleep(pause(&answer, again)).await;
-            again += 1;
+        ask_again(&self.endpoint, path, body, limits, self.retries).await
+    }
+}
+
+/// Asks as often as that can help, and says how often it had to ask again.
+pub(crate) async fn ask_again(
+    endpoint: &Endpoint,
+    path: &str,
+    body: &Value,
+    limits: Limits,
+    retries: u32,
+) -> (Answer, u32) {
+    let mut again = 0;
+    loop {
+        let answer = ask(endpoint, path, body, limits).await;
+        if again == retries || !may_pass(&answer) {
+            return (answer, again);
         }
+        tokio::time::sleep(pause(answer.retry_after, again)).await;
+        again += 1;
     }
 }
 
@@ -112,9 +123,10 @@ fn may_pass(answer: &Answer) -> bool {
     }
 }
 
-fn pause(answer: &Answer, again: u32) -> Duration {
+/// How long to wait before asking again.
+pub(crate) fn pause(retry_after: Option<Duration>, again: u32) -> Duration {
     let growing = FIRST_PAUSE.saturating_mul(1 << again.min(16));
-    answer.retry_after.unwrap_or(growing).min(PAUSE_MAX)
+    retry_after.unwrap_or(growing).min(PAUSE_MAX)
 }
 
 #[cfg(test)]
@@ -154,14 +166,12 @@ mod tests {
 
     #[test]
     fn pauses_grow_and_are_what_the_server_asks_for_within_bounds() {
-        let mut answer = Answer::default();
-        assert_eq!(pause(&answer, 0), FIRST_PAUSE);
-        assert_eq!(pause(&answer, 2), FIRST_PAUSE * 4);
-        assert_eq!(pause(&answer, 99), PAUSE_MAX);
-        answer.retry_after = Some(Duration::from_secs(3));
-        assert_eq!(pause(&answer, 0), Duration::from_secs(3));
-        answer.retry_after = Some(Duration::from_secs(3600));
-        assert_eq!(pause(&answer, 0), PAUSE_MAX);
+        assert_eq!(pause(None, 0), FIRST_PAUSE);
+        assert_eq!(pause(None, 2), FIRST_PAUSE * 4);
+        assert_eq!(pause(None, 99), PAUSE_MAX);
+        let asked = |seconds| pause(Some(Duration::from_secs(seconds)), 0);
+        assert_eq!(asked(3), Duration::from_secs(3));
+        assert_eq!(asked(3600), PAUSE_MAX);
     }
 
     #[test]

@@ -289,7 +289,7 @@ mod tests {
             source: "p 1".into(),
         };
         directory
-            .write_measures("code/humaneval", &[measure.clone()])
+            .write_measures("code/humaneval", std::slice::from_ref(&measure))
             .unwrap();
         let results = Results::open(&root).unwrap();
         assert_eq!(results.run, run(0));
