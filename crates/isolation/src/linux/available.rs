@@ -99,12 +99,14 @@ fn advice(layer: &str, reason: &str, sysctl: &dyn Fn(&str) -> Option<String>) ->
              or sysctl kernel.apparmor_restrict_unprivileged_userns=0"
         }
         _ if about_users => {
-            "in a container, allow user namespaces: Docker's and Podman's default seccomp profiles forbid them \
-             (--security-opt seccomp=unconfined --security-opt systempaths=unconfined), or run this on the host"
+            "in a container, allow user namespaces, which the default seccomp profiles forbid (Docker: --security-opt \
+             seccomp=unconfined --security-opt systempaths=unconfined; Podman: --security-opt seccomp=unconfined \
+             --security-opt unmask=ALL), or run this on the host"
         }
         "process file system" => {
-            "a container that covers parts of /proc allows no other /proc: start it with --security-opt \
-             systempaths=unconfined (in Kubernetes: procMount: Unmasked), or run this on the host"
+            "a container that covers parts of /proc allows no other /proc: let it cover none (Docker: --security-opt \
+             systempaths=unconfined; Podman: --security-opt unmask=ALL; Kubernetes: procMount: Unmasked), or run this on \
+             the host"
         }
         "landlock" => {
             "Linux 5.13 or newer has it, if the kernel's parameter lsm= lists it (lsm=landlock,...)"

@@ -29,8 +29,14 @@ impl Identity {
         if user != 0 {
             return Ok(Self::Own { user, group });
         }
-        let users = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-        let groups = fs::read_to_string("/proc/self/gid_map").unwrap_or_default();
+        let read = |name: &str| {
+            fs::read_to_string(format!("/proc/self/{name}")).map_err(|error| Unavailable {
+                layer: "process file system".to_owned(),
+                reason: format!("/proc/self/{name}: {error}"),
+                advice: "mount /proc: mount -t proc proc /proc".to_owned(),
+            })
+        };
+        let (users, groups) = (read("uid_map")?, read("gid_map")?);
         let needed = CapabilitySet::SETUID | CapabilitySet::SETGID;
         let can = capabilities(None).is_ok_and(|sets| sets.effective.contains(needed));
         if can && includes(&users, SOMEBODY) && includes(&groups, SOMEBODY) {

@@ -182,12 +182,10 @@ fn users(settings: &Settings) -> io::Result<()> {
 
 fn system() -> io::Result<()> {
     for name in SYSTEM {
-        let path = Path::new("/").join(name);
-        present(&path)?;
+        present(&Path::new("/").join(name))?;
     }
     for name in ETC {
-        let path = Path::new("/etc").join(name);
-        present(&path)?;
+        present(&Path::new("/etc").join(name))?;
     }
     Ok(())
 }
