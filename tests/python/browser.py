@@ -18,6 +18,32 @@ PATIENCE_MS = 30_000
 DESKTOP = {"width": 1280, "height": 900}
 PHONE = {"width": 390, "height": 844}
 
+# The ratio of contrast between each visible text and what lies behind it, as WCAG defines it; the smallest with its text.
+SMALLEST_CONTRAST = """() => {
+    const channels = (color) => color.match(/[\\d.]+/g).map(Number);
+    const light = (color) => {
+        const [r, g, b] = channels(color).map((v) => v / 255).map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const ground = (element) => {
+        for (; element; element = element.parentElement) {
+            const color = getComputedStyle(element).backgroundColor;
+            if (channels(color)[3] !== 0) return color;
+        }
+        return "rgb(255, 255, 255)";
+    };
+    const ratio = (element) => {
+        const style = getComputedStyle(element);
+        const text = element.namespaceURI.endsWith("svg") ? style.fill : style.color;
+        const [a, b] = [light(text), light(ground(element))].sort((x, y) => y - x);
+        return (a + 0.05) / (b + 0.05);
+    };
+    const own = (element) => [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
+    const shown = [...document.body.querySelectorAll("*")].filter((e) => own(e) && e.getClientRects().length && !["SCRIPT", "STYLE"].includes(e.tagName) && !e.disabled);
+    const all = shown.map((element) => [ratio(element), element.textContent]).sort(([a], [b]) => a - b);
+    return all[0];
+}"""
+
 
 def program() -> str | None:
     """The browser, if there is one."""

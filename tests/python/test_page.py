@@ -12,7 +12,7 @@ import pytest
 import browser
 import scripted_server
 from backstop_process import BackstopProcess
-from browser import DESKTOP, PATIENCE_MS, PHONE, Visit, visit
+from browser import DESKTOP, PATIENCE_MS, PHONE, SMALLEST_CONTRAST, Visit, visit
 
 browser.require()
 
@@ -22,32 +22,6 @@ KEY = "the-operators-key"
 needs_scripted = pytest.mark.skipif(
     not scripted_server.SCRIPTED_SERVER.is_file(), reason="build the scripted server: see README.md"
 )
-
-# The ratio of contrast between each visible text and what lies behind it, as WCAG defines it; the smallest with its text.
-SMALLEST_CONTRAST = """() => {
-    const channels = (color) => color.match(/[\\d.]+/g).map(Number);
-    const light = (color) => {
-        const [r, g, b] = channels(color).map((v) => v / 255).map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
-        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-    };
-    const ground = (element) => {
-        for (; element; element = element.parentElement) {
-            const color = getComputedStyle(element).backgroundColor;
-            if (channels(color)[3] !== 0) return color;
-        }
-        return "rgb(255, 255, 255)";
-    };
-    const ratio = (element) => {
-        const style = getComputedStyle(element);
-        const text = element.namespaceURI.endsWith("svg") ? style.fill : style.color;
-        const [a, b] = [light(text), light(ground(element))].sort((x, y) => y - x);
-        return (a + 0.05) / (b + 0.05);
-    };
-    const own = (element) => [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
-    const shown = [...document.body.querySelectorAll("*")].filter((e) => own(e) && e.getClientRects().length && !["SCRIPT", "STYLE"].includes(e.tagName) && !e.disabled);
-    const all = shown.map((element) => [ratio(element), element.textContent]).sort(([a], [b]) => a - b);
-    return all[0];
-}"""
 
 # Every text that the answer has had while it grew.
 WATCH_ANSWER = """() => {

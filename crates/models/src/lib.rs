@@ -20,8 +20,8 @@ pub use digests::{
 };
 pub use locator::{LocateError, LocatedModel, LocatedShape, ModelLocator};
 pub use manifest::{
-    Canary, Claim, ClaimValue, HardwareFloor, Manifest, ManifestError, ServingDefaults,
-    is_model_name, is_repository,
+    Canary, Claim, ClaimSettings, ClaimValue, HardwareFloor, Manifest, ManifestError,
+    ServingDefaults, is_model_name, is_repository,
 };
 pub use parts::NumberedParts;
 pub use record::{FileRecord, FileRecords};

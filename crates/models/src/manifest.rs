@@ -95,12 +95,53 @@ pub struct HardwareFloor {
 pub struct Claim {
     /// What was measured.
     pub name: String,
-    /// The result.
+    /// The result. With a `benchmark`, a number is a percentage.
     pub value: ClaimValue,
     /// Where it is stated.
     pub source: String,
     /// How it was measured, if that is stated.
     pub method: Option<String>,
+    /// The benchmark, by a name that programs compare: `humaneval`, `mbpp+`, `swe-bench-verified`.
+    pub benchmark: Option<String>,
+    /// What is counted: `pass@1`, `resolved`, `accuracy`.
+    pub metric: Option<String>,
+    /// What decides whether another result is comparable, as far as it is stated.
+    #[serde(default, skip_serializing_if = "ClaimSettings::is_empty")]
+    pub settings: ClaimSettings,
+}
+
+/// How a vendor measured.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClaimSettings {
+    /// Tasks that the result is of.
+    pub tasks: Option<u64>,
+    /// Answers that were drawn for each task.
+    pub samples: Option<u32>,
+    /// Attempts at a task that were allowed, or how the best was chosen.
+    pub attempts: Option<ClaimValue>,
+    /// Examples in the prompt.
+    pub shots: Option<u32>,
+    /// Sampling temperature.
+    pub temperature: Option<f64>,
+    /// Nucleus size.
+    pub top_p: Option<f64>,
+    /// The program or the scaffold around the model.
+    pub harness: Option<String>,
+    /// Tokens of prompt and answer together.
+    pub context: Option<u64>,
+    /// Tokens of an answer.
+    pub max_tokens: Option<u64>,
+    /// Whether and how much the model reasoned: `none`, `on`, `medium`.
+    pub reasoning: Option<String>,
+    /// The format of the weights.
+    pub weights: Option<String>,
+}
+
+impl ClaimSettings {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// A claimed result.
@@ -230,9 +271,30 @@ impl Manifest {
             }
         }
         check_serving(&self.serving)?;
+        self.claims.iter().try_for_each(Claim::check)?;
         match &self.canary {
             Some(canary) => canary.check(),
             None => Ok(()),
+        }
+    }
+}
+
+impl Claim {
+    fn check(&self) -> Result<(), String> {
+        let name = &self.name;
+        let is_percentage = match self.value {
+            ClaimValue::Number(value) => (0.0..=100.0).contains(&value),
+            ClaimValue::Text(_) => false,
+        };
+        match (&self.benchmark, &self.metric) {
+            (None, Some(_)) => Err(format!("claims: {name:?} has a metric and no benchmark")),
+            (None, None) if !self.settings.is_empty() => {
+                Err(format!("claims: {name:?} has settings and no benchmark"))
+            }
+            (Some(_), _) if !is_percentage => Err(format!(
+                "claims: {name:?} has a benchmark, so its value must be a percentage"
+            )),
+            _ => Ok(()),
         }
     }
 }

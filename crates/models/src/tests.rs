@@ -83,6 +83,8 @@ fn a_full_manifest_is_read() {
             {{ name = "A", value = 67.6, source = "card", method = "once" }},
             {{ name = "B", value = 3, source = "card" }},
             {{ name = "C", value = "good", source = "card" }},
+            {{ name = "D", value = 61.6, source = "report", benchmark = "humaneval", metric = "pass@1",
+               settings = {{ tasks = 164, temperature = 0.0, attempts = 1 }} }},
         ]
         [files]
         "config.json" = "{digest}"
@@ -99,6 +101,11 @@ fn a_full_manifest_is_read() {
     assert_eq!(
         manifest.claims[2].value,
         ClaimValue::Text("good".to_owned())
+    );
+    assert_eq!(manifest.claims[3].settings.tasks, Some(164));
+    assert_eq!(
+        Manifest::parse(&manifest.text().unwrap()),
+        Ok(manifest.clone())
     );
     assert_eq!(
         manifest.directory(Path::new("/m/tiny.toml")),
@@ -120,6 +127,14 @@ fn bad_manifests_are_refused() {
         ("serving = { temperature = nan }", "temperature"),
         ("serving = { max_model_len = 0 }", "max_model_len"),
         ("hardware = { notes = \"x\" }", "device_memory_bytes"),
+        (
+            "claims = [{ name = \"A\", value = 1, source = \"x\", metric = \"pass@1\" }]",
+            "no benchmark",
+        ),
+        (
+            "claims = [{ name = \"A\", value = 164.0, source = \"x\", benchmark = \"a\" }]",
+            "percentage",
+        ),
         ("[files]\n\"../x\" = \"00\"", "../x"),
         ("[files]\n\"/x\" = \"00\"", "/x"),
         ("[files]\n\"x\" = \"00\"", "SHA-256"),

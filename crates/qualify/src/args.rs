@@ -7,6 +7,8 @@ use clap::{ArgGroup, Args, Parser, Subcommand};
 use serde_json::{Map, Value};
 
 use crate::bench::BenchArgs;
+use crate::conformance::ConformanceArgs;
+use crate::report::ReportArgs;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -41,6 +43,10 @@ pub struct CommandLine {
 pub enum Command {
     /// Measure the speed of a server.
     Bench(BenchArgs),
+    /// Ask a server for what gateways rely on, one behaviour after the other.
+    Conformance(ConformanceArgs),
+    /// Make a report of a directory of results; sign and verify reports.
+    Report(ReportArgs),
 }
 
 /// Which suites, whom to ask, and how.

@@ -2,8 +2,11 @@
 //! can be signed. A program of its own, since the server has nothing to call others with.
 
 pub mod bench;
+pub mod claims;
+pub mod conformance;
 pub mod random;
 pub mod record;
+pub mod report;
 pub mod statistics;
 pub mod store;
 pub mod subject;
@@ -12,6 +15,7 @@ pub mod suites;
 
 mod args;
 mod error;
+mod output;
 mod qualification;
 mod run;
 mod runner;

@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::QualifyError;
 use crate::args::{Command, CommandLine, SuiteArgs};
-use crate::{bench, qualification, suites};
+use crate::{bench, conformance, qualification, report, suites};
 
 /// How long a program that is being judged may hold up the end.
 const LAST_JUDGEMENT: Duration = Duration::from_secs(2);
@@ -24,6 +24,8 @@ pub fn run(command_line: CommandLine) -> Result<ExitCode, QualifyError> {
         // A line for each part.
         return match command {
             Command::Bench(args) => bench::run(&args),
+            Command::Conformance(args) => conformance::run(&args),
+            Command::Report(args) => report::run(&args),
         };
     }
     if command_line.suites.list {

@@ -2,10 +2,12 @@
 
 mod bootstrap;
 mod pass_at_k;
+mod proportions;
 mod wilson;
 
 pub use bootstrap::{bootstrap_mean, percentiles};
 pub use pass_at_k::{TaskCount, counts_by_task, pass_at_k};
+pub use proportions::two_proportions;
 pub use wilson::wilson;
 
 /// Of all intervals here.

@@ -9,10 +9,10 @@ use rustls_pki_types::CertificateDer;
 use serde_json::Value;
 
 use crate::SignatureError;
+use crate::envelope::{IN_TOTO, signed_bytes};
 use crate::fields::{Document, quoted};
 
 const MEDIA_TYPE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
-const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
 /// A bundle has some twenty values and keys, and three for each certificate.
 const VALUES_MAX: usize = 1024;
 /// Certificates from the signer's towards the root.
@@ -57,20 +57,13 @@ impl Bundle {
         })
     }
 
-    /// The bytes that the signature is over: DSSE's pre-authentication encoding
-    /// (<https://github.com/secure-systems-lab/dsse/blob/v1.0.0/protocol.md>).
+    /// The bytes that the signature is over.
     pub(crate) fn signed_bytes(&self) -> Vec<u8> {
-        let head = format!(
-            "DSSEv1 {} {} {} ",
-            self.payload_type.len(),
-            self.payload_type,
-            self.payload.len()
-        );
-        [head.as_bytes(), &self.payload].concat()
+        signed_bytes(&self.payload_type, &self.payload)
     }
 
     pub(crate) fn check_payload_type(&self) -> Result<(), SignatureError> {
-        expect("payload type", &self.payload_type, PAYLOAD_TYPE)
+        expect("payload type", &self.payload_type, IN_TOTO)
     }
 }
 
@@ -134,7 +127,11 @@ pub(crate) fn expect(
     }
 }
 
-fn decode(document: &Document<'_>, pointer: &'static str) -> Result<Vec<u8>, SignatureError> {
+/// The bytes that stand there in base64.
+pub(crate) fn decode(
+    document: &Document<'_>,
+    pointer: &'static str,
+) -> Result<Vec<u8>, SignatureError> {
     let text = document.text(pointer)?;
     let decoded = BASE64_STANDARD.decode(text);
     decoded.map_err(|_| SignatureError::Base64(pointer))

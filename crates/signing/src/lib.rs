@@ -5,12 +5,15 @@
 //! around an in-toto statement, which lists the files of a model with their digests. This crate
 //! reads no weights: whoever has its answer compares the digests with those of the files.
 //!
+//! [`Envelope`] is what it is in without the bundle, for others who sign statements, such as reports.
+//!
 //! Signatures by a key or by a certificate are checked offline. Sigstore's keyless signatures
 //! need logs and roots from the network, and are refused.
 
 mod bundle;
 mod certificates;
 mod ecdsa;
+mod envelope;
 mod error;
 mod fields;
 mod file_name;
@@ -24,6 +27,7 @@ mod trust;
 use std::io::ErrorKind;
 use std::path::Path;
 
+pub use envelope::{Envelope, EnvelopeSignature, IN_TOTO};
 pub use error::{SignatureError, TrustError};
 pub use signed_files::{SignedFiles, Signer};
 pub use trust::Trust;

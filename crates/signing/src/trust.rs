@@ -8,7 +8,7 @@ use crate::certificates::TrustedCertificates;
 use crate::fields::quoted;
 use crate::key::PublicKey;
 use crate::pem::{self, PemContent};
-use crate::{SignatureError, Signer, TrustError};
+use crate::{Envelope, SignatureError, Signer, TrustError};
 
 /// The longest PEM file; operating systems' roots take a quarter of it.
 const PEM_BYTES_MAX: u64 = 1 << 20;
@@ -50,6 +50,36 @@ impl Trust {
         matches!(self.0, Trusted::Key(_))
     }
 
+    /// The name that signatures by the trusted key give as their `keyid`: the SHA-256 of its PEM file, as bundles have it.
+    pub fn key_id(&self) -> Option<String> {
+        match &self.0 {
+            Trusted::Key(key) => Some(key.pem_fingerprint()),
+            Trusted::Certificates(_) => None,
+        }
+    }
+
+    /// Who signed an envelope, which names no certificates, if that counts.
+    pub(crate) fn check_envelope(&self, envelope: &Envelope) -> Result<Signer, SignatureError> {
+        let Trusted::Key(key) = &self.0 else {
+            return Err(SignatureError::SignedWithKey);
+        };
+        let message = envelope.signed_bytes();
+        let signatures = &envelope.signatures;
+        if signatures
+            .iter()
+            .any(|signature| key.has_signed(&message, &signature.signature))
+        {
+            return Ok(Signer::Key {
+                fingerprint: key.fingerprint(),
+            });
+        }
+        let hints: Vec<&str> = signatures
+            .iter()
+            .filter_map(|signature| signature.key_id.as_deref())
+            .collect();
+        Err(key_mismatch(key, &hints))
+    }
+
     /// Who signed the payload, if that counts.
     pub(crate) fn check(&self, bundle: &Bundle) -> Result<Signer, SignatureError> {
         match (&self.0, &bundle.material) {
@@ -81,14 +111,19 @@ fn check_key(
     if key.has_signed(&bundle.signed_bytes(), &bundle.signature) {
         return Ok(Signer::Key { fingerprint });
     }
-    // Anybody can write any hint: it only says which of two refusals is more helpful.
-    Err(match hint {
-        Some(hint) if hint == key.pem_fingerprint() => SignatureError::Changed,
-        _ => SignatureError::OtherKey {
-            fingerprint,
-            hint: hint.map(quoted),
-        },
-    })
+    Err(key_mismatch(key, hint.as_slice()))
+}
+
+/// Anybody can write any hint: it only says which of two refusals is more helpful.
+fn key_mismatch(key: &PublicKey, hints: &[&str]) -> SignatureError {
+    let own = key.pem_fingerprint();
+    if hints.contains(&own.as_str()) {
+        return SignatureError::Changed;
+    }
+    SignatureError::OtherKey {
+        fingerprint: key.fingerprint(),
+        hint: hints.first().map(|hint| quoted(hint)),
+    }
 }
 
 impl fmt::Debug for Trust {

@@ -8,7 +8,8 @@ use crate::Tone;
 use crate::markup::{Markup, escape};
 
 const ROW: f64 = 24.0;
-const BOTTOM: f64 = 36.0;
+const MARKS: f64 = 20.0;
+const LABEL: f64 = 16.0;
 const TOP: f64 = 6.0;
 const NAME_CHARACTERS_MAX: usize = 34;
 const TEXT_CHARACTERS_MAX: usize = 26;
@@ -53,10 +54,15 @@ impl Forest {
         };
         let left = width(|row| &row.name, NAME_CHARACTERS_MAX);
         let right = WIDTH - width(|row| &row.text, TEXT_CHARACTERS_MAX);
-        let height = TOP + self.rows.len() as f64 * ROW + BOTTOM;
+        let label = if self.axis.label.is_empty() {
+            0.0
+        } else {
+            LABEL
+        };
+        let bottom = TOP + self.rows.len() as f64 * ROW;
+        let height = bottom + MARKS + label;
         let values = self.rows.iter().flat_map(ForestRow::values);
         let span = self.axis.span(values, left, right);
-        let bottom = height - BOTTOM;
         let mut image = open(height, &self.title);
         // Writing to a string does not fail.
         for mark in span.marks() {

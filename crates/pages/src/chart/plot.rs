@@ -358,7 +358,7 @@ impl<'a> Frame<'a> {
         let _ = write!(
             image,
             "<line class=\"rule\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{:.1}\" y2=\"{:.1}\"/>\
-             <text class=\"strong\" x=\"{from:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\">{}</text>",
+             <text class=\"strong label\" x=\"{from:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\">{}</text>",
             self.top,
             self.bottom,
             self.top + 11.0,
@@ -374,7 +374,7 @@ impl<'a> Frame<'a> {
         let _ = write!(
             image,
             "<line class=\"rule\" x1=\"{:.1}\" x2=\"{1:.1}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>\
-             <text class=\"strong\" x=\"{1:.1}\" y=\"{2:.1}\" text-anchor=\"end\">{3}</text>",
+             <text class=\"strong label\" x=\"{1:.1}\" y=\"{2:.1}\" text-anchor=\"end\">{3}</text>",
             self.left,
             WIDTH - RIGHT,
             y - 4.0,
