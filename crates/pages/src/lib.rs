@@ -9,4 +9,7 @@ mod parts;
 
 pub use chart::{Axis, Forest, ForestRow, Layer, Mark, Plot, Shape, cumulative, histogram};
 pub use markup::Markup;
-pub use parts::{Tone, badge, code, facts, number, page, seconds, section, table, tiles};
+pub use parts::{
+    Script, Tone, badge, code, facts, number, page, page_with_script, seconds, section, table,
+    tiles,
+};

@@ -11,16 +11,40 @@ pub(crate) fn chart_style() -> String {
     [COLOURS, CHARTS].concat()
 }
 
+/// A script of a page's own.
+#[derive(Clone, Copy, Debug)]
+pub struct Script<'a> {
+    /// It; it has no `</script`.
+    pub text: &'a str,
+    /// SHA-256 of it, in Base64: a browser runs nothing else.
+    pub sha256: &'a str,
+}
+
 /// A whole document, with the common style sheet and `style` after it. It loads nothing and runs nothing.
 pub fn page(title: &str, style: &str, body: &Markup) -> String {
+    document(title, style, body, None)
+}
+
+/// As [`page`], with a script that runs when the rest is there.
+pub fn page_with_script(title: &str, style: &str, script: Script<'_>, body: &Markup) -> String {
+    document(title, style, body, Some(script))
+}
+
+fn document(title: &str, style: &str, body: &Markup, script: Option<Script<'_>>) -> String {
     let title = escape(title);
+    let (policy, script) = script.map_or_else(Default::default, |script| {
+        (
+            format!("; script-src 'sha256-{}'", script.sha256),
+            format!("<script>{}</script>", script.text),
+        )
+    });
     format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
-         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\
+         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'{policy}\">\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
          <meta name=\"color-scheme\" content=\"light dark\">\
          <title>{title}</title><style>{COLOURS}{PAGE}{CHARTS}{style}</style></head>\n\
-         <body><main>{body}</main></body></html>\n"
+         <body><main>{body}</main>{script}</body></html>\n"
     )
 }
 

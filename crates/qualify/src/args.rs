@@ -7,7 +7,9 @@ use clap::{ArgGroup, Args, Parser, Subcommand};
 use serde_json::{Map, Value};
 
 use crate::bench::BenchArgs;
+use crate::compare::CompareArgs;
 use crate::conformance::ConformanceArgs;
+use crate::replay::ReplayArgs;
 use crate::report::ReportArgs;
 
 const EXAMPLES: &str = "\
@@ -47,6 +49,10 @@ pub enum Command {
     Conformance(ConformanceArgs),
     /// Make a report of a directory of results; sign and verify reports.
     Report(ReportArgs),
+    /// Says how much worse one server is than another, on the same tasks.
+    Compare(Box<CompareArgs>),
+    /// Replays a gateway's own log through two servers.
+    Replay(Box<ReplayArgs>),
 }
 
 /// Which suites, whom to ask, and how.
@@ -160,7 +166,7 @@ pub struct CodeArgs {
 }
 
 /// `90s`, `1500ms`, `2m`.
-fn time(text: &str) -> Result<Duration, String> {
+pub(crate) fn time(text: &str) -> Result<Duration, String> {
     let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
     if time.is_zero() || time > Duration::from_secs(24 * 3600) {
         Err("expected more than 0 and at most 24h".into())

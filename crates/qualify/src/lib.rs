@@ -3,9 +3,11 @@
 
 pub mod bench;
 pub mod claims;
+pub mod compare;
 pub mod conformance;
 pub mod random;
 pub mod record;
+pub mod replay;
 pub mod report;
 pub mod statistics;
 pub mod store;
@@ -14,6 +16,7 @@ pub mod suite;
 pub mod suites;
 
 mod args;
+mod endpoints;
 mod error;
 mod output;
 mod qualification;
@@ -21,6 +24,7 @@ mod run;
 mod runner;
 
 pub use args::{CodeArgs, Command, CommandLine, EndpointArgs, SamplingArgs, SuiteArgs};
+pub use endpoints::PairArgs;
 pub use error::QualifyError;
 pub use qualification::PROGRAM;
 pub use run::run;

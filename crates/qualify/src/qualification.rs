@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 
 use crate::QualifyError;
 use crate::args::SuiteArgs;
-use crate::record::{Attempt, Interval, Measure, Outcome, Run};
+use crate::record::{Attempt, Interval, Measure, Outcome, Run, Subject};
 use crate::runner::{self, Asking, Job};
 use crate::store::Directory;
 use crate::subject;
@@ -33,18 +33,7 @@ pub(crate) async fn run(args: &SuiteArgs) -> Result<ExitCode, QualifyError> {
     let endpoint = subject::endpoint(&args.endpoint)?;
     let subject = subject::meet(&endpoint, &args.endpoint).await?;
     let chosen = suites::choose(args, &subject)?;
-    let settings = chosen
-        .iter()
-        .map(|one| (one.definition.name.clone(), settings(one, args)));
-    let run = Run {
-        program: PROGRAM.into(),
-        settings: settings.collect(),
-        subject,
-        began_unix_s: SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |time| time.as_secs()),
-    };
-    let directory = Directory::open(root, &run)?;
+    let directory = Directory::open(root, &describe(&chosen, args, subject))?;
     if directory.is_resumed() {
         tracing::info!("{} has results of this run, which are kept", root.display());
     }
@@ -59,6 +48,21 @@ pub(crate) async fn run(args: &SuiteArgs) -> Result<ExitCode, QualifyError> {
     }
     tracing::info!("results are in {}", root.display());
     Ok(ExitCode::SUCCESS)
+}
+
+/// What is asked for, and of whom.
+pub(crate) fn describe(chosen: &[Chosen], args: &SuiteArgs, subject: Subject) -> Run {
+    let settings = chosen
+        .iter()
+        .map(|one| (one.definition.name.clone(), settings(one, args)));
+    Run {
+        program: PROGRAM.into(),
+        settings: settings.collect(),
+        subject,
+        began_unix_s: SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |time| time.as_secs()),
+    }
 }
 
 /// Everything that decides what is asked in a suite.
@@ -89,7 +93,8 @@ fn settings(one: &Chosen, args: &SuiteArgs) -> Value {
     json!(settings)
 }
 
-fn task_count(suite: &dyn Suite, args: &SuiteArgs) -> usize {
+/// Tasks that are asked.
+pub(crate) fn task_count(suite: &dyn Suite, args: &SuiteArgs) -> usize {
     let all = suite.tasks().len();
     args.limit.map_or(all, |limit| all.min(limit as usize))
 }
@@ -175,7 +180,7 @@ async fn run_once(
 }
 
 /// What the suite makes of its attempts, and what became of the asking.
-fn measures(suite: &dyn Suite, attempts: &[Attempt]) -> Vec<Measure> {
+pub(crate) fn measures(suite: &dyn Suite, attempts: &[Attempt]) -> Vec<Measure> {
     let answered: Vec<Attempt> = attempts
         .iter()
         .filter(|attempt| attempt.outcome != Outcome::NoAnswer)

@@ -106,6 +106,17 @@ pub struct Reply {
     pub total_s: f64,
 }
 
+impl Reply {
+    /// What somebody would have to read: text and calls.
+    pub fn characters(&self) -> u64 {
+        let calls = self.tool_calls.iter();
+        let calls: usize = calls
+            .map(|call| call.name.chars().count() + call.arguments.chars().count())
+            .sum();
+        (self.text.chars().count() + calls) as u64
+    }
+}
+
 impl From<&backstop_client::Answer> for Reply {
     fn from(answer: &backstop_client::Answer) -> Self {
         Self {

@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::QualifyError;
 use crate::args::{Command, CommandLine, SuiteArgs};
-use crate::{bench, conformance, qualification, report, suites};
+use crate::{bench, compare, conformance, qualification, replay, report, suites};
 
 /// How long a program that is being judged may hold up the end.
 const LAST_JUDGEMENT: Duration = Duration::from_secs(2);
@@ -26,6 +26,8 @@ pub fn run(command_line: CommandLine) -> Result<ExitCode, QualifyError> {
             Command::Bench(args) => bench::run(&args),
             Command::Conformance(args) => conformance::run(&args),
             Command::Report(args) => report::run(&args),
+            Command::Compare(args) => compare::run(&args),
+            Command::Replay(args) => until_told_to_end(replay::run(&args)),
         };
     }
     if command_line.suites.list {

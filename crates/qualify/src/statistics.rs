@@ -1,6 +1,9 @@
 //! Estimates from few answers, and how sure they are.
 
+pub mod paired;
+
 mod bootstrap;
+mod normal;
 mod pass_at_k;
 mod proportions;
 mod wilson;
