@@ -7,6 +7,7 @@ mod comparison;
 mod fixtures;
 mod in_turns;
 mod page;
+mod pairing;
 mod results;
 mod sentence;
 mod table;

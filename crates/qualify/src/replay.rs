@@ -8,6 +8,7 @@ mod asking;
 mod log;
 mod page;
 mod summary;
+mod sums;
 mod table;
 
 pub use agreement::{Agreement, JsonAgreement, ToolAgreement};
@@ -25,7 +26,7 @@ use futures::StreamExt;
 
 use self::asking::Asking;
 use self::log::Log;
-use self::summary::Sums;
+use self::sums::Sums;
 use crate::QualifyError;
 use crate::output::{print, write_file, write_json};
 

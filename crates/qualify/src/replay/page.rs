@@ -3,7 +3,8 @@
 use backstop_pages::{Axis, Forest, ForestRow, Markup, Tone, facts, section, table, tiles};
 
 use super::asking::Ending;
-use super::summary::{Summary, share, told};
+use super::log::told;
+use super::summary::{Summary, share};
 use super::table::{agreement, ratio_text, shift_text, sides};
 
 /// The whole replay.

@@ -3,7 +3,8 @@
 use std::fmt::Write;
 
 use super::asking::Ending;
-use super::summary::{Ratio, Shift, Side, Summary, share, told};
+use super::log::told;
+use super::summary::{Ratio, Shift, Side, Summary, share};
 use crate::compare::{Quantiles, probability};
 
 /// The whole replay.

@@ -92,8 +92,12 @@ fn numbers(title: &str, measures: &[&Measure], name: impl Fn(&Measure) -> String
     parts
 }
 
+/// Differences and ratios of two are none, however large they are.
 fn is_rate(measure: &Measure) -> bool {
-    (0.0..=1.0).contains(&measure.value) && unit(&measure.metric).is_empty()
+    let is_of_two = ["_difference", "_ratio"]
+        .iter()
+        .any(|end| measure.metric.ends_with(end));
+    !is_of_two && (0.0..=1.0).contains(&measure.value) && unit(&measure.metric).is_empty()
 }
 
 fn unit(metric: &str) -> &'static str {
