@@ -3,7 +3,8 @@ the verdict is a line that begins with a word that the program was not told.
 
 Standard input is a JSON object: `word`; `answer`, what the model wrote; `is_script`, whether that is to be looked for Python,
 as EvalPlus does; `entry_point`; `cpu_s`; and either `test`, a program's end that fails if the task is not solved, or
-`reference`, `inputs` and `oracle`, for outputs that are compared with a reference solution's.
+`reference`, `inputs` and `oracle`, for outputs that are compared with a reference solution's. With a `frame`, which has a
+function `check`, scripts run by themselves, and `check` is called with their entry point.
 """
 
 import ast
@@ -142,8 +143,19 @@ def within(seconds, action, *arguments):
 
 
 def run_tests(code, task):
-    program = f"{code}\n{task['test']}\n"
-    within(task["cpu_s"], lambda: exec(compile(program, "<answer>", "exec"), {}))
+    """Tests may use what stands in the task's text, which a program that stands for itself need not have."""
+    frame = task.get("frame") if task["is_script"] else None
+
+    def run():
+        program, tests = {}, {}
+        if frame is None:
+            exec(compile(f"{code}\n{task['test']}\n", "<answer>", "exec"), program)
+            return
+        exec(compile(code, "<answer>", "exec"), program)
+        exec(compile(frame, "<test>", "exec"), tests)
+        tests["check"](program[task["entry_point"]])
+
+    within(task["cpu_s"], run)
 
 
 def tuples(value):

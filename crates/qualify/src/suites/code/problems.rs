@@ -149,7 +149,11 @@ fn problem(own: &CodeTasks, object: &Value) -> Result<Problem, String> {
     match own.format {
         Format::Humaneval => {
             let (prompt, test, entry) = (text("prompt")?, text("test")?, text("entry_point")?);
-            let checks = json!({"entry_point": entry, "test": format!("{test}\ncheck({entry})")});
+            let checks = json!({
+                "entry_point": entry,
+                "test": format!("{test}\ncheck({entry})"),
+                "frame": format!("{prompt}\n{test}"),
+            });
             Ok(Problem {
                 lead: prompt.clone(),
                 prompt,

@@ -31,6 +31,8 @@ fn humaneval_is_read() {
             .unwrap()
             .ends_with("\ncheck(f)")
     );
+    let frame = problems[0].checks["frame"].as_str().unwrap();
+    assert!(frame.starts_with("\ndef f(x)") && frame.contains("def check"));
     assert!(!problems[0].is_differential());
 }
 
