@@ -76,6 +76,9 @@ pub struct SuiteArgs {
     /// Ask only the first tasks of each suite.
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
     pub limit: Option<u32>,
+    /// Longest context to search, instead of what the server says it serves (suite `retrieval`).
+    #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub context: Option<u32>,
     /// Run everything so many times, to learn how much results differ by themselves.
     #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub repeat: u32,

@@ -90,6 +90,9 @@ pub struct Reply {
     /// Reasoning.
     #[serde(skip_serializing_if = "String::is_empty", default)]
     pub reasoning: String,
+    /// `message.refusal`: the server's word that the model declines.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub refusal: Option<String>,
     /// Calls of tools.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub tool_calls: Vec<ToolCall>,
@@ -122,6 +125,7 @@ impl From<&backstop_client::Answer> for Reply {
         Self {
             text: answer.text.clone(),
             reasoning: answer.reasoning.clone(),
+            refusal: answer.refusal.clone(),
             tool_calls: answer.tool_calls.clone(),
             finish_reason: answer.finish_reason.clone(),
             usage: answer.usage,

@@ -1,7 +1,19 @@
 //! Which suites there are: definitions from files, and who builds them.
 
 mod code;
+mod conformance;
 mod definition;
+mod instructions;
+mod json;
+mod judging;
+mod matching;
+mod measuring;
+mod pools;
+mod refusals;
+mod retrieval;
+#[cfg(test)]
+mod testing;
+mod tools;
 
 use std::path::Path;
 
@@ -27,10 +39,25 @@ const DEFINITIONS: &[(&str, &str)] = &[
         "code-mbpp-plus.toml",
         include_str!("../suites/code-mbpp-plus.toml"),
     ),
+    (
+        "instructions.toml",
+        include_str!("../suites/instructions.toml"),
+    ),
+    ("json.toml", include_str!("../suites/json.toml")),
+    ("refusals.toml", include_str!("../suites/refusals.toml")),
+    ("retrieval.toml", include_str!("../suites/retrieval.toml")),
+    ("tools.toml", include_str!("../suites/tools.toml")),
 ];
 
 /// Who builds suites of which kind.
-const KINDS: &[(&str, Build)] = &[("code", code::build)];
+const KINDS: &[(&str, Build)] = &[
+    ("code", code::build),
+    ("instructions", instructions::build),
+    ("json", json::build),
+    ("refusals", refusals::build),
+    ("retrieval", retrieval::build),
+    ("tools", tools::build),
+];
 
 /// Makes a suite of a definition.
 type Build = fn(&Definition, &Context<'_>) -> Result<Built, QualifyError>;
@@ -170,11 +197,10 @@ mod tests {
             std::env::temp_dir().join(format!("backstop-suites-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
         let (_, text) = DEFINITIONS[0];
-        std::fs::write(
-            directory.join("other.toml"),
-            text.replace("HumanEval\"", "Other\""),
-        )
-        .unwrap();
+        let is_title = |line: &&str| line.starts_with("title = ");
+        let title = text.lines().find(is_title).unwrap();
+        let other = text.replace(title, "title = \"Other\"");
+        std::fs::write(directory.join("other.toml"), other).unwrap();
         let all = definitions(Some(&directory)).unwrap();
         assert_eq!(all.len(), DEFINITIONS.len());
         assert!(all.iter().any(|definition| definition.title == "Other"));

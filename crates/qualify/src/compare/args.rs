@@ -71,6 +71,10 @@ pub struct RunsArgs {
     /// Ask only the first tasks of each suite.
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..), requires = "suite")]
     pub limit: Option<u32>,
+    /// Longest context to search (suite `retrieval`). Servers that serve contexts of different lengths are asked the same
+    /// tasks only if this says which.
+    #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..), requires = "suite")]
+    pub context: Option<u32>,
     /// How answers are drawn; the seed is that of resampling and of the coin of --blind as well.
     #[command(flatten)]
     pub sampling: SamplingArgs,
@@ -90,6 +94,7 @@ impl RunsArgs {
             data_dir: self.data_dir.clone(),
             suites: self.suites.clone(),
             limit: self.limit,
+            context: self.context,
             repeat: 1,
             endpoint,
             sampling: self.sampling.clone(),
