@@ -6,11 +6,13 @@ use std::time::Duration;
 use clap::{ArgGroup, Args, Parser, Subcommand};
 use serde_json::{Map, Value};
 
+use crate::adapters::AdaptersArgs;
 use crate::bench::BenchArgs;
 use crate::compare::CompareArgs;
 use crate::conformance::ConformanceArgs;
 use crate::replay::ReplayArgs;
 use crate::report::ReportArgs;
+use crate::suites::RepoArgs;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -53,6 +55,8 @@ pub enum Command {
     Compare(Box<CompareArgs>),
     /// Replays a gateway's own log through two servers.
     Replay(Box<ReplayArgs>),
+    /// Run another harness against the server, or read what one left behind.
+    Adapters(AdaptersArgs),
 }
 
 /// Which suites, whom to ask, and how.
@@ -91,6 +95,9 @@ pub struct SuiteArgs {
     /// How programs that models wrote are run.
     #[command(flatten)]
     pub code: CodeArgs,
+    /// A team's own repository.
+    #[command(flatten)]
+    pub repo: RepoArgs,
 }
 
 /// Whom to ask, and how patiently.

@@ -1,6 +1,7 @@
 //! Re-runs vendors' claims against a server: suites of tasks, benchmarks, comparisons of two endpoints, and a report that
 //! can be signed. A program of its own, since the server has nothing to call others with.
 
+pub mod adapters;
 pub mod bench;
 pub mod claims;
 pub mod compare;
@@ -22,6 +23,8 @@ mod output;
 mod qualification;
 mod run;
 mod runner;
+mod scratch;
+mod subprocess;
 
 pub use args::{CodeArgs, Command, CommandLine, EndpointArgs, SamplingArgs, SuiteArgs};
 pub use endpoints::PairArgs;

@@ -32,7 +32,14 @@ pub(crate) async fn run(args: &SuiteArgs) -> Result<ExitCode, QualifyError> {
         .ok_or_else(|| QualifyError::new("--into is needed"))?;
     let endpoint = subject::endpoint(&args.endpoint)?;
     let subject = subject::meet(&endpoint, &args.endpoint).await?;
-    let chosen = suites::choose(args, &subject)?;
+    let chosen = {
+        // To find the tasks of a repository takes long.
+        let (args, subject) = (args.clone(), subject.clone());
+        let choosing = tokio::task::spawn_blocking(move || suites::choose(&args, &subject));
+        choosing
+            .await
+            .map_err(|error| QualifyError::new(error.to_string()))??
+    };
     let directory = Directory::open(root, &describe(&chosen, args, subject))?;
     if directory.is_resumed() {
         tracing::info!("{} has results of this run, which are kept", root.display());

@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::QualifyError;
 use crate::args::{Command, CommandLine, SuiteArgs};
-use crate::{bench, compare, conformance, qualification, replay, report, suites};
+use crate::{adapters, bench, compare, conformance, qualification, replay, report, suites};
 
 /// How long a program that is being judged may hold up the end.
 const LAST_JUDGEMENT: Duration = Duration::from_secs(2);
@@ -27,6 +27,7 @@ pub fn run(command_line: CommandLine) -> Result<ExitCode, QualifyError> {
             Command::Conformance(args) => conformance::run(&args),
             Command::Report(args) => report::run(&args),
             Command::Compare(args) => compare::run(&args),
+            Command::Adapters(args) => until_told_to_end(adapters::run(args)),
             Command::Replay(args) => until_told_to_end(replay::run(&args)),
         };
     }

@@ -10,6 +10,7 @@ mod matching;
 mod measuring;
 mod pools;
 mod refusals;
+mod repo;
 mod retrieval;
 #[cfg(test)]
 mod testing;
@@ -23,6 +24,7 @@ use crate::record::Subject;
 use crate::suite::Suite;
 
 pub use definition::{Definition, Sampling};
+pub use repo::RepoArgs;
 
 /// The definitions that are part of this program.
 const DEFINITIONS: &[(&str, &str)] = &[
@@ -45,6 +47,7 @@ const DEFINITIONS: &[(&str, &str)] = &[
     ),
     ("json.toml", include_str!("../suites/json.toml")),
     ("refusals.toml", include_str!("../suites/refusals.toml")),
+    ("repo.toml", include_str!("../suites/repo.toml")),
     ("retrieval.toml", include_str!("../suites/retrieval.toml")),
     ("tools.toml", include_str!("../suites/tools.toml")),
 ];
@@ -55,6 +58,7 @@ const KINDS: &[(&str, Build)] = &[
     ("instructions", instructions::build),
     ("json", json::build),
     ("refusals", refusals::build),
+    ("repo", repo::build),
     ("retrieval", retrieval::build),
     ("tools", tools::build),
 ];

@@ -6,6 +6,7 @@ use clap::{Arg, ArgGroup, Args, Subcommand};
 
 use crate::args::{CodeArgs, SamplingArgs, SuiteArgs};
 use crate::endpoints::PairArgs;
+use crate::suites::RepoArgs;
 
 /// Says how much worse one server is than another, on the same tasks.
 ///
@@ -81,6 +82,9 @@ pub struct RunsArgs {
     /// How programs that models wrote are run.
     #[command(flatten)]
     pub code: CodeArgs,
+    /// A team's own repository.
+    #[command(flatten)]
+    pub repo: RepoArgs,
 }
 
 impl RunsArgs {
@@ -99,6 +103,7 @@ impl RunsArgs {
             endpoint,
             sampling: self.sampling.clone(),
             code: self.code.clone(),
+            repo: self.repo.clone(),
         })
     }
 }
@@ -106,7 +111,8 @@ impl RunsArgs {
 /// What suites cannot be run without.
 const SERVERS: [&str; 5] = ["url_a", "model_a", "url_b", "model_b", "into"];
 /// Options that say nothing where two directories are compared.
-const FOR_RUNS_ALONE: [&str; 20] = [
+const FOR_RUNS_ALONE: [&str; 21] = [
+    "repo",
     "temperature",
     "top_p",
     "samples",
