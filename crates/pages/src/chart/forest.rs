@@ -50,7 +50,7 @@ impl Forest {
                 .rows
                 .iter()
                 .map(|row| of(row).chars().count().min(most));
-            lengths.max().unwrap_or(0) as f64 * CHARACTER + 14.0
+            lengths.max().unwrap_or(0) as f64 * CHARACTER + 22.0
         };
         let left = width(|row| &row.name, NAME_CHARACTERS_MAX);
         let right = WIDTH - width(|row| &row.text, TEXT_CHARACTERS_MAX);

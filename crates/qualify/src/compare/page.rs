@@ -94,7 +94,7 @@ fn forest(comparison: &Comparison) -> Markup {
     let [a, b] = &comparison.names;
     Forest {
         title: format!("How much better or worse {b} is than {a}, by suite"),
-        axis: Axis::linear(format!("score of {b} less that of {a}, percentage points")).percent(),
+        axis: Axis::linear(format!("score of {b} less that of {a}")).percent(),
         rows: rows
             .chain([row("all tasks", &comparison.overall)])
             .collect(),

@@ -47,7 +47,7 @@ pub(super) fn significance(difference: &Difference) -> String {
     let method = &difference.interval.method;
     match (&difference.table, &difference.mcnemar) {
         (Some(table), Some(test)) => format!(
-            "Right in one alone: {} and {} tasks; McNemar's exact test p = {}, mid-p = {}; interval: {method}.",
+            "Right in one alone: {} and {} tasks; McNemar's exact test p {}, mid-p {}; interval: {method}.",
             table.only_a,
             table.only_b,
             probability(test.exact_p),
@@ -57,11 +57,12 @@ pub(super) fn significance(difference: &Difference) -> String {
     }
 }
 
+/// What stands behind the letter p.
 pub(crate) fn probability(p: f64) -> String {
     if p < 0.0001 {
         "< 0.0001".into()
     } else {
-        format!("{p:.4}")
+        format!("= {p:.4}")
     }
 }
 

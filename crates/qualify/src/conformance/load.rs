@@ -13,6 +13,15 @@ use super::checks::{held, not_tried};
 const BROKEN_OFF: usize = 4;
 /// How soon a server should have noticed.
 const NOTICED_WITHIN: Duration = Duration::from_secs(10);
+/// Names of gauges of requests under way: Backstop's and vLLM's, SGLang's, llama.cpp's.
+const IN_FLIGHT: [&str; 6] = [
+    "vllm:num_requests_running",
+    "vllm:num_requests_waiting",
+    "sglang:num_running_reqs",
+    "sglang:num_queue_reqs",
+    "llamacpp:requests_processing",
+    "llamacpp:requests_deferred",
+];
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Gateways hang up when their clients do; a server that goes on answering computes for nobody.
@@ -25,7 +34,7 @@ pub(super) async fn cancellation(asker: &Asker) -> Check {
         return not_tried(
             name,
             expected,
-            "the server does not say how many requests are in flight (GET /status)",
+            "the server does not say how many requests are in flight (GET /metrics)",
         );
     }
     let mut streams = JoinSet::new();
@@ -62,10 +71,24 @@ pub(super) async fn cancellation(asker: &Asker) -> Check {
     held(name, expected, left == Some(0), seen)
 }
 
-/// As Backstop's `/status` has it; asking is not counted.
+/// Requests that run or wait, as the server's metrics have them. Asking for these is not counted.
 async fn in_flight(asker: &Asker) -> Option<u64> {
-    let response = asker.get("/status").await.ok()?;
-    response.json()["requests_in_flight"].as_u64()
+    let response = asker.get("/metrics").await.ok()?;
+    (response.status == 200)
+        .then(|| gauges(&response.text))
+        .flatten()
+}
+
+/// The sum of all gauges of requests under way, in Prometheus' text format.
+fn gauges(metrics: &str) -> Option<u64> {
+    let value = |line: &str| {
+        let rest = IN_FLIGHT.iter().find_map(|name| line.strip_prefix(name))?;
+        let is_whole_name = rest.starts_with([' ', '{']);
+        let value: f64 = rest.rsplit(' ').next()?.parse().ok()?;
+        (is_whole_name && value >= 0.0).then_some(value as u64)
+    };
+    let values: Vec<u64> = metrics.lines().filter_map(value).collect();
+    (!values.is_empty()).then(|| values.iter().sum())
 }
 
 const OVERLOAD: (&str, &str) = (
@@ -129,6 +152,17 @@ mod tests {
             headers,
             text: r#"{"error": {"type": "overloaded", "message": "later"}}"#.into(),
         })
+    }
+
+    #[test]
+    fn requests_under_way_are_counted_whoevers_metrics_they_are() {
+        let metrics = "# HELP vllm:num_requests_running Running\n\
+                       vllm:num_requests_running{model_name=\"a b\"} 2\n\
+                       vllm:num_requests_waiting{model_name=\"a b\"} 1.0\n\
+                       vllm:num_requests_running_total 9\n";
+        assert_eq!(gauges(metrics), Some(3));
+        assert_eq!(gauges("llamacpp:requests_processing 0\n"), Some(0));
+        assert_eq!(gauges("process_start_time_seconds 1\n"), None);
     }
 
     #[test]

@@ -26,7 +26,12 @@ pub(crate) fn of(summary: &Summary) -> String {
 }
 
 fn heading(title: &str, summary: &Summary) -> Markup {
-    let shown = |name: &str| summary.rate(name).map_or("–".into(), share);
+    let shown = |name: &str| {
+        let rate = summary.rate(name);
+        rate.map_or("–".into(), |rate| {
+            format!("{:.0} %", rate.share() * 100.0)
+        })
+    };
     let failed: u64 = summary
         .sides
         .iter()

@@ -119,8 +119,8 @@ pub struct Ratio {
     pub value: f64,
     /// Of so many requests.
     pub of: u64,
-    /// How sure that is.
-    pub interval: Interval,
+    /// How sure that is, if they are not all the same.
+    pub interval: Option<Interval>,
 }
 
 impl Side {
@@ -172,7 +172,7 @@ impl Summary {
         let failed = |side: usize| self.sides[side].count(Ending::Failed);
         let failures = match (failed(0), failed(1)) {
             (0, 0) => String::new(),
-            (first, second) => format!("; {a} failed {first} times, {b} {second} times"),
+            (first, second) => format!("; failed requests: {a} {first}, {b} {second}"),
         };
         if parts.is_empty() {
             return format!(
@@ -228,7 +228,7 @@ impl Summary {
         });
         let ratios = self.ratios.iter().map(|ratio| {
             let name = format!("{}_ratio", ratio.name);
-            measure(name, ratio.value, Some(ratio.interval.clone()), ratio.of)
+            measure(name, ratio.value, ratio.interval.clone(), ratio.of)
         });
         rates
             .chain(similarity)

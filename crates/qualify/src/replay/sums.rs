@@ -195,7 +195,7 @@ fn similarity<'a>(agreements: impl Iterator<Item = &'a Agreement>, seed: u64) ->
     if values.is_empty() {
         return None;
     }
-    // How far they are from being the same: a bootstrap of nothing but zeros knows that it knows little.
+    // How far they are from being the same: distances lie between 0 and 1 as well.
     let distances: Vec<f64> = values.iter().map(|value| 1.0 - value).collect();
     let mut interval = bootstrap(&distances, seed);
     (interval.low, interval.high) = (
@@ -251,15 +251,14 @@ impl Shift {
 
 impl Ratio {
     fn of(name: &str, logarithms: &[f64], seed: u64) -> Option<Self> {
-        if logarithms.is_empty() {
-            return None;
-        }
-        let mut interval = bootstrap(logarithms, seed);
-        if logarithms.iter().all(|logarithm| *logarithm == 0.0) {
-            // A ratio has no bound that would say how far others may be off.
-            (interval.low, interval.high) = (0.0, 0.0);
-        }
-        (interval.low, interval.high) = (interval.low.exp(), interval.high.exp());
+        let first = logarithms.first()?;
+        // Ratios have no bounds, so that equal ones do not say how far others may be off.
+        let differ = logarithms.iter().any(|logarithm| logarithm != first);
+        let interval = differ.then(|| {
+            let mut interval = bootstrap(logarithms, seed);
+            (interval.low, interval.high) = (interval.low.exp(), interval.high.exp());
+            interval
+        });
         Some(Self {
             name: name.into(),
             value: mean(logarithms).exp(),

@@ -155,7 +155,7 @@ pub(super) fn shift_text(shift: &Shift, names: &[String; 2]) -> String {
     let [a, b] = names;
     let [share_a, share_b] = shift.shares().map(|share| share * 100.0);
     format!(
-        "{what}: {a} {share_a:.1} %, {b} {share_b:.1} %: {:+.1} points ({:+.1} to {:+.1}; McNemar p = {})",
+        "{what}: {a} {share_a:.1} %, {b} {share_b:.1} %: {:+.1} points ({:+.1} to {:+.1}; McNemar p {})",
         shift.difference * 100.0,
         shift.interval.low * 100.0,
         shift.interval.high * 100.0,
@@ -172,8 +172,13 @@ pub(super) fn ratio_text(ratio: &Ratio, names: &[String; 2]) -> String {
         other => other,
     };
     let [a, b] = names;
+    let interval = ratio.interval.as_ref();
+    let interval =
+        interval.map(|interval| format!("{:.2} to {:.2}, ", interval.low, interval.high));
     format!(
-        "{what}: {b} has {:.2} times that of {a} ({:.2} to {:.2}, geometric mean of {})",
-        ratio.value, ratio.interval.low, ratio.interval.high, ratio.of
+        "{what}: {b} has {:.2} times that of {a} ({}geometric mean of {})",
+        ratio.value,
+        interval.unwrap_or_default(),
+        ratio.of
     )
 }

@@ -23,6 +23,8 @@ pub(crate) struct Speed {
     pub(crate) points: Vec<Point>,
     /// The load that the benchmark itself found to be the highest good one.
     pub(crate) capacity: Option<f64>,
+    /// Runs whose numbers the benchmark itself does not vouch for; they are left out.
+    pub(crate) invalid: usize,
 }
 
 /// What is raised.
@@ -131,9 +133,18 @@ fn find(value: &Value, load: Option<(f64, Scale)>, speed: &mut Speed, depth: usi
                     .capacity
                     .or(fields.get("load").and_then(Value::as_f64));
             }
-            if fields.contains_key("output_throughput") && fields.contains_key("request_throughput")
-            {
-                speed.points.extend(point(fields, load));
+            if fields.get("valid") == Some(&Value::Bool(false)) {
+                speed.invalid += 1;
+                return;
+            }
+            // Backstop's own results have vLLM's names as well, beside a summary that has more.
+            let results = [
+                fields.get("summary").and_then(Value::as_object),
+                Some(fields),
+            ];
+            let results = results.into_iter().flatten();
+            if let Some(result) = results.into_iter().find(|fields| is_result(fields)) {
+                speed.points.extend(point(result, load));
                 return;
             }
             fields
@@ -142,6 +153,10 @@ fn find(value: &Value, load: Option<(f64, Scale)>, speed: &mut Speed, depth: usi
         }
         _ => {}
     }
+}
+
+fn is_result(fields: &Map<String, Value>) -> bool {
+    fields.contains_key("output_throughput") && fields.contains_key("request_throughput")
 }
 
 /// A rate is said before clients are: with both, the number of clients is only a limit.
@@ -190,7 +205,8 @@ fn point(fields: &Map<String, Value>, load: Option<(f64, Scale)>) -> Option<Poin
         _ => None,
     });
     let quantile = |name: &str, percent: f64| {
-        let spread = fields.get(name).and_then(|value| spread(value, percent));
+        let seconds = fields.get(&format!("{name}_s"));
+        let spread = seconds.and_then(|value| spread(value, percent));
         spread.or_else(|| flat(fields, name, percent))
     };
     Some(Point {
@@ -260,9 +276,9 @@ mod tests {
         let summary = |output: f64, shed: u64| {
             json!({
                 "requests": 100, "completed": 100 - shed, "failed": shed, "error_rate": shed as f64 / 100.0,
-                "errors": {"status_429": shed}, "request_throughput": 2.0, "output_throughput": output,
+                "errors": {"http_429": shed}, "request_throughput": 2.0, "output_throughput": output,
                 "total_token_throughput": output * 3.0,
-                "ttft": {"median": 0.2, "percentiles": [{"percent": 99.0, "value": 0.9}]},
+                "ttft_s": {"median": 0.2, "percentiles": [{"percent": 99.0, "value": 0.9}]},
             })
         };
         let speed = found(&json!({
@@ -270,10 +286,11 @@ mod tests {
             "runs": [
                 {"concurrency": 1, "summary": summary(50.0, 0)},
                 {"concurrency": 8, "rate": null, "summary": summary(200.0, 0)},
-                {"concurrency": 64, "summary": summary(260.0, 30)},
+                {"concurrency": 64, "output_throughput": 260.0, "request_throughput": 2.0, "summary": summary(260.0, 30)},
+                {"concurrency": 80, "valid": false, "summary": summary(900.0, 0)},
             ]
         }));
-        assert_eq!(speed.points.len(), 3);
+        assert_eq!((speed.points.len(), speed.invalid), (3, 1));
         assert_eq!(speed.capacity, Some(8.0));
         let best = speed.best().unwrap();
         assert_eq!((best.load, best.input_tokens_per_s), (8.0, Some(400.0)));

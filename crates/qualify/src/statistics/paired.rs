@@ -143,8 +143,8 @@ pub fn sign_test(heads: u64, tails: u64) -> McNemar {
 /// An interval for the mean of these differences, one for each task, by drawing tasks again and again; bias-corrected and
 /// accelerated (BCa), so that rare large differences count as they should. The same seed gives the same interval.
 ///
-/// If no task differs at all, drawing says nothing. Then the interval is as wide as the share of tasks that may differ
-/// and yet be met by none of so many; scores lie between 0 and 1.
+/// If it is the same in every task, drawing says nothing. Then the interval is as wide as the share of tasks that may be
+/// otherwise and yet be met by none of so many; differences lie between -1 and 1.
 pub fn bootstrap(differences: &[f64], seed: u64) -> Interval {
     let interval = |low: f64, high: f64, method: &str| Interval {
         low,
@@ -152,13 +152,14 @@ pub fn bootstrap(differences: &[f64], seed: u64) -> Interval {
         confidence: CONFIDENCE,
         method: method.into(),
     };
-    let count = differences.len();
-    if differences.iter().all(|difference| *difference == 0.0) {
-        let share = match count {
+    let first = differences.first().copied().unwrap_or(0.0);
+    if differences.iter().all(|difference| *difference == first) {
+        let unmet = match differences.len() {
             0 => 1.0,
-            _ => 1.0 - (1.0 - CONFIDENCE).powf(1.0 / count as f64),
+            count => 1.0 - (1.0 - CONFIDENCE).powf(1.0 / count as f64),
         };
-        return interval(-share, share, "no difference in any task");
+        let (low, high) = (first - unmet * (first + 1.0), first + unmet * (1.0 - first));
+        return interval(low, high, "the same in every task");
     }
     let mean = mean(differences);
     let means = resampled_means(differences, seed);

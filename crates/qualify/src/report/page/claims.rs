@@ -27,7 +27,9 @@ pub(super) fn of(report: &Report) -> Markup {
         rows.push(row(claim, number + 1));
     }
     let rows = table(&heads, rows);
-    parts.push(Markup::raw(format!("<div class=\"claims\">{rows}</div>")));
+    parts.push(Markup::raw(format!(
+        "<div class=\"claims stacked\">{rows}</div>"
+    )));
     parts.push(listed(&sources));
     parts.into_iter().collect()
 }

@@ -20,7 +20,7 @@ pub(super) fn of(report: &Report) -> Markup {
         ]
     });
     let matrix = table(&["criterion", "finding", "who says so"], rows);
-    let matrix = Markup::raw(format!("<div class=\"prose\">{matrix}</div>"));
+    let matrix = Markup::raw(format!("<div class=\"stacked\">{matrix}</div>"));
     let cost = match &report.cost {
         Some(cost) => prices(cost),
         None => paragraph(

@@ -13,10 +13,14 @@ pub(super) fn speed(report: &Report) -> Markup {
     let Some(speed) = &report.speed else {
         return Markup::default();
     };
-    [Scale::Clients, Scale::Rate]
-        .into_iter()
-        .map(|scale| one_scale(speed, scale))
-        .collect()
+    let scales = [Scale::Clients, Scale::Rate].map(|scale| one_scale(speed, scale));
+    let left_out = match speed.invalid {
+        0 => Markup::default(),
+        runs => paragraph(&format!(
+            "{runs} runs are left out: the benchmark itself does not vouch for their numbers."
+        )),
+    };
+    scales.into_iter().chain([left_out]).collect()
 }
 
 fn one_scale(speed: &Speed, scale: Scale) -> Markup {
@@ -99,7 +103,7 @@ fn latency(points: &[&Point], label: &str) -> Plot {
 
 fn cells(point: &Point) -> Vec<Markup> {
     let text = |value: Option<f64>, show: fn(f64) -> String| {
-        Markup::from(value.map_or("–".to_owned(), show))
+        Markup::from(value.map_or("–".to_owned(), show).replace(' ', "\u{a0}"))
     };
     vec![
         number(point.load).into(),
@@ -139,7 +143,7 @@ pub(super) fn conformance(report: &Report) -> Markup {
         &["behaviour", "", "what a gateway relies on", "what was seen"],
         conformance.checks.iter().map(row),
     );
-    Markup::raw(format!("<div class=\"prose\">{rows}</div>"))
+    Markup::raw(format!("<div class=\"stacked\">{rows}</div>"))
 }
 
 pub(super) fn drill(report: &Report) -> Markup {
