@@ -1,25 +1,30 @@
 //! Loads of many clients at once, and what each of them saw.
 
 use std::io;
-use std::sync::Barrier;
-use std::thread;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use backstop_client::Endpoint;
+use backstop_load::{
+    Backend, Content, Events, LoadError, Pace, Prompts, Record, Segment, Session, Target, Wire,
+    Workload,
+};
+use serde_json::{Map, Value, json};
 
-use crate::http::{self, Server, Timed};
+use crate::http::Server;
 use crate::statistics::{median, percentile};
 
-/// Token ids that are plain text in any vocabulary worth serving; lower ones can be special.
-const FIRST_TOKEN: u64 = 300;
-const TOKENS: u64 = 3000;
+/// Silence ends a request long before.
+const PATIENCE: Duration = Duration::from_secs(86_400);
+/// Threads that read answers.
+const THREADS_MAX: usize = 8;
 
 /// What every client of a round asks for.
 #[derive(Clone, Copy, Debug)]
 pub struct Load {
     /// Clients at once.
     pub clients: usize,
-    /// Requests of each, one after the other.
+    /// Requests for each, one after the other.
     pub rounds: usize,
     /// Tokens of each prompt.
     pub prompt_tokens: usize,
@@ -89,71 +94,116 @@ impl Outcome {
 
 /// Runs a load. No two prompts of one process begin alike, so that the prefix cache never helps.
 pub fn run(server: impl Into<Server>, load: Load) -> io::Result<Outcome> {
-    let server = server.into();
-    let barrier = Barrier::new(load.clients);
-    let results: Vec<io::Result<Vec<Stream>>> = thread::scope(|scope| {
-        let start = |client: usize| {
-            let barrier = &barrier;
-            scope.spawn(move || {
-                barrier.wait();
-                (0..load.rounds)
-                    .map(|round| ask(server, load, client, round))
-                    .collect()
-            })
+    let sessions = (0..load.clients * load.rounds).map(|number| {
+        let prompt = Segment {
+            stream: stream_of(load) << 32 | number as u64,
+            tokens: load.prompt_tokens as u32,
         };
-        let threads: Vec<_> = (0..load.clients).map(start).collect();
-        let join = |thread: thread::ScopedJoinHandle<'_, io::Result<Vec<Stream>>>| {
-            thread
-                .join()
-                .unwrap_or_else(|_| Err(io::Error::other("a client panicked")))
-        };
-        threads.into_iter().map(join).collect()
+        session(prompt, load.answer_tokens, None)
     });
-    let streams: Vec<Stream> = results
-        .into_iter()
-        .collect::<io::Result<Vec<_>>>()?
-        .into_iter()
-        .flatten()
-        .collect();
+    let pace = Pace::Closed {
+        clients: load.clients,
+    };
+    let streams = ask(server.into(), sessions.collect(), &pace)?;
     summarise(load, &streams)
-}
-
-fn ask(server: Server, load: Load, client: usize, round: usize) -> io::Result<Stream> {
-    stream(
-        server,
-        &prompt(load, client, round),
-        load.answer_tokens,
-        None,
-    )
 }
 
 /// Asks for an answer of exactly this length. With a seed, tokens are drawn from the model's raw
 /// distribution; without one, the likeliest are taken.
 pub fn stream(
     server: impl Into<Server>,
-    prompt: &[u64],
+    prompt: Segment,
     answer_tokens: usize,
     seed: Option<u64>,
 ) -> io::Result<Stream> {
-    let body = json!({
-        "prompt": prompt,
-        "max_tokens": answer_tokens,
-        "ignore_eos": true,
-        "temperature": u8::from(seed.is_some()),
-        "top_p": 1,
-        "seed": seed.unwrap_or_default(),
-        "stream": true,
-        "stream_options": {"include_usage": true},
-    });
-    let answer = http::post(server, "/v1/completions", &body.to_string())?;
-    parse(&answer, answer_tokens)
+    let pace = Pace::Closed { clients: 1 };
+    let sessions = vec![session(prompt, answer_tokens, seed)];
+    let mut streams = ask(server.into(), sessions, &pace)?;
+    streams
+        .pop()
+        .ok_or_else(|| io::Error::other("there was no load"))
 }
 
-/// Different from the first token on for every load, client and round.
-fn prompt(load: Load, client: usize, round: usize) -> Vec<u64> {
-    let shape = load.clients * 1_000_003 + load.prompt_tokens * 7919 + load.answer_tokens;
-    let mut random = Random((shape as u64) << 32 | (client as u64) << 16 | round as u64);
-    (0..load.prompt_tokens).map(|_| random.token()).collect()
+/// Different for every load.
+fn stream_of(load: Load) -> u64 {
+    (load.clients * 1_000_003 + load.prompt_tokens * 7919 + load.answer_tokens) as u64
+}
+
+/// A single request.
+pub(crate) fn session(prompt: Segment, answer_tokens: usize, seed: Option<u64>) -> Session {
+    let mut session = Session::single(Content::Segments(vec![prompt]), answer_tokens as u32);
+    for turn in &mut session.turns {
+        turn.fields = Map::from_iter([
+            ("temperature".to_owned(), json!(u8::from(seed.is_some()))),
+            ("top_p".to_owned(), json!(1)),
+            ("seed".to_owned(), json!(seed.unwrap_or_default())),
+        ]);
+    }
+    session
+}
+
+/// What the clients saw, in the order of the sessions. Every answer must have its length.
+pub(crate) fn ask(server: Server, sessions: Vec<Session>, pace: &Pace) -> io::Result<Vec<Stream>> {
+    let endpoint = Endpoint::new(&format!("http://{}", server.address), None, None);
+    let target = Target {
+        endpoint: endpoint
+            .map_err(io::Error::other)?
+            .with_silence_max(server.silence_max),
+        path: Backend::Completions.path().to_owned(),
+        patience: PATIENCE,
+        events: Events::WithContent,
+    };
+    let workload = Arc::new(Workload {
+        sessions,
+        wire: Wire {
+            backend: Backend::Completions,
+            model: None,
+            prompts: Prompts::TokenIds,
+            seed: 0,
+            ignore_eos: true,
+            extra: Map::new(),
+        },
+        think: Duration::ZERO,
+    });
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads.min(THREADS_MAX))
+        .enable_all()
+        .build()?;
+    let running = backstop_load::run(&target, workload, pace, |_| {});
+    let mut outcome = runtime
+        .block_on(running)
+        .map_err(|error: LoadError| io::Error::other(error.to_string()))?;
+    outcome.records.sort_by_key(|record| record.session);
+    let streams = outcome
+        .records
+        .iter()
+        .map(|record| seen(outcome.began, record));
+    streams.collect()
+}
+
+/// Checks that the answer is whole, and notes when its texts came.
+fn seen(began: Instant, record: &Record) -> io::Result<Stream> {
+    if let Some(error) = &record.error {
+        let message = record.message.clone().unwrap_or_default();
+        let kind = match error.as_str() {
+            "timeout" => io::ErrorKind::TimedOut,
+            _ => io::ErrorKind::Other,
+        };
+        return Err(io::Error::new(kind, format!("{error}: {message}")));
+    }
+    if record.output_tokens != u64::from(record.asked_output_tokens) {
+        return Err(io::Error::other(format!(
+            "not as long as asked for: {} tokens of {}",
+            record.output_tokens, record.asked_output_tokens
+        )));
+    }
+    let sent = began + Duration::from_secs_f64(record.sent_s);
+    let at = |us: &u32| sent + Duration::from_micros(u64::from(*us));
+    Ok(Stream {
+        sent,
+        texts: record.events_us.iter().map(at).collect(),
+    })
 }
 
 /// Numbers that look random enough for loads; the same for the same seed.
@@ -170,59 +220,10 @@ impl Random {
         self.0 >> 33
     }
 
-    /// A token that is plain text.
-    pub fn token(&mut self) -> u64 {
-        FIRST_TOKEN + self.bits() % TOKENS
-    }
-
     /// Above 0, and at most 1.
     pub fn fraction(&mut self) -> f64 {
         (self.bits() + 1) as f64 / (1u64 << 31) as f64
     }
-}
-
-/// Checks that the answer is whole, and notes when its texts came.
-fn parse(answer: &Timed, answer_tokens: usize) -> io::Result<Stream> {
-    let wrong =
-        |what: &str| io::Error::other(format!("{what}: {} {}", answer.status, answer.body()));
-    if answer.status != 200 {
-        return Err(wrong("refused"));
-    }
-    let mut texts = Vec::new();
-    let mut finished = None;
-    let mut counted = 0;
-    for (time, line) in &answer.lines {
-        let Some(data) = line.strip_prefix("data: ").filter(|data| *data != "[DONE]") else {
-            continue;
-        };
-        let event: Value = serde_json::from_str(data)?;
-        if event.get("error").is_some() {
-            return Err(wrong("failed"));
-        }
-        let has_text = event["choices"][0]["text"]
-            .as_str()
-            .is_some_and(|text| !text.is_empty());
-        if has_text {
-            texts.push(*time);
-        }
-        if event["choices"][0]["finish_reason"].is_string() {
-            finished.get_or_insert(*time);
-        }
-        counted = event["usage"]["completion_tokens"]
-            .as_u64()
-            .unwrap_or(counted);
-    }
-    if texts.is_empty() {
-        // Tokens without a text, such as part of a character, are known by the end of the answer.
-        texts.extend(finished);
-    }
-    if counted != answer_tokens as u64 || texts.is_empty() {
-        return Err(wrong("not as long as asked for"));
-    }
-    Ok(Stream {
-        sent: answer.sent,
-        texts,
-    })
 }
 
 fn summarise(load: Load, streams: &[Stream]) -> io::Result<Outcome> {
@@ -263,52 +264,53 @@ fn summarise(load: Load, streams: &[Stream]) -> io::Result<Outcome> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
-    fn an_answer_without_a_text_came_when_it_ended() {
-        let now = Instant::now();
-        let event = |finish: &str| {
-            format!(
-                "data: {{\"choices\":[{{\"text\":\"\",\"finish_reason\":{finish}}}],\
-                 \"usage\":{{\"completion_tokens\":1}}}}"
-            )
+    fn an_answer_must_be_whole_and_as_long_as_asked_for() {
+        let began = Instant::now();
+        let whole = Record {
+            sent_s: 1.0,
+            events_us: vec![5000],
+            asked_output_tokens: 1,
+            output_tokens: 1,
+            ..Record::default()
         };
-        let answer = |finish| Timed {
-            status: 200,
-            sent: now,
-            lines: vec![(now, event(finish)), (now, "data: [DONE]".to_owned())],
+        let stream = seen(began, &whole).unwrap();
+        assert_eq!(stream.sent, began + Duration::from_secs(1));
+        assert_eq!(stream.texts, [began + Duration::from_millis(1005)]);
+        let short = Record {
+            asked_output_tokens: 2,
+            ..whole.clone()
         };
-        let stream = parse(&answer("\"length\""), 1).unwrap();
-        assert_eq!(stream.texts, [now]);
-        assert!(parse(&answer("null"), 1).is_err());
-        assert!(parse(&answer("\"length\""), 2).is_err());
+        assert!(seen(began, &short).is_err());
+        let silent = Record {
+            error: Some("timeout".into()),
+            ..whole
+        };
+        assert_eq!(
+            seen(began, &silent).unwrap_err().kind(),
+            io::ErrorKind::TimedOut
+        );
     }
 
     #[test]
-    fn no_two_prompts_begin_alike() {
+    fn loads_have_prompts_of_their_own() {
         let load = |clients, prompt_tokens, answer_tokens| Load {
             clients,
             rounds: 4,
             prompt_tokens,
             answer_tokens,
         };
-        let mut beginnings = Vec::new();
-        for load in [
+        let loads = [
             load(1, 32, 64),
             load(8, 32, 64),
             load(64, 32, 64),
             load(64, 2048, 1),
-        ] {
-            for client in 0..load.clients {
-                for round in 0..load.rounds {
-                    beginnings.push(prompt(load, client, round)[..8].to_vec());
-                }
-            }
-        }
-        let count = beginnings.len();
-        beginnings.sort();
-        beginnings.dedup();
-        assert_eq!(beginnings.len(), count);
+        ];
+        let streams: BTreeSet<u64> = loads.into_iter().map(stream_of).collect();
+        assert_eq!(streams.len(), 4);
     }
 }

@@ -1,19 +1,20 @@
 //! Requests that are sent at given times, whatever the server makes of those before them.
 
 use std::io;
-use std::thread;
 use std::time::{Duration, Instant};
 
+use backstop_load::{Pace, Segment};
+
 use crate::http::Server;
-use crate::load::{self, Random, Stream};
+use crate::load::{self, Stream};
 
 /// A request to be sent.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// How long after the beginning.
     pub after: Duration,
-    /// Token ids.
-    pub prompt: Vec<u64>,
+    /// A made-up text.
+    pub prompt: Segment,
     /// Tokens of the answer.
     pub answer_tokens: usize,
 }
@@ -61,39 +62,33 @@ impl Answered {
 }
 
 /// `tokens` random tokens; those of different seeds differ from the first few on.
-pub fn random_prompt(seed: u64, tokens: usize) -> Vec<u64> {
-    let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    (0..tokens).map(|_| random.token()).collect()
+pub fn random_prompt(seed: u64, tokens: usize) -> Segment {
+    Segment {
+        stream: seed,
+        tokens: tokens as u32,
+    }
 }
 
-/// Sends all requests, each on a thread of its own, and waits for their answers. Tokens are drawn
-/// at random: made-up weights would otherwise repeat a few tokens in all answers, and these the
-/// same few experts.
+/// Sends all requests and waits for their answers. Tokens are drawn at random: made-up weights
+/// would otherwise repeat a few tokens in all answers, and these the same few experts.
 pub fn run(server: impl Into<Server>, requests: &[Request]) -> io::Result<Vec<Answered>> {
-    let server = server.into();
-    // Threads need a moment to start.
-    let begin = Instant::now() + Duration::from_millis(20);
-    let ask = |seed: u64, request: &Request| {
-        let due = begin + request.after;
-        thread::sleep(due.saturating_duration_since(Instant::now()));
-        let stream = load::stream(server, &request.prompt, request.answer_tokens, Some(seed))?;
-        Ok(Answered {
-            prompt_tokens: request.prompt.len(),
+    let sessions = (0..).zip(requests).map(|(seed, request): (u64, &Request)| {
+        load::session(request.prompt, request.answer_tokens, Some(seed))
+    });
+    let pace = Pace::Open {
+        arrivals: requests.iter().map(|request| request.after).collect(),
+        in_flight_max: requests.len().max(1),
+    };
+    let streams = load::ask(server.into(), sessions.collect(), &pace)?;
+    let answered = requests
+        .iter()
+        .zip(streams)
+        .map(|(request, stream)| Answered {
+            prompt_tokens: request.prompt.tokens as usize,
             answer_tokens: request.answer_tokens,
             stream,
-        })
-    };
-    thread::scope(|scope| {
-        let ask = &ask;
-        let start = |(seed, request)| scope.spawn(move || ask(seed, request));
-        let threads: Vec<_> = (0..).zip(requests).map(start).collect();
-        let join = |thread: thread::ScopedJoinHandle<'_, io::Result<Answered>>| {
-            thread
-                .join()
-                .unwrap_or_else(|_| Err(io::Error::other("a client panicked")))
-        };
-        threads.into_iter().map(join).collect()
-    })
+        });
+    Ok(answered.collect())
 }
 
 /// Tokens per second of all streams together while all of them were decoding; `None` if there was
@@ -147,12 +142,5 @@ mod tests {
         assert!((answer.first_ms() - 5.0).abs() < 1e-6);
         assert!((answer.per_token_ms() - 5.0).abs() < 1e-6);
         assert_eq!(answer.pauses_ms().count(), 2);
-    }
-
-    #[test]
-    fn prompts_of_different_seeds_begin_differently() {
-        let beginnings: std::collections::BTreeSet<Vec<u64>> =
-            (0..2000).map(|seed| random_prompt(seed, 4)).collect();
-        assert_eq!(beginnings.len(), 2000);
     }
 }

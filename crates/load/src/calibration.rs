@@ -6,12 +6,11 @@ use serde_json::{Map, json};
 use crate::LoadError;
 use crate::generator::Target;
 use crate::random::text_tokens;
-use crate::wire::{Backend, Prompts, Wire};
-use crate::workload::{Content, Segment, Session};
+use crate::wire::{Backend, Prompts, Wire, words};
+use crate::workload::{Content, Session};
 
-/// Words of the prompts that are compared.
-const FEW_WORDS: u32 = 40;
-const MANY_WORDS: u32 = 200;
+/// Tokens of the prompt that shows whether ids are taken.
+const TOKEN_IDS: u32 = 40;
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 /// Names of texts that no run has.
 const STREAM: u64 = u64::MAX >> 1;
@@ -27,8 +26,8 @@ pub struct Calibration {
     pub has_usage: bool,
 }
 
-/// Asks one request with token ids, where there are such prompts, and else two of different length whose tokens the server
-/// counts.
+/// Asks one request with token ids, where there are such prompts, and else two whose tokens the server counts: of one word,
+/// and of all words that prompts are made of.
 ///
 /// # Errors
 ///
@@ -41,7 +40,7 @@ pub async fn calibrate(target: &Target, wire: &Wire) -> Result<Calibration, Load
                 prompts: Prompts::TokenIds,
                 overhead_tokens: answer
                     .usage
-                    .map(|usage| usage.prompt_tokens as f64 - f64::from(FEW_WORDS)),
+                    .map(|usage| usage.prompt_tokens as f64 - f64::from(TOKEN_IDS)),
                 has_usage: answer.usage.is_some(),
             });
         }
@@ -50,27 +49,29 @@ pub async fn calibrate(target: &Target, wire: &Wire) -> Result<Calibration, Load
             return Err(refusal(&answer));
         }
     }
+    let words = words();
     let mut counted = [None; 2];
-    for (words, tokens) in [FEW_WORDS, MANY_WORDS].into_iter().zip(&mut counted) {
-        let answer = ask_words(target, wire, words).await;
+    for (count, tokens) in [1, words.len()].into_iter().zip(&mut counted) {
+        let answer = ask_text(target, wire, words[..count].join(" ")).await;
         if !answer.is_whole() {
             return Err(refusal(&answer));
         }
         *tokens = answer.usage.map(|usage| usage.prompt_tokens as f64);
     }
-    Ok(of_counts(counted))
+    Ok(of_counts(counted, words.len()))
 }
 
-fn of_counts(counted: [Option<f64>; 2]) -> Calibration {
+/// From the tokens of one word, which is taken for one, and of `words`.
+fn of_counts(counted: [Option<f64>; 2], words: usize) -> Calibration {
     let has_usage = counted[0].is_some();
-    if let [Some(few), Some(many)] = counted
-        && many > few
+    if let [Some(one), Some(all)] = counted
+        && all > one
     {
-        let words = f64::from(MANY_WORDS - FEW_WORDS);
-        let per_token = words / (many - few);
         return Calibration {
-            prompts: Prompts::Words { per_token },
-            overhead_tokens: Some(few - f64::from(FEW_WORDS) / per_token),
+            prompts: Prompts::Words {
+                per_token: (words - 1) as f64 / (all - one),
+            },
+            overhead_tokens: Some(one - 1.0),
             has_usage,
         };
     }
@@ -88,7 +89,7 @@ async fn ask_token_ids(target: &Target, wire: &Wire) -> Answer {
     }
     body.insert(
         "prompt".into(),
-        json!(text_tokens(wire.seed, STREAM, FEW_WORDS as usize)),
+        json!(text_tokens(wire.seed, STREAM, TOKEN_IDS as usize)),
     );
     body.insert("max_tokens".into(), json!(1));
     ask(
@@ -98,18 +99,13 @@ async fn ask_token_ids(target: &Target, wire: &Wire) -> Answer {
     .await
 }
 
-async fn ask_words(target: &Target, wire: &Wire, words: u32) -> Answer {
-    let segment = Segment {
-        stream: STREAM + u64::from(words),
-        tokens: words,
-    };
-    let one_each = Wire {
-        prompts: Prompts::Words { per_token: 1.0 },
+async fn ask_text(target: &Target, wire: &Wire, text: String) -> Answer {
+    let ending = Wire {
         ignore_eos: false,
         ..wire.clone()
     };
-    let session = Session::single(Content::Segments(vec![segment]), 1);
-    ask(target, one_each.body(&session, 0, &[])).await
+    let session = Session::single(Content::Text(text), 1);
+    ask(target, ending.body(&session, 0, &[])).await
 }
 
 async fn ask(target: &Target, body: Vec<u8>) -> Answer {
@@ -136,17 +132,17 @@ mod tests {
 
     #[test]
     fn words_and_template_are_told_apart() {
-        // 12 tokens of template, 1.25 tokens a word.
-        let calibration = of_counts([Some(62.0), Some(262.0)]);
+        // 12 tokens of template, one of the first word, 1.25 of each of the others.
+        let calibration = of_counts([Some(13.0), Some(263.0)], 201);
         assert_eq!(calibration.prompts, Prompts::Words { per_token: 0.8 });
-        assert!((calibration.overhead_tokens.unwrap() - 12.0).abs() < 1e-9);
+        assert_eq!(calibration.overhead_tokens, Some(12.0));
         assert!(calibration.has_usage);
     }
 
     #[test]
     fn without_a_count_a_word_is_a_token() {
         for counted in [[None, None], [Some(5.0), Some(5.0)]] {
-            let calibration = of_counts(counted);
+            let calibration = of_counts(counted, 300);
             assert_eq!(calibration.prompts, Prompts::Words { per_token: 1.0 });
             assert_eq!(calibration.overhead_tokens, None);
         }

@@ -8,6 +8,8 @@ use crate::summary::Summary;
 const LAG_MAX_S: f64 = 0.010;
 const LAG_OF_TTFT_MAX: f64 = 0.1;
 const LAG_PERCENT: f64 = 99.0;
+/// Content that comes so much later than the first event is worth a word.
+const EMPTY_BEFORE: f64 = 1.2;
 
 /// What makes a run invalid, and what is to be known about it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -54,6 +56,18 @@ pub fn flaws(records: &[Record], summary: &Summary) -> Flaws {
             "the answers came in one piece each: time to first token is time to the end".to_owned(),
         );
     }
+    let medians = summary.ttft_s.as_ref().zip(summary.ttfc_s.as_ref());
+    if let Some((first, content)) =
+        medians.filter(|(first, content)| content.median > EMPTY_BEFORE * first.median)
+    {
+        flaws.notes.push(format!(
+            "the server sends an event without content before its first token: time to first token, as vLLM's benchmark defines \
+             it, is the time to that ({:.1} ms in the median), and the first content came after {:.1} ms; --token-events content \
+             goes by that",
+            first.median * 1e3,
+            content.median * 1e3
+        ));
+    }
     if summary.short_answers > 0 {
         flaws.notes.push(format!(
             "{} of {} answers were shorter than asked for; --ignore-eos makes servers that know it go on",
@@ -62,7 +76,7 @@ pub fn flaws(records: &[Record], summary: &Summary) -> Flaws {
     }
     if summary.cached_tokens > 0 {
         flaws.notes.push(format!(
-            "{} of {} tokens of prompts came from a prefix cache",
+            "{} of {} tokens of prompts came from a prefix cache (all chats begin with their template's text)",
             summary.cached_tokens, summary.total_input_tokens
         ));
     }

@@ -21,6 +21,11 @@ const WORDS: &str = "the of and to in is that it was for on are as with his they
     ever paper hard near sentence better best across during today others however sure means knew try told young miles sun \
     ways thing whole hear example heard several change answer room sea against top turned learn point city play toward five";
 
+/// What made-up texts consist of.
+pub(crate) fn words() -> Vec<&'static str> {
+    WORDS.split_whitespace().collect()
+}
+
 /// Which of OpenAI's endpoints is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backend {
@@ -137,7 +142,7 @@ impl Wire {
     }
 
     fn words(&self, segments: &[Segment]) -> String {
-        let known: Vec<&str> = WORDS.split_whitespace().collect();
+        let known = words();
         let per_token = match self.prompts {
             Prompts::Words { per_token } => per_token,
             Prompts::TokenIds => 1.0,

@@ -17,7 +17,7 @@ use std::process::ExitCode;
 
 pub use args::{
     BackendName, Bench, BenchArgs, DatasetName, GoodputArgs, LatencyName, LoadArgs, OutputArgs,
-    PowerName, PromptArgs, ScaleName, ServeArgs, ServerArgs,
+    PowerName, PromptArgs, ScaleName, ServeArgs, ServerArgs, TokenEvents,
 };
 
 use crate::QualifyError;

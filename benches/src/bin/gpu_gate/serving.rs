@@ -10,6 +10,7 @@ use backstop_benches::process::{ServerProcess, Start};
 use backstop_benches::report::Table;
 use backstop_benches::schedule::{self, Answered, Request, random_prompt};
 use backstop_benches::statistics::{median, percentile};
+use backstop_load::Segment;
 use serde_json::{Value, json};
 
 use crate::settings::{DeviceKind, Settings};
@@ -156,7 +157,7 @@ fn measure(server: Server, subject: &Subject, record: &mut Record) -> io::Result
 
 /// The first answer ends the start.
 fn measure_start(server: &ServerProcess, record: &mut Record) -> io::Result<()> {
-    let stream = load::stream(server.server(), &random_prompt(1 << 40, 16), 1, None)?;
+    let stream = load::stream(server.server(), random_prompt(1 << 40, 16), 1, None)?;
     let first = stream.texts[0].duration_since(server.started).as_secs_f64();
     let ready = server.ready_after.as_secs_f64();
     let mut table = Table::new("Start", &["from process start to", "s"]);
@@ -179,10 +180,10 @@ fn has_time(record: &mut Record, what: &str, seconds: u64) -> bool {
     enough
 }
 
-fn at_once(prompts: &[Vec<u64>], answer_tokens: usize) -> Vec<Request> {
-    let request = |prompt: &Vec<u64>| Request {
+fn at_once(prompts: &[Segment], answer_tokens: usize) -> Vec<Request> {
+    let request = |prompt: &Segment| Request {
         after: Duration::ZERO,
-        prompt: prompt.clone(),
+        prompt: *prompt,
         answer_tokens,
     };
     prompts.iter().map(request).collect()
@@ -209,7 +210,7 @@ fn decode(
     let title = format!("Decode behind {context} tokens, {DECODE_ANSWER}-token answers");
     let mut table = Table::new(title, &columns);
     let mut all = Vec::new();
-    let mut prompts: Vec<Vec<u64>> = Vec::new();
+    let mut prompts: Vec<Segment> = Vec::new();
     for &batch in subject.batches(load.batches) {
         let what = format!("decoding {batch} sequences behind {context} tokens");
         if !has_time(record, &what, subject.loads.seconds_min[0]) {

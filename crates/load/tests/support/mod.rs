@@ -53,6 +53,8 @@ pub(crate) async fn serve(
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             shared.connections.fetch_add(1, Ordering::Relaxed);
+            // Events go out at once.
+            stream.set_nodelay(true).unwrap();
             let (seen, reply) = (shared.clone(), reply.clone());
             tokio::spawn(async move {
                 let mut stream = BufReader::new(stream);

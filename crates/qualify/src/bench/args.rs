@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use backstop_load::{Backend, Burstiness, Scale};
+use backstop_load::{Backend, Burstiness, Events, Scale};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Map, Value};
 
@@ -119,9 +119,10 @@ pub struct LoadArgs {
     /// Requests before those that are measured.
     #[arg(long, value_name = "NUMBER", default_value_t = 4, value_parser = clap::value_parser!(u32).range(0..=10_000))]
     pub num_warmups: u32,
-    /// What all that is drawn at random depends on.
-    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
-    pub seed: u64,
+    /// What all that is drawn at random depends on; without one, every time something else, so that a server that remembers the
+    /// prompts of an earlier benchmark is not faster for it.
+    #[arg(long, value_name = "NUMBER")]
+    pub seed: Option<u64>,
 }
 
 /// What is asked.
@@ -222,8 +223,11 @@ impl DatasetName {
 
 /// What is good, and where the good ends.
 #[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "Objectives")]
+#[command(next_help_heading = "Definitions and objectives")]
 pub struct GoodputArgs {
+    /// Which events of a stream count as tokens. A server may send one without content before its first token.
+    #[arg(long, value_enum, default_value_t = TokenEvents::Choice)]
+    pub token_events: TokenEvents,
     /// The longest latencies of a good answer, in milliseconds: ttft:MS, tpot:MS, e2el:MS.
     #[arg(long, value_name = "NAME:MS", num_args = 1..=3)]
     pub goodput: Vec<String>,
@@ -257,6 +261,24 @@ impl From<ScaleName> for Scale {
         match name {
             ScaleName::Rate => Self::Rate,
             ScaleName::Concurrency => Self::Concurrency,
+        }
+    }
+}
+
+/// Which events of a stream count as tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TokenEvents {
+    /// All that have a choice, as for vLLM's benchmark.
+    Choice,
+    /// Those with text, reasoning or calls alone, as for aiperf.
+    Content,
+}
+
+impl From<TokenEvents> for Events {
+    fn from(events: TokenEvents) -> Self {
+        match events {
+            TokenEvents::Choice => Self::WithChoice,
+            TokenEvents::Content => Self::WithContent,
         }
     }
 }

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use backstop_load::{
-    Backend, Calibration, Capacity, Events, Objectives, Pace, PowerMeter, Progress, Prompts,
-    Settings, Target, Wire, Workload, arrivals, calibrate, flaws, summarise,
+    Backend, Calibration, Capacity, Objectives, Pace, PowerMeter, Progress, Prompts, Settings,
+    Target, Wire, Workload, arrivals, calibrate, flaws, summarise,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 
-use super::args::{DatasetName, PowerName, ServeArgs};
+use super::args::{DatasetName, PowerName, ServeArgs, TokenEvents};
 use super::plan::{IN_FLIGHT_MAX, Pacing, Point, Source};
 use super::result::{BenchReport, Measured, RunReport, Shown};
 use super::server;
@@ -38,8 +38,9 @@ impl<'a> Measuring<'a> {
     /// Looks at the server, learns what it makes of prompts, and warms it up.
     pub(super) async fn start(args: &'a ServeArgs) -> Result<Self, QualifyError> {
         allow_connections();
+        let seed = args.load.seed.unwrap_or_else(drawn_seed);
         let backend = Backend::from(args.server.backend);
-        let source = Source::open(args)?;
+        let source = Source::open(args, seed)?;
         let objectives =
             Objectives::parse(args.goodput.goodput.iter().map(String::as_str)).map_err(of_load)?;
         let most = args.load.max_concurrency.iter().max().copied();
@@ -55,13 +56,13 @@ impl<'a> Measuring<'a> {
                 .clone()
                 .unwrap_or_else(|| backend.path().to_owned()),
             patience: args.server.request_timeout,
-            events: Events::WithChoice,
+            events: args.goodput.token_events.into(),
         };
         let mut wire = Wire {
             backend,
             model: Some(subject.model.clone()),
             prompts: Prompts::Words { per_token: 1.0 },
-            seed: args.load.seed,
+            seed,
             ignore_eos: args.prompts.ignore_eos,
             extra: sampling(args),
         };
@@ -137,8 +138,8 @@ impl<'a> Measuring<'a> {
         Ok(())
     }
 
-    /// Runs a load and returns the share of its answers that were good, if its numbers are to be used.
-    pub(super) async fn run(&mut self, point: &Point) -> Result<Option<f64>, QualifyError> {
+    /// Runs a load.
+    pub(super) async fn run(&mut self, point: &Point) -> Result<&RunReport, QualifyError> {
         let sessions = self.source.take(point.requests)?;
         let workload = self.workload(sessions);
         let pace = self.pace(point, &workload)?;
@@ -162,7 +163,6 @@ impl<'a> Measuring<'a> {
                 "more than {IN_FLIGHT_MAX} requests were in flight: --max-concurrency says how many may be"
             ));
         }
-        let good = summary.good_fraction_from_planned;
         let measured = Measured {
             summary,
             flaws,
@@ -178,10 +178,10 @@ impl<'a> Measuring<'a> {
         for reason in &run.invalid_because {
             tracing::warn!("{}: {reason}", run.label);
         }
-        let is_valid = run.valid;
         self.report.runs.push(run);
         self.writer.write(&self.report)?;
-        Ok(good.filter(|_| is_valid))
+        let missing = || QualifyError::new("internal error: no run");
+        self.report.runs.last().ok_or_else(missing)
     }
 
     /// Notes what a search came to.
@@ -222,7 +222,7 @@ impl<'a> Measuring<'a> {
             Pacing::Rate(rate) => {
                 let count = workload.sessions.len();
                 let load = &self.args.load;
-                arrivals(count, rate, load.burstiness, load.seed).map_err(of_load)?
+                arrivals(count, rate, load.burstiness, self.wire.seed).map_err(of_load)?
             }
         };
         Ok(Pace::Open {
@@ -259,7 +259,11 @@ fn settings(args: &ServeArgs, wire: &Wire, calibration: &Calibration) -> BTreeMa
         "num_prompts": load.num_prompts,
         "num_warmups": load.num_warmups,
         "burstiness": load.burstiness.shape(),
-        "seed": load.seed,
+        "seed": wire.seed,
+        "token_events": match args.goodput.token_events {
+            TokenEvents::Choice => "choice",
+            TokenEvents::Content => "content",
+        },
         "request_timeout_s": args.server.request_timeout.as_secs_f64(),
         "dataset_name": prompts.dataset_name.name(),
         "dataset_path": prompts.dataset_path,
@@ -340,6 +344,12 @@ fn allow_connections() {
     };
     // With fewer files, requests fail and are counted as such.
     let _ = setrlimit(Resource::Nofile, raised);
+}
+
+/// Another one each time, but no longer than people like to type.
+fn drawn_seed() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_millis() as u64)
 }
 
 fn unix_now_s() -> u64 {

@@ -155,6 +155,7 @@ fn runs(report: &BenchReport) -> Markup {
             rate(user),
             milliseconds(&summary.ttft_s, 50.0),
             milliseconds(&summary.ttft_s, 99.0),
+            milliseconds(&summary.ttfc_s, 50.0),
             milliseconds(&summary.tpot_s, 50.0),
             milliseconds(&summary.tpot_s, 99.0),
             milliseconds(&summary.e2el_s, 99.0),
@@ -306,6 +307,10 @@ fn definitions() -> Markup {
         (
             "TTFT",
             "time to first token: from sending a request to the first event with a choice",
+        ),
+        (
+            "TTFC",
+            "time to first content: to the first event with text, reasoning or a call",
         ),
         (
             "TPOT",

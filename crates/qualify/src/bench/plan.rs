@@ -119,10 +119,9 @@ pub(super) struct Source {
 
 impl Source {
     /// Reads files, if there are some.
-    pub(super) fn open(args: &ServeArgs) -> Result<Self, QualifyError> {
+    pub(super) fn open(args: &ServeArgs, seed: u64) -> Result<Self, QualifyError> {
         let prompts = &args.prompts;
         let backend = Backend::from(args.server.backend);
-        let seed = args.load.seed;
         let load_error = |error: backstop_load::LoadError| QualifyError::new(error.to_string());
         let (mut sessions, mut trace) = (Vec::new(), Vec::new());
         match prompts.dataset_name {

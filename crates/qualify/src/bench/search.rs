@@ -5,6 +5,7 @@ use backstop_load::{CapacitySearch, Scale};
 use super::args::DatasetName;
 use super::measuring::Measuring;
 use super::plan::{Pacing, Point};
+use super::result::RunReport;
 use crate::QualifyError;
 
 const RATE_MAX: f64 = 10_000.0;
@@ -33,12 +34,13 @@ pub(super) async fn run(measuring: &mut Measuring<'_>, scale: Scale) -> Result<(
     let mut search = CapacitySearch::new(scale, goodput.capacity_goodput, first, highest, probes);
     while let Some(load) = search.next() {
         let point = point(scale, load, goodput.capacity_probe_time.as_secs_f64());
-        match measuring.run(&point).await? {
+        let run = measuring.run(&point).await?;
+        match good_fraction(run, goodput.capacity_goodput) {
             Some(good) => search.learn(load, good),
             None => {
                 tracing::warn!(
                     "the search ends here: of {}, nothing can be said",
-                    point.label()
+                    run.label
                 );
                 break;
             }
@@ -46,6 +48,16 @@ pub(super) async fn run(measuring: &mut Measuring<'_>, scale: Scale) -> Result<(
         measuring.found(search.capacity())?;
     }
     measuring.found(search.capacity())
+}
+
+/// From the planned time on. If the generator was late, answers that were bad from the sending time on were bad all the same;
+/// if they were good, nothing is known.
+fn good_fraction(run: &RunReport, needed: f64) -> Option<f64> {
+    let summary = &run.summary;
+    if run.valid {
+        return summary.good_fraction_from_planned;
+    }
+    summary.good_fraction.filter(|good| *good < needed)
 }
 
 fn point(scale: Scale, load: f64, seconds: f64) -> Point {

@@ -45,7 +45,8 @@ pub(super) fn knee(capacity: &backstop_load::Capacity) -> String {
                 "; {fails} {unit} was too much. The search ended before it was sure: raise --capacity-probes."
             )
         }
-        (None, _) => "; no load that was tried was too much.".to_owned(),
+        (None, true) => "; that is the highest load that is tried.".to_owned(),
+        (None, false) => "; the search ended before any load was too much.".to_owned(),
     };
     begun + &end
 }
@@ -152,7 +153,7 @@ fn latencies(run: &RunReport, metrics: &[LatencyName]) -> String {
         .chain(percents);
     let mut rows = vec![head.collect::<Vec<_>>()];
     for (name, spread) in spreads {
-        let values = [spread.mean, spread.median, spread.std];
+        let values = [spread.mean, spread.std];
         let percentiles = spread.percentiles.iter().map(|one| one.value);
         let cells = values.into_iter().chain(percentiles).map(milliseconds);
         rows.push(std::iter::once(name.to_owned()).chain(cells).collect());
@@ -283,10 +284,7 @@ mod tests {
             knee(&capacity(Some(2.5), Some(2.6), true)),
             "Capacity: 2.5 requests/s with at least 95 % of all answers good; 2.6 requests/s was too much."
         );
-        assert!(
-            knee(&capacity(Some(2.5), None, true))
-                .ends_with("no load that was tried was too much.")
-        );
+        assert!(knee(&capacity(Some(2.5), None, true)).ends_with("highest load that is tried."));
         assert!(knee(&capacity(None, Some(1.0), false)).contains("none"));
     }
 }
