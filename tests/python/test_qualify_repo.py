@@ -21,7 +21,7 @@ ADD = "def add(a, b):\n    return a + b\n"
 SUBTRACT = ADD + "\n\ndef subtract(a, b):\n    return a - b\n"
 
 
-def test_file(name: str, expression: str, expected: str) -> str:
+def unit_test(name: str, expression: str, expected: str) -> str:
     return (
         f"import unittest\nimport calc\n\n\nclass Test(unittest.TestCase):\n"
         f"    def test_{name}(self):\n        self.assertEqual({expression}, {expected})\n"
@@ -30,19 +30,19 @@ def test_file(name: str, expression: str, expected: str) -> str:
 
 COMMITS: list[tuple[str, dict[str, str]]] = [
     ("Begin with an adder", {"calc.py": "def add(a, b):\n    return a\n", "tests/__init__.py": ""}),
-    ("Make add return the sum", {"calc.py": ADD, "tests/test_add.py": test_file("add", "calc.add(2, 3)", "5")}),
+    ("Make add return the sum", {"calc.py": ADD, "tests/test_add.py": unit_test("add", "calc.add(2, 3)", "5")}),
     ("Say what it does here", {"README.md": "It adds.\n"}),
-    ("Test sums of zero too", {"tests/test_zero.py": test_file("zero", "calc.add(0, 0)", "0")}),
+    ("Test sums of zero too", {"tests/test_zero.py": unit_test("zero", "calc.add(0, 0)", "0")}),
     (
         "Need what is not installed",
         {
             "extra.py": "import nobody_has_this\n",
-            "tests/test_extra.py": test_file("extra", "extra.nobody_has_this.VALUE", "1").replace("calc", "extra"),
+            "tests/test_extra.py": unit_test("extra", "extra.nobody_has_this.VALUE", "1").replace("calc", "extra"),
         },
     ),
     (
         "Subtract numbers as well, by subtract(a, b)",
-        {"calc.py": SUBTRACT, "tests/test_subtract.py": test_file("subtract", "calc.subtract(2, 3)", "-1")},
+        {"calc.py": SUBTRACT, "tests/test_subtract.py": unit_test("subtract", "calc.subtract(2, 3)", "-1")},
     ),
 ]
 

@@ -6,4 +6,5 @@ mod directory;
 mod files;
 
 pub use answers::{Answers, Damage, read_attempts};
+pub(crate) use directory::refuse_foreign;
 pub use directory::{Directory, Results};

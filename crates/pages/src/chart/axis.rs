@@ -6,6 +6,8 @@ use crate::parts::number;
 const MARKS: f64 = 6.0;
 /// Marks of a logarithmic axis at most, before those between powers of ten are left out.
 const LOGARITHMIC_MARKS_MAX: usize = 8;
+/// What a logarithmic axis is made for; what lies beyond is drawn at its ends.
+const LOGARITHMIC: std::ops::Range<f64> = 1e-100..1e100;
 /// Powers of ten of a logarithmic axis.
 const DECADES_MAX: i32 = 40;
 
@@ -72,8 +74,10 @@ impl Axis {
 
     /// The axis for these values, drawn from one place to the other.
     pub(crate) fn span(&self, values: impl Iterator<Item = f64>, from: f64, to: f64) -> Span {
-        let usable =
-            values.filter(|value| value.is_finite() && (!self.logarithmic || *value > 0.0));
+        let usable = values.filter(|value| match self.logarithmic {
+            true => LOGARITHMIC.contains(value),
+            false => value.is_finite(),
+        });
         let extent = usable.fold(None, |extent: Option<(f64, f64)>, value| {
             let (low, high) = extent.unwrap_or((value, value));
             Some((low.min(value), high.max(value)))
@@ -94,8 +98,9 @@ impl Axis {
 
     fn rounded(&self, (low, high): (f64, f64)) -> (f64, f64) {
         if self.logarithmic {
-            let (low, high) = (low.log10().floor(), high.log10().ceil());
-            return (10_f64.powf(low), 10_f64.powf(high.max(low + 1.0)));
+            // Up from the next round number below, to the next one above.
+            let (low, high) = (1.0 / nice(1.0 / low), nice(high));
+            return (low, high.max(low * 10.0));
         }
         let low = if self.from_zero { low.min(0.0) } else { low };
         let width = match high - low {
@@ -192,7 +197,8 @@ mod tests {
         let axis = Axis::logarithmic("seconds");
         let span = axis.span([0.02, 700.0].into_iter(), 0.0, 100.0);
         let marks: Vec<String> = span.marks().into_iter().map(number).collect();
-        assert_eq!(marks, ["0.01", "0.1", "1", "10", "100", "1000"]);
+        assert_eq!(marks, ["0.1", "1", "10", "100", "1000"]);
+        assert!((span.low - 0.02).abs() < 1e-12 && (span.high - 1000.0).abs() < 1e-9);
         let span = axis.span([0.2, 7.0].into_iter(), 0.0, 100.0);
         assert_eq!(span.marks().len(), 7);
     }

@@ -292,7 +292,7 @@ pub struct OutputArgs {
         long,
         value_name = "NAMES",
         value_delimiter = ',',
-        default_value = "ttft,tpot,itl,e2el"
+        default_value = "ttft,ttfc,tpot,itl,e2el"
     )]
     pub percentile_metrics: Vec<LatencyName>,
     /// Percentiles of these.

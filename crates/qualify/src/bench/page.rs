@@ -125,6 +125,7 @@ fn runs(report: &BenchReport) -> Markup {
         "tokens/s a user",
         "TTFT p50 ms",
         "TTFT p99 ms",
+        "TTFC p50 ms",
         "TPOT p50 ms",
         "TPOT p99 ms",
         "E2EL p99 ms",
@@ -166,23 +167,30 @@ fn runs(report: &BenchReport) -> Markup {
             ),
         ]
     };
-    let said = report.runs.iter().flat_map(|run| {
-        let notes = run.invalid_because.iter().chain(&run.notes);
-        notes.map(|note| {
-            Markup::raw(format!(
-                "<li>{}</li>",
-                Markup::from(format!("{}: {note}", run.label))
-            ))
-        })
-    });
-    let said: Markup = said.collect();
-    let list = match said.is_empty() {
-        true => Markup::default(),
-        false => Markup::raw(format!("<ul>{said}</ul>")),
+    let flaws = said(report, |run| &run.invalid_because);
+    let notes = said(report, |run| &run.notes);
+    let notes = match notes.is_empty() {
+        true => notes,
+        false => Markup::raw(format!(
+            "<details><summary>What is to be known about them</summary>{notes}</details>"
+        )),
     };
-    [table(&heads, report.runs.iter().map(row)), list]
+    [table(&heads, report.runs.iter().map(row)), flaws, notes]
         .into_iter()
         .collect()
+}
+
+/// A list of what is said of runs.
+fn said(report: &BenchReport, texts: fn(&RunReport) -> &Vec<String>) -> Markup {
+    let items = report.runs.iter().flat_map(|run| {
+        let of_run = texts(run).iter();
+        of_run.map(|text| Markup::from(format!("{}: {text}", run.label)))
+    });
+    let items: String = items.map(|item| format!("<li>{item}</li>")).collect();
+    match items.is_empty() {
+        true => Markup::default(),
+        false => Markup::raw(format!("<ul>{items}</ul>")),
+    }
 }
 
 fn at(spread: &Option<Spread>, percent: f64) -> Option<f64> {
@@ -338,6 +346,22 @@ fn definitions() -> Markup {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_row_has_as_many_cells_as_the_head() {
+        let page = html(&crate::bench::result::example());
+        let table = page
+            .split("<table")
+            .find(|part| part.contains("TTFC p50 ms"))
+            .unwrap();
+        let heads = table.matches("scope=\"col\"").count();
+        let rows: Vec<&str> = table.split("<tr>").skip(2).collect();
+        assert_eq!(rows.len(), 2);
+        for row in rows {
+            assert_eq!(row.matches("<td>").count() + 1, heads);
+        }
+        assert!(page.contains("Against the load"));
+    }
 
     #[test]
     fn curves_are_of_answered_requests_from_their_planned_time_on() {

@@ -217,3 +217,50 @@ fn flat(summary: &Summary, metrics: &[LatencyName]) -> Map<String, Value> {
     }
     flat
 }
+
+/// Two rates, of two requests each.
+#[cfg(test)]
+pub(super) fn example() -> BenchReport {
+    let record = |planned_s: f64| Record {
+        planned_s,
+        sent_s: planned_s + 0.001,
+        events_us: vec![20_000, 40_000],
+        first_content_s: Some(0.03),
+        output_tokens: 2,
+        prompt_tokens: Some(8),
+        ..Record::default()
+    };
+    let settings = backstop_load::Settings {
+        objectives: backstop_load::Objectives::parse(["ttft:500"]).unwrap_or_default(),
+        percents: vec![50.0, 99.0],
+    };
+    let run = |rate: f64| {
+        let records = vec![record(0.0), record(1.0 / rate)];
+        let summary = backstop_load::summarise(&records, 2.0 / rate, &settings);
+        let measured = Measured {
+            flaws: backstop_load::flaws(&records, &summary),
+            summary,
+            energy: None,
+            records,
+        };
+        let point = Point {
+            pacing: Pacing::Rate(rate),
+            max_concurrency: None,
+            requests: 2,
+        };
+        let shown = Shown {
+            metrics: &[LatencyName::Ttft],
+            burstiness: 1.0,
+            detailed: false,
+        };
+        RunReport::new(&point, measured, shown)
+    };
+    BenchReport {
+        program: "p 1".to_owned(),
+        began_unix_s: 0,
+        subject: Subject::default(),
+        settings: BTreeMap::new(),
+        runs: vec![run(1.0), run(2.0)],
+        capacity: None,
+    }
+}

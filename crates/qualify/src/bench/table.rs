@@ -147,7 +147,7 @@ fn latencies(run: &RunReport, metrics: &[LatencyName]) -> String {
         .percentiles
         .iter()
         .map(|one| format!("p{}", one.percent));
-    let head = ["ms", "mean", "median", "std"]
+    let head = ["ms", "mean", "std"]
         .map(str::to_owned)
         .into_iter()
         .chain(percents);
@@ -260,6 +260,24 @@ mod tests {
         };
         let text = aligned(&[row(&["ms", "mean"]), row(&["ttft", "1234"])]);
         assert_eq!(text, "  ms    mean\n  ttft  1234\n");
+    }
+
+    #[test]
+    fn every_row_has_as_many_cells_as_the_head() {
+        let report = crate::bench::result::example();
+        let metrics = [
+            LatencyName::Ttft,
+            LatencyName::Ttfc,
+            LatencyName::ClientQueueTime,
+        ];
+        let tables = [
+            latencies(&report.runs[1], &metrics),
+            side_by_side(&report.runs),
+        ];
+        for table in tables {
+            let widths: Vec<usize> = table.lines().map(|line| line.chars().count()).collect();
+            assert!(widths.windows(2).all(|pair| pair[0] == pair[1]), "{table}");
+        }
     }
 
     #[test]

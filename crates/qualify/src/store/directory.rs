@@ -167,14 +167,27 @@ fn measures_path(root: &Path, name: &str) -> PathBuf {
     root.join("measures").join(format!("{name}.json"))
 }
 
+/// What may be there before a first run: what was left of its beginning, and what other parts of this program write.
+const OWN: &[&str] = &[
+    "lock",
+    "run.json.unfinished",
+    "measures",
+    "adapters",
+    "conformance.json",
+    "repo-selection.json",
+];
+
 /// A directory of something else is not written to.
-fn refuse_foreign(root: &Path) -> Result<(), QualifyError> {
+pub(crate) fn refuse_foreign(root: &Path) -> Result<(), QualifyError> {
+    if root.join("run.json").exists() {
+        return Ok(());
+    }
     let entries = fs::read_dir(root).map_err(|error| QualifyError::at(root, error))?;
     for entry in entries {
         let name = entry
             .map_err(|error| QualifyError::at(root, error))?
             .file_name();
-        if name != "lock" && name != "run.json.unfinished" {
+        if OWN.iter().all(|own| name != *own) {
             let reason = "it is not empty, and no run has been there: take another --into";
             return Err(QualifyError::at(root, reason));
         }

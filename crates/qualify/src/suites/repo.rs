@@ -23,6 +23,7 @@ use serde_json::{Value, json};
 use crate::QualifyError;
 use crate::record::{Attempt, Measure, Outcome, Reply};
 use crate::statistics::{counts_by_task, pass_at_k, wilson};
+use crate::store::refuse_foreign;
 use crate::suite::{Judgement, Step, Suite};
 
 use super::{Built, Context, Definition};
@@ -48,6 +49,10 @@ pub(super) fn build(definition: &Definition, context: &Context<'_>) -> Result<Bu
             "--repo PATH says which repository, and --repo-test COMMAND how to test it".into(),
         ));
     };
+    if into.exists() {
+        // Before anything is written there.
+        refuse_foreign(into)?;
+    }
     let (runs, place) = runs(&args.repo)?;
     let asked = Asked {
         name: &definition.name,

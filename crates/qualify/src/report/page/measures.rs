@@ -23,9 +23,11 @@ const UNITS: [(&str, &str); 4] = [
 
 pub(super) fn of(report: &Report) -> Markup {
     let mut suites: BTreeMap<&str, Vec<&Measure>> = BTreeMap::new();
-    // Checks of conformance have a section of their own, and so has noise.
-    let measures = report.measures.iter();
-    for measure in measures.filter(|measure| measure.suite != "conformance" && !is_noise(measure)) {
+    for measure in report
+        .measures
+        .iter()
+        .filter(|measure| !is_told_elsewhere(report, measure))
+    {
         suites.entry(&measure.suite).or_default().push(measure);
     }
     if suites.is_empty() {
@@ -38,6 +40,12 @@ pub(super) fn of(report: &Report) -> Markup {
         .iter()
         .flat_map(|(suite, measures)| one_suite(suite, measures));
     small_suites(&small).into_iter().chain(large).collect()
+}
+
+/// Whether a section of its own has it: conformance, noise, and speed where a benchmark is part of the report.
+fn is_told_elsewhere(report: &Report, measure: &Measure) -> bool {
+    let is_speed = measure.suite.starts_with("bench/") && report.speed.is_some();
+    measure.suite == "conformance" || is_speed || is_noise(measure)
 }
 
 /// Suites of few numbers share a chart.

@@ -119,7 +119,7 @@ pub(super) struct Trial<'a> {
 }
 
 impl Selection {
-    /// Reads what an earlier run with the same settings found.
+    /// Reads what an earlier run found. One with other settings has tasks of its own, which are not overwritten.
     pub(super) fn read(
         file: &Path,
         settings: &BTreeMap<String, Value>,
@@ -131,7 +131,26 @@ impl Selection {
             .map_err(|error| QualifyError::at(file, error))?;
         let selection: Self =
             serde_json::from_slice(&text).map_err(|error| QualifyError::at(file, error))?;
-        Ok((selection.settings == *settings).then_some(selection))
+        if selection.settings == *settings {
+            return Ok(Some(selection));
+        }
+        if selection.tasks.is_empty() {
+            return Ok(None);
+        }
+        let others: Vec<&str> = settings
+            .iter()
+            .filter(|(name, value)| selection.settings.get(*name) != Some(value))
+            .map(|(name, _)| name.as_str())
+            .collect();
+        let head = selection.settings.get("head").and_then(Value::as_str);
+        Err(QualifyError::at(
+            file,
+            format!(
+                "its tasks were chosen with another {}: take another --into (--repo-revision {} was the commit then)",
+                others.join(", "),
+                head.unwrap_or("?")
+            ),
+        ))
     }
 
     pub(super) fn write(&self, file: &Path) -> Result<(), QualifyError> {

@@ -271,7 +271,8 @@ fn what_is_asked_shows_the_state_before_and_not_the_answer() {
         "{text}"
     );
     assert!(!text.contains("Signed-off-by"), "{text}");
-    let shown = made.open(&["--repo-show-tests"]).unwrap();
+    let elsewhere = made.path().join(".git/kept/other.json");
+    let shown = made.open_at(&elsewhere, &["--repo-show-tests"]).unwrap();
     let Step::Ask(body) = shown.step(task_of(&shown, "Make add"), 0, &[]).unwrap() else {
         panic!("it judges nothing");
     };
@@ -363,11 +364,10 @@ fn the_same_seed_gives_the_same_tasks_and_a_kept_selection_is_taken_again() {
     kept.tasks.truncate(1);
     kept.write(&made.kept()).unwrap();
     assert_eq!(made.open(&[]).unwrap().names.len(), 1);
-    assert_eq!(
-        made.open(&["--repo-lines-max", "199"]).unwrap().names.len(),
-        2
-    );
-    let one = made.open(&["--repo-commits", "1"]).unwrap();
+    let error = made.open(&["--repo-lines-max", "199"]).err().unwrap();
+    assert!(error.to_string().contains("another lines_max"), "{error}");
+    let elsewhere = made.path().join(".git/kept/other.json");
+    let one = made.open_at(&elsewhere, &["--repo-commits", "1"]).unwrap();
     assert_eq!(one.names.len(), 1);
     assert!(one.selection.not_tried > 0);
 }
