@@ -105,7 +105,7 @@ fn open(args: &VerifyArgs) -> Result<Signed, QualifyError> {
     let bytes = backstop_input::read_file(path, ENVELOPE_BYTES_MAX)
         .map_err(|error| QualifyError::at(path, error))?;
     let envelope = Envelope::parse(&bytes).map_err(|error| refuse(error.to_string()))?;
-    let signer = envelope
+    envelope
         .verify(&trust)
         .map_err(|error| refuse(error.to_string()))?;
     let statement: Value = serde_json::from_slice(&envelope.payload)
@@ -123,7 +123,8 @@ fn open(args: &VerifyArgs) -> Result<Signed, QualifyError> {
             .ok_or_else(|| refuse(format!("what is signed has no {pointer}")))
     };
     Ok(Signed {
-        signer: signer.to_string(),
+        // As `keygen` and `sign` name it.
+        signer: format!("the key {}", trust.key_id().unwrap_or_default()),
         digests: digests(&statement).map_err(refuse)?,
         result: text("/predicate/result")?,
         expires: text("/predicate/qualification/expires")?,
