@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use self::rules::Rule;
 use super::judging::{Marks, judged_in_part, unanswered};
 use super::measuring::Measuring;
-use super::pools::read_json;
+use super::pools::{digest, read_json};
 use super::{Built, Context, Definition};
 use crate::QualifyError;
 use crate::random::{Random, seed_of};
@@ -187,7 +187,10 @@ impl Suite for Instructions {
     }
 
     fn settings(&self) -> BTreeMap<String, Value> {
-        BTreeMap::from([("prompts".into(), self.prompts.len().into())])
+        BTreeMap::from([
+            ("prompts".into(), self.prompts.len().into()),
+            ("data_sha256".into(), digest(&[PROMPTS])),
+        ])
     }
 
     fn step(&self, task: usize, _sample: u32, replies: &[Reply]) -> Result<Step, QualifyError> {

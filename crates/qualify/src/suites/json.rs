@@ -10,7 +10,7 @@ use super::conformance::violation;
 use super::judging::{Marks, judged, unanswered};
 use super::matching::{Expected, Texts};
 use super::measuring::Measuring;
-use super::pools::{Filling, Pools, read_json};
+use super::pools::{Filling, Pools, VALUES, digest, read_json};
 use super::{Built, Context, Definition};
 use crate::QualifyError;
 use crate::random::{Random, seed_of};
@@ -135,7 +135,10 @@ impl Suite for Json {
     }
 
     fn settings(&self) -> BTreeMap<String, Value> {
-        BTreeMap::from([("cases".into(), self.cases.len().into())])
+        BTreeMap::from([
+            ("cases".into(), self.cases.len().into()),
+            ("data_sha256".into(), digest(&[TEMPLATES, VALUES])),
+        ])
     }
 
     fn step(&self, task: usize, _sample: u32, replies: &[Reply]) -> Result<Step, QualifyError> {

@@ -8,9 +8,11 @@ use serde_json::{Map, Number, Value};
 
 use super::matching::{Expected, Member};
 use crate::QualifyError;
+use crate::qualification::sha256;
 use crate::random::Random;
 
-const VALUES: &str = include_str!("../../suites/values.json");
+/// Of all pools.
+pub(crate) const VALUES: &str = include_str!("../../suites/values.json");
 /// To find a value that another place of the same template does not have.
 const DRAWS_MAX: usize = 1000;
 
@@ -100,6 +102,11 @@ pub(crate) fn read_json<T: serde::de::DeserializeOwned>(
     json: &str,
 ) -> Result<T, QualifyError> {
     serde_json::from_str(json).map_err(|error| broken(format!("{name}: {error}")))
+}
+
+/// What tells these data from changed ones, in settings.
+pub(crate) fn digest(data: &[&str]) -> Value {
+    sha256(data.concat().as_bytes()).into()
 }
 
 fn broken(reason: String) -> QualifyError {

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use self::detection::{Class, classify};
 use super::judging::{Marks, judged_in_part, unanswered};
 use super::measuring::Measuring;
-use super::pools::read_json;
+use super::pools::{digest, read_json};
 use super::{Built, Context, Definition};
 use crate::QualifyError;
 use crate::record::{Attempt, Measure, Outcome, Reply};
@@ -94,7 +94,10 @@ impl Suite for Refusals {
     }
 
     fn settings(&self) -> BTreeMap<String, Value> {
-        BTreeMap::from([("prompts".into(), self.cases.len().into())])
+        BTreeMap::from([
+            ("prompts".into(), self.cases.len().into()),
+            ("data_sha256".into(), digest(&[PROMPTS])),
+        ])
     }
 
     fn step(&self, task: usize, _sample: u32, replies: &[Reply]) -> Result<Step, QualifyError> {

@@ -11,10 +11,11 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use self::haystack::{DEPTHS, KINDS, Kind, Needles, Words};
+use self::haystack::{DEPTHS, KINDS, Kind, Needles, WORDS, Words};
 use self::size::Size;
 use super::judging::{Marks, judged_in_part, unanswered};
 use super::measuring::Measuring;
+use super::pools::digest;
 use super::{Built, Context, Definition};
 use crate::QualifyError;
 use crate::random::{Random, seed_of};
@@ -232,6 +233,7 @@ impl Suite for Retrieval {
         BTreeMap::from([
             ("lengths".into(), json!(self.lengths)),
             ("cases".into(), self.cases.len().into()),
+            ("data_sha256".into(), digest(&[WORDS])),
         ])
     }
 

@@ -13,10 +13,11 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use self::calls::{assign, has_markup, invalid};
-use self::cases::{CATEGORIES, Case, Choice, Turn, generate};
-use super::judging::{Marks, judged, unanswered};
+use self::cases::{CATEGORIES, Case, Choice, TEMPLATES, TOOLS, Turn, generate};
+use super::judging::{Marks, is_truncated, judged, unanswered};
 use super::matching::{normalised, shortened};
 use super::measuring::Measuring;
+use super::pools::{VALUES, digest};
 use super::{Built, Context, Definition};
 use crate::QualifyError;
 use crate::record::{Attempt, Measure, Reply};
@@ -90,7 +91,10 @@ impl Suite for Tools {
     }
 
     fn settings(&self) -> BTreeMap<String, Value> {
-        BTreeMap::from([("cases".into(), self.cases.len().into())])
+        BTreeMap::from([
+            ("cases".into(), self.cases.len().into()),
+            ("data_sha256".into(), digest(&[TOOLS, TEMPLATES, VALUES])),
+        ])
     }
 
     fn step(&self, task: usize, _sample: u32, replies: &[Reply]) -> Result<Step, QualifyError> {
@@ -236,7 +240,8 @@ impl Counts {
             let triggered = reply.finish_reason.as_deref() == Some("tool_calls");
             self.decisions.push([!turn.calls.is_empty(), triggered]);
         }
-        if !calls.is_empty() {
+        // The arguments of a call that was cut off are no fault of its form.
+        if !calls.is_empty() && !is_truncated(reply) {
             self.with_calls += 1;
             self.valid += u64::from(calls.iter().all(|call| invalid(case, call).is_none()));
         }

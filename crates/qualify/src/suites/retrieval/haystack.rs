@@ -8,7 +8,7 @@ use crate::QualifyError;
 use crate::random::Random;
 use crate::suites::pools::read_json;
 
-const WORDS: &str = include_str!("../../../suites/retrieval/words.json");
+pub(crate) const WORDS: &str = include_str!("../../../suites/retrieval/words.json");
 /// Values of one key, keys of one question, variables of one chain.
 const SEVERAL: usize = 4;
 /// At which the only needle of a task stands: at the begin, at the end, and between.

@@ -10,8 +10,8 @@ use crate::random::{Random, seed_of};
 use crate::suites::matching::{Expected, Texts};
 use crate::suites::pools::{Filling, Pools, read_json};
 
-const TOOLS: &str = include_str!("../../../suites/tools/tools.json");
-const TEMPLATES: &str = include_str!("../../../suites/tools/templates.json");
+pub(crate) const TOOLS: &str = include_str!("../../../suites/tools/tools.json");
+pub(crate) const TEMPLATES: &str = include_str!("../../../suites/tools/templates.json");
 /// To find a case that is not there yet.
 const DRAWS_MAX: usize = 1000;
 

@@ -334,6 +334,13 @@ fn what_did_not_come_is_not_judged_and_what_was_cut_off_is_told() {
     };
     let cut = attempt(&suite, 0, &mut |_, _| cut.clone());
     assert_eq!(cut.outcome, Outcome::Truncated);
+    let (_, case) = case_of(&suite, "single");
+    let mut cut = right(case, &[]);
+    cut.finish_reason = Some("length".into());
+    cut.tool_calls[0].arguments.pop();
+    let cut = attempt(&suite, 0, &mut |_, _| cut.clone());
+    assert_eq!(cut.outcome, Outcome::Truncated);
+    assert_eq!(cut.marks["with_calls"], 0);
     let refused = Reply {
         refusal: Some("I will not".into()),
         ..said("")
