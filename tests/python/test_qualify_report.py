@@ -123,7 +123,7 @@ def test_claims_are_judged_by_what_was_measured_and_how(built: Path) -> None:
         "mbpp": "not_comparable",
         "mbpp+": "not_run",
     }
-    assert claims["mbpp"]["reason"] == "the claim is pass@1, ours is pass@10"
+    assert claims["mbpp"]["reason"].startswith("the claim is pass@1, ours is pass@10; the vendor's harness is evalplus")
     assert "quantised weights were served: Q4_K_M" in claims["humaneval"]["notes"]
 
 
