@@ -209,6 +209,8 @@ impl Judging {
                 variable("MBPP_OVERRIDE_PATH", "/work/data.jsonl"),
                 variable("XDG_CACHE_HOME", "/tmp/cache"),
                 variable("HF_HUB_OFFLINE", "1"),
+                // Its own limit wants a larger stack than it may have here, and isolation limits memory anyway.
+                variable("EVALPLUS_MAX_MEMORY_BYTES", "-1"),
                 variable("PYTHONDONTWRITEBYTECODE", "1"),
             ],
             input: &[],
