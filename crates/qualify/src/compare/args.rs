@@ -136,7 +136,8 @@ const FOR_RUNS_ALONE: [&str; 21] = [
 ];
 
 fn for_runs_alone(option: Arg) -> Arg {
-    if FOR_RUNS_ALONE.contains(&option.get_id().as_str()) {
+    let id = option.get_id().as_str();
+    if FOR_RUNS_ALONE.contains(&id) || id.starts_with("repo_") {
         option.required(false).requires("suite")
     } else {
         option
