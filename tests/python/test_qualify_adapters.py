@@ -103,10 +103,11 @@ def test_evalplus_judges_in_isolation(tmp_path: Path) -> None:
     data = tmp_path / "tasks.jsonl"
     data.write_text(json.dumps(EVALPLUS_TASK) + "\n")
     escaped = tmp_path / "escaped"
-    answer = (
-        "```python\ndef add(a: int, b: int) -> int:\n"
-        f"    try:\n        open({str(escaped)!r}, 'w').close()\n    except OSError:\n        pass\n    return a + b\n```"
-    )
+    program = EVALPLUS_TASK["prompt"]
+    # EvalPlus takes `open` away, but not what it is made of.
+    program += f"    try:\n        __import__('io').open({str(escaped)!r}, 'w').close()\n"
+    program += "    except Exception:\n        pass\n    return a + b\n"
+    answer = f"```python\n{program}```"
     with model(lambda _: answer) as (url, _):
         measures, _ = adapter(
             "evalplus", venv, url, tmp_path / "into", "--model", "model", HUMANEVAL_OVERRIDE_PATH=str(data)
