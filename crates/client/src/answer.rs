@@ -216,10 +216,7 @@ impl Reading<'_> {
         self.answer.status = Some(status.as_u16());
         let head = exchange.response.headers();
         self.answer.retry_after = head.get(RETRY_AFTER).and_then(retry_after);
-        self.answer.backstop_model = MODEL_HEADERS
-            .iter()
-            .find_map(|name| head.get(*name)?.to_str().ok())
-            .map(shortened);
+        self.answer.backstop_model = backstop_model(head);
         let is_stream = head
             .get(CONTENT_TYPE)
             .and_then(|value| value.to_str().ok())
@@ -404,8 +401,16 @@ async fn next_piece(body: &mut Incoming, bytes_left: &mut usize) -> Result<Optio
     Ok(Some(data))
 }
 
-/// The message of an error, or the beginning of what is there instead.
-fn message_of(body: &[u8]) -> String {
+/// Backstop's `NAME@DIGEST` of the model in the head of an answer, if it came through.
+pub fn backstop_model(head: &HeaderMap) -> Option<String> {
+    let found = MODEL_HEADERS
+        .iter()
+        .find_map(|name| head.get(*name)?.to_str().ok());
+    found.map(shortened)
+}
+
+/// The message of an error in a body, or the beginning of what is there instead.
+pub fn message_of(body: &[u8]) -> String {
     let value: Option<Value> = serde_json::from_slice(body).ok();
     let message = value
         .as_ref()

@@ -5,8 +5,13 @@ mod answer;
 mod connection;
 mod endpoint;
 mod error;
+mod key;
 
-pub use answer::{Answer, Failure, FailureKind, Limits, ToolCall, Usage, ask, ask_encoded, get};
+pub use answer::{
+    Answer, Failure, FailureKind, Limits, ToolCall, Usage, ask, ask_encoded, backstop_model, get,
+    message_of,
+};
 pub use endpoint::{Endpoint, Exchange, explain};
 pub use error::ClientError;
 pub use hyper::HeaderMap;
+pub use key::read_key;

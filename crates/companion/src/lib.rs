@@ -25,3 +25,21 @@ pub fn end<E: Display>(outcome: Result<ExitCode, E>) -> ExitCode {
         ExitCode::FAILURE
     })
 }
+
+/// Waits until the process is told to end, by SIGINT or SIGTERM.
+///
+/// # Errors
+///
+/// If signals cannot be waited for.
+#[cfg(feature = "signals")]
+pub async fn told_to_end() -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    Ok(())
+}

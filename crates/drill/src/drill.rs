@@ -17,13 +17,12 @@ use crate::report::{PROGRAM, Report, SHAPE, Subject, unix_now_s};
 use crate::stand_in::StandIn;
 use crate::verdict::{Outcome, Verdict, overall};
 use crate::{DrillError, advice};
-use backstop_client::Endpoint;
+use backstop_client::{Endpoint, read_key};
 
 /// How long the fallback may take to say what it is.
 const FALLBACK_PATIENCE: Duration = Duration::from_secs(60);
 /// Between two requests before the first failure.
 const WARM_UP_PAUSE: Duration = Duration::from_millis(200);
-const KEY_BYTES_MAX: u64 = 64 << 10;
 
 /// All that a drill needs, running.
 struct Stage {
@@ -223,7 +222,7 @@ fn not_asked(stand_in: SocketAddr, limit: Duration, last: &Record) -> DrillError
 
 /// A gateway that the operator runs, with its key.
 pub(crate) fn operators_gateway(args: &GatewayArgs, url: &str) -> Result<Endpoint, DrillError> {
-    let key = read_key(args.api_key_file.as_deref())?;
+    let key = args.api_key_file.as_deref().map(read_key).transpose()?;
     Ok(Endpoint::new(url, key.as_deref(), args.ca_file.as_deref())?)
 }
 
@@ -232,7 +231,11 @@ pub(crate) async fn operators_fallback(args: &GatewayArgs) -> Result<Option<Fall
     let Some(url) = &args.fallback_url else {
         return Ok(None);
     };
-    let key = read_key(args.fallback_api_key_file.as_deref())?;
+    let key = args
+        .fallback_api_key_file
+        .as_deref()
+        .map(read_key)
+        .transpose()?;
     meet(url, key.as_deref(), args.ca_file.as_deref())
         .await
         .map(Some)
@@ -252,19 +255,6 @@ pub(crate) fn pace(args: &LoadArgs) -> Pace {
         concurrency: usize::from(args.concurrency),
         max_tokens: args.max_tokens,
         patience: args.request_timeout,
-    }
-}
-
-/// The first line of a file.
-fn read_key(path: Option<&Path>) -> Result<Option<String>, DrillError> {
-    let Some(path) = path else {
-        return Ok(None);
-    };
-    let text = backstop_input::read_text_file(path, KEY_BYTES_MAX)
-        .map_err(|error| DrillError::at(path, error))?;
-    match text.lines().next().map(str::trim) {
-        Some(key) if !key.is_empty() => Ok(Some(key.to_owned())),
-        _ => Err(DrillError::at(path, "its first line should be a key")),
     }
 }
 

@@ -3,8 +3,6 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use tokio::signal::unix::{SignalKind, signal};
-
 use crate::DrillError;
 use crate::args::{CommandLine, StandInArgs};
 use crate::drill::drill;
@@ -170,17 +168,8 @@ async fn stand_in_alone(args: &StandInArgs, name: &str) -> Result<ExitCode, Dril
 }
 
 async fn told_to_end() -> DrillError {
-    let wait = |kind| {
-        signal(kind).map_err(|error| DrillError::new(format!("cannot wait for signals: {error}")))
-    };
-    let (mut interrupt, mut terminate) =
-        match (wait(SignalKind::interrupt()), wait(SignalKind::terminate())) {
-            (Ok(interrupt), Ok(terminate)) => (interrupt, terminate),
-            (Err(error), _) | (_, Err(error)) => return error,
-        };
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+    match backstop_companion::told_to_end().await {
+        Ok(()) => DrillError::new("told to end"),
+        Err(error) => DrillError::new(format!("cannot wait for signals: {error}")),
     }
-    DrillError::new("told to end")
 }

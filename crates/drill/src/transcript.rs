@@ -9,7 +9,7 @@ use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::verdict::ENDLESS;
-use backstop_client::{Endpoint, explain};
+use backstop_client::{Endpoint, backstop_model, explain, message_of};
 
 /// A longer answer is cut off, and counts as lost.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
@@ -17,8 +17,6 @@ const ANSWER_BYTES_MAX: usize = 1 << 20;
 const MESSAGE_CHARACTERS_MAX: usize = 200;
 /// Fingerprints of one answer.
 const FINGERPRINTS_MAX: usize = 8;
-/// Backstop's own header, and what LiteLLM makes of it.
-const MODEL_HEADERS: [&str; 2] = ["x-backstop-model", "llm_provider-x-backstop-model"];
 
 /// A chat request.
 #[derive(Clone, Debug)]
@@ -97,15 +95,16 @@ async fn read(
     let path = "/v1/chat/completions";
     let mut exchange = endpoint.send(Method::POST, path, question.body()).await?;
     let head = exchange.response.headers();
-    transcript.backstop_model = MODEL_HEADERS
-        .iter()
-        .find_map(|name| head.get(*name)?.to_str().ok())
-        .map(shortened);
+    transcript.backstop_model = backstop_model(head).as_deref().map(shortened);
     let status = exchange.response.status();
     let body = exchange.response.body_mut();
     if status != StatusCode::OK {
         let text = read_all(body).await.unwrap_or_default();
-        return Err(format!("{}: {}", status.as_u16(), message_of(&text)));
+        return Err(format!(
+            "{}: {}",
+            status.as_u16(),
+            shortened(&message_of(&text))
+        ));
     }
     if question.is_stream {
         return read_events(body, begun, transcript).await;
@@ -173,7 +172,10 @@ impl Transcript {
     fn take(&mut self, value: &Value, part: &str, begun: Instant) -> Result<(), String> {
         if value.get("error").is_some_and(|error| !error.is_null()) {
             let text = value.to_string();
-            return Err(format!("an error: {}", message_of(text.as_bytes())));
+            return Err(format!(
+                "an error: {}",
+                shortened(&message_of(text.as_bytes()))
+            ));
         }
         if let Some(fingerprint) = value["system_fingerprint"].as_str()
             && self.fingerprints.len() < FINGERPRINTS_MAX
@@ -204,16 +206,6 @@ impl Transcript {
             self.failure = Some("it ended without a finish_reason".into());
         }
     }
-}
-
-/// The message of an error, or the beginning of what is there instead.
-fn message_of(body: &[u8]) -> String {
-    let value: Option<Value> = serde_json::from_slice(body).ok();
-    let message = value
-        .as_ref()
-        .and_then(|value| value["error"]["message"].as_str());
-    let text = String::from_utf8_lossy(body);
-    shortened(message.unwrap_or(&text))
 }
 
 fn shortened(text: &str) -> String {

@@ -1,6 +1,7 @@
 //! How a server submits generations and receives their tokens.
 
 use std::sync::Arc;
+use std::sync::mpsc::TrySendError;
 use std::time::Duration;
 
 use backstop_sched::Rejection;
@@ -58,7 +59,7 @@ pub enum GenerationEvent {
 /// Why a request was not accepted.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum SubmitError {
-    /// The server is loading, draining or gone.
+    /// The server is loading, asleep, suspect or gone.
     #[error("the engine is {0}")]
     NotReady(LifecycleState),
     /// More requests arrived in one engine turn than the inbox holds.
@@ -87,11 +88,16 @@ impl EngineHandle {
     }
 
     /// Submits a generation and waits until the scheduler has accepted it into its queue, at most
-    /// one step. While the server is not ready only [`submit_warm_up`](Self::submit_warm_up) may
+    /// one step. Before the server is ready only [`submit_warm_up`](Self::submit_warm_up) may
     /// use the engine.
+    ///
+    /// Who lets requests in keeps new ones away from a server that drains or falls asleep, and waits for those that were let in
+    /// before, some of which come here only then. An engine that sleeps already accepts none.
     pub async fn submit(&self, request: GenerationRequest) -> Result<Generation, SubmitError> {
         match self.lifecycle.state() {
-            LifecycleState::Ready => self.submit_warm_up(request).await,
+            LifecycleState::Ready | LifecycleState::Draining | LifecycleState::Sleeping { .. } => {
+                self.submit_warm_up(request).await
+            }
             state => Err(SubmitError::NotReady(state)),
         }
     }
@@ -119,9 +125,9 @@ impl EngineHandle {
                 events: event_sender,
                 reply,
             })
-            .map_err(|_| match self.lifecycle.state() {
-                LifecycleState::Ready | LifecycleState::Warming => SubmitError::InboxFull,
-                state => SubmitError::NotReady(state),
+            .map_err(|error| match error {
+                TrySendError::Full(_) => SubmitError::InboxFull,
+                TrySendError::Disconnected(_) => SubmitError::NotReady(self.lifecycle.state()),
             })?;
         match accepted.await {
             Ok(Ok(())) => Ok(generation),

@@ -246,14 +246,25 @@ async fn a_prompt_is_rated_before_its_answer_begins() {
 }
 
 #[tokio::test]
-async fn nothing_is_admitted_while_draining() {
+async fn what_was_let_in_before_a_drain_or_a_sleep_is_answered() {
     let (handle, thread, _) = start(Duration::ZERO);
-    handle.lifecycle().advance(LifecycleState::Draining);
+    let level = SleepLevel::KeepWeights;
+    let falling_asleep = LifecycleState::Sleeping { level, wake_s: 1 };
+    for state in [falling_asleep, LifecycleState::Draining] {
+        handle.lifecycle().advance(state);
+        let generation = handle.submit(request(5, 5)).await.expect("accepted");
+        assert_eq!(collect(generation).await.0.len(), 5);
+    }
+    thread.stop();
+}
+
+#[tokio::test]
+async fn an_untrusted_model_is_not_asked() {
+    let (handle, thread, _) = start(Duration::ZERO);
+    let suspect = LifecycleState::Suspect("it gave another answer".into());
+    handle.lifecycle().advance(suspect.clone());
     let refused = handle.submit(request(5, 5)).await;
-    assert_eq!(
-        refused.err(),
-        Some(SubmitError::NotReady(LifecycleState::Draining))
-    );
+    assert_eq!(refused.err(), Some(SubmitError::NotReady(suspect)));
     thread.stop();
 }
 
@@ -291,8 +302,7 @@ async fn a_sleeping_engine_takes_nothing_in_and_wakes_with_an_empty_cache() {
     handle
         .lifecycle()
         .advance(LifecycleState::Sleeping { level, wake_s: 1 });
-    // One that had passed the look at the life-cycle before.
-    let refused = handle.submit_warm_up(request(5, 5)).await.err();
+    let refused = handle.submit(request(5, 5)).await.err();
     assert!(
         matches!(
             refused,

@@ -14,7 +14,7 @@ mod table;
 mod unblind;
 
 pub(crate) use args::names;
-pub(crate) use table::probability;
+pub(crate) use table::{probability, quantile_rows};
 
 pub use args::{CompareArgs, CompareCommand, Names, UnblindArgs};
 pub use comparison::{Comparison, Difference, Discordant, Quantiles, Side, SuiteComparison};

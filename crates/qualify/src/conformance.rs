@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use backstop_client::Endpoint;
+use backstop_client::{Endpoint, read_key};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -26,7 +26,6 @@ use self::asking::Asker;
 
 const FILE: &str = "conformance.json";
 const FILE_BYTES_MAX: u64 = 1 << 20;
-const KEY_BYTES_MAX: u64 = 64 << 10;
 
 /// Which server, and where the results go.
 #[derive(Clone, Debug, Args)]
@@ -203,13 +202,12 @@ async fn check_all(
 }
 
 fn endpoint(args: &ConformanceArgs) -> Result<Endpoint, QualifyError> {
-    let key = args.api_key_file.as_deref().map(|path| {
-        let text = backstop_input::read_text_file(path, KEY_BYTES_MAX);
-        text.map_err(|error| QualifyError::at(path, error))
-    });
-    let key = key.transpose()?;
-    let key = key.as_deref().map(str::trim);
-    Ok(Endpoint::new(&args.url, key, args.ca_file.as_deref())?)
+    let key = args.api_key_file.as_deref().map(read_key).transpose()?;
+    Ok(Endpoint::new(
+        &args.url,
+        key.as_deref(),
+        args.ca_file.as_deref(),
+    )?)
 }
 
 fn print(conformance: &Conformance) -> Result<(), QualifyError> {

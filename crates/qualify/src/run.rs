@@ -5,8 +5,6 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
-
 use crate::QualifyError;
 use crate::args::{Command, CommandLine, SuiteArgs};
 use crate::{adapters, bench, compare, conformance, qualification, replay, report, suites};
@@ -56,19 +54,10 @@ pub(crate) fn until_told_to_end(
 }
 
 async fn told_to_end() -> QualifyError {
-    let wait = |kind| {
-        signal(kind).map_err(|error| QualifyError::new(format!("cannot wait for signals: {error}")))
-    };
-    let (mut interrupt, mut terminate) =
-        match (wait(SignalKind::interrupt()), wait(SignalKind::terminate())) {
-            (Ok(interrupt), Ok(terminate)) => (interrupt, terminate),
-            (Err(error), _) | (_, Err(error)) => return error,
-        };
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+    match backstop_companion::told_to_end().await {
+        Ok(()) => QualifyError::new("told to end; the same command goes on from here"),
+        Err(error) => QualifyError::new(format!("cannot wait for signals: {error}")),
     }
-    QualifyError::new("told to end; the same command goes on from here")
 }
 
 fn list(args: &SuiteArgs) -> Result<ExitCode, QualifyError> {

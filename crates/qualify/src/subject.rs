@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use backstop_client::{Answer, Endpoint, FailureKind, HeaderMap, Limits, get};
+use backstop_client::{Answer, Endpoint, FailureKind, HeaderMap, Limits, get, read_key};
 use serde_json::{Value, json};
 
 use crate::QualifyError;
@@ -10,7 +10,6 @@ use crate::args::EndpointArgs;
 use crate::record::Subject;
 use crate::runner::{ask_again, pause};
 
-const KEY_BYTES_MAX: u64 = 64 << 10;
 const PATIENCE: Limits = Limits {
     patience: Duration::from_secs(60),
     bytes_max: 4 << 20,
@@ -24,15 +23,8 @@ const MODEL_HEADER: &str = "x-backstop-model";
 /// If the address, the key or the authorities are none.
 pub fn endpoint(args: &EndpointArgs) -> Result<Endpoint, QualifyError> {
     let url = args.url.as_deref().ok_or_else(|| missing("--url"))?;
-    let key = args.api_key_file.as_deref();
-    let key = key
-        .map(|path| {
-            backstop_input::read_text_file(path, KEY_BYTES_MAX)
-                .map_err(|error| QualifyError::at(path, error))
-        })
-        .transpose()?;
-    let key = key.as_deref().map(str::trim);
-    Ok(Endpoint::new(url, key, args.ca_file.as_deref())?)
+    let key = args.api_key_file.as_deref().map(read_key).transpose()?;
+    Ok(Endpoint::new(url, key.as_deref(), args.ca_file.as_deref())?)
 }
 
 /// Asks a server what it is. Whatever it does not say is left open; it must only be there and have the model.

@@ -109,10 +109,10 @@ async fn answer(server: &Server, request: Request, next: Next, identity: &Identi
             if let Some(cors) = cors.filter(|_| cors::is_preflight(&request)) {
                 return preflight(cors, request).await;
             }
-            if wants_model(&rules, &request) && find_caller(server, request.headers()).is_some() {
-                server.awaken().await;
-            }
-            check_access(server, rules.access, request.headers())
+            let may_wake =
+                wants_model(&rules, &request) && find_caller(server, request.headers()).is_some();
+            let ready = readiness(server, may_wake).await;
+            check_access(server, rules.access, request.headers(), ready)
         }
     };
     let response = match &caller {
@@ -206,13 +206,27 @@ fn find_caller(server: &Server, headers: &HeaderMap) -> Option<Caller> {
     }
 }
 
+/// Whether the models are ready; a request that may wake them waits for it.
+async fn readiness(server: &Server, may_wake: bool) -> Result<(), ApiError> {
+    let patience = Instant::now() + server.queue_timeout();
+    match may_wake {
+        true => server.check_ready_or_wake(patience).await,
+        false => server.check_ready(),
+    }
+}
+
 /// Who calls, if they may.
-fn check_access(server: &Server, access: Access, headers: &HeaderMap) -> Result<Caller, ApiError> {
+fn check_access(
+    server: &Server,
+    access: Access,
+    headers: &HeaderMap,
+    ready: Result<(), ApiError>,
+) -> Result<Caller, ApiError> {
     if access == Access::Open {
         return Ok(server.anybody().clone());
     }
     if access == Access::Ready {
-        server.check_ready()?;
+        ready?;
     }
     match find_caller(server, headers) {
         Some(caller) => Ok(caller),
@@ -239,7 +253,8 @@ mod tests {
         let known = ROUTES.iter().map(|route| route.rules.path);
         for path in known.chain(["/nowhere", "/v1/models/x"]) {
             let Rules { access, .. } = Rules::of(path);
-            let allowed = check_access(&server, access, &HeaderMap::new());
+            let ready = server.check_ready();
+            let allowed = check_access(&server, access, &HeaderMap::new(), ready);
             let probe = ["/health", "/ready", "/ping"].contains(&path);
             match allowed {
                 Ok(_) => assert!(probe, "{path}"),

@@ -24,18 +24,21 @@ impl Entered {
         ticket: Ticket,
         record: Record,
     ) -> Result<Self, ApiError> {
-        // Counted before the state is looked at, so that a drain that begins in between waits.
-        let mut counted = Counted::new(server);
-        if server.check_ready().is_err() {
+        let arrived = Instant::now();
+        let patience = arrived + server.queue_timeout();
+        let counted = loop {
+            // Counted before the state is looked at, so that a drain that begins in between waits.
+            let counted = Counted::new(server);
+            if server.check_ready().is_ok() {
+                break counted;
+            }
             // It may have fallen asleep since this request was let in, and it does not before nobody is counted.
             drop(counted);
-            server.awaken().await;
-            counted = Counted::new(server);
-            server.check_ready()?;
-        }
+            server.check_ready_or_wake(patience.into_std()).await?;
+        };
         Ok(Self {
             guard: RequestGuard::of(counted, ticket, record),
-            arrived: Instant::now(),
+            arrived,
         })
     }
 

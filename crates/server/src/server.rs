@@ -308,27 +308,40 @@ impl Server {
         self.shared.wake_bell.notified().await;
     }
 
-    /// Wakes a server that sleeps, if requests may do that. Returns when it is awake, or when a request has waited as long
-    /// as it may.
-    pub(crate) async fn awaken(&self) {
-        if !self.config().wake_on_request || !self.has_models() {
-            return;
+    /// Whether requests may use the models now, or as soon as the server is awake if requests may wake it. Looks again until
+    /// `until`, since it may be told to sleep once more between its waking and this request's turn.
+    pub(crate) async fn check_ready_or_wake(&self, until: Instant) -> Result<(), ApiError> {
+        loop {
+            let state = self.lifecycle().state();
+            let Err(refusal) = self.check_ready_in(&state) else {
+                return Ok(());
+            };
+            let may_wait = self.config().wake_on_request && self.has_models();
+            if !may_wait || !state.is_on_its_way() {
+                return Err(refusal);
+            }
+            if matches!(state, LifecycleState::Sleeping { .. }) {
+                self.shared.wake_bell.notify_one();
+            }
+            let settled = self.lifecycle().wait_for(|state| !state.is_on_its_way());
+            if tokio::time::timeout_at(until.into(), settled)
+                .await
+                .is_err()
+            {
+                return self.check_ready();
+            }
         }
-        if matches!(self.lifecycle().state(), LifecycleState::Sleeping { .. }) {
-            self.shared.wake_bell.notify_one();
-        }
-        let settled = |state: &LifecycleState| !state.is_on_its_way();
-        let waiting = self.lifecycle().wait_for(settled);
-        // If it is not awake by then, the request is told so.
-        let _ignored = tokio::time::timeout(self.queue_timeout(), waiting).await;
     }
 
     /// Whether requests may use the models now.
     pub(crate) fn check_ready(&self) -> Result<(), ApiError> {
-        let state = self.lifecycle().state();
+        self.check_ready_in(&self.lifecycle().state())
+    }
+
+    fn check_ready_in(&self, state: &LifecycleState) -> Result<(), ApiError> {
         match state {
             LifecycleState::Ready if self.has_models() => self.check_audit_log(),
-            _ => Err(reply::unavailable(&state, self.loading_retry_s(&state))),
+            _ => Err(reply::unavailable(state, self.loading_retry_s(state))),
         }
     }
 

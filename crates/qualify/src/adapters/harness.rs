@@ -15,7 +15,6 @@ use super::package::Package;
 
 /// Of a log, when a package fails.
 const LOG_BYTES_SHOWN: u64 = 3000;
-const KEY_BYTES_MAX: u64 = 64 << 10;
 const RUNS_MAX: u32 = 10_000;
 /// What packages may know of whoever runs them: where their data and caches are, and whether to stay offline.
 const PASSED_ON: &[&str] = &[
@@ -62,10 +61,7 @@ impl<'a> HarnessRun<'a> {
         };
         let api_key = match &args.api_key_file {
             None => "none".to_owned(),
-            Some(file) => backstop_input::read_text_file(file, KEY_BYTES_MAX)
-                .map_err(|error| QualifyError::at(file, error))?
-                .trim()
-                .to_owned(),
+            Some(file) => backstop_client::read_key(file)?,
         };
         // That it is an address is better said here than by a package's stack.
         backstop_client::Endpoint::new(&args.url, Some(&api_key), None)?;

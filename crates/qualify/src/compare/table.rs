@@ -85,39 +85,34 @@ pub(super) fn rows(suite: &SuiteComparison) -> Vec<(&'static str, [String; 2])> 
             )
         })
         .collect();
-    let mut add = |name, unit: &str, digits: usize, of: [Option<Quantiles>; 2]| {
-        if of != [None, None] {
-            rows.push((
-                name,
-                of.map(|of| of.map_or("–".into(), |of| of.text(unit, digits))),
-            ));
-        }
-    };
-    add(
-        "characters p50, p90",
-        "",
-        0,
-        [0, 1].map(|side| sides[side].characters),
-    );
-    add(
-        "tokens p50, p90",
-        "",
-        0,
-        [0, 1].map(|side| sides[side].tokens),
-    );
-    add(
-        "first piece p50, p90",
-        " s",
-        2,
-        [0, 1].map(|side| sides[side].first_s),
-    );
-    add(
-        "whole answer p50, p90",
-        " s",
-        2,
-        [0, 1].map(|side| sides[side].total_s),
-    );
+    let quantiles = sides
+        .each_ref()
+        .map(|side| [side.characters, side.tokens, side.first_s, side.total_s]);
+    rows.extend(quantile_rows(&quantiles));
     rows
+}
+
+/// What is told of lengths and times, beside what `quantile_rows` is given of them: units, and digits behind the point.
+const QUANTILES: [(&str, &str, usize); 4] = [
+    ("characters p50, p90", "", 0),
+    ("tokens p50, p90", "", 0),
+    ("first piece p50, p90", " s", 2),
+    ("whole answer p50, p90", " s", 2),
+];
+
+/// Rows of characters, tokens, and the times of the first piece and of the whole answer, as far as one of the two has them.
+pub(crate) fn quantile_rows(
+    sides: &[[Option<Quantiles>; 4]; 2],
+) -> impl Iterator<Item = (&'static str, [String; 2])> {
+    QUANTILES
+        .iter()
+        .enumerate()
+        .map(|(number, told)| (told, sides.map(|side| side[number])))
+        .filter(|(_, of)| *of != [None, None])
+        .map(|((name, unit, digits), of)| {
+            let text = |of: Option<Quantiles>| of.map_or("–".into(), |of| of.text(unit, *digits));
+            (*name, of.map(text))
+        })
 }
 
 fn shortened(name: &str) -> String {

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::asking::Ending;
 use super::log::told;
 use super::summary::{Ratio, Shift, Side, Summary, share};
-use crate::compare::{Quantiles, probability};
+use crate::compare::{probability, quantile_rows};
 
 /// The whole replay.
 pub(crate) fn of(summary: &Summary) -> String {
@@ -111,36 +111,11 @@ pub(super) fn sides(sides: &[Side; 2]) -> Vec<(String, [String; 2])> {
             [0, 1].map(|side| count(side).to_string()),
         ));
     }
-    let mut add = |name: &str, unit: &str, digits: usize, of: [Option<Quantiles>; 2]| {
-        if of != [None, None] {
-            let text = of.map(|of| of.map_or("–".into(), |of| of.text(unit, digits)));
-            rows.push((name.to_owned(), text));
-        }
-    };
-    add(
-        "characters p50, p90",
-        "",
-        0,
-        [0, 1].map(|side| sides[side].characters),
-    );
-    add(
-        "tokens p50, p90",
-        "",
-        0,
-        [0, 1].map(|side| sides[side].tokens),
-    );
-    add(
-        "first piece p50, p90",
-        " s",
-        2,
-        [0, 1].map(|side| sides[side].first_s),
-    );
-    add(
-        "whole answer p50, p90",
-        " s",
-        2,
-        [0, 1].map(|side| sides[side].total_s),
-    );
+    let quantiles = sides
+        .each_ref()
+        .map(|side| [side.characters, side.tokens, side.first_s, side.total_s]);
+    let quantiles = quantile_rows(&quantiles);
+    rows.extend(quantiles.map(|(name, texts)| (name.to_owned(), texts)));
     rows
 }
 
