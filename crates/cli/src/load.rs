@@ -1,13 +1,14 @@
 //! From a model's name to everything that is known of it before its weights are there.
 
 use std::ffi::OsStr;
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use backstop_arch::{ModelSpec, gguf_families};
 use backstop_engine::{Lifecycle, StartPhase, Timeline};
 use backstop_executor::ModelSource;
-use backstop_loader::{Fitted, SyntheticWeights, fit};
+use backstop_loader::{Fitted, Mixture, SyntheticWeights, fit};
 use backstop_models::{LocateError, Manifest, ModelLocator, ServingDefaults};
 use backstop_server::GenerationDefaults;
 use backstop_text::format::FORMATS;
@@ -179,6 +180,12 @@ pub(crate) fn open(args: &ModelArgs) -> Result<OpenModel, String> {
 /// The same as a part of a start.
 pub(crate) fn open_timed(args: &ModelArgs, timeline: &Timeline) -> Result<OpenModel, String> {
     timeline.begin(StartPhase::Texts);
+    if args.quantization.is_some() && args.load_format != Some(LoadFormat::Synthetic) {
+        return Err(
+            "weights are computed with as they are stored: --quantization is for --load-format synthetic alone"
+                .to_owned(),
+        );
+    }
     let wanted = args.model.as_deref().unwrap_or(DEFAULT_MODEL);
     let locator = ModelLocator::from_environment();
     match args.load_format.unwrap_or(LoadFormat::Auto) {
@@ -260,12 +267,24 @@ fn open_shape(args: &ModelArgs, locator: &ModelLocator, wanted: &str) -> Result<
         None => locator.locate(DEFAULT_MODEL).map_err(message)?.directory,
     };
     let checkpoint = Checkpoint::open_shape(&shape.config, &texts, &gguf_families());
-    let checkpoint = with_overrides(args, checkpoint.map_err(|error| error.to_string())?)?;
-    let model = backstop_arch::build(checkpoint.config())
-        .map_err(|error| format!("{}: {error}", shape.config.display()))?;
+    let mut checkpoint = with_overrides(args, checkpoint.map_err(|error| error.to_string())?)?;
+    let about = |problem: &dyn Display| format!("{}: {problem}", shape.config.display());
+    let model = backstop_arch::build(checkpoint.config()).map_err(|error| about(&error))?;
     report_unread(args, &checkpoint, &shape.config)?;
-    let synthetic = SyntheticWeights::new(&checkpoint, model.spec(), SYNTHETIC_SEED)
-        .map_err(|error| format!("{}: {error}", shape.config.display()))?;
+    let synthetic = match args
+        .quantization
+        .or_else(|| mixture_of(shape.manifest.as_ref()))
+    {
+        Some(mixture) => {
+            let made = mixture.make_up(&mut checkpoint, model.spec(), SYNTHETIC_SEED);
+            made.map_err(|error| about(&error))?;
+            None
+        }
+        None => {
+            let made = SyntheticWeights::new(&checkpoint, model.spec(), SYNTHETIC_SEED);
+            Some(made.map_err(|error| about(&error))?)
+        }
+    };
     let mut text = ModelText::read(&checkpoint, shape.manifest.as_ref())?;
     let tokenizer = Arc::into_inner(text.tokenizer).expect("nobody else has it yet");
     let vocabulary = model.spec().vocabulary_size as usize;
@@ -290,9 +309,14 @@ fn open_shape(args: &ModelArgs, locator: &ModelLocator, wanted: &str) -> Result<
         source: ModelSource {
             model,
             checkpoint,
-            synthetic: Some(synthetic),
+            synthetic,
         },
     })
+}
+
+/// The formats in which the file that a manifest names has its weights.
+fn mixture_of(manifest: Option<&Manifest>) -> Option<Mixture> {
+    Mixture::named(manifest?.quantization.as_deref()?)
 }
 
 /// How the model marks the parts of its answers. Its template says more than its architecture:

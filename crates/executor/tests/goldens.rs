@@ -162,6 +162,15 @@ fn a_family_in_a_gguf_file_agrees_with_transformers() {
         let golden = repository("tests/goldens/decoders").join(name);
         check(&repository("tests/goldens/gguf").join(name), &golden);
     }
+    for name in [
+        "layer_norm_null",
+        "north_bf16_sharded",
+        "softmax_shared_average",
+    ] {
+        let golden = repository("tests/goldens/cohere2_moe").join(name);
+        let written = format!("tests/goldens/gguf/cohere2moe_{name}");
+        check(&repository(&written), &golden);
+    }
 }
 
 /// The file is not part of the repository: `BACKSTOP_SMOLLM2_GGUF` says where it is, and

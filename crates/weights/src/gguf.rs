@@ -18,7 +18,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-pub use family::{GgufConventions, GgufExperts, GgufFamily, GgufField};
+pub use family::{GgufConventions, GgufExperts, GgufFamily, GgufField, GgufNorm};
 pub use tokenizer::EmbeddedTokenizer;
 
 use crate::chat_templates::{self, ChatTemplateTexts};

@@ -13,6 +13,7 @@ mod gguf;
 mod header;
 mod identity;
 mod index;
+mod made;
 mod quantization;
 mod shard;
 mod shards;
@@ -31,9 +32,10 @@ pub use endings::EndToken;
 pub use error::{LoadError, LoadProblem, WeightsError};
 pub use finite::check_finite;
 pub use generation::{GenerationConfig, SpecialTokens};
-pub use gguf::{EmbeddedTokenizer, GgufConventions, GgufExperts, GgufFamily, GgufField};
+pub use gguf::{EmbeddedTokenizer, GgufConventions, GgufExperts, GgufFamily, GgufField, GgufNorm};
 pub use header::{HEADER_BYTES_MAX, HeaderError, NAME_BYTES_MAX};
 pub use identity::Fingerprint;
+pub use made::{MadeNumbers, MadeTensor};
 pub use quantization::{
     Codes, ModulePatterns, QuantizationError, QuantizationScheme, QuantizedMatrix, Scales,
     WeightQuantization,

@@ -25,6 +25,7 @@ pub(crate) const FAMILIES: &[GgufFamily] = &[
             experts: Some(GgufExperts {
                 module: "block_sparse_moe",
                 projections: ["w1", "w3", "w2"],
+                shared: None,
             }),
             fields: &[GgufField::integer(
                 "expert_used_count",
@@ -43,10 +44,7 @@ pub(crate) const FAMILIES: &[GgufFamily] = &[
     GgufFamily {
         model_type: "qwen3_moe",
         conventions: GgufConventions {
-            experts: Some(GgufExperts {
-                module: "mlp",
-                projections: ["gate_proj", "up_proj", "down_proj"],
-            }),
+            experts: Some(GgufExperts::USUAL),
             fields: &[
                 GgufField::integer("expert_count", "num_experts"),
                 GgufField::integer("expert_used_count", "num_experts_per_tok"),

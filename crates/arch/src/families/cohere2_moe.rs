@@ -12,7 +12,7 @@
 use backstop_kernels::backend::{
     Backend, Norm, Rope, RopePairing, RouterRule, RouterScoring, VectorId,
 };
-use backstop_weights::StrictFields;
+use backstop_weights::{GgufConventions, GgufExperts, GgufField, GgufNorm, StrictFields};
 use serde_json::{Map, Value};
 
 use crate::attention::{Attention, HeadsPlan};
@@ -27,6 +27,7 @@ use crate::{AnyModel, ModelSpec, WeightMap};
 pub(crate) const FAMILY: Family = Family;
 
 const NAME: &str = "cohere2_moe";
+const GGUF_NAME: &str = "cohere2moe";
 
 pub(crate) const UNREAD: UnreadFields = UnreadFields {
     inert: &[
@@ -58,7 +59,50 @@ impl Architecture for Family {
         let read = config::read(NAME, config, UNREAD, Config::read);
         read.map(|(config, unread)| (Cohere2Moe::new(&config).into(), unread))
     }
+
+    fn gguf(&self) -> Option<GgufConventions> {
+        Some(GGUF)
+    }
 }
+
+/// As llama.cpp's converter writes it (`conversion/command_r.py`).
+const GGUF: GgufConventions = GgufConventions {
+    norm: GgufNorm::RmsOrLayer,
+    feed_forward: "prefix_dense_intermediate_size",
+    experts: Some(GgufExperts {
+        shared: Some("shared_experts"),
+        ..GgufExperts::USUAL
+    }),
+    fields: &[
+        GgufField::integer("expert_count", "num_experts"),
+        GgufField::integer("expert_used_count", "num_experts_per_tok"),
+        GgufField::integer("expert_feed_forward_length", "intermediate_size"),
+        GgufField::integer("leading_dense_block_count", "first_k_dense_replace"),
+        GgufField::IntegerIfThere {
+            key: "expert_shared_count",
+            field: "num_shared_experts",
+        },
+        GgufField::Inert("expert_shared_feed_forward_length"),
+        GgufField::RouterScores {
+            field: "expert_selection_fn",
+            default: "sigmoid",
+        },
+        GgufField::Flag {
+            key: "expert_weights_norm",
+            field: "norm_topk_prob",
+        },
+        GgufField::Only {
+            key: "expert_weights_scale",
+            number: 1.0,
+        },
+        GgufField::SlidingLayers {
+            period: 4,
+            full_first: true,
+        },
+        GgufField::number("logit_scale", "logit_scale"),
+    ],
+    ..GgufConventions::new(GGUF_NAME, "Cohere2MoeForCausalLM")
+};
 
 /// The model: its description and the weights of its layers.
 #[derive(Debug)]

@@ -14,6 +14,7 @@ use crate::mlp::{SparsePlan, softmax_rule};
 const EXPERTS: GgufExperts = GgufExperts {
     module: "block_sparse_moe",
     projections: ["w1", "w3", "w2"],
+    shared: None,
 };
 
 pub(crate) const FAMILY: Family = Family {

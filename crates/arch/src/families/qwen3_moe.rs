@@ -38,10 +38,7 @@ pub(crate) const FAMILY: Family = Family {
         plan.set_mlps(|layer| dense.filter(|_| !is_sparse(layer)).unwrap_or(experts));
     },
     gguf: Some(GgufConventions {
-        experts: Some(GgufExperts {
-            module: "mlp",
-            projections: ["gate_proj", "up_proj", "down_proj"],
-        }),
+        experts: Some(GgufExperts::USUAL),
         fields: &[
             GgufField::integer("expert_count", "num_experts"),
             GgufField::integer("expert_used_count", "num_experts_per_tok"),

@@ -1,5 +1,6 @@
 //! Settings of everything that loads a model.
 
+use backstop_loader::Mixture;
 use backstop_text::format::FORMATS;
 use clap::{Args, ValueEnum};
 
@@ -71,6 +72,11 @@ pub(crate) struct ModelArgs {
     #[arg(long, env = "BACKSTOP_LOAD_FORMAT")]
     pub(crate) load_format: Option<LoadFormat>,
 
+    /// With `--load-format synthetic`: the format of the weights that are made up, as files are named after it, such as
+    /// `q4_k_m`. What is loaded is computed with as it is stored. [default: the manifest's, or what config.json says]
+    #[arg(long, env = "BACKSTOP_QUANTIZATION", value_parser = parse_mixture)]
+    pub(crate) quantization: Option<Mixture>,
+
     /// Threads that compute on the CPU. [default: one for each core]
     #[arg(long, env = "BACKSTOP_NUM_THREADS", help_heading = "Computing")]
     pub(crate) num_threads: Option<usize>,
@@ -102,6 +108,10 @@ pub(crate) struct ModelArgs {
     /// Answers do not change; text that is guessed, such as edited code, comes faster.
     #[arg(long, env = "BACKSTOP_SPECULATIVE_CONFIG", value_parser = SpeculativeConfig::parse, help_heading = "Computing")]
     pub(crate) speculative_config: Option<SpeculativeConfig>,
+}
+
+fn parse_mixture(name: &str) -> Result<Mixture, String> {
+    Mixture::named(name).ok_or_else(|| format!("known are: {}", Mixture::names().join(", ")))
 }
 
 fn chat_format_help() -> String {

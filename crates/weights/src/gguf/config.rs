@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
-use super::family::{GgufFamily, GgufField};
-use super::metadata::Metadata;
+use super::family::{GgufFamily, GgufField, GgufNorm};
+use super::metadata::{Integers, Metadata};
 use crate::header::HeaderEntry;
 
 /// Keys behind the architecture's prefix that say nothing about the mathematics.
@@ -15,6 +15,9 @@ const INERT: &[&str] = &[
     // Of no meaning without experts, and a number of experts is not understood.
     "expert_used_count",
 ];
+
+/// Most layers for which a list is made.
+const LAYERS_MAX: u64 = 4096;
 
 /// The frequency base where a file does not state one.
 const ROPE_BASE_DEFAULT: f64 = 10_000.0;
@@ -68,9 +71,10 @@ impl GgufFamily {
         fields.put("model_type", json!(self.model_type));
         fields.put("hidden_act", json!("silu"));
         fields.copy_u32("block_count", "num_hidden_layers");
-        fields.copy_u32("feed_forward_length", "intermediate_size");
+        fields.copy_u32("feed_forward_length", conventions.feed_forward);
         fields.copy_u32("context_length", "max_position_embeddings");
         fields.attention();
+        fields.norm(conventions.norm);
         fields.rope(rope_factors);
         for field in conventions.fields {
             fields.of_family(*field);
@@ -98,7 +102,12 @@ impl GgufFamily {
             fields.put("attention_bias", json!(true));
         }
         let Fields { config, .. } = fields;
-        for key in metadata.unread(&format!("{}.", conventions.name), INERT) {
+        let inert_here = conventions.fields.iter().filter_map(|field| match field {
+            GgufField::Inert(key) => Some(*key),
+            _ => None,
+        });
+        let inert: Vec<&str> = INERT.iter().copied().chain(inert_here).collect();
+        for key in metadata.unread(&format!("{}.", conventions.name), &inert) {
             metadata.problem(format!("{key} is not understood"));
         }
         config
@@ -150,8 +159,78 @@ impl Fields<'_> {
         match field {
             GgufField::Integer { key, field } => self.copy_u32(key, field),
             GgufField::Number { key, field } => self.copy_number(key, field),
+            GgufField::IntegerIfThere { key, field } => {
+                if let Some(number) = self.u32(key) {
+                    self.put(field, json!(number));
+                }
+            }
+            GgufField::Flag { key, field } => {
+                let flag = self.metadata.bool(&format!("{}.{key}", self.prefix));
+                self.put(field, json!(flag.unwrap_or(false)));
+            }
             GgufField::True(field) => self.put(field, json!(true)),
+            GgufField::Only { key, number } => {
+                if self.number(key).is_some_and(|stated| stated != number) {
+                    self.problem(format!("{}.{key} is not {number}", self.prefix));
+                }
+            }
+            GgufField::Inert(_) => {}
+            GgufField::RouterScores { field, default } => self.router_scores(field, default),
+            GgufField::SlidingLayers { period, full_first } => {
+                self.sliding_layers(period, full_first);
+            }
         }
+    }
+
+    fn router_scores(&mut self, field: &str, default: &str) {
+        let key = "expert_gating_func";
+        let function = match self.u32(key) {
+            // What no converter has set.
+            None | Some(0) => default,
+            Some(1) => "softmax",
+            Some(2) => "sigmoid",
+            Some(number) => {
+                let prefix = self.prefix;
+                return self.problem(format!("{prefix}.{key} {number} is not supported"));
+            }
+        };
+        self.put(field, json!(function));
+    }
+
+    /// A window, and which layers have one.
+    fn sliding_layers(&mut self, period: u32, full_first: bool) {
+        self.copy_u32("attention.sliding_window", "sliding_window");
+        let num_layers = self.config.get("num_hidden_layers").and_then(Value::as_u64);
+        let num_layers = num_layers.unwrap_or(0).min(LAYERS_MAX);
+        let key = format!("{}.attention.sliding_window_pattern", self.prefix);
+        let slides: Vec<bool> = match self.metadata.integers_or_one(&key) {
+            Some(Integers::List(list)) if list.len() as u64 == num_layers => {
+                list.iter().map(|&slides| slides != 0).collect()
+            }
+            Some(Integers::List(_)) => {
+                return self.problem(format!("{key} has no entry for each layer"));
+            }
+            stated => {
+                let period = match stated {
+                    Some(Integers::One(period)) => period,
+                    _ => period,
+                };
+                let full = if full_first {
+                    0
+                } else {
+                    period.saturating_sub(1)
+                };
+                (0..num_layers)
+                    .map(|layer| (layer as u32).checked_rem(period) != Some(full))
+                    .collect()
+            }
+        };
+        let kind = |&slides: &bool| match slides {
+            true => "sliding_attention",
+            false => "full_attention",
+        };
+        let kinds: Vec<&str> = slides.iter().map(kind).collect();
+        self.put("layer_types", json!(kinds));
     }
 
     fn attention(&mut self) {
@@ -178,7 +257,21 @@ impl Fields<'_> {
             }
         }
         self.put("head_dim", json!(head_dim));
-        self.copy_number("attention.layer_norm_rms_epsilon", "rms_norm_eps");
+    }
+
+    /// The norms' epsilons. Files may have both; that of RMSNorm says that it is one.
+    fn norm(&mut self, norm: GgufNorm) {
+        const RMS: &str = "attention.layer_norm_rms_epsilon";
+        const LAYER: &str = "attention.layer_norm_epsilon";
+        if norm == GgufNorm::Rms {
+            return self.copy_number(RMS, "rms_norm_eps");
+        }
+        let (rms, layer) = (self.number(RMS), self.number(LAYER));
+        match (rms, layer) {
+            (Some(epsilon), _) => self.put("rms_norm_eps", json!(epsilon)),
+            (None, Some(epsilon)) => self.put("layer_norm_eps", json!(epsilon)),
+            (None, None) => self.missing(RMS),
+        }
     }
 
     fn rope(&mut self, factors: Option<&[f32]>) {

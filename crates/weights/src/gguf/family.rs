@@ -21,6 +21,10 @@ pub struct GgufConventions {
     pub pairs_together: bool,
     /// A `config.json` says whether attention has biases.
     pub states_biases: bool,
+    /// What keeps numbers in bounds between blocks.
+    pub norm: GgufNorm,
+    /// The configuration's name for the width of MLPs that are no experts.
+    pub feed_forward: &'static str,
     /// Its experts, if it has some.
     pub experts: Option<GgufExperts>,
     /// Fields of a `config.json` that other families lack.
@@ -35,10 +39,21 @@ impl GgufConventions {
             class,
             pairs_together: false,
             states_biases: true,
+            norm: GgufNorm::Rms,
+            feed_forward: "intermediate_size",
             experts: None,
             fields: &[],
         }
     }
+}
+
+/// Which norms the models of a family have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GgufNorm {
+    /// RMSNorm.
+    Rms,
+    /// RMSNorm where a file has an epsilon for it, or else LayerNorm.
+    RmsOrLayer,
 }
 
 /// What checkpoints call the experts of a layer.
@@ -48,6 +63,17 @@ pub struct GgufExperts {
     pub module: &'static str,
     /// Gate, up and down.
     pub projections: [&'static str; 3],
+    /// Where in the module are the experts that every token passes through, if a family has some.
+    pub shared: Option<&'static str>,
+}
+
+impl GgufExperts {
+    /// Experts as most checkpoints call them, without shared ones.
+    pub const USUAL: Self = Self {
+        module: "mlp",
+        projections: ["gate_proj", "up_proj", "down_proj"],
+        shared: None,
+    };
 }
 
 /// A field of a `config.json`.
@@ -67,8 +93,45 @@ pub enum GgufField {
         /// The configuration's.
         field: &'static str,
     },
+    /// An integer that files may lack.
+    IntegerIfThere {
+        /// The file's name for it.
+        key: &'static str,
+        /// The configuration's.
+        field: &'static str,
+    },
+    /// True or false; false if it is not there.
+    Flag {
+        /// The file's name for it.
+        key: &'static str,
+        /// The configuration's.
+        field: &'static str,
+    },
     /// What is true of all models and stands in no file.
     True(&'static str),
+    /// A number that must be this one, or not be there.
+    Only {
+        /// The file's name for it.
+        key: &'static str,
+        /// What is computed with.
+        number: f64,
+    },
+    /// What shapes of tensors say as well.
+    Inert(&'static str),
+    /// How a router scores experts, by a number of `llama_expert_gating_func_type`: the softmax or the sigmoid.
+    RouterScores {
+        /// The configuration's name for it.
+        field: &'static str,
+        /// Where a file does not say it.
+        default: &'static str,
+    },
+    /// Which layers slide: a list, or of so many layers all but one.
+    SlidingLayers {
+        /// Layers of which one does not slide, where a file does not say it.
+        period: u32,
+        /// That one is the first of them, and not the last.
+        full_first: bool,
+    },
 }
 
 impl GgufField {

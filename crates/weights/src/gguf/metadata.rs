@@ -4,6 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::reader::MetadataValue;
 
+/// What files say for all layers at once or for each.
+pub(super) enum Integers {
+    /// The same for all.
+    One(u32),
+    /// One for each.
+    List(Vec<i64>),
+}
+
 /// The metadata. An accessor that finds another type records a problem and returns nothing.
 pub(crate) struct Metadata {
     values: BTreeMap<String, MetadataValue>,
@@ -60,6 +68,15 @@ impl Metadata {
     pub(super) fn integers(&mut self, key: &str) -> Option<Vec<i64>> {
         self.typed(key, "a list of integers", |value| match value {
             MetadataValue::Integers(integers) => Some(integers.clone()),
+            _ => None,
+        })
+    }
+
+    /// A list of integers, or of truth values as 0 and 1; or one integer for all.
+    pub(super) fn integers_or_one(&mut self, key: &str) -> Option<Integers> {
+        self.typed(key, "an integer or a list", |value| match value {
+            MetadataValue::Integers(integers) => Some(Integers::List(integers.clone())),
+            MetadataValue::Integer(number) => u32::try_from(*number).ok().map(Integers::One),
             _ => None,
         })
     }

@@ -27,6 +27,13 @@ const LAYER: &[(&str, &str)] = &[
 /// The router of a layer's experts.
 const ROUTER: &str = "ffn_gate_inp";
 
+/// Projections of the experts that every token passes through.
+const SHARED: [(&str, &str); 3] = [
+    ("ffn_gate_shexp", "gate_proj"),
+    ("ffn_up_shexp", "up_proj"),
+    ("ffn_down_shexp", "down_proj"),
+];
+
 /// Projections of which a layer's experts are stored in one tensor.
 const PROJECTIONS: [&str; 3] = ["ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"];
 
@@ -44,10 +51,15 @@ pub(super) fn hugging_face_name(name: &str, experts: Option<GgufExperts>) -> Str
         let entry = list.iter().find(|(theirs, _)| *theirs == module);
         entry.map(|(_, ours)| (*ours).to_owned())
     };
-    let in_a_layer = |part: &str| match experts {
-        Some(experts) if part == ROUTER => Some(format!("{}.gate", experts.module)),
-        _ => found(LAYER, part),
+    let of_experts = |part: &str| {
+        let GgufExperts { module, shared, .. } = experts?;
+        if part == ROUTER {
+            return Some(format!("{module}.gate"));
+        }
+        let projection = found(&SHARED, part)?;
+        Some(format!("{module}.{}.{projection}", shared?))
     };
+    let in_a_layer = |part: &str| of_experts(part).or_else(|| found(LAYER, part));
     let mapped = match in_layer(module) {
         Some((layer, part)) => in_a_layer(part).map(|part| format!("model.layers.{layer}.{part}")),
         None => found(MODEL, module),
