@@ -17,6 +17,7 @@ mod f8;
 mod i4;
 mod i8;
 mod iq4_nl;
+mod iq4_xs;
 mod mxfp4;
 mod nvfp4;
 mod q2_k;
@@ -215,6 +216,7 @@ registry! {
     Q5K: codes q5_k::Q5K;
     Q6K: codes q6_k::Q6K;
     Iq4Nl: codes iq4_nl::Iq4Nl;
+    Iq4Xs: codes iq4_xs::Iq4Xs;
     Mxfp4: codes mxfp4::Mxfp4;
     F8x128: numbers f8::F8<128>;
     F8x32: numbers f8::F8<32>;

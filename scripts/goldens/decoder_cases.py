@@ -71,6 +71,22 @@ def qwen3_moe(**options) -> dict:
     return case("Qwen3Moe", "qwen3_moe", **{**EXPERTS, **options})
 
 
+def phi3(**options) -> dict:
+    return case("Phi3", "phi3", pad_token_id=0, **options)
+
+
+# Cohere's models have a LayerNorm, and their heads are their embeddings.
+COHERE = {"rms_norm_eps": ABSENT, "layer_norm_eps": 1e-3, "logit_scale": 0.25, "tie_word_embeddings": True, "pad_token_id": 0}
+
+
+def cohere(**options) -> dict:
+    return case("Cohere", "cohere", **{**COHERE, **options})
+
+
+def cohere2(**options) -> dict:
+    return case("Cohere2", "cohere2", **{**COHERE, "num_hidden_layers": 4, "sliding_window": 20, **options})
+
+
 # Sizes that are all different, so that none can stand for another.
 LATENT = {
     "num_key_value_heads": 4,
@@ -178,6 +194,11 @@ def granite(**options) -> dict:
 
 
 CASES = {
+    "cohere_untied": cohere(tie_word_embeddings=False, **CARD),
+    "cohere_with_theta": cohere(rope_theta=75_000.0, num_key_value_heads=4),
+    "cohere2_by_default": cohere2(),
+    "cohere2_by_pattern": cohere2(sliding_window_pattern=3),
+    "cohere2_listed": cohere2(layer_types=["full_attention", "sliding_attention", "sliding_attention", "full_attention"], **CARD),
     "llama_f32": llama(weights="F32", num_key_value_heads=ABSENT, rms_norm_eps=ABSENT),
     "llama_scaled_tied": llama(rope_theta=ABSENT, rope_parameters={"rope_type": "llama3", "rope_theta": 500000.0, **LLAMA3}, tie_word_embeddings=True, **CARD),
     "llama_scaled_older_spelling": llama(rope_theta=500000.0, rope_scaling={"rope_type": "llama3", **LLAMA3}, shards=2, head_dim=32),
@@ -187,6 +208,8 @@ CASES = {
     "mistral_window": mistral(weights="F32", sliding_window=24, num_attention_heads=6),
     "mistral_window_by_default": mistral(head_dim=16),
     "mistral_no_window": mistral(sliding_window=None, rope_theta=1000000.0, **CARD),
+    "phi3": phi3(**CARD),
+    "phi3_sliding_tied": phi3(sliding_window=30, tie_word_embeddings=True, rope_theta=250_000.0),
     "qwen2_tied_yarn": qwen2(tie_word_embeddings=True, rope_scaling={"type": "yarn", **YARN}, **CARD),
     "qwen2_later_layers_slide": qwen2(weights="F32", use_sliding_window=True, sliding_window=17, max_window_layers=1, num_hidden_layers=3),
     "qwen2_layer_types": qwen2(use_sliding_window=True, sliding_window=20, num_hidden_layers=3, layer_types=["sliding_attention", "full_attention", "sliding_attention"], num_attention_heads=7, num_key_value_heads=1, **CARD),

@@ -27,6 +27,7 @@ SCALES = {
     "IQ4_NL": [0],
     # A power of two in its first byte instead.
     "MXFP4": [],
+    "IQ4_XS": [0],
 }
 # Scales, and minima that centre the numbers, for numbers near 2^-4.
 SIZES = {

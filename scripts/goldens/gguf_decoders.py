@@ -16,6 +16,9 @@ from safetensors.torch import load_file
 GOLDENS = Path(__file__).parents[2] / "tests/goldens"
 # What the converter calls the families of the cases, and whether it puts rotated rows next to one another.
 CASES = {
+    "cohere2_by_default": (gguf.MODEL_ARCH.COHERE2, False),
+    "cohere_with_theta": (gguf.MODEL_ARCH.COMMAND_R, False),
+    "phi3_sliding_tied": (gguf.MODEL_ARCH.PHI3, False),
     "granite_tied": (gguf.MODEL_ARCH.GRANITE, True),
     "qwen2_tied_yarn": (gguf.MODEL_ARCH.QWEN2, False),
     "qwen3_tied": (gguf.MODEL_ARCH.QWEN3, False),
@@ -43,7 +46,12 @@ def write_keys(writer: gguf.GGUFWriter, config: dict) -> None:
     writer.add_feed_forward_length(config["intermediate_size"])
     writer.add_head_count(config["num_attention_heads"])
     writer.add_head_count_kv(config["num_key_value_heads"])
-    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    if epsilon := config.get("rms_norm_eps"):
+        writer.add_layer_norm_rms_eps(epsilon)
+    if epsilon := config.get("layer_norm_eps"):
+        writer.add_layer_norm_eps(epsilon)
+    if window := config.get("sliding_window"):
+        writer.add_sliding_window(window)
     writer.add_rope_freq_base(config["rope_parameters"]["rope_theta"])
     writer.add_vocab_size(config["vocab_size"])
     head_dim = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
@@ -59,6 +67,7 @@ def write_keys(writer: gguf.GGUFWriter, config: dict) -> None:
         "embedding_multiplier": writer.add_embedding_scale,
         "residual_multiplier": writer.add_residual_scale,
         "logits_scaling": writer.add_logit_scale,
+        "logit_scale": writer.add_logit_scale,
     }
     for field, add in factors.items():
         if factor := config.get(field):

@@ -18,6 +18,8 @@ from pathlib import Path
 
 # By Backstop's name: the folder of the reference implementation, and the class in it.
 FAMILIES = {
+    "cohere": ("cohere", "CohereConfig"),
+    "cohere2": ("cohere2", "Cohere2Config"),
     "cohere2_moe": ("cohere2_moe", "Cohere2MoeConfig"),
     "deepseek_v3": ("deepseek_v3", "DeepseekV3Config"),
     "glm4_moe_lite": ("glm4_moe_lite", "Glm4MoeLiteConfig"),
@@ -30,6 +32,7 @@ FAMILIES = {
     "llama": ("llama", "LlamaConfig"),
     "mistral": ("mistral", "MistralConfig"),
     "mixtral": ("mixtral", "MixtralConfig"),
+    "phi3": ("phi3", "Phi3Config"),
     "qwen2": ("qwen2", "Qwen2Config"),
     "qwen3": ("qwen3", "Qwen3Config"),
     "qwen3_moe": ("qwen3_moe", "Qwen3MoeConfig"),

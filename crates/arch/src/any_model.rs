@@ -6,7 +6,7 @@ use backstop_kernels::backend::Backend;
 use backstop_kernels::{CpuBackend, Needs};
 
 use crate::decoder::Decoder;
-use crate::families::cohere2_moe::Cohere2Moe;
+use crate::parallel_decoder::ParallelDecoder;
 use crate::{Model, ModelSpec, needs};
 
 /// A model of any architecture, for any backend; cheap to clone.
@@ -17,7 +17,7 @@ pub struct AnyModel(Arc<Blocks>);
 #[derive(Debug)]
 enum Blocks {
     Sequential(Decoder),
-    Parallel(Cohere2Moe),
+    Parallel(ParallelDecoder),
 }
 
 impl AnyModel {
@@ -55,8 +55,8 @@ impl From<Decoder> for AnyModel {
     }
 }
 
-impl From<Cohere2Moe> for AnyModel {
-    fn from(model: Cohere2Moe) -> Self {
+impl From<ParallelDecoder> for AnyModel {
+    fn from(model: ParallelDecoder) -> Self {
         Self(Arc::new(Blocks::Parallel(model)))
     }
 }

@@ -123,6 +123,8 @@ pub(crate) struct HeadsPlan {
     pub(crate) output_bias: bool,
     /// Each head has one; see `paged_attention` of [`Backend`].
     pub(crate) sinks: bool,
+    /// Checkpoints have queries, keys and values as one tensor, `qkv_proj`.
+    pub(crate) is_fused: bool,
 }
 
 impl HeadsPlan {
@@ -135,6 +137,7 @@ impl HeadsPlan {
             qkv_bias: false,
             output_bias: false,
             sinks: false,
+            is_fused: false,
         }
     }
 
@@ -155,9 +158,15 @@ impl HeadsAttention {
         let shape = plan.shape;
         let query_rows = (shape.heads * shape.head_dim) as usize;
         let kv_rows = (shape.kv_heads * shape.head_dim) as usize;
+        let (fused, own) = (
+            [("qkv", query_rows + 2 * kv_rows)],
+            [("q", query_rows), ("k", kv_rows), ("v", kv_rows)],
+        );
         let parts = |kind: &str| {
-            [("q", query_rows), ("k", kv_rows), ("v", kv_rows)]
-                .map(|(name, rows)| (format!("{prefix}.{name}_proj.{kind}"), rows))
+            let parts: &[(&str, usize)] = if plan.is_fused { &fused } else { &own };
+            let part =
+                |(name, rows): &(&str, usize)| (format!("{prefix}.{name}_proj.{kind}"), *rows);
+            parts.iter().map(part).collect::<Vec<_>>()
         };
         let output = |kind: &str| [(format!("{prefix}.o_proj.{kind}"), hidden)];
         let norm = plan.norm_epsilon.map(|epsilon| {

@@ -131,6 +131,8 @@ impl LayerPlan {
 pub(crate) enum MlpPlan {
     /// One gated MLP of this width.
     Dense(usize),
+    /// The same in checkpoints that have gate and up as one tensor, `gate_up_proj`.
+    DenseFused(usize),
     Sparse(SparsePlan),
 }
 
@@ -221,6 +223,9 @@ impl Layer {
         let attention = Attention::new(weights, &attention_prefix, hidden, attention, cache);
         let mlp = match layer.mlp {
             MlpPlan::Dense(width) => Mlp::dense(weights, &format!("{prefix}.mlp"), hidden, width),
+            MlpPlan::DenseFused(width) => {
+                Mlp::dense_fused(weights, &format!("{prefix}.mlp"), hidden, width)
+            }
             MlpPlan::Sparse(experts) => {
                 let name = format!("{prefix}.{}", plan.sparse_name);
                 Mlp::sparse(weights, &name, hidden, experts)

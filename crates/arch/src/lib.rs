@@ -23,6 +23,7 @@ mod latent;
 mod mlp;
 mod needs;
 mod parallel_block;
+mod parallel_decoder;
 mod registry;
 mod rope;
 mod spec;

@@ -97,6 +97,18 @@ impl Mlp {
         Self::Dense { gate_up, down }
     }
 
+    /// The same where gate and up are one tensor.
+    pub(crate) fn dense_fused(
+        weights: &mut WeightMap,
+        prefix: &str,
+        hidden: usize,
+        width: usize,
+    ) -> Self {
+        let gate_up = weights.fused_gate_up(format!("{prefix}.gate_up_proj.weight"), width, hidden);
+        let down = weights.matrix(&[(format!("{prefix}.down_proj.weight"), hidden)], width);
+        Self::Dense { gate_up, down }
+    }
+
     /// Experts at `prefix`.
     pub(crate) fn sparse(
         weights: &mut WeightMap,

@@ -221,6 +221,13 @@ impl WeightMap {
         id
     }
 
+    /// The same of one tensor with the gate's rows and then as many of up.
+    pub fn fused_gate_up(&mut self, name: String, width: usize, columns: usize) -> MatrixId {
+        let id = self.matrix(&[(name, 2 * width)], columns);
+        self.matrices[id.0 as usize].role = MatrixRole::GateUp;
+        id
+    }
+
     /// Adds the router of a layer with this many experts.
     pub fn router(&mut self, name: String, experts: usize, columns: usize) -> MatrixId {
         let id = self.matrix(&[(name, experts)], columns);

@@ -154,7 +154,10 @@ fn a_gguf_file_whose_matrices_have_many_formats_agrees_with_transformers() {
 #[test]
 fn a_family_in_a_gguf_file_agrees_with_transformers() {
     for name in [
+        "cohere2_by_default",
+        "cohere_with_theta",
         "granite_tied",
+        "phi3_sliding_tied",
         "qwen2_tied_yarn",
         "qwen3_tied",
         "smollm3_by_default",

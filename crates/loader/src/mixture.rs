@@ -24,6 +24,7 @@ const MIXED: &[(&str, Mixture)] = &[
 const SHORTER: &[(BlockFormat, BlockFormat)] = &[
     (BlockFormat::Q2K, BlockFormat::Iq4Nl),
     (BlockFormat::Q3K, BlockFormat::Iq4Nl),
+    (BlockFormat::Iq4Xs, BlockFormat::Iq4Nl),
     (BlockFormat::Q4K, BlockFormat::Q5_0),
     (BlockFormat::Q5K, BlockFormat::Q5_1),
     (BlockFormat::Q6K, BlockFormat::Q8_0),

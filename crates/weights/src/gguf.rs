@@ -159,7 +159,7 @@ impl GgufFamily {
         config: &Map<String, Value>,
     ) -> Result<TensorInfo, String> {
         let row_order = self.row_order(&entry, config)?;
-        let name = names::hugging_face_name(&entry.name, self.conventions.experts);
+        let name = names::hugging_face_name(&entry.name, &self.conventions);
         Ok(TensorInfo {
             row_order,
             ..TensorInfo::new(HeaderEntry { name, ..entry }, file)

@@ -8,7 +8,7 @@ use super::{Format, Layout, Simd};
 pub(crate) struct Iq4Nl;
 
 /// What the codes stand for (`kvalues_iq4nl`), plus 128.
-const RAISED: [u8; 16] = [
+pub(super) const RAISED: [u8; 16] = [
     1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241,
 ];
 
@@ -45,8 +45,13 @@ fn widen_block(block: &[u8; Iq4Nl::BYTES], out: &mut [f32; Iq4Nl::NUMBERS]) {
     let scale = half_at(block, 0);
     let (low, high) = out.split_at_mut(16);
     for ((low, high), &byte) in low.iter_mut().zip(high).zip(&block[2..]) {
-        let number = |code: u8| f32::from(i16::from(RAISED[usize::from(code)]) - 128);
-        *low = scale * number(byte & 15);
-        *high = scale * number(byte >> 4);
+        *low = scale * table_number(byte & 15);
+        *high = scale * table_number(byte >> 4);
     }
+}
+
+/// What a code stands for.
+#[inline(always)]
+pub(super) fn table_number(code: u8) -> f32 {
+    f32::from(i16::from(RAISED[usize::from(code)]) - 128)
 }

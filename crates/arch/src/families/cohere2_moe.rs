@@ -9,20 +9,17 @@
 //! `p - w ..= p`. That is how the model was trained (and what vLLM and SGLang compute);
 //! transformers attends to w keys.
 
-use backstop_kernels::backend::{
-    Backend, Norm, Rope, RopePairing, RouterRule, RouterScoring, VectorId,
-};
+use backstop_kernels::backend::{Norm, RouterRule, RouterScoring};
 use backstop_weights::{GgufConventions, GgufExperts, GgufField, GgufNorm, StrictFields};
 use serde_json::{Map, Value};
 
-use crate::attention::{Attention, HeadsPlan};
+use super::cohere::{read_logit_scale, read_rope};
+use crate::AnyModel;
 use crate::config::{self, DecoderShape, ShapeDefaults, UnreadFields, WithUnread};
-use crate::kv_groups::KvGroups;
-use crate::mlp::{Mlp, SparsePlan, softmax_rule};
-use crate::parallel_block::{self, ParallelBlock};
-use crate::registry::{ArchError, Architecture, Model};
-use crate::rope::{self, RopeDefaults};
-use crate::{AnyModel, ModelSpec, WeightMap};
+use crate::decoder::MlpPlan;
+use crate::mlp::{SparsePlan, softmax_rule};
+use crate::parallel_decoder::{ParallelDecoder, ParallelLayer, ParallelPlan};
+use crate::registry::{ArchError, Architecture};
 
 pub(crate) const FAMILY: Family = Family;
 
@@ -56,8 +53,8 @@ impl Architecture for Family {
     }
 
     fn read(&self, config: &Map<String, Value>) -> Result<WithUnread<AnyModel>, ArchError> {
-        let read = config::read(NAME, config, UNREAD, Config::read);
-        read.map(|(config, unread)| (Cohere2Moe::new(&config).into(), unread))
+        let read = config::read(NAME, config, UNREAD, plan);
+        read.map(|(plan, unread)| (ParallelDecoder::new(&plan).into(), unread))
     }
 
     fn gguf(&self) -> Option<GgufConventions> {
@@ -78,7 +75,7 @@ const GGUF: GgufConventions = GgufConventions {
         GgufField::integer("expert_used_count", "num_experts_per_tok"),
         GgufField::integer("expert_feed_forward_length", "intermediate_size"),
         GgufField::integer("leading_dense_block_count", "first_k_dense_replace"),
-        GgufField::IntegerIfThere {
+        GgufField::IntegerUnlessZero {
             key: "expert_shared_count",
             field: "num_shared_experts",
         },
@@ -104,44 +101,7 @@ const GGUF: GgufConventions = GgufConventions {
     ..GgufConventions::new(GGUF_NAME, "Cohere2MoeForCausalLM")
 };
 
-/// The model: its description and the weights of its layers.
-#[derive(Debug)]
-pub(crate) struct Cohere2Moe {
-    spec: ModelSpec,
-    norm: Norm,
-    layers: Vec<ParallelBlock>,
-    final_norm: VectorId,
-    logit_scale: f32,
-}
-
-impl<B: Backend> Model<B> for Cohere2Moe {
-    fn spec(&self) -> &ModelSpec {
-        &self.spec
-    }
-
-    fn forward(&self, backend: &mut B) -> B::Activation {
-        let hidden = backend.embed(self.spec.embedding);
-        let last = (self.final_norm, self.norm);
-        let normed = parallel_block::forward(backend, hidden, &self.layers, self.norm, last);
-        backend.head(&normed, self.spec.head, self.logit_scale);
-        normed
-    }
-}
-
-/// `config.json`, read and checked.
-#[derive(Debug)]
-struct Config {
-    shape: DecoderShape,
-    dense_width: usize,
-    norm: Norm,
-    rope: Rope,
-    layers: Vec<LayerKind>,
-    /// Keys that a sliding layer sees.
-    visible_keys: u32,
-    experts: SparsePlan,
-    logit_scale: f32,
-}
-
+/// What differs between layers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct LayerKind {
     sliding: bool,
@@ -149,45 +109,41 @@ struct LayerKind {
     rope: bool,
 }
 
-impl Config {
-    /// Defaults are those of the reference implementation's configuration class.
-    fn read(fields: &mut StrictFields<'_>) -> Self {
-        let shape = DecoderShape::read(fields, DEFAULTS);
-        let layers = read_layers(fields, &shape);
-        let width = config::width(fields, "intermediate_size");
-        let num_experts = config::num_experts(fields, "num_experts", Some(8));
-        let rule = read_router(fields);
-        let chosen = rule.top_k as usize;
-        if layers.iter().any(|layer| !layer.dense) && !(1..=num_experts).contains(&chosen) {
-            fields.problem("num_experts_per_tok must lie between 1 and num_experts");
-        }
-        let num_shared = fields.optional_u32("num_shared_experts").unwrap_or(0) as usize;
-        let shared_scale = read_shared_scale(fields);
-        refuse_unimplemented(fields);
-        Self {
-            dense_width: fields
-                .optional_u32("prefix_dense_intermediate_size")
-                .map_or(width, |width| width as usize),
-            norm: read_norm(fields),
-            rope: rope::read(
-                fields,
-                RopeDefaults {
-                    pairing: RopePairing::Interleaved,
-                    ..RopeDefaults::halves(&shape, 10_000.0)
-                },
-            ),
-            visible_keys: fields
-                .optional_u32("sliding_window")
-                .unwrap_or(4096)
-                .saturating_add(1),
-            layers,
-            experts: SparsePlan {
-                shared: (num_shared > 0).then_some((width * num_shared, shared_scale)),
-                ..SparsePlan::new(num_experts, width, rule)
-            },
-            logit_scale: fields.optional_f64("logit_scale").unwrap_or(0.0625) as f32,
-            shape,
-        }
+/// Defaults are those of the reference implementation's configuration class.
+fn plan(fields: &mut StrictFields<'_>) -> ParallelPlan {
+    let shape = DecoderShape::read(fields, DEFAULTS);
+    let kinds = read_layers(fields, &shape);
+    let width = config::width(fields, "intermediate_size");
+    let num_experts = config::num_experts(fields, "num_experts", Some(8));
+    let rule = read_router(fields);
+    let chosen = rule.top_k as usize;
+    if kinds.iter().any(|layer| !layer.dense) && !(1..=num_experts).contains(&chosen) {
+        fields.problem("num_experts_per_tok must lie between 1 and num_experts");
+    }
+    let num_shared = fields.optional_u32("num_shared_experts").unwrap_or(0) as usize;
+    let shared_scale = read_shared_scale(fields);
+    refuse_unimplemented(fields);
+    let dense = fields.optional_u32("prefix_dense_intermediate_size");
+    let dense = MlpPlan::Dense(dense.map_or(width, |width| width as usize));
+    let sparse = MlpPlan::Sparse(SparsePlan {
+        shared: (num_shared > 0).then_some((width * num_shared, shared_scale)),
+        ..SparsePlan::new(num_experts, width, rule)
+    });
+    let window = fields.optional_u32("sliding_window").unwrap_or(4096);
+    let visible_keys = window.saturating_add(1);
+    let layer = |kind: &LayerKind| ParallelLayer {
+        rope: kind.rope,
+        visible_keys: kind.sliding.then_some(visible_keys),
+        mlp: if kind.dense { dense } else { sparse },
+    };
+    ParallelPlan {
+        name: NAME,
+        chat_format: "cohere_cmd4",
+        norm: read_norm(fields),
+        rope: read_rope(fields, &shape),
+        layers: kinds.iter().map(layer).collect(),
+        logit_scale: read_logit_scale(fields),
+        shape,
     }
 }
 
@@ -279,55 +235,4 @@ fn read_layers(fields: &mut StrictFields<'_>, shape: &DecoderShape) -> Vec<Layer
         }
     };
     shape.layers(layer)
-}
-
-impl Cohere2Moe {
-    /// Lays out the weights.
-    fn new(config: &Config) -> Self {
-        let shape = &config.shape;
-        let mut weights = WeightMap::default();
-        let embedding = weights.embedding(shape.vocabulary as usize, shape.hidden);
-        let window = |layer: &LayerKind| layer.sliding.then_some(config.visible_keys);
-        let windows: Vec<Option<u32>> = config.layers.iter().map(window).collect();
-        let kv = KvGroups::new(&windows, shape.attention);
-        let layers = (0..config.layers.len())
-            .map(|index| layer(config, &kv, index, &mut weights))
-            .collect();
-        let final_norm = weights.vector("model.norm.weight", shape.hidden);
-        let head = weights.head(embedding, shape.tied);
-        let spec = ModelSpec {
-            architecture: NAME,
-            vocabulary_size: shape.vocabulary,
-            max_position_embeddings: shape.max_position_embeddings,
-            kv_groups: kv.groups,
-            chat_format: "cohere_cmd4",
-            embedding,
-            head,
-            weights,
-        };
-        Self {
-            spec,
-            norm: config.norm,
-            layers,
-            final_norm,
-            logit_scale: config.logit_scale,
-        }
-    }
-}
-
-fn layer(config: &Config, kv: &KvGroups, index: usize, weights: &mut WeightMap) -> ParallelBlock {
-    let kind = config.layers[index];
-    let hidden = config.shape.hidden;
-    let rope = kind.rope.then_some(config.rope);
-    let plan = HeadsPlan::new(config.shape.attention, rope);
-    let prefix = format!("model.layers.{index}");
-    ParallelBlock::new(weights, &prefix, hidden, |weights, [attention, mlp]| {
-        (
-            Attention::heads(weights, attention, hidden, plan, kv.layers[index]),
-            match kind.dense {
-                true => Mlp::dense(weights, mlp, hidden, config.dense_width),
-                false => Mlp::sparse(weights, mlp, hidden, config.experts),
-            },
-        )
-    })
 }

@@ -159,8 +159,8 @@ impl Fields<'_> {
         match field {
             GgufField::Integer { key, field } => self.copy_u32(key, field),
             GgufField::Number { key, field } => self.copy_number(key, field),
-            GgufField::IntegerIfThere { key, field } => {
-                if let Some(number) = self.u32(key) {
+            GgufField::IntegerUnlessZero { key, field } => {
+                if let Some(number) = self.u32(key).filter(|&number| number > 0) {
                     self.put(field, json!(number));
                 }
             }

@@ -25,6 +25,8 @@ pub struct GgufConventions {
     pub norm: GgufNorm,
     /// The configuration's name for the width of MLPs that are no experts.
     pub feed_forward: &'static str,
+    /// What its files call tensors otherwise: behind `blk.N.`, and behind `model.layers.N.`.
+    pub names: &'static [(&'static str, &'static str)],
     /// Its experts, if it has some.
     pub experts: Option<GgufExperts>,
     /// Fields of a `config.json` that other families lack.
@@ -41,6 +43,7 @@ impl GgufConventions {
             states_biases: true,
             norm: GgufNorm::Rms,
             feed_forward: "intermediate_size",
+            names: &[],
             experts: None,
             fields: &[],
         }
@@ -93,8 +96,8 @@ pub enum GgufField {
         /// The configuration's.
         field: &'static str,
     },
-    /// An integer that files may lack.
-    IntegerIfThere {
+    /// An integer that files may lack, which is the same as 0.
+    IntegerUnlessZero {
         /// The file's name for it.
         key: &'static str,
         /// The configuration's.

@@ -1,6 +1,6 @@
 //! What GGUF's tensors are called in Hugging Face checkpoints, whose names architectures ask for.
 
-use super::family::GgufExperts;
+use super::family::{GgufConventions, GgufExperts};
 
 /// Whole names, without `.weight` or `.bias`.
 const MODEL: &[(&str, &str)] = &[
@@ -15,6 +15,7 @@ const LAYER: &[(&str, &str)] = &[
     ("attn_q", "self_attn.q_proj"),
     ("attn_k", "self_attn.k_proj"),
     ("attn_v", "self_attn.v_proj"),
+    ("attn_qkv", "self_attn.qkv_proj"),
     ("attn_q_norm", "self_attn.q_norm"),
     ("attn_k_norm", "self_attn.k_norm"),
     ("attn_output", "self_attn.o_proj"),
@@ -43,7 +44,7 @@ pub(super) const KEY: &str = "attn_k";
 
 /// The tensor's name in a Hugging Face checkpoint. What is not in the lists keeps its name, by
 /// which the census then reports it as a tensor that nothing asked for.
-pub(super) fn hugging_face_name(name: &str, experts: Option<GgufExperts>) -> String {
+pub(super) fn hugging_face_name(name: &str, conventions: &GgufConventions) -> String {
     let Some((module, kind)) = split(name) else {
         return name.to_owned();
     };
@@ -52,14 +53,17 @@ pub(super) fn hugging_face_name(name: &str, experts: Option<GgufExperts>) -> Str
         entry.map(|(_, ours)| (*ours).to_owned())
     };
     let of_experts = |part: &str| {
-        let GgufExperts { module, shared, .. } = experts?;
+        let GgufExperts { module, shared, .. } = conventions.experts?;
         if part == ROUTER {
             return Some(format!("{module}.gate"));
         }
         let projection = found(&SHARED, part)?;
         Some(format!("{module}.{}.{projection}", shared?))
     };
-    let in_a_layer = |part: &str| of_experts(part).or_else(|| found(LAYER, part));
+    let in_a_layer = |part: &str| {
+        let own = found(conventions.names, part).or_else(|| of_experts(part));
+        own.or_else(|| found(LAYER, part))
+    };
     let mapped = match in_layer(module) {
         Some((layer, part)) => in_a_layer(part).map(|part| format!("model.layers.{layer}.{part}")),
         None => found(MODEL, module),

@@ -372,8 +372,8 @@ fn what_is_not_supported_is_named() {
         &["rope.scaling.type", "longrope"],
     );
     error(
-        llama().tensor("x", &[256, 1], 23, &[0; 136]),
-        &["\"x\"", "IQ4_XS"],
+        llama().tensor("x", &[256, 1], 22, &[0; 136]),
+        &["\"x\"", "IQ2_S"],
     );
     error(
         llama().tensor("x", &[256, 1], 99, &[0; 136]),
