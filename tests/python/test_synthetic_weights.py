@@ -31,7 +31,7 @@ def test_the_same_weights_are_made_at_every_start(start: Callable[..., BackstopP
     ("arguments", "reason"),
     [
         (["--quantization", "q4_0"], "--quantization is for --load-format synthetic alone"),
-        (["--load-format", "synthetic", "--quantization", "awq"], "known are: iq4_nl, mxfp4"),
+        (["--load-format", "synthetic", "--quantization", "awq"], "known are: iq4_nl, iq4_xs"),
     ],
 )
 def test_what_cannot_be_made_up_is_refused(
