@@ -242,6 +242,7 @@ CASES = {
     "granite_tied": granite(weights="F32", tie_word_embeddings=True, rope_theta=10000000.0, **{**GRANITE, "logits_scaling": 13.0, "residual_multiplier": 0.3}),
     "gpt_oss_f32": gpt_oss(weights="F32", hidden_size=48, num_hidden_layers=3, num_local_experts=6, num_experts_per_tok=3, swiglu_limit=1.2, swiglu_alpha=1.3),
     "gpt_oss_bf16": gpt_oss(num_attention_heads=6, attention_bias=False, rope_theta=ABSENT, rope_scaling=ABSENT, rope_parameters={"rope_type": "default", "rope_theta": 20000.0}, layer_types=["full_attention", "sliding_attention"], shards=2),
+    "gpt_oss_as_gguf": gpt_oss(weights="MXFP4", intermediate_size=96, num_hidden_layers=3, swiglu_limit=ABSENT, quantization_config=MXFP4),
     "gpt_oss_mxfp4": gpt_oss(weights="MXFP4", intermediate_size=96, quantization_config=MXFP4, initial_context_length=64, experts_per_token=2),
 }
 

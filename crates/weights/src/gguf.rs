@@ -122,14 +122,18 @@ fn by_name(tensors: Vec<TensorInfo>) -> Result<BTreeMap<String, TensorInfo>, Str
     Ok(named)
 }
 
-/// The matrices in a tensor of all experts `[experts, rows, columns]`, under the names that the model
-/// asks for.
+/// The matrices in a tensor of all experts `[experts, rows, columns]`, or their biases `[experts, rows]`, under the names that the
+/// model asks for.
 fn expert_matrices(
     file: usize,
     entry: &HeaderEntry,
     names: GgufExperts,
 ) -> Result<Vec<TensorInfo>, String> {
-    let &[count @ 1..=EXPERTS_MAX, rows, columns] = entry.shape.as_slice() else {
+    let dimensions = if entry.name.ends_with(".bias") { 2 } else { 3 };
+    let of_each = entry.shape.split_first();
+    let Some((&count @ 1..=EXPERTS_MAX, of_each)) =
+        of_each.filter(|_| entry.shape.len() == dimensions)
+    else {
         return Err(format!(
             "tensor {:?} of shape {:?} is not a matrix for each of at most {EXPERTS_MAX} experts",
             entry.name, entry.shape
@@ -141,7 +145,7 @@ fn expert_matrices(
         let matrix = HeaderEntry {
             name,
             element_type: entry.element_type,
-            shape: vec![rows, columns],
+            shape: of_each.to_vec(),
             offset_bytes: entry.offset_bytes + expert as u64 * bytes,
             length_bytes: bytes,
         };

@@ -24,6 +24,7 @@ pub(crate) const FAMILIES: &[GgufFamily] = &[
         conventions: GgufConventions {
             experts: Some(GgufExperts {
                 module: "block_sparse_moe",
+                router: "gate",
                 projections: ["w1", "w3", "w2"],
                 shared: None,
             }),

@@ -5,7 +5,7 @@
 //! the chosen experts is the one over all, renormalised. A window of `w` means `w` visible keys.
 
 use backstop_kernels::backend::GatedActivation;
-use backstop_weights::StrictFields;
+use backstop_weights::{GgufConventions, GgufExperts, GgufField, StrictFields};
 use serde_json::Value;
 
 use crate::config::{self, DecoderShape, ShapeDefaults, UnreadFields};
@@ -42,6 +42,28 @@ pub(crate) const FAMILY: Family = Family {
         let windows = read_windows(fields, &plan.shape);
         plan.set_windows(|layer| windows[layer]);
     },
+    // Numbers of the activation stand in no file: llama.cpp computes with the published ones, which are the defaults here.
+    gguf: Some(GgufConventions {
+        names: &[
+            ("attn_sinks.weight", "self_attn.sinks"),
+            ("post_attention_norm", "post_attention_layernorm"),
+        ],
+        experts: Some(GgufExperts {
+            router: "router",
+            ..GgufExperts::USUAL
+        }),
+        fields: &[
+            GgufField::integer("expert_count", "num_local_experts"),
+            GgufField::integer("expert_used_count", "num_experts_per_tok"),
+            GgufField::integer("expert_feed_forward_length", "intermediate_size"),
+            GgufField::SlidingLayers {
+                period: 2,
+                full_first: false,
+            },
+            GgufField::RampNotRounded,
+        ],
+        ..GgufConventions::new("gpt-oss", "GptOssForCausalLM")
+    }),
     ..Family::new("gpt_oss")
 };
 

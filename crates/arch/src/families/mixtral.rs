@@ -13,6 +13,7 @@ use crate::mlp::{SparsePlan, softmax_rule};
 /// What checkpoints call the experts of a layer, and an expert's gate, up and down.
 const EXPERTS: GgufExperts = GgufExperts {
     module: "block_sparse_moe",
+    router: "gate",
     projections: ["w1", "w3", "w2"],
     shared: None,
 };

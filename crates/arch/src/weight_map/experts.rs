@@ -12,7 +12,7 @@ use super::{EXPERT, FLOAT, required};
 /// gpt-oss alone stores gate and up rows in turns, and with biases: `{prefix}.gate_up_proj_bias`
 /// `[experts, 2 * width]` and `{prefix}.down_proj_bias` `[experts, hidden]`. Its matrices are
 /// packed with inputs before outputs, `[experts, hidden, 2 * width]` and `[experts, width,
-/// hidden]`, unless they are quantised.
+/// hidden]`, unless they are quantised. GGUF files have its experts unfused, as all others, and biases beside them.
 #[derive(Clone, Debug)]
 pub struct ExpertsRequest {
     /// Up to and without the expert's number.
@@ -69,12 +69,19 @@ impl ExpertsRequest {
     /// The tensors that make them up, those of each part in the order of its rows. `has` says which
     /// names the checkpoint holds: the form in which it stores them is read off these.
     pub fn tensors(&self, has: impl Fn(&str) -> bool) -> Vec<ExpertsTensor> {
-        let mut tensors = self.packed();
+        let packed = self.packed();
+        let is_packed = match self.alternating {
+            true => !has(&self.unfused(0, 0)),
+            false => has(&packed[0].tensor.name),
+        };
+        let mut tensors = if is_packed {
+            packed
+        } else {
+            self.unfused_tensors()
+        };
         if self.alternating {
             let biases: Vec<_> = tensors.iter().map(ExpertsTensor::bias).collect();
             tensors.extend(biases);
-        } else if !has(&tensors[0].tensor.name) {
-            tensors = self.unfused_tensors();
         }
         tensors
     }
@@ -132,9 +139,15 @@ impl ExpertsRequest {
 impl ExpertsTensor {
     /// The tensor of biases beside these matrices.
     fn bias(&self) -> Self {
-        let name = format!("{}_bias", self.tensor.name);
+        let (name, shape) = match self.tensor.name.strip_suffix(".weight") {
+            Some(module) => (format!("{module}.bias"), vec![self.rows]),
+            None => (
+                format!("{}_bias", self.tensor.name),
+                vec![self.experts, self.rows],
+            ),
+        };
         Self {
-            tensor: required(name, vec![self.experts, self.rows], FLOAT),
+            tensor: required(name, shape, FLOAT),
             is_bias: true,
             columns: 1,
             inputs_first: false,

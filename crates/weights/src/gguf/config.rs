@@ -175,6 +175,11 @@ impl Fields<'_> {
                 }
             }
             GgufField::Inert(_) => {}
+            GgufField::RampNotRounded => {
+                if let Some(scaling) = self.config.get_mut("rope_scaling") {
+                    scaling["truncate"] = json!(false);
+                }
+            }
             GgufField::RouterScores { field, default } => self.router_scores(field, default),
             GgufField::SlidingLayers { period, full_first } => {
                 self.sliding_layers(period, full_first);
@@ -304,6 +309,11 @@ impl Fields<'_> {
                 let mut scaling = json!({"rope_type": kind, "factor": factor});
                 if let Some(original) = original {
                     scaling["original_max_position_embeddings"] = json!(original);
+                }
+                for name in ["beta_fast", "beta_slow"] {
+                    if let Some(beta) = self.number(&format!("rope.scaling.yarn_{name}")) {
+                        scaling[name] = json!(beta);
+                    }
                 }
                 scaling
             }

@@ -25,7 +25,8 @@ pub struct GgufConventions {
     pub norm: GgufNorm,
     /// The configuration's name for the width of MLPs that are no experts.
     pub feed_forward: &'static str,
-    /// What its files call tensors otherwise: behind `blk.N.`, and behind `model.layers.N.`.
+    /// What its files call tensors otherwise: behind `blk.N.`, and behind `model.layers.N.`; both with their kind (`.weight`), or both
+    /// without.
     pub names: &'static [(&'static str, &'static str)],
     /// Its experts, if it has some.
     pub experts: Option<GgufExperts>,
@@ -64,6 +65,8 @@ pub enum GgufNorm {
 pub struct GgufExperts {
     /// Where in a layer they are.
     pub module: &'static str,
+    /// Where in the module the router is.
+    pub router: &'static str,
     /// Gate, up and down.
     pub projections: [&'static str; 3],
     /// Where in the module are the experts that every token passes through, if a family has some.
@@ -74,6 +77,7 @@ impl GgufExperts {
     /// Experts as most checkpoints call them, without shared ones.
     pub const USUAL: Self = Self {
         module: "mlp",
+        router: "gate",
         projections: ["gate_proj", "up_proj", "down_proj"],
         shared: None,
     };
@@ -128,6 +132,8 @@ pub enum GgufField {
         /// Where a file does not say it.
         default: &'static str,
     },
+    /// YaRN's ramp begins and ends between dimensions, which files do not say.
+    RampNotRounded,
     /// Which layers slide: a list, or of so many layers all but one.
     SlidingLayers {
         /// Layers of which one does not slide, where a file does not say it.

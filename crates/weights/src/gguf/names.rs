@@ -53,22 +53,29 @@ pub(super) fn hugging_face_name(name: &str, conventions: &GgufConventions) -> St
         entry.map(|(_, ours)| (*ours).to_owned())
     };
     let of_experts = |part: &str| {
-        let GgufExperts { module, shared, .. } = conventions.experts?;
+        let GgufExperts {
+            module,
+            router,
+            shared,
+            ..
+        } = conventions.experts?;
         if part == ROUTER {
-            return Some(format!("{module}.gate"));
+            return Some(format!("{module}.{router}"));
         }
         let projection = found(&SHARED, part)?;
         Some(format!("{module}.{}.{projection}", shared?))
     };
     let in_a_layer = |part: &str| {
         let own = found(conventions.names, part).or_else(|| of_experts(part));
-        own.or_else(|| found(LAYER, part))
+        let module = own.or_else(|| found(LAYER, part));
+        let named = module.map(|module| format!("{module}.{kind}"));
+        found(conventions.names, &format!("{part}.{kind}")).or(named)
     };
     let mapped = match in_layer(module) {
         Some((layer, part)) => in_a_layer(part).map(|part| format!("model.layers.{layer}.{part}")),
-        None => found(MODEL, module),
+        None => found(MODEL, module).map(|module| format!("{module}.{kind}")),
     };
-    mapped.map_or_else(|| name.to_owned(), |module| format!("{module}.{kind}"))
+    mapped.unwrap_or_else(|| name.to_owned())
 }
 
 /// The name of one expert's tensor if this is one of all experts.
